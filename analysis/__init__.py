@@ -1,0 +1,1 @@
+"""MLflow runs to numbers, figures, tables and verdicts."""

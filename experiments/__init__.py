@@ -1,0 +1,1 @@
+"""Ray, MLflow, Optuna, YAML and the command line."""

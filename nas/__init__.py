@@ -1,0 +1,1 @@
+"""The method: spaces, supernet, sampling, elasticity-scaling, search, training."""

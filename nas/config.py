@@ -1,0 +1,213 @@
+"""What determines a search: one flat, frozen, typed record.
+
+Source: TF-NAS, implementation details; defaults are the published protocol.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from nas.errors import UserError
+from nas.space import SPACE_NAMES, get_space
+from nas.validation import first_error
+
+Sampling = Literal["single", "bi", "bi_random", "bi_gumbel", "bi_min", "bi_max"]
+Depth = Literal["sink", "skip"]
+Objective = Literal["tfnas", "fbnet", "proxyless_add", "proxyless_mul"]
+Dataset = Literal[
+    "fashion_mnist_subset", "fashion_mnist", "cifar10", "cifar100", "image_folder", "image_list"
+]
+Augmentation = Literal["paper", "crop_flip", "none"]
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+
+
+class ConfigRecord(BaseModel):
+    """A flat record that refuses unknown fields and wrong types (`1e-5` read as a string)."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True)
+
+    @classmethod
+    def parse(cls, fields: dict[str, Any], where: str) -> Self:
+        """Validates fields that a person wrote.
+
+        Args:
+            where: what to name in the error, a file's path for instance.
+
+        Raises:
+            UserError: a field is unknown, missing, of the wrong type or impossible.
+        """
+        try:
+            return cls(**fields)
+        except ValidationError as error:
+            raise UserError(f"{where}: {first_error(error)}") from None
+
+
+class DataConfig(ConfigRecord):
+    """Which images, how they are split, and how they are augmented."""
+
+    dataset: Dataset = "fashion_mnist_subset"
+    """Images to search or train on; the subset of Fashion-MNIST is part of the package."""
+
+    data_dir: Path | None = Field(default=None, strict=False)
+    """Folder of the images, for every dataset that is not part of the package.
+
+    torchvision's file formats for `fashion_mnist`, `cifar10`, `cifar100`; `train/CLASS/*` (and
+    `test/CLASS/*`, if any) or `CLASS/*` for `image_folder`; the root of the paths of
+    `image_list`.
+    """
+
+    train_list: Path | None = Field(default=None, strict=False)
+    """For `image_list`: text file of `path label` lines, paths relative to `data_dir`."""
+
+    test_list: Path | None = Field(default=None, strict=False)
+    """For `image_list`: the same for the test images; only training of derived networks reads it."""
+
+    download: bool = False
+    """Whether torchvision may download a dataset that `data_dir` does not hold."""
+
+    skip_broken_images: bool = False
+    """Whether image files that cannot be read are left out (and counted) instead of refused."""
+
+    max_train_images: PositiveInt | None = None
+    """Use only the first so many training images, stratified by class; None for all."""
+
+    augmentation: Augmentation = "paper"
+    """`paper`: random resized crop, flip, colour jitter; `crop_flip`: pad by an eighth, crop, flip."""
+
+    num_data_workers: NonNegativeInt = 0
+    """Processes that decode image files; datasets that fit in memory need none."""
+
+    @model_validator(mode="after")
+    def _has_its_files(self) -> Self:
+        if self.dataset != "fashion_mnist_subset" and self.data_dir is None:
+            raise ValueError(f"data_dir: missing; dataset '{self.dataset}' needs the folder of its images")
+        if (self.dataset == "image_list") != (self.train_list is not None):
+            raise ValueError("train_list: goes with dataset 'image_list', and only with it")
+        return self
+
+
+class SearchConfig(DataConfig):
+    """Everything that determines a search: space, switches, data, protocol.
+
+    Raises:
+        ValueError: an unknown field, a wrong type, an impossible value or combination.
+    """
+
+    space: str = "paper"
+    """Macro space: `paper` (224x224), `small32` (32x32) or `micro` (28x28)."""
+
+    target_latency_ms: Positive
+    """Latency that the derived network shall have, in ms of the lookup table."""
+
+    latency_table: str = "measure"
+    """Path of the lookup table, or `measure` to measure one on this machine first."""
+
+    sampling: Sampling = "bi"
+    """How a weight step samples paths: one Gumbel path, or a second one beside it (`bi_*`).
+
+    `bi` is `bi_random`: the second path is uniform over the other operators of each layer.
+    """
+
+    depth: Depth = "sink"
+    """How depth is searched: sink-connecting stages, or identity as a ninth candidate."""
+
+    elasticity: bool = True
+    """Whether widths are scaled to the latency target after every joint epoch."""
+
+    refine_widths: bool = False
+    """Whether elasticity-scaling ends with single-width steps that use up what is left."""
+
+    objective: Objective = "tfnas"
+    """Form of the architecture step's loss."""
+
+    latency_weight: NonNegative = 0.1
+    """Lambda, the weight of the latency term, in `tfnas` and `proxyless_add`."""
+
+    objective_scale: Positive = 0.2
+    """The factor a of `fbnet` and `proxyless_mul`."""
+
+    objective_exponent: Positive = 0.6
+    """The exponent b of `fbnet` and `proxyless_mul` (published for the latter: 0.3 with a 0.2)."""
+
+    seed: NonNegativeInt = 0
+    """Seeds the split, the initial weights, the batches and the sampling."""
+
+    num_epochs: PositiveInt = 90
+    """Epochs in all, warm-up included."""
+
+    num_warmup_epochs: NonNegativeInt = 10
+    """First epochs, in which only weights are trained, on one Gumbel path."""
+
+    batch_size: PositiveInt = 32
+    """Images a step, of both kinds of steps."""
+
+    arch_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of the training images held out for architecture steps, stratified by class."""
+
+    weight_steps_per_arch_step: PositiveInt = 2
+    """Weight steps between two architecture steps of a joint epoch."""
+
+    weight_lr: Positive = 0.025
+    """Initial learning rate of the weights' SGD, with a cosine over all epochs down to 0."""
+
+    weight_momentum: Fraction = 0.9
+    """Momentum of the weights' SGD."""
+
+    weight_decay: NonNegative = 1e-5
+    """L2 penalty on the weights."""
+
+    arch_lr: Positive = 0.01
+    """Learning rate of the architecture parameters' Adam."""
+
+    arch_beta1: Fraction = 0.5
+    """Adam's first decay rate."""
+
+    arch_beta2: Fraction = 0.999
+    """Adam's second decay rate."""
+
+    arch_weight_decay: NonNegative = 5e-4
+    """L2 penalty on the architecture parameters."""
+
+    grad_clip_norm: Positive = 5.0
+    """Largest L2 norm of the gradient, of weights and of architecture parameters."""
+
+    initial_temperature: Positive = 5.0
+    """Temperature of the Gumbel softmax until the end of the first joint epoch."""
+
+    temperature_decay: Annotated[float, Field(gt=0, le=1)] = 0.96
+    """Factor on the temperature after each joint epoch."""
+
+    reset_optimizers_each_epoch: bool = False
+    """Whether both optimisers are built anew each epoch, as the reference behaviour has it."""
+
+    device: str = "auto"
+    """`auto` (CUDA if there), `cpu`, `cuda` or `cuda:N`."""
+
+    num_threads: PositiveInt = 1
+    """Threads of a search on the CPU; results are exact for equal numbers only."""
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Self:
+        get_space(self.space)
+        if self.num_warmup_epochs > self.num_epochs:
+            raise ValueError(
+                f"num_warmup_epochs: {self.num_warmup_epochs}; must be at most num_epochs ({self.num_epochs})"
+            )
+        if self.refine_widths and not self.elasticity:
+            raise ValueError("refine_widths: has no effect without elasticity; set elasticity: true")
+        return self
+
+    def ineffective_fields(self) -> list[str]:
+        """Fields that were set and have no effect in this combination, for a warning."""
+        uses_target_weight = self.objective in ("tfnas", "proxyless_add")
+        unused = ("objective_scale", "objective_exponent") if uses_target_weight else ("latency_weight",)
+        return [field for field in unused if field in self.model_fields_set]
+
+
+__all__ = ["SPACE_NAMES", "ConfigRecord", "DataConfig", "SearchConfig"]

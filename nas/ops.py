@@ -1,0 +1,161 @@
+"""The candidate operators: one table, and the block that they all are.
+
+Source: TF-NAS, search space (operator and width levels).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Activation = Literal["relu", "swish"]
+
+SKIP_OP_NAME = "skip"
+"""Name of the ninth candidate, identity, which only the `skip` depth space has."""
+
+
+@dataclass(frozen=True)
+class CandidateOp:
+    """One candidate operator: an MBConv of a kernel size, an expansion and, maybe, SE.
+
+    All widths are multiples of the block's input channels, so one record serves every layer.
+    """
+
+    name: str
+    kernel_size: int
+    expansion: int
+    has_se: bool
+
+    def initial_width(self, in_channels: int) -> int:
+        """Mid channels before any elasticity-scaling."""
+        return self.expansion * in_channels
+
+    def width_interval(self, in_channels: int) -> tuple[int, int]:
+        """Lowest and highest mid channels, both included; every integer between is allowed."""
+        low, high = {3: (2, 4), 6: (4, 8)}[self.expansion]
+        return low * in_channels, high * in_channels
+
+    def se_channels(self, in_channels: int) -> int:
+        """Reduced channels of squeeze-and-excitation; 0 where the operator has none."""
+        return self.expansion // 3 * in_channels if self.has_se else 0
+
+
+CANDIDATE_OPS: tuple[CandidateOp, ...] = tuple(
+    CandidateOp(f"k{kernel_size}_e{expansion}{'_se' if has_se else ''}", kernel_size, expansion, has_se)
+    for has_se in (False, True)
+    for kernel_size in (3, 5)
+    for expansion in (3, 6)
+)
+"""The operators in the order of alpha: k3_e3, k3_e6, k5_e3, k5_e6, then the same with SE."""
+
+OP_NAMES: tuple[str, ...] = tuple(op.name for op in CANDIDATE_OPS)
+
+_OPS_BY_NAME = dict(zip(OP_NAMES, CANDIDATE_OPS, strict=True))
+
+
+def get_op(name: str) -> CandidateOp:
+    """Returns the candidate operator of that name.
+
+    Raises:
+        KeyError: there is none.
+    """
+    return _OPS_BY_NAME[name]
+
+
+def make_activation(activation: Activation) -> nn.Module:
+    """Returns the module of an activation name; swish is x * sigmoid(x)."""
+    return nn.ReLU(inplace=True) if activation == "relu" else nn.SiLU(inplace=True)
+
+
+class SqueezeExcite(nn.Module):
+    """Scales each channel by a gate computed from the channels' means.
+
+    The inner activation is the block's; the gate is a sigmoid; both convolutions have a bias.
+    """
+
+    def __init__(self, channels: int, reduced_channels: int, activation: Activation) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, reduced_channels, 1)
+        self.activation = make_activation(activation)
+        self.expand = nn.Conv2d(reduced_channels, channels, 1)
+
+    def forward(self, features_BCHW: Tensor) -> Tensor:
+        means_BC11 = features_BCHW.mean((2, 3), keepdim=True)
+        return features_BCHW * torch.sigmoid(self.expand(self.activation(self.reduce(means_BC11))))
+
+
+class MBConv(nn.Module):
+    """Inverted residual block, as derived networks use it (affine batch norm).
+
+    1x1 expansion, depthwise k x k, squeeze-and-excitation where `se_channels` > 0, linear 1x1
+    projection; each convolution without bias and with batch norm. The input is added when
+    the stride is 1 and the channels are equal.
+
+    Args:
+        has_expansion: False leaves the 1x1 expansion out; `mid_channels` is then `in_channels`.
+        drop_connect: probability to drop the residual branch of a sample while training.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        mid_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: int,
+        stride: int,
+        activation: Activation,
+        se_channels: int = 0,
+        has_expansion: bool = True,
+        drop_connect: float = 0.0,
+    ) -> None:
+        super().__init__()
+        assert has_expansion or mid_channels == in_channels
+        layers: list[nn.Module] = []
+        if has_expansion:
+            layers += _conv_bn(in_channels, mid_channels, 1, activation=activation)
+        layers += _conv_bn(mid_channels, mid_channels, kernel_size, stride, mid_channels, activation)
+        if se_channels:
+            layers.append(SqueezeExcite(mid_channels, se_channels, activation))
+        layers += _conv_bn(mid_channels, out_channels, 1)
+        self.layers = nn.Sequential(*layers)
+        self.has_residual = stride == 1 and in_channels == out_channels
+        self.drop_connect = drop_connect
+
+    def forward(self, features_BCHW: Tensor) -> Tensor:
+        out_BCHW: Tensor = self.layers(features_BCHW)
+        if not self.has_residual:
+            return out_BCHW
+        if self.training and self.drop_connect > 0:
+            keep = 1 - self.drop_connect
+            kept_B111 = torch.rand(len(out_BCHW), 1, 1, 1, device=out_BCHW.device) < keep
+            out_BCHW = out_BCHW * kept_B111.to(out_BCHW.dtype) / keep
+        return features_BCHW + out_BCHW
+
+
+def _conv_bn(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    stride: int = 1,
+    groups: int = 1,
+    activation: Activation | None = None,
+) -> list[nn.Module]:
+    conv = nn.Conv2d(
+        in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False
+    )
+    layers: list[nn.Module] = [conv, nn.BatchNorm2d(out_channels)]
+    return layers if activation is None else [*layers, make_activation(activation)]
+
+
+def conv_bn(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    *,
+    stride: int = 1,
+    activation: Activation | None = None,
+) -> nn.Sequential:
+    """Convolution without bias, same padding, batch norm and, maybe, an activation."""
+    return nn.Sequential(*_conv_bn(in_channels, out_channels, kernel_size, stride, 1, activation))

@@ -1,0 +1,122 @@
+"""What a search yields: one record an epoch, and all epochs together as a trajectory.
+
+Shapes: E epochs, L searchable layers, O candidate operators (9 in the skip space, whose last is
+identity), S stages, D depths of a stage (0 to the longest stage's layers), P phases of
+elasticity-scaling.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.architecture import Architecture
+from nas.errors import UserError
+
+Phase = Literal["warmup", "joint"]
+
+METRIC_NAMES: tuple[str, ...] = (
+    "train_loss",
+    "train_accuracy",
+    "arch_loss",
+    "val_accuracy",
+    "expected_latency_ms",
+    "derived_latency_ms",
+    "latency_error_percent",
+    "derived_depth",
+    "alpha_entropy",
+    "temperature",
+    "weight_lr",
+    "epoch_seconds",
+    "redundant_encoding",
+)
+"""Names of an epoch's metrics; `arch_loss` is missing in warm-up epochs."""
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch of a search.
+
+    Attributes:
+        epoch: counts from 1, warm-up included.
+        phase: `warmup` or `joint`.
+        metrics: see `METRIC_NAMES`; accuracies are fractions of 1.
+        architecture: the network that the parameters derive at the end of the epoch.
+        arrays: this epoch's row of each array of `Trajectory`.
+    """
+
+    epoch: int
+    phase: Phase
+    metrics: dict[str, float]
+    architecture: Architecture
+    arrays: dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """All epochs of a search as arrays, and the file `trajectory.npz`.
+
+    Attributes:
+        space: name of the space.
+        depth: `sink` or `skip`.
+        epoch_E: counts from 1.
+        is_joint_E: False in warm-up epochs.
+        alpha_ELO: log-probabilities; -inf where a layer lacks the candidate (identity).
+        beta_ESD: log-probabilities of each stage's depths 0, 1, ...; -inf where impossible. D is 0
+            in the skip space.
+        mid_channels_ELO: active mid channels of each candidate; 0 for identity.
+        derived_op_EL: index of each layer's operator in the derived network; -1 where the layer
+            is not kept.
+        train_count_ELO: how many paths through the candidate were trained in the epoch.
+        scaling_ms_EP: latency of the derived network before elasticity-scaling, after the phase
+            over all stages, after the phase over stages s..S for s = 2..S, and after the
+            refinement (if any); NaN where nothing was scaled.
+        redundant_E: whether other encodings derive the same network (skip space only).
+    """
+
+    space: str
+    depth: str
+    epoch_E: NDArray[np.int64]
+    is_joint_E: NDArray[np.bool_]
+    alpha_ELO: NDArray[np.float32]
+    beta_ESD: NDArray[np.float32]
+    mid_channels_ELO: NDArray[np.int64]
+    derived_op_EL: NDArray[np.int64]
+    train_count_ELO: NDArray[np.int64]
+    scaling_ms_EP: NDArray[np.float64]
+    redundant_E: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, space: str, depth: str, records: Sequence[EpochRecord]) -> Self:
+        """Stacks the records of a search."""
+        arrays = {name: np.stack([r.arrays[name] for r in records]) for name in records[0].arrays}
+        return cls(
+            space=space,
+            depth=depth,
+            epoch_E=np.array([r.epoch for r in records]),
+            is_joint_E=np.array([r.phase == "joint" for r in records]),
+            **arrays,
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Writes `trajectory.npz`."""
+        np.savez_compressed(path, allow_pickle=False, **vars(self))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Reads `trajectory.npz`; never unpickles.
+
+        Raises:
+            UserError: the file is missing, damaged or lacks an array.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                content = {name: file[name] for name in file.files}
+            return cls(**content | {name: str(content[name]) for name in ("space", "depth")})
+        except OSError as error:
+            raise UserError(f"{path}: cannot read a trajectory: {error}; check the path") from None
+        except (ValueError, TypeError, KeyError, EOFError) as error:
+            raise UserError(f"{path}: not a trajectory: {error}; make it again") from None

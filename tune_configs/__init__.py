@@ -1,0 +1,1 @@
+"""Experiments ready to launch; each file tells its question, cost and result."""
