@@ -123,6 +123,11 @@ class LatencyTable(_Record):
     def _entry_of(self) -> dict[OpKey, LatencyEntry]:
         return {entry.key: entry for entry in self.entries}
 
+    @property
+    def base_latency_ms(self) -> float:
+        """Latency of all that is not searched, in ms."""
+        return self.base_ms
+
     def curve_ms(self, layer: LayerSpec, op: CandidateOp) -> NDArray[np.float64]:
         """Latency of an operator in a layer at each width, indexed by mid channels, in ms.
 
@@ -136,7 +141,8 @@ class LatencyTable(_Record):
         low, high = op.width_interval(layer.in_channels)
         if len(curve) <= high or np.isnan(curve[low]):
             raise UserError(
-                f"latency table of '{self.space}': {key} lacks widths {low} to {high}; measure the table again"
+                f"latency table of '{self.space}': {key} lacks widths {low} to {high}; "
+                "measure the table again"
             )
         return curve
 
@@ -155,7 +161,7 @@ class LatencyTable(_Record):
                 f"latency table: is of space '{self.space}', the architecture of '{architecture.space}'; "
                 "use the table of its space"
             )
-        return self.base_ms + sum(self.layer_latencies_ms(architecture))
+        return self.base_latency_ms + sum(self.layer_latencies_ms(architecture))
 
     @property
     def fingerprint(self) -> str:
@@ -196,7 +202,7 @@ def space_keys(space: Space) -> dict[OpKey, tuple[int, int]]:
 def reachable_interval_ms(table: LatencyTable, space: Space | None = None) -> tuple[float, float]:
     """Lowest and highest latency over all networks of the space, in ms."""
     space = space or get_space(table.space)
-    low_ms = high_ms = table.base_ms
+    low_ms = high_ms = table.base_latency_ms
     for stage in range(len(space.stages)):
         lows, highs = [], []
         for layer in space.stage_layers(stage):
