@@ -1,0 +1,185 @@
+"""Checkpoints of a search: written atomically, checksummed, the last two kept, never unpickled.
+
+A checkpoint is the file `checkpoint-EPOCH-CHECKSUM.pt`, made by `torch.save` and readable by
+`torch.load(path, weights_only=True)`; its name carries the checksum of its content, so that one
+rename makes both appear. What is in it may hold tensors, numbers, strings and containers of them.
+"""
+
+import hashlib
+import io
+import os
+import pickle
+import random
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nas.architecture import Architecture
+from nas.errors import UserError
+from nas.records import EpochRecord
+
+NUM_KEPT = 2
+"""Checkpoints that stay: the newest, and the one before in case the newest is damaged."""
+
+_FORMAT = 1
+_NAME = re.compile(r"checkpoint-(?P<epoch>\d{5,})-(?P<checksum>[0-9a-f]{16})\.pt")
+
+
+def save_checkpoint(directory: Path, epoch: int, state: dict[str, Any], config_hash: str) -> Path:
+    """Writes a checkpoint; whatever happens meanwhile, the ones before stay readable.
+
+    Args:
+        directory: made if it is missing.
+        epoch: number of epochs that are done.
+        state: tensors, numbers, strings and containers of them.
+        config_hash: identifies the search; only a search with the same one can load it.
+
+    Raises:
+        OSError: the file cannot be written, because the disk is full for instance.
+    """
+    buffer = io.BytesIO()
+    torch.save({"format": _FORMAT, "epoch": epoch, "config_hash": config_hash, "state": state}, buffer)
+    path = directory / f"checkpoint-{epoch:05d}-{_checksum(buffer.getbuffer())}.pt"
+    directory.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, buffer.getbuffer())
+    _remove_old(directory, newest=path)
+    return path
+
+
+def load_newest_checkpoint(directory: Path, config_hash: str) -> dict[str, Any] | None:
+    """Returns the state of the newest checkpoint that is intact, or None where there is none.
+
+    A damaged one is skipped with a warning.
+
+    Raises:
+        UserError: the checkpoint is of another search.
+    """
+    for path in reversed(find_checkpoints(directory)):
+        content = _read(path)
+        if content is None:
+            warnings.warn(f"{path}: damaged; falling back to the checkpoint before", stacklevel=2)
+            continue
+        if content.get("config_hash") != config_hash or content.get("format") != _FORMAT:
+            raise UserError(
+                f"{path}: checkpoint of another search (config or latency table differ); "
+                "give each search a folder of its own, or remove this one"
+            )
+        state: dict[str, Any] = content["state"]
+        return state
+    return None
+
+
+def find_checkpoints(directory: Path) -> list[Path]:
+    """Files of a folder that are named like checkpoints, oldest epoch first."""
+    if not directory.is_dir():
+        return []
+    return sorted(
+        (path for path in directory.iterdir() if _NAME.fullmatch(path.name)),
+        key=lambda path: (_epoch_of(path), path.stat().st_mtime_ns),
+    )
+
+
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
+    """Writes a file so that, even after a power cut, it is there as a whole or not at all.
+
+    Raises:
+        OSError: it cannot be written; then nothing is left behind.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    # The rename itself is durable only once the folder is.
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def capture_random_state() -> dict[str, Any]:
+    """State of every global random generator: Python's, NumPy's, torch's, CUDA's."""
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    return {
+        "python": random.getstate(),
+        "numpy": (kind, np.asarray(keys).tolist(), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Sets every global random generator to a state of `capture_random_state`."""
+    random.setstate(state["python"])
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def records_to_state(records: Sequence[EpochRecord]) -> list[dict[str, Any]]:
+    """Epoch records as what a checkpoint may hold."""
+    return [
+        {
+            "epoch": record.epoch,
+            "phase": record.phase,
+            "metrics": dict(record.metrics),
+            "architecture": record.architecture.model_dump(mode="json"),
+            "arrays": {name: torch.from_numpy(np.array(array)) for name, array in record.arrays.items()},
+        }
+        for record in records
+    ]
+
+
+def records_from_state(state: Sequence[dict[str, Any]]) -> list[EpochRecord]:
+    """The inverse of `records_to_state`, exact to the last bit."""
+    return [
+        EpochRecord(
+            epoch=entry["epoch"],
+            phase=entry["phase"],
+            metrics=entry["metrics"],
+            architecture=Architecture.model_validate(entry["architecture"]),
+            arrays={name: tensor.numpy() for name, tensor in entry["arrays"].items()},
+        )
+        for entry in state
+    ]
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    content = path.read_bytes()
+    if not path.stem.endswith(_checksum(content)):
+        return None
+    try:
+        checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError):
+        return None
+    return checkpoint if isinstance(checkpoint, dict) else None
+
+
+def _checksum(content: bytes | memoryview) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _epoch_of(path: Path) -> int:
+    return int(path.name.split("-")[1])
+
+
+def _remove_old(directory: Path, newest: Path) -> None:
+    # A resumed search writes an epoch again: its former file may be the damaged one.
+    others = [path for path in find_checkpoints(directory) if _epoch_of(path) < _epoch_of(newest)]
+    kept = {newest, *others[len(others) - (NUM_KEPT - 1) :]}
+    stale = [path for path in find_checkpoints(directory) if path not in kept]
+    for path in [*stale, *directory.glob("checkpoint-*.partial")]:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,117 @@
+"""Which search is which: hashes of all that determines a result, and of nothing else."""
+
+import ast
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import nas
+from nas.config import DataConfig, SearchConfig
+from nas.errors import UserError
+
+FIELDS_WITHOUT_EFFECT = ("data_dir", "train_list", "test_list", "download", "latency_table", "device")
+"""Fields that say where things are; what is found there has a fingerprint of its own."""
+
+_BUNDLED_DATA = Path(nas.__file__).parent / "data"
+
+
+def fingerprint(content: Mapping[str, Any]) -> str:
+    """SHA-256 of what can be written as JSON, in hexadecimal; the order of keys is irrelevant."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def result_fields(config: SearchConfig) -> dict[str, Any]:
+    """The fields of a config that determine its result, an alias resolved."""
+    ignored = {*FIELDS_WITHOUT_EFFECT, *config.ineffective_fields()}
+    fields = config.model_dump(mode="json", exclude=ignored)
+    return fields | {"sampling": "bi_random" if config.sampling == "bi" else config.sampling}
+
+
+def config_hash(config: SearchConfig, table_fingerprint: str) -> str:
+    """What a checkpoint belongs to: a search by its config and its lookup table."""
+    return fingerprint({"config": result_fields(config), "latency_table": table_fingerprint})
+
+
+def data_fingerprint(config: DataConfig) -> str:
+    """SHA-256 of the images: of the content of archives, of names and sizes of image files.
+
+    Raises:
+        UserError: the files are not there.
+    """
+    return _fingerprint_of_files(config.dataset, config.data_dir, config.train_list)
+
+
+@lru_cache
+def _fingerprint_of_files(dataset: str, data_dir: Path | None, train_list: Path | None) -> str:
+    digest = hashlib.sha256(dataset.encode())
+    folder = _BUNDLED_DATA if data_dir is None else data_dir
+    try:
+        if train_list is not None:
+            digest.update(train_list.read_bytes())
+        elif dataset == "image_folder":
+            train = folder / "train"
+            for path in _files(train if train.is_dir() else folder):
+                digest.update(f"{path.relative_to(folder)} {path.stat().st_size}\n".encode())
+        else:
+            for path in _files(folder):
+                digest.update(path.name.encode() + path.read_bytes())
+    except OSError as error:
+        raise UserError(
+            f"data_dir: {folder}: cannot read the images: {error.strerror}; check the path"
+        ) from None
+    return digest.hexdigest()
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise NotADirectoryError(20, "no such folder", str(folder))
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+@lru_cache
+def code_version() -> str:
+    """Hash of torch's version and of the source that a search runs, comments and docstrings aside."""
+    package = Path(nas.__file__).parent
+    found: dict[str, str] = {}
+    pending = [package / "search.py"]
+    while pending:
+        path = pending.pop()
+        name = str(path.relative_to(package))
+        if name not in found and path.is_file():
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            pending += _imported_files(tree, package)
+            found[name] = ast.dump(_without_docstrings(tree))
+    return fingerprint({"torch": torch.__version__, "source": found})
+
+
+def _imported_files(tree: ast.Module, package: Path) -> list[Path]:
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    modules = [name.split(".")[1:] for name in names if name.split(".")[0] == "nas"]
+    files = [package.joinpath(*parts) for parts in modules]
+    return [candidate for file in files for candidate in (file.with_suffix(".py"), file / "__init__.py")]
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [statement for statement in body if not _is_bare_string(statement)]  # type: ignore[attr-defined]
+    return tree
+
+
+def _is_bare_string(node: ast.AST) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
