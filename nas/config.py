@@ -18,6 +18,11 @@ Objective = Literal["tfnas", "fbnet", "proxyless_add", "proxyless_mul"]
 Dataset = Literal[
     "fashion_mnist_subset", "fashion_mnist", "cifar10", "cifar100", "image_folder", "image_list"
 ]
+FILE_DATASETS = ("image_folder", "image_list")
+"""Datasets of one file an image, decoded while they are used; the others fit in memory."""
+
+DOWNLOADABLE_DATASETS = ("fashion_mnist", "cifar10", "cifar100")
+
 Augmentation = Literal["paper", "crop_flip", "none"]
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -72,7 +77,11 @@ class DataConfig(ConfigRecord):
     """Whether torchvision may download a dataset that `data_dir` does not hold."""
 
     skip_broken_images: bool = False
-    """Whether image files that cannot be read are left out (and counted) instead of refused."""
+    """Whether image files that are missing or cannot be read are left out, and counted.
+
+    Finding them means decoding every training image once, before the first epoch. Otherwise the
+    first one ends the search with its name.
+    """
 
     max_train_images: PositiveInt | None = None
     """Use only the first so many training images, stratified by class; None for all."""
@@ -89,6 +98,15 @@ class DataConfig(ConfigRecord):
             raise ValueError(f"data_dir: missing; dataset '{self.dataset}' needs the folder of its images")
         if (self.dataset == "image_list") != (self.train_list is not None):
             raise ValueError("train_list: goes with dataset 'image_list', and only with it")
+        if self.test_list is not None and self.dataset != "image_list":
+            raise ValueError("test_list: goes with dataset 'image_list' only; remove it")
+        if self.download and self.dataset not in DOWNLOADABLE_DATASETS:
+            raise ValueError(
+                f"download: there is nothing to download for '{self.dataset}'; "
+                f"it serves {', '.join(DOWNLOADABLE_DATASETS)}"
+            )
+        if self.skip_broken_images and self.dataset not in FILE_DATASETS:
+            raise ValueError(f"skip_broken_images: serves {' and '.join(FILE_DATASETS)} only; remove it")
         return self
 
 

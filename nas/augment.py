@@ -1,0 +1,183 @@
+"""From a batch of stored images to what a network sees, all samples at once.
+
+Every random number comes from the generator that is passed, on the CPU. The colour and crop
+arithmetic is torchvision's, with one set of random numbers a sample instead of one a call.
+
+Shapes: B batch, H W space, C channels (1 or 3). Values are 0 to 255 until they are normalised.
+"""
+
+import math
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from nas.config import Augmentation
+
+NUM_CROP_TRIES = 10
+CROP_SCALE = (0.08, 1.0)
+CROP_RATIO = (3 / 4, 4 / 3)
+JITTER = 0.4
+JITTER_HUE = 0.2
+GRAY_WEIGHTS = (0.2989, 0.587, 0.114)
+
+
+def child_generator(generator: Generator) -> Generator:
+    """A generator of its own, seeded by one draw, so that consumers do not disturb each other."""
+    return Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
+
+
+def augment(images_BHWC: Tensor, augmentation: Augmentation, generator: Generator) -> Tensor:
+    """Augments a batch, each sample with its own random numbers; keeps the shape.
+
+    `paper` is random resized crop, horizontal flip and colour jitter, whose four parts come in
+    an order drawn once a batch; `crop_flip` pads by an eighth of the side, crops and flips.
+
+    Source: TF-NAS, implementation details (`paper`).
+    """
+    if augmentation == "paper":
+        return jitter_colors(resized_crop_flip(images_BHWC.float(), generator), generator)
+    if augmentation == "crop_flip":
+        return crop_flip(images_BHWC, generator)
+    return images_BHWC
+
+
+def resize(images_BHWC: Tensor, resolution: int) -> Tensor:
+    """Resizes uint8 images to `resolution` x `resolution` pixels (bilinear, antialiased)."""
+    if images_BHWC.shape[1:3] == (resolution, resolution):
+        return images_BHWC
+    images_BCHW = functional.interpolate(
+        images_BHWC.permute(0, 3, 1, 2), (resolution, resolution), mode="bilinear", antialias=True
+    )
+    return images_BCHW.permute(0, 2, 3, 1)
+
+
+def normalise(images_BHWC: Tensor, mean_C: Tensor, std_C: Tensor) -> Tensor:
+    """Scales 0..255 to 0..1, subtracts the mean and divides by the standard deviation.
+
+    Returns:
+        float32 images_BCHW of 3 channels in channels_last memory; one channel is repeated.
+    """
+    normal_BHWC = torch.addcmul(-mean_C / std_C, images_BHWC.float(), 1 / (255 * std_C))
+    return normal_BHWC.expand(*images_BHWC.shape[:3], 3).contiguous().permute(0, 3, 1, 2)
+
+
+def crop_flip(images_BHWC: Tensor, generator: Generator) -> Tensor:
+    """Pads by an eighth of the height with black, crops at random, flips half of the samples."""
+    num, height, width, _ = images_BHWC.shape
+    padding = height // 8
+    padded_BHWC = functional.pad(images_BHWC, (0, 0, padding, padding, padding, padding))
+    top_B, left_B = torch.randint(2 * padding + 1, (2, num), generator=generator)
+    rows_BH = top_B[:, None] + torch.arange(height)
+    columns_BW = left_B[:, None] + _maybe_flipped(torch.arange(width), num, generator)
+    return padded_BHWC[torch.arange(num)[:, None, None], rows_BH[:, :, None], columns_BW[:, None, :]]
+
+
+def resized_crop_flip(images_BHWC: Tensor, generator: Generator) -> Tensor:
+    """Crops a random area and aspect ratio, resizes to the full size, flips half of the samples.
+
+    The area is 8 % to 100 %, the ratio 3/4 to 4/3; a crop that does not fit is drawn again, at
+    most ten times, then the whole image is taken.
+    """
+    num, height, width, _ = images_BHWC.shape
+    top_B, left_B, crop_height_B, crop_width_B = _draw_crops(num, height, width, generator)
+    rows_BH = _sample_places(top_B, crop_height_B, torch.arange(height).expand(num, -1))
+    columns_BW = _sample_places(left_B, crop_width_B, _maybe_flipped(torch.arange(width), num, generator))
+    grid_BHW2 = torch.empty(num, height, width, 2)
+    grid_BHW2[..., 0] = (2 * columns_BW / (width - 1) - 1)[:, None, :]
+    grid_BHW2[..., 1] = (2 * rows_BH / (height - 1) - 1)[:, :, None]
+    cropped_BCHW = functional.grid_sample(images_BHWC.permute(0, 3, 1, 2), grid_BHW2, align_corners=True)
+    return cropped_BCHW.permute(0, 2, 3, 1)
+
+
+def jitter_colors(images_BHWC: Tensor, generator: Generator) -> Tensor:
+    """Changes brightness, contrast, saturation (factors 0.6 to 1.4) and hue (by up to a fifth).
+
+    Gray images have neither saturation nor hue.
+    """
+    num = len(images_BHWC)
+    factors_3B = 1 + JITTER * (2 * torch.rand(3, num, generator=generator) - 1)
+    shift_B = JITTER_HUE * (2 * torch.rand(num, generator=generator) - 1)
+    has_color = images_BHWC.shape[-1] == 3
+    for part in torch.randperm(4, generator=generator).tolist():
+        if part == 0:
+            images_BHWC = adjust_brightness(images_BHWC, factors_3B[0])
+        elif part == 1:
+            images_BHWC = adjust_contrast(images_BHWC, factors_3B[1])
+        elif part == 2 and has_color:
+            images_BHWC = adjust_saturation(images_BHWC, factors_3B[2])
+        elif part == 3 and has_color:
+            images_BHWC = shift_hue(images_BHWC, shift_B)
+    return images_BHWC
+
+
+def adjust_brightness(images_BHWC: Tensor, factor_B: Tensor) -> Tensor:
+    """Blends each image with black."""
+    return (images_BHWC * _per_sample(factor_B)).clamp_(0, 255)
+
+
+def adjust_contrast(images_BHWC: Tensor, factor_B: Tensor) -> Tensor:
+    """Blends each image with the mean of its gray values."""
+    mean_B111 = _to_gray(images_BHWC).mean((1, 2, 3), keepdim=True)
+    return torch.lerp(mean_B111, images_BHWC, _per_sample(factor_B)).clamp_(0, 255)
+
+
+def adjust_saturation(images_BHWC: Tensor, factor_B: Tensor) -> Tensor:
+    """Blends each image with its gray image."""
+    return torch.lerp(_to_gray(images_BHWC), images_BHWC, _per_sample(factor_B)).clamp_(0, 255)
+
+
+def shift_hue(images_BHWC: Tensor, shift_B: Tensor) -> Tensor:
+    """Turns the hue by a fraction of the colour circle, -0.5 to 0.5; value and chroma stay."""
+    red, green, blue = images_BHWC.unbind(-1)
+    value_BHW = images_BHWC.amax(-1)
+    chroma_BHW = value_BHW - images_BHWC.amin(-1)
+    divisor_BHW = chroma_BHW.clamp_min(torch.finfo(chroma_BHW.dtype).tiny)
+    sixths_BHW = torch.where(
+        value_BHW == red,
+        (green - blue) / divisor_BHW,
+        torch.where(value_BHW == green, 2 + (blue - red) / divisor_BHW, 4 + (red - green) / divisor_BHW),
+    )
+    turned_BHW = sixths_BHW + 6 * shift_B[:, None, None]
+    distance_BHWC = (turned_BHW[..., None] + torch.tensor([5.0, 3.0, 1.0])).remainder(6)
+    share_BHWC = torch.minimum(distance_BHWC, 4 - distance_BHWC).clamp(0, 1)
+    return value_BHW[..., None] - chroma_BHW[..., None] * share_BHWC
+
+
+def _draw_crops(num: int, height: int, width: int, generator: Generator) -> tuple[Tensor, ...]:
+    size = (num, NUM_CROP_TRIES)
+    area = height * width * torch.empty(size).uniform_(*CROP_SCALE, generator=generator)
+    log_ratio = [math.log(ratio) for ratio in CROP_RATIO]
+    ratio = torch.empty(size).uniform_(*log_ratio, generator=generator).exp()
+    widths, heights = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
+    fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
+    first_B1 = fits.int().argmax(1, keepdim=True)
+    any_fits_B = fits.any(1)
+    crop_height_B = torch.where(any_fits_B, heights.gather(1, first_B1)[:, 0], height)
+    crop_width_B = torch.where(any_fits_B, widths.gather(1, first_B1)[:, 0], width)
+    place_2B = torch.rand(2, num, generator=generator)
+    top_B = (place_2B[0] * (height - crop_height_B + 1)).floor()
+    left_B = (place_2B[1] * (width - crop_width_B + 1)).floor()
+    return top_B, left_B, crop_height_B, crop_width_B
+
+
+def _sample_places(start_B: Tensor, length_B: Tensor, pixels_BN: Tensor) -> Tensor:
+    """Where in the image each output pixel lies: pixel centres, never beyond the crop's edge."""
+    start_B1, length_B1 = start_B[:, None], length_B[:, None]
+    places_BN = start_B1 + (pixels_BN + 0.5) * length_B1 / pixels_BN.shape[1] - 0.5
+    return torch.minimum(torch.maximum(places_BN, start_B1), start_B1 + length_B1 - 1)
+
+
+def _maybe_flipped(pixels_N: Tensor, num: int, generator: Generator) -> Tensor:
+    is_flipped_B = torch.rand(num, generator=generator) < 0.5
+    return torch.where(is_flipped_B[:, None], pixels_N.flip(0), pixels_N)
+
+
+def _to_gray(images_BHWC: Tensor) -> Tensor:
+    if images_BHWC.shape[-1] == 1:
+        return images_BHWC
+    return (images_BHWC * torch.tensor(GRAY_WEIGHTS)).sum(-1, keepdim=True)
+
+
+def _per_sample(factor_B: Tensor) -> Tensor:
+    return factor_B[:, None, None, None]
