@@ -126,6 +126,9 @@ class SearchConfig(DataConfig):
     latency_table: str = "measure"
     """Path of the lookup table, or `measure` to measure one on this machine first."""
 
+    latency_batch_size: PositiveInt | None = None
+    """Images at a time when a table is measured; None for 1 on the CPU and 32 on CUDA."""
+
     sampling: Sampling = "bi"
     """How a weight step samples paths: one Gumbel path, or a second one beside it (`bi_*`).
 

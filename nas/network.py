@@ -10,8 +10,8 @@ from nas.ops import MBConv, conv_bn
 from nas.space import Space, get_space
 
 
-def make_stem_block(space: Space) -> MBConv:
-    """The fixed block after the stem convolution."""
+def make_stem_block(space: Space, *, affine: bool = True) -> MBConv:
+    """The fixed block after the stem convolution; `affine` as in `MBConv`."""
     return MBConv(
         space.stem_channels,
         space.stem_channels,
@@ -21,6 +21,7 @@ def make_stem_block(space: Space) -> MBConv:
         activation="relu",
         se_channels=space.stem_se_channels,
         has_expansion=False,
+        affine=affine,
     )
 
 

@@ -86,7 +86,7 @@ class SqueezeExcite(nn.Module):
 
 
 class MBConv(nn.Module):
-    """Inverted residual block, as derived networks use it (affine batch norm).
+    """Inverted residual block.
 
     1x1 expansion, depthwise k x k, squeeze-and-excitation where `se_channels` > 0, linear 1x1
     projection; each convolution without bias and with batch norm. The input is added when
@@ -95,6 +95,7 @@ class MBConv(nn.Module):
     Args:
         has_expansion: False leaves the 1x1 expansion out; `mid_channels` is then `in_channels`.
         drop_connect: probability to drop the residual branch of a sample while training.
+        affine: False gives batch norm as during a search: no parameters, batch statistics always.
     """
 
     def __init__(
@@ -109,16 +110,25 @@ class MBConv(nn.Module):
         se_channels: int = 0,
         has_expansion: bool = True,
         drop_connect: float = 0.0,
+        affine: bool = True,
     ) -> None:
         super().__init__()
         assert has_expansion or mid_channels == in_channels
         layers: list[nn.Module] = []
         if has_expansion:
-            layers += _conv_bn(in_channels, mid_channels, 1, activation=activation)
-        layers += _conv_bn(mid_channels, mid_channels, kernel_size, stride, mid_channels, activation)
+            layers += _conv_bn(in_channels, mid_channels, 1, activation=activation, affine=affine)
+        layers += _conv_bn(
+            mid_channels,
+            mid_channels,
+            kernel_size,
+            stride=stride,
+            groups=mid_channels,
+            activation=activation,
+            affine=affine,
+        )
         if se_channels:
             layers.append(SqueezeExcite(mid_channels, se_channels, activation))
-        layers += _conv_bn(mid_channels, out_channels, 1)
+        layers += _conv_bn(mid_channels, out_channels, 1, affine=affine)
         self.layers = nn.Sequential(*layers)
         self.has_residual = stride == 1 and in_channels == out_channels
         self.drop_connect = drop_connect
@@ -138,14 +148,17 @@ def _conv_bn(
     in_channels: int,
     out_channels: int,
     kernel_size: int,
+    *,
     stride: int = 1,
     groups: int = 1,
     activation: Activation | None = None,
+    affine: bool = True,
 ) -> list[nn.Module]:
-    conv = nn.Conv2d(
-        in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False
-    )
-    layers: list[nn.Module] = [conv, nn.BatchNorm2d(out_channels)]
+    padding = kernel_size // 2
+    layers: list[nn.Module] = [
+        nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False),
+        nn.BatchNorm2d(out_channels, affine=affine, track_running_stats=affine),
+    ]
     return layers if activation is None else [*layers, make_activation(activation)]
 
 
@@ -156,6 +169,13 @@ def conv_bn(
     *,
     stride: int = 1,
     activation: Activation | None = None,
+    affine: bool = True,
 ) -> nn.Sequential:
-    """Convolution without bias, same padding, batch norm and, maybe, an activation."""
-    return nn.Sequential(*_conv_bn(in_channels, out_channels, kernel_size, stride, 1, activation))
+    """Convolution without bias, same padding, batch norm and, maybe, an activation.
+
+    `affine` as in `MBConv`.
+    """
+    layers = _conv_bn(
+        in_channels, out_channels, kernel_size, stride=stride, activation=activation, affine=affine
+    )
+    return nn.Sequential(*layers)

@@ -1,0 +1,115 @@
+"""The weight gradient of a depthwise convolution, where torch's own is slow on the CPU.
+
+Shapes: B batch, C channels, H W space (input), Y X space (output), K kernel size.
+
+oneDNN computes this gradient many times slower than the forward pass for kernel size 5, at every
+resolution, and for kernel size 3 at the smallest ones. The kernel here keeps a block of channels
+in the first-level cache and sums four output columns at once for each row of taps.
+"""
+
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+_BLOCK = 128
+"""Channels a block; the rows and sums of one block fit in a first-level cache of 32 KiB."""
+
+
+def depthwise_weight_gradient(
+    features_BCHW: Tensor, gradient_BCYX: Tensor, weight_C1KK: Tensor, stride: int
+) -> Tensor:
+    """Gradient of a same-padded depthwise convolution with respect to its weight, (C, 1, K, K).
+
+    Args:
+        features_BCHW: the convolution's input, channels last.
+        gradient_BCYX: gradient of the output, channels last.
+    """
+    num_channels, _, kernel_size, _ = weight_C1KK.shape
+    if _is_slow_in_torch(features_BCHW, kernel_size):
+        out_CKK = np.empty((num_channels, kernel_size, kernel_size), np.float32)
+        _sum_products(
+            features_BCHW.permute(0, 2, 3, 1).contiguous().numpy(),
+            gradient_BCYX.permute(0, 2, 3, 1).contiguous().numpy(),
+            kernel_size,
+            stride,
+            out_CKK,
+        )
+        return torch.from_numpy(out_CKK)[:, None]
+    padding = kernel_size // 2
+    to_weight: Tensor = torch.ops.aten.convolution_backward(
+        gradient_BCYX,
+        features_BCHW,
+        weight_C1KK,
+        None,
+        [stride, stride],
+        [padding, padding],
+        [1, 1],
+        False,
+        [0, 0],
+        num_channels,
+        [False, True, False],
+    )[1]
+    return to_weight
+
+
+def _is_slow_in_torch(features_BCHW: Tensor, kernel_size: int) -> bool:
+    if features_BCHW.device.type != "cpu" or features_BCHW.dtype != torch.float32:
+        return False
+    return kernel_size == 5 or features_BCHW.shape[-1] <= 2
+
+
+_compile = numba.njit(fastmath={"reassoc", "contract"}, nogil=True, cache=True)
+"""Sums may be reordered and contracted, but NaN and infinity must come through."""
+
+
+@_compile
+def _add_row(sum_KC: Any, row_WC: Any, gradient_XC: Any, stride: int) -> None:
+    """Adds the products of one row of the input with one row of the gradient."""
+    for x in range(0, gradient_XC.shape[0], 4):
+        for j in range(sum_KC.shape[0]):
+            w = x * stride + j
+            for c in range(_BLOCK):
+                sum_KC[j, c] += (
+                    row_WC[w, c] * gradient_XC[x, c]
+                    + row_WC[w + stride, c] * gradient_XC[x + 1, c]
+                    + row_WC[w + 2 * stride, c] * gradient_XC[x + 2, c]
+                    + row_WC[w + 3 * stride, c] * gradient_XC[x + 3, c]
+                )
+
+
+@_compile
+def _sum_products(
+    features_BHWC: Any, gradient_BYXC: Any, kernel_size: int, stride: int, out_CKK: Any
+) -> None:
+    """Fills out_CKK, a block of channels at a time."""
+    num_images, height, width, num_channels = features_BHWC.shape
+    out_height, out_width = gradient_BYXC.shape[1:3]
+    padding = kernel_size // 2
+    padded_out_width = -(-out_width // 4) * 4
+    # The columns of padding stay zero in both buffers.
+    row_WC = np.zeros(((padded_out_width - 1) * stride + kernel_size, _BLOCK), np.float32)
+    gradient_YXC = np.zeros((out_height, padded_out_width, _BLOCK), np.float32)
+    sum_KKC = np.empty((kernel_size, kernel_size, _BLOCK), np.float32)
+    for first in range(0, num_channels, _BLOCK):
+        size = min(_BLOCK, num_channels - first)
+        sum_KKC[:] = 0
+        for image in range(num_images):
+            for y in range(out_height):
+                for x in range(out_width):
+                    for c in range(size):
+                        gradient_YXC[y, x, c] = gradient_BYXC[image, y, x, first + c]
+            for row in range(height):
+                for column in range(width):
+                    for c in range(size):
+                        row_WC[column + padding, c] = features_BHWC[image, row, column, first + c]
+                for i in range(kernel_size):
+                    y = (row + padding - i) // stride
+                    if y * stride == row + padding - i and 0 <= y < out_height:
+                        _add_row(sum_KKC[i], row_WC, gradient_YXC[y], stride)
+        for i in range(kernel_size):
+            for j in range(kernel_size):
+                for c in range(size):
+                    out_CKK[first + c, i, j] = sum_KKC[i, j, c]
