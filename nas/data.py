@@ -16,8 +16,9 @@ from torch import Generator, Tensor
 from nas.augment import child_generator, normalise
 from nas.config import FILE_DATASETS, Augmentation, DataConfig, SearchConfig
 from nas.errors import UserError
-from nas.image_files import FileImages, FileList, find_sound_files, list_image_files
-from nas.image_sets import Arrays, MemoryImages, Part, read_image_set
+from nas.image_files import FileImages, find_sound_files
+from nas.image_lists import FileList, list_image_files
+from nas.image_sets import NUM_CLASSES, Arrays, MemoryImages, Part, read_image_set
 
 Batch = tuple[Tensor, Tensor]
 """float32 images_BCHW (normalised, 3 channels, channels_last) and int64 labels_B."""
@@ -137,7 +138,9 @@ def load_search_data(config: SearchConfig, resolution: int) -> SearchData:
         UserError: images are missing or broken, or too few for the split or for one batch.
     """
     source = _load_train(config, resolution)
-    weight_indices, arch_indices = split_by_class(source.images.labels_N, config.arch_fraction, config.seed)
+    weight_indices, arch_indices = split_by_class(
+        source.images.labels_N, source.num_classes, config.arch_fraction, config.seed
+    )
     for indices, share in ((weight_indices, "weight steps"), (arch_indices, "architecture steps")):
         if len(indices) < config.batch_size:
             raise UserError(
@@ -171,7 +174,9 @@ def mean_and_std(config: DataConfig) -> tuple[tuple[float, ...], tuple[float, ..
     return _MEAN_AND_STD.get(config.dataset, _IMAGENET)
 
 
-def split_by_class(labels_N: Tensor, held_out_fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+def split_by_class(
+    labels_N: Tensor, num_classes: int, held_out_fraction: float, seed: int
+) -> tuple[Tensor, Tensor]:
     """Splits images at random so that each class has the same share in both parts.
 
     Each class's share is rounded to the nearest image, but at least one image is on either side.
@@ -184,7 +189,7 @@ def split_by_class(labels_N: Tensor, held_out_fraction: float, seed: int) -> tup
     """
     generator = Generator().manual_seed(seed)
     rest, held_out = [], []
-    for label, num_images in enumerate(torch.bincount(labels_N).tolist()):
+    for label, num_images in enumerate(torch.bincount(labels_N, minlength=num_classes).tolist()):
         if num_images < 2:
             raise UserError(
                 f"dataset: class {label} has {num_images} training images; the split needs at least 2"
@@ -224,14 +229,17 @@ class _Source:
 def _load_train(config: DataConfig, resolution: int) -> _Source:
     if config.dataset not in FILE_DATASETS:
         images_NHWC, labels_N = _limited_arrays(config)
+        images = MemoryImages(images_NHWC, labels_N, resolution)
         fingerprint = _fingerprint_memory(images_NHWC, labels_N)
-        return _Source(
-            MemoryImages(images_NHWC, labels_N, resolution), int(labels_N.max()) + 1, 0, fingerprint
-        )
+        return _Source(images, NUM_CLASSES[config.dataset], 0, fingerprint)
     listed = _limited_files(config)
     files, num_skipped = _without_broken(listed, config)
-    images = FileImages(files, resolution, config.num_data_workers)
-    return _Source(images, files.num_classes, num_skipped, _fingerprint_files(listed))
+    return _Source(
+        FileImages(files, resolution, config.num_data_workers),
+        files.num_classes,
+        num_skipped,
+        _fingerprint_files(listed),
+    )
 
 
 def _limited_arrays(config: DataConfig) -> Arrays:
@@ -249,7 +257,7 @@ def _without_broken(files: FileList, config: DataConfig) -> tuple[FileList, int]
     if not config.skip_broken_images:
         return files, 0
     sound = find_sound_files(files, config.num_data_workers)
-    return files.take(sound), len(files.paths) - len(sound)
+    return files.take(sound), len(files) - len(sound)
 
 
 def _shuffle(indices_K: Tensor, batch_size: int, generator: Generator, endless: bool) -> Iterator[Tensor]:
@@ -269,7 +277,5 @@ def _fingerprint_memory(images_NHWC: NDArray[np.uint8], labels_N: NDArray[np.uin
 
 
 def _fingerprint_files(files: FileList) -> str:
-    rows = sorted(zip(files.paths, files.sizes_bytes, files.labels, strict=True))
-    return hashlib.sha256(
-        "\n".join(f"{path}\0{size}\0{label}" for path, size, label in rows).encode()
-    ).hexdigest()
+    rows = sorted(f"{file.path}\0{file.size_bytes}\0{file.label}" for file in files.files)
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()

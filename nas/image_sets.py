@@ -25,6 +25,8 @@ Arrays = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 BUNDLED_FILE = Path(__file__).parent / "data" / "fashion_mnist_subset.npz"
 
+NUM_CLASSES = {"fashion_mnist_subset": 10, "fashion_mnist": 10, "cifar10": 10, "cifar100": 100}
+
 _IDX_MAGIC = {1: 0x0801, 3: 0x0803}
 _CIFAR_FILES = {
     "cifar10": {"train": [f"data_batch_{n}" for n in range(1, 6)], "test": ["test_batch"]},
@@ -83,7 +85,7 @@ def read_fashion_mnist(folder: Path, part: Part) -> Arrays:
     prefix = {"train": "train", "test": "t10k"}[part]
     images_NHW = _read_idx(_find_idx(folder, f"{prefix}-images-idx3-ubyte"), num_dimensions=3)
     labels_N = _read_idx(_find_idx(folder, f"{prefix}-labels-idx1-ubyte"), num_dimensions=1)
-    return _checked(images_NHW, labels_N, num_classes=10, where=str(folder))
+    return _checked(images_NHW, labels_N, NUM_CLASSES["fashion_mnist"], where=str(folder))
 
 
 def _read_bundled(part: Part) -> Arrays:
@@ -138,8 +140,9 @@ def _read_cifar(dataset: str, folder: Path, part: Part) -> Arrays:
     batches = [_read_cifar_file(folder, root / name, dataset) for name in _CIFAR_FILES[dataset][part]]
     images_NCHW = np.concatenate([images for images, _ in batches]).reshape(-1, 3, 32, 32)
     labels_N = np.concatenate([labels for _, labels in batches])
-    num_classes = {"cifar10": 10, "cifar100": 100}[dataset]
-    return _checked(np.ascontiguousarray(images_NCHW.transpose(0, 2, 3, 1)), labels_N, num_classes, str(root))
+    return _checked(
+        np.ascontiguousarray(images_NCHW.transpose(0, 2, 3, 1)), labels_N, NUM_CLASSES[dataset], str(root)
+    )
 
 
 def _read_cifar_file(folder: Path, path: Path, dataset: str) -> Arrays:
