@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 import nas
-from nas.config import DataConfig, SearchConfig
-from nas.errors import UserError
+from nas.config import SearchConfig
 
-FIELDS_WITHOUT_EFFECT = ("data_dir", "train_list", "test_list", "download", "latency_table", "device")
-"""Fields that say where things are; what is found there has a fingerprint of its own."""
-
-_BUNDLED_DATA = Path(nas.__file__).parent / "data"
+FIELDS_WITHOUT_EFFECT = (
+    *("data_dir", "train_list", "test_list", "download", "latency_table"),
+    *("latency_batch_size", "device", "num_data_workers"),
+)
+"""Where things are (what is found there has a fingerprint of its own), and what only makes it fast."""
 
 
 def fingerprint(content: Mapping[str, Any]) -> str:
@@ -35,42 +35,6 @@ def result_fields(config: SearchConfig) -> dict[str, Any]:
 def config_hash(config: SearchConfig, table_fingerprint: str) -> str:
     """What a checkpoint belongs to: a search by its config and its lookup table."""
     return fingerprint({"config": result_fields(config), "latency_table": table_fingerprint})
-
-
-def data_fingerprint(config: DataConfig) -> str:
-    """SHA-256 of the images: of the content of archives, of names and sizes of image files.
-
-    Raises:
-        UserError: the files are not there.
-    """
-    return _fingerprint_of_files(config.dataset, config.data_dir, config.train_list)
-
-
-@lru_cache
-def _fingerprint_of_files(dataset: str, data_dir: Path | None, train_list: Path | None) -> str:
-    digest = hashlib.sha256(dataset.encode())
-    folder = _BUNDLED_DATA if data_dir is None else data_dir
-    try:
-        if train_list is not None:
-            digest.update(train_list.read_bytes())
-        elif dataset == "image_folder":
-            train = folder / "train"
-            for path in _files(train if train.is_dir() else folder):
-                digest.update(f"{path.relative_to(folder)} {path.stat().st_size}\n".encode())
-        else:
-            for path in _files(folder):
-                digest.update(path.name.encode() + path.read_bytes())
-    except OSError as error:
-        raise UserError(
-            f"data_dir: {folder}: cannot read the images: {error.strerror}; check the path"
-        ) from None
-    return digest.hexdigest()
-
-
-def _files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise NotADirectoryError(20, "no such folder", str(folder))
-    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 @lru_cache
