@@ -1,0 +1,236 @@
+"""Operator collapse: layers x epochs, coloured by the leading operator, one panel a trial.
+
+Shapes: E epochs, L layers, X corners of an outline.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, PathPatch
+from matplotlib.path import Path
+from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
+
+from analysis.collapse import CANDIDATE_NAMES, NO_LEADER, Collapse, measure_collapse
+from analysis.drawing import Drawing, NothingToDrawError, count
+from analysis.runs import SEED, Experiment, Run
+from analysis.style import (
+    MAX_HEIGHT_IN,
+    OP_STYLES,
+    TWO_COLUMNS_IN,
+    mark_warmup,
+    new_figure,
+    write_in,
+)
+from analysis.values import Value, show_value
+from nas.ops import SKIP_OP_NAME
+
+MAX_PANELS = 24
+_ROW_IN = 0.135
+_CODE_IN = 0.24
+_BAR = 0.88
+
+SKIP = CANDIDATE_NAMES.index(SKIP_OP_NAME)
+
+Grid = list[list[Run | None]]
+
+
+def collapse_drawings(experiment: Experiment) -> list[Drawing]:
+    """One drawing a page: trials of equal setting side by side, one column a sampling."""
+    if not experiment.searched:
+        raise NothingToDrawError("no run with a trajectory")
+    columns, rows, shown = _arrange(experiment)
+    layers = max(len(run.space.layers) for run in experiment.searched)
+    panel_in = _ROW_IN * layers + 0.45
+    rows_per_page = max(1, int((MAX_HEIGHT_IN - 1.2) // panel_in))
+    pages = [rows[start : start + rows_per_page] for start in range(0, len(rows), rows_per_page)]
+    return [
+        _page(experiment, columns, page, panel_in, number, len(pages), shown)
+        for number, page in enumerate(pages, start=1)
+    ]
+
+
+def _arrange(experiment: Experiment) -> tuple[tuple[Value, ...], Grid, str]:
+    """The samplings, the trials in rows of equal setting, and what was left out."""
+    cells = experiment.cells
+    samplings = tuple(dict.fromkeys(run.config.get("sampling") for run in cells))
+    others = (*experiment.other_factors("sampling"), SEED)
+    by_row: dict[tuple[Value, ...], dict[Value, Run]] = {}
+    for run in cells:
+        by_row.setdefault(run.setting(others), {})[run.config.get("sampling")] = run
+    settings = list(by_row)
+    shown = ""
+    max_rows = max(1, MAX_PANELS // len(samplings))
+    if len(settings) > max_rows:
+        first_seeds = {setting[:-1]: setting for setting in reversed(settings)}
+        settings = list(reversed(first_seeds.values()))[:max_rows]
+        shown = (
+            f" Shown are {len(settings)} of {len(by_row)} settings and seeds, the first seed of each setting."
+        )
+    return (
+        samplings,
+        [[by_row[setting].get(sampling) for sampling in samplings] for setting in settings],
+        shown,
+    )
+
+
+def _page(
+    experiment: Experiment,
+    samplings: tuple[Value, ...],
+    rows: Grid,
+    panel_in: float,
+    number: int,
+    num_pages: int,
+    shown: str,
+) -> Drawing:
+    if len(samplings) == 1:
+        flat = [run for row in rows for run in row]
+        rows = [flat[start : start + 2] for start in range(0, len(flat), 2)]
+    drawn = {run.run_id: run for row in rows for run in row if run is not None and run.trajectory is not None}
+    numbers = {
+        run_id: measure_collapse(run.trajectory)
+        for run_id, run in drawn.items()
+        if run.trajectory is not None
+    }
+    page = f" Page {number} of {num_pages}." if num_pages > 1 else ""
+    caption = (
+        "Operator collapse. Each row of a panel is a searchable layer (stage.layer); its colour is the "
+        "candidate of highest probability at the end of the epoch, and the filled height of the row is that "
+        "probability (full row = 1). A thick bar marks the epoch from which on the leader never changes. "
+        f"Grey: warm-up, in which the candidates are equal. n = {count(len(drawn), 'trial')}.{shown}{page}"
+    )
+    return Drawing(
+        name="collapse" if number == 1 else f"collapse-{number}",
+        title="Operator collapse",
+        caption=caption,
+        runs=tuple(drawn.values()),
+        draw=lambda: _draw(experiment, rows, numbers, panel_in),
+    )
+
+
+def _draw(experiment: Experiment, rows: Grid, numbers: dict[str, Collapse], panel_in: float) -> Figure:
+    num_columns = max(len(row) for row in rows)
+    figure = new_figure(TWO_COLUMNS_IN, panel_in * len(rows) + 0.6)
+    panels = figure.subplots(len(rows), num_columns, squeeze=False)
+    for row, axes_row in zip(rows, panels, strict=True):
+        for column, axes in enumerate(axes_row):
+            run = row[column] if column < len(row) else None
+            _panel(experiment, axes, run, numbers, is_left=column == 0)
+    for axes in panels[-1]:
+        axes.set_xlabel("epoch")
+    present = sorted(
+        {int(op) for collapse in numbers.values() for op in np.unique(collapse.leader_EL)} - {NO_LEADER}
+    )
+    _legend(figure, present)
+    return figure
+
+
+def _panel(
+    experiment: Experiment, axes: Axes, run: Run | None, numbers: dict[str, Collapse], *, is_left: bool
+) -> None:
+    if run is None:
+        write_in(axes, "no such trial")
+        return
+    seed = show_value(SEED, run.seed)
+    factors = ["sampling", *experiment.other_factors("sampling")]
+    axes.set_title(f"{experiment.label(run, factors)}, {seed}", loc="left")
+    if run.run_id not in numbers or run.trajectory is None:
+        write_in(axes, run.outcome if run.trajectory is None and run.problem is None else str(run.problem))
+        return
+    collapse = numbers[run.run_id]
+    epochs = run.trajectory.epoch_E
+    num_layers = collapse.leader_EL.shape[1]
+    axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
+    axes.set_ylim(num_layers, 0)
+    mark_warmup(axes, int((~run.trajectory.is_joint_E).sum()))
+    for layer in range(num_layers):
+        _layer(axes, epochs, collapse.leader_EL[:, layer], collapse.probability_EL[:, layer], layer)
+    rows = np.arange(num_layers) + 0.5
+    axes.vlines(
+        collapse.lock_in_epoch_L - 0.5, rows - _BAR / 2, rows + _BAR / 2, color="black", lw=1.6, zorder=5
+    )
+    _label_layers(axes, run, is_left)
+
+
+def _layer(
+    axes: Axes,
+    epochs: NDArray[np.int64],
+    leader_E: NDArray[np.int64],
+    probability_E: NDArray[np.float64],
+    row: int,
+) -> None:
+    """One row: each stretch of epochs with one leader is a faded box, filled up to its probability."""
+    bounds = np.flatnonzero(np.diff(leader_E)) + 1
+    for stretch in np.split(np.arange(len(leader_E)), bounds):
+        op = int(leader_E[stretch[0]])
+        if op == NO_LEADER:
+            continue
+        style = OP_STYLES[op]
+        bottom = row + 0.5 + _BAR / 2
+        box_X2 = _steps(epochs[stretch], np.ones(len(stretch)), bottom)
+        fill_X2 = _steps(epochs[stretch], probability_E[stretch], bottom)
+        axes.add_patch(
+            PathPatch(Path(box_X2), facecolor=style.faded, edgecolor=style.color, hatch=style.hatch, lw=0)
+        )
+        axes.add_patch(
+            PathPatch(Path(fill_X2), facecolor=style.color, edgecolor=style.ink, hatch=style.hatch, lw=0)
+        )
+        axes.add_patch(PathPatch(Path(box_X2), facecolor="none", edgecolor="#333333", lw=0.3))
+        axes.plot(*fill_X2[1:-1].T, color="black", lw=0.45, solid_joinstyle="miter")
+        if len(stretch) * _epoch_in(axes) > _CODE_IN:
+            axes.text(
+                epochs[stretch[0]] - 0.5 + 0.05 / _epoch_in(axes),
+                row + 0.36,
+                style.code,
+                fontsize=4.6,
+                va="center_baseline",
+                color="black",
+                path_effects=[withStroke(linewidth=1.4, foreground=style.faded)],
+            )
+
+
+def _epoch_in(axes: Axes) -> float:
+    """Width of an epoch on paper, before the panels' margins are known."""
+    left, right = axes.get_xlim()
+    gridspec = axes.get_gridspec()
+    assert gridspec is not None
+    return 0.88 * TWO_COLUMNS_IN / gridspec.ncols / (right - left)
+
+
+def _steps(epochs: NDArray[np.int64], height_E: NDArray[np.float64], bottom: float) -> NDArray[np.float64]:
+    """The corners of a staircase over epochs, `_BAR` high where the height is 1."""
+    x = np.repeat(np.append(epochs - 0.5, epochs[-1] + 0.5), 2)
+    y = np.concatenate([[bottom], np.repeat(bottom - _BAR * height_E, 2), [bottom]])
+    return np.column_stack([x, y])
+
+
+def _label_layers(axes: Axes, run: Run, is_left: bool) -> None:
+    layers = run.space.layers
+    axes.set_yticks(
+        np.arange(len(layers)) + 0.5, [f"{layer.stage + 1}.{layer.index + 1}" for layer in layers]
+    )
+    axes.tick_params(axis="y", length=0, labelsize=5.5)
+    for row, layer in enumerate(layers):
+        if row and layer.index == 0:
+            axes.axhline(row, color="black", lw=0.6)
+    if is_left:
+        axes.set_ylabel("layer")
+
+
+def _legend(figure: Figure, ops: Sequence[int]) -> None:
+    handles = [
+        Patch(
+            facecolor=OP_STYLES[op].color,
+            edgecolor=OP_STYLES[op].ink,
+            hatch=OP_STYLES[op].hatch,
+            label=CANDIDATE_NAMES[op] if op == SKIP else f"{CANDIDATE_NAMES[op]} ({OP_STYLES[op].code})",
+            lw=0,
+        )
+        for op in ops
+    ]
+    if handles:
+        figure.legend(
+            handles=handles, loc="outside upper center", ncols=5, handlelength=2.4, columnspacing=1.4
+        )

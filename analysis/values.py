@@ -1,0 +1,38 @@
+"""Config values: back from MLflow's strings, and as people read them."""
+
+Value = bool | int | float | str | None
+
+_LABELS = {
+    "target_latency_ms": "T = {} ms",
+    "latency_weight": "λ = {}",
+    "objective_scale": "a = {}",
+    "objective_exponent": "b = {}",
+    "seed": "seed {}",
+    "num_epochs": "{} epochs",
+}
+_PLAIN = frozenset({"sampling", "depth", "objective", "space", "dataset"})
+_SWITCHES = {"elasticity": ("elastic", "fixed widths")}
+
+
+def parse_value(name: str, text: str) -> Value:
+    """The value whose `str` MLflow has stored; `bi_random` is read as its alias, `bi`."""
+    if name == "sampling":
+        return "bi" if text == "bi_random" else text
+    if text in ("True", "False", "None"):
+        return {"True": True, "False": False, "None": None}[text]
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
+
+
+def show_value(name: str, value: Value) -> str:
+    """A factor's value as captions and legends say it."""
+    if name in _SWITCHES:
+        return _SWITCHES[name][0 if value else 1]
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    if name in _PLAIN:
+        return text
+    return _LABELS.get(name, name + " = {}").format(text)

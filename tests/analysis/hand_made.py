@@ -1,0 +1,49 @@
+"""Trajectories made by hand, in the space `micro` (2 + 4 + 4 layers)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nas.records import Trajectory
+
+NUM_LAYERS = 10
+
+
+def trajectory(num_epochs: int, num_warmup: int = 0, *, depth: str = "sink", **arrays: Any) -> Trajectory:
+    """A search in which nothing happens, but for the arrays given."""
+    num_ops = 8 + (depth == "skip")
+    nothing = {
+        "alpha_ELO": np.full((num_epochs, NUM_LAYERS, num_ops), -np.log(num_ops), np.float32),
+        "beta_ESD": np.zeros((num_epochs, 3, 5 if depth == "sink" else 0), np.float32),
+        "mid_channels_ELO": np.full((num_epochs, NUM_LAYERS, num_ops), 48),
+        "derived_op_EL": np.zeros((num_epochs, NUM_LAYERS), np.int64),
+        "train_count_ELO": np.zeros((num_epochs, NUM_LAYERS, num_ops), np.int64),
+        "scaling_ms_EP": np.full((num_epochs, 4), np.nan),
+        "redundant_E": np.zeros(num_epochs, bool),
+    }
+    return Trajectory(
+        space="micro",
+        depth=depth,
+        epoch_E=np.arange(1, num_epochs + 1),
+        is_joint_E=np.arange(num_epochs) >= num_warmup,
+        **(nothing | arrays),
+    )
+
+
+def alphas(leaders: Sequence[int | None], probability: float = 0.5, num_ops: int = 8) -> np.ndarray:
+    """Log-probabilities in which each epoch has one leader in all layers (None: all are equal)."""
+    rows = []
+    for leader in leaders:
+        row = np.full(num_ops, 1 / num_ops)
+        if leader is not None:
+            row[:] = (1 - probability) / (num_ops - 1)
+            row[leader] = probability
+        rows.append(np.tile(np.log(row), (NUM_LAYERS, 1)))
+    return np.array(rows, np.float32)
+
+
+def kept(*stages: Sequence[int]) -> np.ndarray:
+    """Derived operators of one epoch: 0 where a layer is kept, -1 where not."""
+    flags = [flag for stage in stages for flag in stage]
+    return np.where(np.array(flags), 0, -1)

@@ -1,0 +1,114 @@
+from pathlib import Path
+
+import pytest
+from synthetic import Store, grid, make_table
+
+from analysis.runs import Experiment, read_experiment, tracking_uri_of
+from nas.errors import UserError
+
+
+def test_a_cell_is_read_once_with_its_epochs_and_trajectory(experiment: Experiment):
+    assert len(experiment.runs) == 12
+    assert len({(run.config["sampling"], run.config["depth"], run.seed) for run in experiment.runs}) == 12
+    for run in experiment.runs:
+        assert run.trajectory is not None
+        assert run.epochs is not None
+        assert len(run.epochs) == len(run.trajectory.epoch_E) == 16
+        assert run.epochs["val_accuracy"].iloc[-1] == pytest.approx(run.metrics["val_accuracy"])
+
+
+def test_factors_are_the_fields_that_differ(experiment: Experiment):
+    assert experiment.factors == ("sampling", "depth")
+    assert [run.name for run in experiment.runs[:4]] == [
+        "single-skip-s0",
+        "single-skip-s1",
+        "single-skip-s2",
+        "single-sink-s0",
+    ]
+
+
+def test_values_have_their_types_again(experiment: Experiment):
+    config = experiment.runs[0].config
+    assert config["target_latency_ms"] == 1.0
+    assert config["elasticity"] is True
+    assert config["data_dir"] is None
+    assert isinstance(config["num_epochs"], int)
+
+
+def test_failed_and_unfinished_cells_are_missing_and_said_to_be(experiment: Experiment):
+    assert {(run.name, run.status) for run in experiment.missing} == {
+        ("bi-skip-s3", "FAILED"),
+        ("single-skip-s3", "RUNNING"),
+    }
+    assert any("bi-skip-s3" in notice and "loss is not finite" in notice for notice in experiment.notices)
+
+
+def test_runs_of_other_tables_or_code_are_left_out_and_said_to_be(experiment: Experiment):
+    left_out = [notice for notice in experiment.notices if "left out: table" in notice]
+    assert len(left_out) == 2
+    assert all("--table" in notice for notice in left_out)
+    assert {run.provenance for run in experiment.runs} == {experiment.provenance}
+
+
+def test_another_table_can_be_asked_for(store: Store):
+    fingerprint = make_table(scale=2.0).fingerprint
+    experiment = read_experiment("demo", store.tracking_uri, table=fingerprint[:6])
+    assert [run.name for run in experiment.runs] == ["bi-sink-s0"]
+    with pytest.raises(UserError, match="no finished run of these"):
+        read_experiment("demo", store.tracking_uri, table="no such")
+
+
+def test_a_run_of_an_older_version_says_what_it_lacks(store: Store):
+    experiment = read_experiment("demo", store.tracking_uri, code_version="unknown")
+    (run,) = experiment.runs
+    assert run.trajectory is None
+    assert run.epochs is None
+    assert run.problem is not None
+    assert "scaling_ms_EP" in run.problem
+    assert "metrics.csv is missing" in run.problem
+    assert "0.0.1" in run.problem
+
+
+def test_an_unknown_experiment_is_answered_with_the_nearest_names(store: Store):
+    with pytest.raises(UserError, match="'dmeo': there is none; the nearest names: demo"):
+        read_experiment("dmeo", store.tracking_uri)
+
+
+def test_a_folder_without_a_store_is_refused_and_stays_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(UserError, match="no MLflow store"):
+        tracking_uri_of(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_environment_names_another_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    assert tracking_uri_of(tmp_path) == "http://127.0.0.1:1"
+
+
+def test_an_experiment_without_a_finished_run_is_refused(tmp_path: Path):
+    store = Store(tmp_path, "nothing yet")
+    store.add({"target_latency_ms": 1.0, "seed": 0}, ["seed"], status="RUNNING")
+    with pytest.raises(UserError, match=r"no finished search run .*1 RUNNING"):
+        read_experiment("nothing yet", store.tracking_uri)
+
+
+def test_the_newest_finished_run_of_a_cell_is_read(tmp_path: Path):
+    store = Store(tmp_path, "again")
+    cells = grid(seed=[0, 1])
+    store.add_grid({"target_latency_ms": 1.0}, cells)
+    newer = store.add({"target_latency_ms": 1.0, "seed": 1}, ["seed"])
+    store.add({"target_latency_ms": 1.0, "seed": 1}, ["seed"], status="FAILED", failure="killed")
+    experiment = read_experiment("again", store.tracking_uri)
+    assert len(experiment.runs) == 2
+    assert experiment.runs[1].run_id == newer
+    assert not experiment.missing
+    assert "1 runs left out: a newer run of the same cell is used" in experiment.notices
+
+
+def test_the_table_and_the_derived_network_of_a_run_are_read(experiment: Experiment):
+    table, architecture = experiment.read_table(), experiment.read_architecture(experiment.runs[0])
+    assert table is not None
+    assert table.fingerprint == experiment.provenance.table_fingerprint
+    assert architecture is not None
+    assert architecture.depth == (experiment.runs[0].trajectory.derived_op_EL[-1] >= 0).sum()
