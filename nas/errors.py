@@ -1,4 +1,4 @@
-"""The one exception that is meant for a person."""
+"""Exceptions with a meaning of their own."""
 
 
 class UserError(ValueError):
@@ -18,3 +18,7 @@ class InfeasibleTargetError(UserError):
     def __init__(self, message: str, reachable_ms: tuple[float, float]) -> None:
         super().__init__(message)
         self.reachable_ms = reachable_ms
+
+
+class DivergedError(RuntimeError):
+    """A loss or a parameter is no longer a finite number."""

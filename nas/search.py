@@ -19,7 +19,9 @@ from torch.nn import functional as F
 from nas.checkpoint import load_newest_checkpoint, records_from_state, records_to_state, save_checkpoint
 from nas.config import SearchConfig
 from nas.data import SearchData, load_search_data
+from nas.device import resolve_device as resolve_device
 from nas.elasticity import ScalingReport, elasticity_scaling
+from nas.errors import DivergedError as DivergedError
 from nas.identity import config_hash
 from nas.latency import LatencyTable
 from nas.latency.measure import measure_table
@@ -29,10 +31,6 @@ from nas.redundancy import has_other_encodings
 from nas.sampling import gumbel_softmax, sample_first_path, sample_second_path, temperature_at
 from nas.space import Space, get_space
 from nas.supernet import Supernet
-
-
-class DivergedError(RuntimeError):
-    """A loss or a parameter is no longer a finite number."""
 
 
 def run_search(
@@ -365,10 +363,3 @@ def load_or_measure_table(config: SearchConfig) -> LatencyTable:
         num_threads=config.num_threads,
         batch_size=config.latency_batch_size,
     )
-
-
-def resolve_device(device: str) -> torch.device:
-    """The device of a config's `device`; `auto` is CUDA if it is there."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
