@@ -1,39 +1,75 @@
-"""Measuring a lookup table in minutes: operators timed in place, few widths, many repeats.
+"""Measuring a lookup table in minutes: operators timed in place, few widths, drift taken out.
 
 An operator alone in a loop finds its weights and activations in the cache, an operator in a
-network does not. So operators are timed where they run: measurement networks of the space are
-composed of the points that are to be measured, run end to end, and each block is timed
-within them. What a table sums up is then what a network spends, and the drift of a noisy machine
-hits all points alike.
-
-Shapes: R runs of a measurement network, P timed parts of it (the searchable layers, then the base).
+network does not. So operators are timed where they run: measurement networks are composed of
+the points (operators at widths) that are to be measured, run end to end, and each layer
+is timed within them. What a table sums up is then what a network spends. Every network has the
+base in common and shares points with others, which tells the machine's drift from the operators' cost.
 """
 
-import itertools
-import platform
+import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from scipy.optimize import isotonic_regression
 
 from nas.architecture import Architecture, LayerChoice
+from nas.latency.drift import group_quantiles, remove_drift
 from nas.latency.table import LatencyEntry, LatencyTable, OpKey, Provenance, space_keys
-from nas.network import DerivedNetwork
+from nas.latency.timing import (
+    CONDITIONS,
+    MAX_BUSY_CPUS,
+    device_name,
+    make_images,
+    make_network,
+    measure_busy_cpus,
+    time_parts_ms,
+    timing_conditions,
+    timing_device,
+)
+from nas.latency.widths import initial_widths, next_widths
 from nas.ops import CANDIDATE_OPS
 from nas.space import LayerSpec, Space
 
+MEASURED_SHARE = 0.045
+"""Share of all widths that are measured at most, unless the initial ones are more already."""
+
+PRECISION = 0.02
+"""A point has repeats enough once the standard error of its median is below this share of it."""
+
+MAX_REPEATS = 160
+"""Timings of a point at most, however noisy it is."""
+
+_VISIT_S = 0.2
+_VISIT_RUNS = (8, 40)
+_NUM_WARMUP_RUNS = 2
+
+logger = logging.getLogger(__name__)
+
 
 class Point(NamedTuple):
-    """An operator at a width: what is measured once, however many layers share it."""
+    """An operator at a width: measured once, however many layers of the space share it."""
 
     key: OpKey
     mid_channels: int
+
+
+class PointStatistics(NamedTuple):
+    """Median and interquartile range of a point's timings, in ms, and their number."""
+
+    median_ms: float
+    iqr_ms: float
+    num_repeats: int
+
+    @property
+    def relative_error(self) -> float:
+        """Standard error of the median, relative to it (as of a normal distribution)."""
+        return 0.93 * self.iqr_ms / self.median_ms / float(np.sqrt(self.num_repeats))
 
 
 def measure_table(
@@ -43,94 +79,231 @@ def measure_table(
     num_threads: int = 1,
     batch_size: int | None = None,
     num_classes: int = 1000,
-    num_repeats: int = 30,
+    max_duration_s: float = 900.0,
     seed: int = 0,
     report: Callable[[str], None] = lambda message: None,
 ) -> LatencyTable:
-    """Measures the lookup table of a space on this machine.
+    """Measures the lookup table of a space on this machine; warns when the machine is busy.
 
     Args:
         device: `cpu`, `cuda` or `cuda:N`.
         num_threads: threads on the CPU.
         batch_size: images at a time; None for 1 on the CPU, 32 on CUDA.
         num_classes: outputs of the classifier, which is part of the base.
-        num_repeats: timings of each point.
+        max_duration_s: no more repeats are made, and no more widths measured, after that time.
         seed: of the composition of the measurement networks.
         report: receives a line for people now and then.
+
+    Raises:
+        UserError: there is no such device.
     """
-    device = torch.device(device)
+    device = timing_device(device)
     batch_size = batch_size or (32 if device.type == "cuda" else 1)
-    points = _initial_points(space)
-    rng = np.random.default_rng(seed)
-    samples_ms: dict[Point | None, list[float]] = {None: []} | {point: [] for point in points}
-    with torch_threads(num_threads), torch.inference_mode():
-        images_BCHW = make_images(space, batch_size, device)
-        for _ in range(max(num_repeats // 10, 1)):
-            for architecture in _measurement_networks(space, points, rng):
-                network = make_network(architecture, num_classes, device)
-                for times_ms in [time_parts_ms(network, images_BCHW) for _ in range(12)][2:]:
-                    *layers_ms, base_ms = times_ms
-                    samples_ms[None].append(base_ms)
-                    for (layer, op, mid_channels), layer_ms in zip(
-                        architecture.layers, layers_ms, strict=True
-                    ):
-                        samples_ms[Point(OpKey.of(layer, op), mid_channels)].append(layer_ms)
+    num_busy_cpus = measure_busy_cpus()
+    if num_busy_cpus > MAX_BUSY_CPUS:
+        logger.warning(
+            "measuring latency on a busy machine (others use %.1f CPUs): expect wrong numbers", num_busy_cpus
+        )
+    start_s = time.monotonic()
+    campaign = _Campaign(space, device, batch_size, num_classes, start_s + max_duration_s, seed)
+    with timing_conditions(num_threads):
+        _measure_points(campaign, report)
+    statistics = campaign.statistics()
+    base = statistics.pop(None)
+    points = statistics.values()
     return LatencyTable(
         space=space.name,
-        base_ms=float(np.median(samples_ms[None])),
+        base_ms=base.median_ms,
+        base_iqr_ms=base.iqr_ms,
         provenance=Provenance(
             source="measured",
             device_type=device.type,
             device_name=device_name(device),
             num_threads=num_threads,
             batch_size=batch_size,
+            num_classes=num_classes,
             torch_version=str(torch.__version__),
+            conditions=CONDITIONS,
             measured_on=datetime.now(UTC).isoformat(timespec="seconds"),
+            duration_s=round(time.monotonic() - start_s, 1),
+            num_repeats=int(np.median([point.num_repeats for point in points])),
+            spread_percent=float(np.median([100 * point.iqr_ms / point.median_ms for point in points])),
+            num_busy_cpus=round(num_busy_cpus, 2),
         ),
-        entries=tuple(_entry(key, points, samples_ms) for key in space_keys(space)),
+        entries=tuple(_entry(key, statistics) for key in space_keys(space)),
     )
 
 
-def _entry(key: OpKey, points: list[Point], samples_ms: dict[Point | None, list[float]]) -> LatencyEntry:
-    widths = sorted(point.mid_channels for point in points if point.key == key)
-    samples = [samples_ms[Point(key, width)] for width in widths]
+def _measure_points(campaign: "_Campaign", report: Callable[[str], None]) -> None:
+    """Measures the initial widths, then widths where it is least certain, then all until precise."""
+    intervals = space_keys(campaign.space)
+    num_widths = sum(high - low + 1 for low, high in intervals.values())
+    points = [Point(key, width) for key, interval in intervals.items() for width in initial_widths(*interval)]
+    max_points = max(int(MEASURED_SHARE * num_widths), len(points))
+    num_known = 0
+    while len(points) > num_known and not (num_known and campaign.is_over):
+        report(f"measuring {len(points) - num_known} points beside {num_known} of {num_widths}")
+        campaign.visit(points[num_known:])
+        num_known = len(points)
+        # Doubling lets each choice see the last one's outcome, in few rounds.
+        points += _uncertain_points(campaign.statistics(), min(max_points, 2 * num_known) - num_known)
+    while (imprecise := campaign.imprecise_points()) and not campaign.is_over:
+        report(f"repeating {len(imprecise)} of {num_known} points")
+        campaign.visit(imprecise)
+
+
+def _uncertain_points(statistics: "dict[Point | None, PointStatistics]", number: int) -> list[Point]:
+    """So many points, at most, where interpolation is least certain."""
+    candidates = []
+    for key, curve in _curves(statistics).items():
+        widths, medians_ms = np.array(sorted(curve)), np.array([curve[w].median_ms for w in sorted(curve)])
+        candidates += [
+            (uncertainty, Point(key, width)) for uncertainty, width in next_widths(widths, medians_ms)
+        ]
+    candidates.sort(key=lambda candidate: candidate[0], reverse=True)
+    return [point for _, point in candidates[:number]]
+
+
+def _curves(
+    statistics: "dict[Point | None, PointStatistics]",
+) -> dict[OpKey, dict[int, PointStatistics]]:
+    curves: dict[OpKey, dict[int, PointStatistics]] = defaultdict(dict)
+    for point, of_point in statistics.items():
+        if point is not None:
+            curves[point.key][point.mid_channels] = of_point
+    return curves
+
+
+def _entry(key: OpKey, statistics: "dict[Point | None, PointStatistics]") -> LatencyEntry:
+    curve = _curves(statistics)[key]
+    widths = sorted(curve)
+    medians_ms = [curve[width].median_ms for width in widths]
+    # More channels are more work: where a wider point came out faster, noise or a lucky alignment
+    # did it, and elasticity-scaling must not chase it.
+    rising_ms = isotonic_regression(medians_ms).x
     return LatencyEntry(
         key=key,
         widths=tuple(widths),
-        latency_ms=tuple(float(np.median(s)) for s in samples),
-        iqr_ms=tuple(float(np.subtract(*np.percentile(s, [75, 25]))) for s in samples),
+        latency_ms=tuple(map(float, rising_ms)),
+        median_ms=tuple(medians_ms),
+        iqr_ms=tuple(curve[width].iqr_ms for width in widths),
+        num_repeats=tuple(curve[width].num_repeats for width in widths),
     )
 
 
-def _initial_points(space: Space) -> list[Point]:
-    return [
-        Point(key, int(width))
-        for key, (low, high) in space_keys(space).items()
-        for width in np.unique(np.linspace(low, high, 5).round())
-    ]
+class _Campaign:
+    """The timings made so far, and how to make more.
+
+    Samples of all runs lie in parallel lists: which point (an index; 0 is the base), which run, what time.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        device: torch.device,
+        batch_size: int,
+        num_classes: int,
+        end_s: float,
+        seed: int,
+    ) -> None:
+        self.space = space
+        self._device = device
+        self._num_classes = num_classes
+        self._end_s = end_s
+        self._rng = np.random.default_rng(seed)
+        self._images_BCHW = make_images(space.resolution, batch_size, device)
+        self._index_of: dict[Point | None, int] = {None: 0}
+        self._points: list[int] = []
+        self._runs: list[int] = []
+        self._times_ms: list[float] = []
+        self._num_runs = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time for measuring is used up."""
+        return time.monotonic() > self._end_s
+
+    def visit(self, points: Sequence[Point]) -> None:
+        """Times every point in a network or more; what is known already fills layers that are left."""
+        known = [point for point in self._index_of if point is not None]
+        for network_points in compose_networks(self.space, points, known, self._rng):
+            if all(point in self._index_of for point in network_points) and self.is_over:
+                continue
+            self._time(network_points)
+
+    def _time(self, points: Sequence[Point]) -> None:
+        """Runs one network for a while and keeps the times of its parts."""
+        network = make_network(_architecture(self.space, points), self._num_classes, self._device)
+        indices = [self._index_of.setdefault(point, len(self._index_of)) for point in (*points, None)]
+        for _ in range(_NUM_WARMUP_RUNS):
+            warmup_ms = time_parts_ms(network, self._images_BCHW).sum()
+        for _ in range(int(np.clip(_VISIT_S * 1e3 / warmup_ms, *_VISIT_RUNS))):
+            self._times_ms += time_parts_ms(network, self._images_BCHW).tolist()
+            self._points += indices
+            self._runs += [self._num_runs] * len(indices)
+            self._num_runs += 1
+
+    def statistics(self) -> dict[Point | None, PointStatistics]:
+        """What is known of each point, and under None of the base."""
+        point_S = np.array(self._points)
+        times_S = remove_drift(np.array(self._times_ms), point_S, np.array(self._runs))
+        low_P, median_P, high_P = (group_quantiles(times_S, point_S, q) for q in (0.25, 0.5, 0.75))
+        counts_P = np.bincount(point_S)
+        return {
+            point: PointStatistics(float(median_P[i]), float(high_P[i] - low_P[i]), int(counts_P[i]))
+            for point, i in self._index_of.items()
+        }
+
+    def imprecise_points(self) -> list[Point]:
+        """Points whose median is not precise yet."""
+        return [
+            point
+            for point, of_point in self.statistics().items()
+            if point is not None
+            and of_point.relative_error > PRECISION
+            and of_point.num_repeats < MAX_REPEATS
+        ]
 
 
-def _measurement_networks(
-    space: Space, points: list[Point], rng: np.random.Generator
-) -> Iterator[Architecture]:
-    """Networks at full depth that have every point in at least one layer, in random order."""
-    queues: dict[tuple[int, int, int, int], list[Point]] = {}
-    for index in rng.permutation(len(points)):
-        queues.setdefault(_shape(points[index].key), []).append(points[index])
-    positions = dict.fromkeys(queues, 0)
-    while any(positions[shape] < len(queue) for shape, queue in queues.items()):
-        stages: list[list[LayerChoice]] = [[] for _ in space.stages]
+def compose_networks(
+    space: Space, points: Sequence[Point], fillers: Sequence[Point], rng: np.random.Generator
+) -> Iterator[tuple[Point, ...]]:
+    """Networks at full depth, one point a layer, that have every point at least once.
+
+    Args:
+        fillers: points for the layers that are left when those of a shape are used up; if there
+            are none of a shape, its points come again.
+    """
+    queues, fillers_of = _by_shape(points, rng), _by_shape(fillers, rng)
+    while any(queues.values()):
+        network = []
         for layer in space.layers:
             shape = _shape(OpKey.of(layer, CANDIDATE_OPS[0]))
-            point = queues[shape][positions[shape] % len(queues[shape])]
-            positions[shape] += 1
-            stages[layer.stage].append(_choice(layer, point))
-        yield Architecture(space=space.name, stages=tuple(tuple(choices) for choices in stages))
+            if queues.get(shape):
+                network.append(queues[shape].pop())
+                fillers_of.setdefault(shape, []).append(network[-1])
+            else:
+                network.append(fillers_of[shape][rng.integers(len(fillers_of[shape]))])
+        yield tuple(network)
 
 
-def _shape(key: OpKey) -> tuple[int, int, int, int]:
-    """What layers that can hold the same points have in common."""
+def _by_shape(points: Sequence[Point], rng: np.random.Generator) -> dict[tuple[int, ...], list[Point]]:
+    """The points of layers of equal shape, in random order."""
+    groups: dict[tuple[int, ...], list[Point]] = defaultdict(list)
+    for index in rng.permutation(len(points)):
+        groups[_shape(points[index].key)].append(points[index])
+    return dict(groups)
+
+
+def _shape(key: OpKey) -> tuple[int, ...]:
     return key.resolution, key.in_channels, key.out_channels, key.stride
+
+
+def _architecture(space: Space, points: Sequence[Point]) -> Architecture:
+    stages: list[list[LayerChoice]] = [[] for _ in space.stages]
+    for layer, point in zip(space.layers, points, strict=True):
+        stages[layer.stage].append(_choice(layer, point))
+    return Architecture(space=space.name, stages=tuple(tuple(choices) for choices in stages))
 
 
 def _choice(layer: LayerSpec, point: Point) -> LayerChoice:
@@ -138,90 +311,4 @@ def _choice(layer: LayerSpec, point: Point) -> LayerChoice:
         low, high = op.width_interval(layer.in_channels)
         if OpKey.of(layer, op) == point.key and low <= point.mid_channels <= high:
             return LayerChoice(op=op.name, mid_channels=point.mid_channels)
-    raise AssertionError(f"no candidate has {point}")
-
-
-def make_network(architecture: Architecture, num_classes: int, device: torch.device) -> DerivedNetwork:
-    """A derived network to be timed: evaluation mode, channels last, weights that keep magnitudes.
-
-    Random initialisation would take longer than the timing; constant weights take the same time to run.
-    """
-    with torch.device("meta"):
-        network = DerivedNetwork(architecture, num_classes)
-    network = network.to_empty(device=device).eval().to(memory_format=torch.channels_last)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.reset_parameters()
-        elif isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.constant_(module.weight, 1 / module.weight[0].numel())
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-    return network
-
-
-def make_images(space: Space, batch_size: int, device: torch.device) -> Tensor:
-    """Images_BCHW, channels last, to time networks of the space with."""
-    shape = (batch_size, 3, space.resolution, space.resolution)
-    return torch.ones(shape, device=device).to(memory_format=torch.channels_last)
-
-
-def time_parts_ms(network: DerivedNetwork, images_BCHW: Tensor) -> NDArray[np.float64]:
-    """Times_P of one run: each searchable layer, and last the base (all else), in ms."""
-    mark, elapsed_ms = _clock(images_BCHW.device)
-    marks = [mark()]
-    features_BCHW = network.stem_block(network.stem(images_BCHW))
-    for block in network.blocks:
-        marks.append(mark())
-        features_BCHW = block(features_BCHW)
-    marks.append(mark())
-    network.classifier(network.dropout(network.head(features_BCHW).mean((2, 3))))
-    marks.append(mark())
-    times_ms = elapsed_ms(marks)
-    return np.array([*times_ms[1:-1], times_ms[0] + times_ms[-1]])
-
-
-def _clock(device: torch.device) -> tuple[Callable[[], Any], Callable[[list[Any]], list[float]]]:
-    """A function that marks a moment, and one that tells the ms between neighbouring marks."""
-    if device.type != "cuda":
-        return time.perf_counter_ns, lambda marks: [
-            (end - start) / 1e6 for start, end in itertools.pairwise(marks)
-        ]
-
-    def mark() -> torch.cuda.Event:
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record(torch.cuda.current_stream(device))
-        return event
-
-    def elapsed_ms(marks: list[torch.cuda.Event]) -> list[float]:
-        torch.cuda.synchronize(device)
-        return [start.elapsed_time(end) for start, end in itertools.pairwise(marks)]
-
-    return mark, elapsed_ms
-
-
-@contextmanager
-def torch_threads(num_threads: int) -> Iterator[None]:
-    """Within it PyTorch computes on that many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(num_threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def device_name(device: torch.device) -> str:
-    """The device's name as a table records it, for instance `Intel(R) Xeon(R) Processor`."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return cpu_name()
-
-
-def cpu_name() -> str:
-    """The processor's model name, as the operating system tells it."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()
+    raise AssertionError(f"no candidate operator of the space is {point}")

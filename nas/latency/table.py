@@ -6,6 +6,7 @@ Source: TF-NAS, latency model; the key's fields are those of the published table
 import hashlib
 import json
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -22,6 +23,7 @@ from nas.validation import first_error, read_json
 
 SCHEMA_VERSION = 1
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class _Record(BaseModel):
@@ -63,61 +65,147 @@ class LatencyEntry(_Record):
     """Latencies of one key at the widths that were measured (or imported), ascending.
 
     Between them latency is interpolated, monotonically between neighbours; never beyond them.
-    `iqr_ms` is the interquartile range of each measurement; None in imported tables.
+
+    Attributes:
+        latency_ms: what the model uses; in measured tables it never falls as the width grows.
+        median_ms: median of each width's repeats, as measured; None in imported tables.
+        iqr_ms: their interquartile range.
+        num_repeats: their number.
     """
 
     key: OpKey
     widths: Annotated[tuple[int, ...], Field(strict=False, min_length=1)]
     latency_ms: Annotated[tuple[Finite, ...], Field(strict=False)]
+    median_ms: Annotated[tuple[Finite, ...] | None, Field(strict=False)] = None
     iqr_ms: Annotated[tuple[Finite, ...] | None, Field(strict=False)] = None
+    num_repeats: Annotated[tuple[int, ...] | None, Field(strict=False)] = None
 
     @model_validator(mode="after")
     def _is_a_curve(self) -> Self:
-        if len(self.latency_ms) != len(self.widths) or len(self.iqr_ms or self.widths) != len(self.widths):
-            raise ValueError(f"({self.key}): widths and latencies differ in number; make the table again")
-        if any(b <= a for a, b in zip(self.widths, self.widths[1:], strict=False)) or self.widths[0] < 1:
+        for name in ("latency_ms", "median_ms", "iqr_ms", "num_repeats"):
+            values = getattr(self, name)
+            if values is not None and len(values) != len(self.widths):
+                raise ValueError(
+                    f"({self.key}): {len(self.widths)} widths, but {len(values)} {name}; make the table again"
+                )
+        if any(b <= a for a, b in pairwise(self.widths)) or self.widths[0] < 1:
             raise ValueError(f"({self.key}): widths must be positive and ascend; make the table again")
         return self
 
     @cached_property
     def curve_ms(self) -> NDArray[np.float64]:
         """Latency of each integer width, indexed by width; NaN below the lowest."""
-        widths = np.array(self.widths)
-        curve = np.full(widths[-1] + 1, np.nan)
-        curve[widths] = self.latency_ms
-        if len(widths) > 1:
-            between = np.setdiff1d(np.arange(widths[0], widths[-1]), widths)
-            curve[between] = PchipInterpolator(widths, self.latency_ms)(between)
+        curve = np.full(self.widths[-1] + 1, np.nan)
+        inside = np.arange(self.widths[0], self.widths[-1] + 1)
+        curve[inside] = interpolate(np.array(self.widths), np.array(self.latency_ms), inside)
         return curve
 
 
+def interpolate(
+    widths: NDArray[np.int64], latency_ms: NDArray[np.float64], at: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Latency between measured widths: monotone between neighbours, exact at the measured ones.
+
+    Args:
+        widths: ascending.
+        at: widths to read, none beyond the measured ones.
+    """
+    assert widths[0] <= at.min()
+    assert at.max() <= widths[-1]
+    if len(widths) == 1:
+        return np.full(len(at), latency_ms[0])
+    if len(widths) == widths[-1] - widths[0] + 1:
+        return np.asarray(latency_ms[at - widths[0]])
+    return np.asarray(PchipInterpolator(widths, latency_ms)(at))
+
+
 class Provenance(_Record):
-    """Where a table comes from: enough to know what its numbers mean and when they hold."""
+    """Where a table comes from: enough to know what its numbers mean and when they hold.
+
+    Attributes:
+        device_type: `cpu` or `cuda`.
+        num_classes: outputs of the classifier, which is part of the base.
+        conditions: how networks were run.
+        measured_on: date and time, UTC.
+        duration_s: how long the measuring took.
+        num_repeats: median over the points of the number of timings.
+        spread_percent: median over the points of the interquartile range, relative to the median.
+        num_busy_cpus: CPUs that other processes used when the measuring began.
+        note: anything else; of an imported table, the file it was read from.
+    """
 
     source: Literal["measured", "imported", "synthetic"]
     device_type: str
     device_name: str
     num_threads: int | None = None
     batch_size: int | None = None
+    num_classes: int | None = None
     torch_version: str | None = None
+    conditions: str | None = None
     measured_on: str | None = None
+    duration_s: Finite | None = None
+    num_repeats: int | None = None
+    spread_percent: Finite | None = None
+    num_busy_cpus: Finite | None = None
     note: str | None = None
+
+
+class Calibration(_Record):
+    """An affine correction, fitted to whole networks: latency = slope * sum of entries + intercept.
+
+    Attributes:
+        num_networks: random networks that it was fitted to.
+        mape_percent: mean absolute error of the corrected latency on networks left out of the fit.
+        half_width_percent: of the 95 % prediction interval of one network, relative to its latency.
+        measured_on: date and time, UTC.
+    """
+
+    slope: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    intercept_ms: Finite
+    num_networks: Annotated[int, Field(ge=3)]
+    mape_percent: NonNegative
+    half_width_percent: NonNegative
+    measured_on: str
 
 
 class LatencyTable(_Record):
     """The lookup table of a space: latency = base + sum over kept layers of their entries, in ms.
 
+    Where a calibration is there, everything that is read is corrected: the slope scales
+    base and entries, the intercept is part of the base. So sums stay sums.
+
     Attributes:
         space: name of the space whose every candidate operator the entries cover.
-        base_ms: latency of all that is not searched: stems, head, classifier.
+        base_ms: latency of all that is not searched: stems, head, classifier; uncorrected.
+        base_iqr_ms: its interquartile range; None in imported tables.
+        entries: uncorrected.
     """
 
     schema_version: int = SCHEMA_VERSION
     unit: Literal["ms"] = "ms"
     space: str
     base_ms: Finite
+    base_iqr_ms: Finite | None = None
     provenance: Provenance
+    calibration: Calibration | None = None
     entries: Annotated[tuple[LatencyEntry, ...], Field(strict=False)]
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if len(self._entry_of) != len(self.entries):
+            raise ValueError("entries: a key appears twice; make the table again")
+        if self.provenance.source == "imported":
+            return self
+        if self.base_ms < 0:
+            raise ValueError(f"base_ms: {self.base_ms}; a latency cannot be negative; make the table again")
+        for entry in self.entries:
+            if min(entry.latency_ms) < 0:
+                width = entry.widths[int(np.argmin(entry.latency_ms))]
+                raise ValueError(
+                    f"entries: ({entry.key}): {min(entry.latency_ms)} ms at width {width}; "
+                    "a latency cannot be negative; make the table again"
+                )
+        return self
 
     @cached_property
     def _entry_of(self) -> dict[OpKey, LatencyEntry]:
@@ -126,7 +214,11 @@ class LatencyTable(_Record):
     @property
     def base_latency_ms(self) -> float:
         """Latency of all that is not searched, in ms."""
-        return self.base_ms
+        return self._slope * self.base_ms + (self.calibration.intercept_ms if self.calibration else 0.0)
+
+    @property
+    def _slope(self) -> float:
+        return self.calibration.slope if self.calibration else 1.0
 
     def curve_ms(self, layer: LayerSpec, op: CandidateOp) -> NDArray[np.float64]:
         """Latency of an operator in a layer at each width, indexed by mid channels, in ms.
@@ -137,7 +229,7 @@ class LatencyTable(_Record):
         key = OpKey.of(layer, op)
         if key not in self._entry_of:
             raise UserError(f"latency table of '{self.space}': no entry for {key}; measure the table again")
-        curve = self._entry_of[key].curve_ms
+        curve = self._slope * self._entry_of[key].curve_ms
         low, high = op.width_interval(layer.in_channels)
         if len(curve) <= high or np.isnan(curve[low]):
             raise UserError(
@@ -163,6 +255,17 @@ class LatencyTable(_Record):
             )
         return self.base_latency_ms + sum(self.layer_latencies_ms(architecture))
 
+    def interval_ms(self, architecture: Architecture) -> tuple[float, float] | None:
+        """95 % prediction interval of a derived network's latency, in ms; None if not calibrated."""
+        if self.calibration is None:
+            return None
+        latency_ms, share = self.latency_ms(architecture), self.calibration.half_width_percent / 100
+        return latency_ms * (1 - share), latency_ms * (1 + share)
+
+    def with_calibration(self, calibration: Calibration | None) -> Self:
+        """The same table with that correction, or without any."""
+        return self.model_copy(update={"calibration": calibration})
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 of all that the table says, in hexadecimal."""
@@ -179,13 +282,26 @@ class LatencyTable(_Record):
         """Reads a table.
 
         Raises:
-            UserError: the file is missing, truncated, of another schema or unit, or inconsistent.
+            UserError: the file is missing, truncated, of another schema or unit, inconsistent, or
+                lacks an operator or a width of its space.
         """
         content: Any = read_json(path, "a latency table")
+        version = content.get("schema_version", SCHEMA_VERSION) if isinstance(content, dict) else None
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise UserError(
+                f"{path}: schema_version: {version}; this version reads {SCHEMA_VERSION} at most; "
+                "update tfnas or measure the table again"
+            )
         try:
-            return cls.model_validate(content)
+            table = cls.model_validate(content)
+            for layer in get_space(table.space).layers:
+                for op in CANDIDATE_OPS:
+                    table.curve_ms(layer, op)
         except ValidationError as error:
             raise UserError(f"{path}: {first_error(error)}") from None
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        return table
 
 
 def space_keys(space: Space) -> dict[OpKey, tuple[int, int]]:

@@ -1,0 +1,43 @@
+"""Taking a noisy machine's drift out of interleaved measurements.
+
+Shapes: S samples, each of an item (an operator at a width, a network) within a run (things
+timed right after each other).
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+_NUM_ITERATIONS = 5
+
+
+def remove_drift(times_S: Floats, item_S: Indices, run_S: Indices) -> Floats:
+    """Divides each sample by how slow the machine was during its run.
+
+    Clocks, neighbours and caches slow all that runs within some milliseconds alike, so
+    time = (time of the item) x (slowness of the run) + noise. Both factors are fitted by a
+    median polish of the logarithms; the median slowness of all runs is 1.
+
+    Source: Tukey, Exploratory Data Analysis, 1977 (median polish).
+    """
+    log_S = np.log(times_S)
+    slowness_R = np.zeros(run_S.max() + 1)
+    for _ in range(_NUM_ITERATIONS):
+        items_I = group_quantiles(log_S - slowness_R[run_S], item_S, 0.5)
+        slowness_R = group_quantiles(log_S - items_I[item_S], run_S, 0.5)
+        slowness_R -= np.nanmedian(slowness_R)
+    return np.asarray(np.exp(log_S - slowness_R[run_S]))
+
+
+def group_quantiles(values_S: Floats, group_S: Indices, quantile: float) -> Floats:
+    """A quantile of each group 0, 1, ..., up to the highest, interpolated; NaN for an empty group."""
+    sorted_S = values_S[np.lexsort((values_S, group_S))]
+    counts_G = np.bincount(group_S)
+    positions_G = np.cumsum(counts_G) - counts_G + quantile * (counts_G - 1)
+    lower_G = np.clip(np.floor(positions_G).astype(np.int64), 0, len(sorted_S) - 1)
+    upper_G = np.clip(np.ceil(positions_G).astype(np.int64), 0, len(sorted_S) - 1)
+    share_G = positions_G - lower_G
+    quantiles_G = (1 - share_G) * sorted_S[lower_G] + share_G * sorted_S[upper_G]
+    return np.where(counts_G > 0, quantiles_G, np.nan)

@@ -1,0 +1,178 @@
+"""Timing networks and their parts, on the CPU and on CUDA.
+
+Networks run as they are deployed in plain PyTorch: evaluation mode, inference mode, float32,
+channels last, batch norm not folded. Lookup tables and whole networks are timed alike.
+"""
+
+import ctypes
+import itertools
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+import psutil
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from nas.architecture import Architecture
+from nas.errors import UserError
+from nas.network import DerivedNetwork
+
+Network = TypeVar("Network", bound=nn.Module)
+
+CONDITIONS = (
+    "evaluation mode, float32, channels last, batch norm not folded, freed memory kept by the allocator"
+)
+"""What networks are timed under, for a table's provenance."""
+
+MAX_BUSY_CPUS = 0.25
+"""Other processes' use of the CPUs from which on a machine counts as busy."""
+
+
+@contextmanager
+def timing_conditions(num_threads: int) -> Iterator[None]:
+    """Within it networks can be timed: inference mode, that many CPU threads, a steady allocator."""
+    _keep_freed_memory()
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _keep_freed_memory() -> None:
+    """Tells glibc not to hand freed memory back to the system.
+
+    It does so above a threshold that depends on what the process has freed before: page faults then
+    add up to 70 % to a layer, or do not, by chance. Other C libraries lack the function.
+    """
+    trim_threshold, mmap_threshold = -1, -3
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.system() == "Linux" else None
+    if mallopt is not None:
+        mallopt(mmap_threshold, 32 * 2**20)
+        mallopt(trim_threshold, 2**31 - 1)
+
+
+def timing_device(device: str | torch.device) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        UserError: there is none, or it cannot be timed.
+    """
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise UserError(f"device: '{device}'; use cpu, cuda or cuda:N") from None
+    if found.type not in ("cpu", "cuda"):
+        raise UserError(f"device: '{device}' cannot be timed; use cpu, cuda or cuda:N")
+    if found.type == "cuda" and not (found.index or 0) < torch.cuda.device_count():
+        raise UserError(f"device: '{device}' is not there; use cpu, or a machine that has it")
+    return found
+
+
+def make_network(architecture: Architecture, num_classes: int, device: torch.device) -> DerivedNetwork:
+    """A derived network to be timed, see `prepare_network`.
+
+    Its weights are constants that keep magnitudes: drawing them would take longer than the timing.
+    """
+    with torch.device("meta"):
+        network = DerivedNetwork(architecture, num_classes)
+    network.to_empty(device=device)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+        elif isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.constant_(module.weight, 1 / module.weight[0].numel())
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    return prepare_network(network, device)
+
+
+def prepare_network(network: Network, device: torch.device) -> Network:
+    """Brings a network into the state in which all are timed; changes it."""
+    return network.eval().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def make_images(resolution: int, batch_size: int, device: torch.device) -> Tensor:
+    """Images_BCHW to time networks with."""
+    images_BCHW = torch.ones(batch_size, 3, resolution, resolution, device=device)
+    return images_BCHW.contiguous(memory_format=torch.channels_last)
+
+
+def time_network_ms(network: nn.Module, images_BCHW: Tensor) -> float:
+    """Time of one run of a whole network, in ms."""
+    mark, elapsed_ms = _clock(images_BCHW.device)
+    start = mark()
+    network(images_BCHW)
+    return elapsed_ms([start, mark()])[0]
+
+
+def time_parts_ms(network: DerivedNetwork, images_BCHW: Tensor) -> NDArray[np.float64]:
+    """Times of the parts of one run, in ms: each searchable layer, and last the base (all else)."""
+    mark, elapsed_ms = _clock(images_BCHW.device)
+    marks = [mark()]
+    features_BCHW = network.stem_block(network.stem(images_BCHW))
+    for block in network.blocks:
+        marks.append(mark())
+        features_BCHW = block(features_BCHW)
+    marks.append(mark())
+    network.classifier(network.dropout(network.head(features_BCHW).mean((2, 3))))
+    marks.append(mark())
+    times_ms = elapsed_ms(marks)
+    return np.array([*times_ms[1:-1], times_ms[0] + times_ms[-1]])
+
+
+def _clock(device: torch.device) -> tuple[Callable[[], Any], Callable[[list[Any]], list[float]]]:
+    """A function that marks a moment, and one that tells the ms between neighbouring marks."""
+    if device.type != "cuda":
+        return time.perf_counter_ns, lambda marks: [
+            (end - start) / 1e6 for start, end in itertools.pairwise(marks)
+        ]
+
+    def mark() -> torch.cuda.Event:
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(device))
+        return event
+
+    def elapsed_ms(marks: list[torch.cuda.Event]) -> list[float]:
+        # Events lie on the GPU's own time line; they can be read once the last has passed.
+        torch.cuda.synchronize(device)
+        return [start.elapsed_time(end) for start, end in itertools.pairwise(marks)]
+
+    return mark, elapsed_ms
+
+
+def device_name(device: torch.device) -> str:
+    """The device's name as tables record it, for instance `Intel(R) Xeon(R) Processor`."""
+    return str(torch.cuda.get_device_name(device)) if device.type == "cuda" else _cpu_name()
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def measure_busy_cpus(interval_s: float = 0.5) -> float:
+    """How many CPUs other processes (and other guests of the host) keep busy on average."""
+    process = psutil.Process()
+    own_before, all_before, start_s = sum(process.cpu_times()[:2]), _busy_cpu_s(), time.perf_counter()
+    time.sleep(interval_s)
+    own_s, all_s = sum(process.cpu_times()[:2]) - own_before, _busy_cpu_s() - all_before
+    return max((all_s - own_s) / (time.perf_counter() - start_s), 0.0)
+
+
+def _busy_cpu_s() -> float:
+    times = psutil.cpu_times()
+    # A guest's time is part of the user's; stolen time is another guest's use of this CPU.
+    not_busy = ("idle", "iowait", "guest", "guest_nice")
+    return float(sum(times) - sum(getattr(times, name, 0.0) for name in not_busy))

@@ -1,0 +1,44 @@
+"""Choosing the widths to measure: few, and the next where interpolation is least certain.
+
+Source: adaptive sampling by leave-one-out errors, as in surrogate modelling (CV-Voronoi).
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.latency.table import interpolate
+
+NUM_INITIAL_WIDTHS = 5
+"""Evenly spaced widths of each key, both ends included, to begin with."""
+
+
+def initial_widths(low: int, high: int) -> list[int]:
+    """The first widths to measure of a width interval, ascending."""
+    return [int(width) for width in np.unique(np.linspace(low, high, NUM_INITIAL_WIDTHS).round())]
+
+
+def next_widths(widths: NDArray[np.int64], latency_ms: NDArray[np.float64]) -> list[tuple[float, int]]:
+    """Middles of the gaps between measured widths, each with its uncertainty, the largest first.
+
+    A measured width that its neighbours predict badly makes the gaps beside it uncertain, the
+    wider the more: uncertainty = leave-one-out error, relative to the latency, times the gap's
+    share of the whole interval.
+    """
+    errors = _leave_one_out_errors(widths, latency_ms)
+    gaps = []
+    for index in range(len(widths) - 1):
+        low, high = int(widths[index]), int(widths[index + 1])
+        if high - low > 1:
+            share = (high - low) / (widths[-1] - widths[0])
+            gaps.append((float(max(errors[index], errors[index + 1]) * share), (low + high) // 2))
+    return sorted(gaps, reverse=True)
+
+
+def _leave_one_out_errors(widths: NDArray[np.int64], latency_ms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Relative error of the interpolation at each width without it; 0 at both ends."""
+    errors = np.zeros(len(widths))
+    for index in range(1, len(widths) - 1):
+        others = np.arange(len(widths)) != index
+        predicted = interpolate(widths[others], latency_ms[others], widths[index : index + 1])
+        errors[index] = abs(predicted[0] / latency_ms[index] - 1)
+    return errors
