@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from nas.architecture import Architecture, LayerChoice
 from nas.config import Depth
-from nas.kernels import batch_norm_activation, depthwise_conv, pointwise_conv
+from nas.kernels import batch_norm_activation, depthwise_conv, mix_normalized, pointwise_conv
 from nas.latency import LatencyTable
 from nas.network import make_stem_block
 from nas.ops import CANDIDATE_OPS, Activation, CandidateOp, conv_bn
@@ -64,7 +64,7 @@ class Candidate(nn.Module):
             nn.init.normal_(self.get_parameter(name), 0, std, generator=generator)
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
-        """The operator without the residual addition."""
+        """The operator but for the last batch norm and the residual addition."""
         width = self.width
         out_BCHW = pointwise_conv(features_BCHW, self.expansion[:width])
         out_BCHW = batch_norm_activation(out_BCHW, self.activation)
@@ -72,7 +72,7 @@ class Candidate(nn.Module):
         out_BCHW = batch_norm_activation(out_BCHW, self.activation)
         if self.has_se:
             out_BCHW = out_BCHW * self._gate(out_BCHW.mean((2, 3)))[:, :, None, None]
-        return batch_norm_activation(pointwise_conv(out_BCHW, self.projection[:width].t()), None)
+        return pointwise_conv(out_BCHW, self.projection[:width].t())
 
     def _gate(self, means_BC: Tensor) -> Tensor:
         width = self.width
@@ -115,22 +115,14 @@ class MixedBlock(nn.Module):
 
     def forward(self, features_BCHW: Tensor, choice: int | Tensor) -> Tensor:
         """Runs the candidate of that index, or sums all with weights_O that sum to 1."""
-        if isinstance(choice, int):
-            return self._run_one(features_BCHW, choice)
-        # Each candidate adds the input where shapes allow; the weights sum to 1, so once is enough.
-        terms = [
-            weight * candidate(features_BCHW)
-            for weight, candidate in zip(choice[:SKIP], self.candidates, strict=True)
-        ]
-        if self.layer.keeps_shape:
-            terms.append(features_BCHW)
-        return torch.stack(terms).sum(0)
-
-    def _run_one(self, features_BCHW: Tensor, index: int) -> Tensor:
-        if index == SKIP:
+        residual_BCHW = features_BCHW if self.layer.keeps_shape else None
+        if not isinstance(choice, int):
+            # Each candidate adds the residual; the weights sum to 1, so once is enough.
+            outputs = [candidate(features_BCHW) for candidate in self.candidates]
+            return mix_normalized(outputs, choice[:SKIP], residual_BCHW)
+        if choice == SKIP:
             return features_BCHW
-        out_BCHW: Tensor = self.candidates[index](features_BCHW)
-        return features_BCHW + out_BCHW if self.layer.keeps_shape else out_BCHW
+        return mix_normalized([self.candidates[choice](features_BCHW)], None, residual_BCHW)
 
 
 class Supernet(nn.Module):
@@ -331,7 +323,7 @@ class LatencyModel:
         self._latencies_LO = torch.empty(0)
 
     def expected_ms(self, table: LatencyTable, weights_LO: Tensor) -> Tensor:
-        """base + sum over layers of P(layer is kept) * sum over operators of weight * latency."""
+        """Base + sum over layers of P(layer is kept) * sum over operators of weight * latency."""
         layer_ms_L = (weights_LO * self._latencies(table).to(weights_LO)).sum(-1)
         return table.base_latency_ms + (self._keep_probabilities() * layer_ms_L).sum()
 

@@ -9,10 +9,11 @@ in the first-level cache and sums four output columns at once for each row of ta
 
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
+
+from nas.kernels.compilation import compile_loop, runs_compiled
 
 _BLOCK = 128
 """Channels a block; the rows and sums of one block fit in a first-level cache of 32 KiB."""
@@ -56,16 +57,10 @@ def depthwise_weight_gradient(
 
 
 def _is_slow_in_torch(features_BCHW: Tensor, kernel_size: int) -> bool:
-    if features_BCHW.device.type != "cpu" or features_BCHW.dtype != torch.float32:
-        return False
-    return kernel_size == 5 or features_BCHW.shape[-1] <= 2
+    return runs_compiled(features_BCHW) and (kernel_size == 5 or features_BCHW.shape[-1] <= 2)
 
 
-_compile = numba.njit(fastmath={"reassoc", "contract"}, nogil=True, cache=True)
-"""Sums may be reordered and contracted, but NaN and infinity must come through."""
-
-
-@_compile
+@compile_loop
 def _add_row(sum_KC: Any, row_WC: Any, gradient_XC: Any, stride: int) -> None:
     """Adds the products of one row of the input with one row of the gradient."""
     for x in range(0, gradient_XC.shape[0], 4):
@@ -80,7 +75,7 @@ def _add_row(sum_KC: Any, row_WC: Any, gradient_XC: Any, stride: int) -> None:
                 )
 
 
-@_compile
+@compile_loop
 def _sum_products(
     features_BHWC: Any, gradient_BYXC: Any, kernel_size: int, stride: int, out_CKK: Any
 ) -> None:
