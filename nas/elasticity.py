@@ -124,7 +124,8 @@ class _Scaler:
         room = np.abs(bound - self.widths)[included]
         num_steps = int((-(-room // ratios[included])).max())
         steps_K1 = np.arange(num_steps + 1)[:, None]
-        return np.clip(self.widths + direction * steps_K1 * ratios, self.low, self.high)
+        widths_KL: Widths = np.clip(self.widths + direction * steps_K1 * ratios, self.low, self.high)
+        return widths_KL
 
     def refine(self, target_ms: float) -> ScalingPhase:
         """Widens single layers, by what fits the rest of the budget best, until nothing fits."""

@@ -32,7 +32,7 @@ def proxyless_add_loss(
 def proxyless_mul_loss(
     cross_entropy: Tensor, latency_ms: Tensor, target_latency_ms: float, scale: float, exponent: float
 ) -> Tensor:
-    """a * CE * (log L / log T)^b. Latencies and the target must exceed 1 ms."""
+    """Scaled CE: a * CE * (log L / log T)^b. Latencies and the target must exceed 1 ms."""
     target = torch.log(torch.as_tensor(target_latency_ms, dtype=latency_ms.dtype))
     return scale * cross_entropy * (torch.log(latency_ms) / target) ** exponent
 

@@ -81,6 +81,7 @@ class SqueezeExcite(nn.Module):
         self.expand = nn.Conv2d(reduced_channels, channels, 1)
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
+        """Returns features of the same shape."""
         means_BC11 = features_BCHW.mean((2, 3), keepdim=True)
         return features_BCHW * torch.sigmoid(self.expand(self.activation(self.reduce(means_BC11))))
 
@@ -134,6 +135,7 @@ class MBConv(nn.Module):
         self.drop_connect = drop_connect
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
+        """Returns features at the stride's resolution."""
         out_BCHW: Tensor = self.layers(features_BCHW)
         if not self.has_residual:
             return out_BCHW

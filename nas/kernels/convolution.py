@@ -49,8 +49,13 @@ class _DepthwiseConv(torch.autograd.Function):
         gradient_BCHW = gradients[0].contiguous(memory_format=torch.channels_last)
         to_features = to_weight = None
         if ctx.needs_input_grad[0]:
-            # Only the shape of the features matters here, and expanding one number costs nothing.
-            like_BCHW = gradient_BCHW.new_empty(()).expand(ctx.features_shape)
+            # Only shape and format of the features matter here; memory never touched costs nothing.
+            like_BCHW = torch.empty(
+                ctx.features_shape,
+                dtype=gradient_BCHW.dtype,
+                device=gradient_BCHW.device,
+                memory_format=torch.channels_last,
+            )
             to_features = torch.ops.aten.convolution_backward(
                 gradient_BCHW,
                 like_BCHW,
