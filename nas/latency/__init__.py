@@ -1,5 +1,6 @@
-"""The additive latency model: lookup tables, how they are measured, imported and checked."""
+"""The additive latency model: lookup tables, how they are measured, imported, checked and calibrated."""
 
-from nas.latency.table import LatencyTable, OpKey
+from nas.latency.entry import OpKey
+from nas.latency.table import LatencyTable
 
 __all__ = ["LatencyTable", "OpKey"]

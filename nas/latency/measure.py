@@ -20,7 +20,8 @@ from scipy.optimize import isotonic_regression
 
 from nas.architecture import Architecture, LayerChoice
 from nas.latency.drift import group_quantiles, remove_drift
-from nas.latency.table import LatencyEntry, LatencyTable, OpKey, Provenance, space_keys
+from nas.latency.entry import LatencyEntry, OpKey, space_keys
+from nas.latency.table import LatencyTable, Provenance
 from nas.latency.timing import (
     CONDITIONS,
     MAX_BUSY_CPUS,

@@ -1,125 +1,30 @@
 """Lookup tables: the latency of every candidate operator at every width.
 
-Source: TF-NAS, latency model; the key's fields are those of the published tables.
+Source: TF-NAS, latency model.
 """
 
 import hashlib
 import json
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from scipy.interpolate import PchipInterpolator
+from pydantic import Field, ValidationError, model_validator
 
 from nas.architecture import Architecture
 from nas.errors import UserError
-from nas.ops import CANDIDATE_OPS, Activation, CandidateOp
+from nas.latency.entry import Finite, LatencyEntry, OpKey, Record, space_keys
+from nas.ops import CANDIDATE_OPS, CandidateOp
 from nas.space import LayerSpec, Space, get_space
 from nas.validation import first_error, read_json
 
 SCHEMA_VERSION = 1
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
-
-class OpKey(_Record):
-    """What an operator's latency depends on, but for its mid channels.
-
-    `resolution` is that of the input, in pixels; `se_channels` is 0 without squeeze-and-excitation.
-    """
-
-    resolution: int
-    in_channels: int
-    se_channels: int
-    out_channels: int
-    kernel_size: int
-    stride: int
-    activation: Activation
-
-    @classmethod
-    def of(cls, layer: LayerSpec, op: CandidateOp) -> Self:
-        """The key of a candidate operator in a layer."""
-        return cls(
-            resolution=layer.resolution,
-            in_channels=layer.in_channels,
-            se_channels=op.se_channels(layer.in_channels),
-            out_channels=layer.out_channels,
-            kernel_size=op.kernel_size,
-            stride=layer.stride,
-            activation=layer.activation,
-        )
-
-    def __str__(self) -> str:
-        return " ".join(f"{name}={value}" for name, value in self)
-
-
-class LatencyEntry(_Record):
-    """Latencies of one key at the widths that were measured (or imported), ascending.
-
-    Between them latency is interpolated, monotonically between neighbours; never beyond them.
-
-    Attributes:
-        latency_ms: what the model uses; in measured tables it never falls as the width grows.
-        median_ms: median of each width's repeats, as measured; None in imported tables.
-        iqr_ms: their interquartile range.
-        num_repeats: their number.
-    """
-
-    key: OpKey
-    widths: Annotated[tuple[int, ...], Field(strict=False, min_length=1)]
-    latency_ms: Annotated[tuple[Finite, ...], Field(strict=False)]
-    median_ms: Annotated[tuple[Finite, ...] | None, Field(strict=False)] = None
-    iqr_ms: Annotated[tuple[Finite, ...] | None, Field(strict=False)] = None
-    num_repeats: Annotated[tuple[int, ...] | None, Field(strict=False)] = None
-
-    @model_validator(mode="after")
-    def _is_a_curve(self) -> Self:
-        for name in ("latency_ms", "median_ms", "iqr_ms", "num_repeats"):
-            values = getattr(self, name)
-            if values is not None and len(values) != len(self.widths):
-                raise ValueError(
-                    f"({self.key}): {len(self.widths)} widths, but {len(values)} {name}; make the table again"
-                )
-        if any(b <= a for a, b in pairwise(self.widths)) or self.widths[0] < 1:
-            raise ValueError(f"({self.key}): widths must be positive and ascend; make the table again")
-        return self
-
-    @cached_property
-    def curve_ms(self) -> NDArray[np.float64]:
-        """Latency of each integer width, indexed by width; NaN below the lowest."""
-        curve = np.full(self.widths[-1] + 1, np.nan)
-        inside = np.arange(self.widths[0], self.widths[-1] + 1)
-        curve[inside] = interpolate(np.array(self.widths), np.array(self.latency_ms), inside)
-        return curve
-
-
-def interpolate(
-    widths: NDArray[np.int64], latency_ms: NDArray[np.float64], at: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Latency between measured widths: monotone between neighbours, exact at the measured ones.
-
-    Args:
-        widths: ascending.
-        at: widths to read, none beyond the measured ones.
-    """
-    assert widths[0] <= at.min()
-    assert at.max() <= widths[-1]
-    if len(widths) == 1:
-        return np.full(len(at), latency_ms[0])
-    if len(widths) == widths[-1] - widths[0] + 1:
-        return np.asarray(latency_ms[at - widths[0]])
-    return np.asarray(PchipInterpolator(widths, latency_ms)(at))
-
-
-class Provenance(_Record):
+class Provenance(Record):
     """Where a table comes from: enough to know what its numbers mean and when they hold.
 
     Attributes:
@@ -150,7 +55,7 @@ class Provenance(_Record):
     note: str | None = None
 
 
-class Calibration(_Record):
+class Calibration(Record):
     """An affine correction, fitted to whole networks: latency = slope * sum of entries + intercept.
 
     Attributes:
@@ -168,7 +73,7 @@ class Calibration(_Record):
     measured_on: str
 
 
-class LatencyTable(_Record):
+class LatencyTable(Record):
     """The lookup table of a space: latency = base + sum over kept layers of their entries, in ms.
 
     Where a calibration is there, everything that is read is corrected: the slope scales
@@ -226,17 +131,7 @@ class LatencyTable(_Record):
         Raises:
             UserError: the table has no such key, or not the whole width interval.
         """
-        key = OpKey.of(layer, op)
-        if key not in self._entry_of:
-            raise UserError(f"latency table of '{self.space}': no entry for {key}; measure the table again")
-        curve = self._slope * self._entry_of[key].curve_ms
-        low, high = op.width_interval(layer.in_channels)
-        if len(curve) <= high or np.isnan(curve[low]):
-            raise UserError(
-                f"latency table of '{self.space}': {key} lacks widths {low} to {high}; "
-                "measure the table again"
-            )
-        return curve
+        return self._slope * self._entry_for(layer, op, f"latency table of '{self.space}'").curve_ms
 
     def layer_latencies_ms(self, architecture: Architecture) -> tuple[float, ...]:
         """Latency of each kept layer, in ms."""
@@ -266,6 +161,28 @@ class LatencyTable(_Record):
         """The same table with that correction, or without any."""
         return self.model_copy(update={"calibration": calibration})
 
+    def check_covers(self, space: Space, where: str) -> None:
+        """Checks that every operator of the space can be read at every width of its interval.
+
+        Args:
+            where: what to name in the error, the table's path for instance.
+
+        Raises:
+            UserError: a key or a width is missing.
+        """
+        for layer in space.layers:
+            for op in CANDIDATE_OPS:
+                self._entry_for(layer, op, where)
+
+    def _entry_for(self, layer: LayerSpec, op: CandidateOp, where: str) -> LatencyEntry:
+        key, (low, high) = OpKey.of(layer, op), op.width_interval(layer.in_channels)
+        entry = self._entry_of.get(key)
+        if entry is None:
+            raise UserError(f"{where}: no entry for {key}; measure the table again")
+        if low < entry.widths[0] or entry.widths[-1] < high:
+            raise UserError(f"{where}: {key} lacks widths {low} to {high}; measure the table again")
+        return entry
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 of all that the table says, in hexadecimal."""
@@ -294,42 +211,63 @@ class LatencyTable(_Record):
             )
         try:
             table = cls.model_validate(content)
-            for layer in get_space(table.space).layers:
-                for op in CANDIDATE_OPS:
-                    table.curve_ms(layer, op)
         except ValidationError as error:
             raise UserError(f"{path}: {first_error(error)}") from None
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from None
+        table.check_covers(_space_of(table, str(path)), str(path))
         return table
 
 
-def space_keys(space: Space) -> dict[OpKey, tuple[int, int]]:
-    """Each distinct key of a space, with the lowest and highest width that it must cover."""
-    intervals: dict[OpKey, tuple[int, int]] = {}
-    for layer in space.layers:
-        for op in CANDIDATE_OPS:
-            key, (low, high) = OpKey.of(layer, op), op.width_interval(layer.in_channels)
-            known_low, known_high = intervals.get(key, (low, high))
-            intervals[key] = (min(low, known_low), max(high, known_high))
-    return intervals
+def _space_of(table: LatencyTable, where: str) -> Space:
+    try:
+        return get_space(table.space)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
-def reachable_interval_ms(table: LatencyTable, space: Space | None = None) -> tuple[float, float]:
-    """Lowest and highest latency over all networks of the space, in ms."""
+def reachable_interval_ms(
+    table: LatencyTable,
+    space: Space | None = None,
+    *,
+    initial_widths: bool = False,
+    full_depth: bool = False,
+) -> tuple[float, float]:
+    """Lowest and highest latency over the networks of a space, in ms.
+
+    Args:
+        space: None for the table's.
+        initial_widths: only networks whose operators have their initial widths.
+        full_depth: only networks that keep every layer.
+    """
     space = space or get_space(table.space)
     low_ms = high_ms = table.base_latency_ms
-    for stage in range(len(space.stages)):
-        lows, highs = [], []
+    for stage, spec in enumerate(space.stages):
+        lows_ms, highs_ms = [0.0], [0.0]
         for layer in space.stage_layers(stage):
-            curves = [_interval_curve(table, layer, op) for op in CANDIDATE_OPS]
-            lows.append(min(float(curve.min()) for curve in curves))
-            highs.append(max(float(curve.max()) for curve in curves))
-        low_ms += sum(lows[: space.min_depth(stage)])
-        high_ms += sum(highs)
+            curves = [_readable_ms(table, layer, op, initial_widths) for op in CANDIDATE_OPS]
+            lows_ms.append(lows_ms[-1] + min(float(curve.min()) for curve in curves))
+            highs_ms.append(highs_ms[-1] + max(float(curve.max()) for curve in curves))
+        first_depth = spec.num_layers if full_depth else space.min_depth(stage)
+        low_ms += min(lows_ms[first_depth:])
+        high_ms += max(highs_ms[first_depth:])
     return low_ms, high_ms
 
 
-def _interval_curve(table: LatencyTable, layer: LayerSpec, op: CandidateOp) -> NDArray[np.float64]:
+def _readable_ms(
+    table: LatencyTable, layer: LayerSpec, op: CandidateOp, initial_width: bool
+) -> NDArray[np.float64]:
     low, high = op.width_interval(layer.in_channels)
+    if initial_width:
+        low = high = op.initial_width(layer.in_channels)
     return table.curve_ms(layer, op)[low : high + 1]
+
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Calibration",
+    "LatencyEntry",
+    "LatencyTable",
+    "OpKey",
+    "Provenance",
+    "reachable_interval_ms",
+    "space_keys",
+]

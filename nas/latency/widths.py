@@ -6,7 +6,7 @@ Source: adaptive sampling by leave-one-out errors, as in surrogate modelling (CV
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.latency.table import interpolate
+from nas.latency.entry import interpolate
 
 NUM_INITIAL_WIDTHS = 5
 """Evenly spaced widths of each key, both ends included, to begin with."""

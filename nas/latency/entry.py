@@ -1,0 +1,124 @@
+"""Entries of a lookup table: an operator's latency over its width.
+
+Source: TF-NAS, latency model; the key's fields are those of the published tables.
+"""
+
+from functools import cached_property
+from itertools import pairwise
+from typing import Annotated, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from scipy.interpolate import PchipInterpolator
+
+from nas.ops import CANDIDATE_OPS, Activation, CandidateOp
+from nas.space import LayerSpec, Space
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Record(BaseModel):
+    """A frozen record that refuses unknown fields and wrong types."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class OpKey(Record):
+    """What an operator's latency depends on, but for its mid channels.
+
+    `resolution` is that of the input, in pixels; `se_channels` is 0 without squeeze-and-excitation.
+    """
+
+    resolution: int
+    in_channels: int
+    se_channels: int
+    out_channels: int
+    kernel_size: int
+    stride: int
+    activation: Activation
+
+    @classmethod
+    def of(cls, layer: LayerSpec, op: CandidateOp) -> Self:
+        """The key of a candidate operator in a layer."""
+        return cls(
+            resolution=layer.resolution,
+            in_channels=layer.in_channels,
+            se_channels=op.se_channels(layer.in_channels),
+            out_channels=layer.out_channels,
+            kernel_size=op.kernel_size,
+            stride=layer.stride,
+            activation=layer.activation,
+        )
+
+    def __str__(self) -> str:
+        return " ".join(f"{name}={value}" for name, value in self)
+
+
+class LatencyEntry(Record):
+    """Latencies of one key at the widths that were measured (or imported), ascending.
+
+    Between them latency is interpolated, monotonically between neighbours; never beyond them.
+
+    Attributes:
+        latency_ms: what the model uses; in measured tables it never falls as the width grows.
+        median_ms: median of each width's repeats, as measured; None in imported tables.
+        iqr_ms: their interquartile range.
+        num_repeats: their number.
+    """
+
+    key: OpKey
+    widths: Annotated[tuple[int, ...], Field(strict=False, min_length=1)]
+    latency_ms: Annotated[tuple[Finite, ...], Field(strict=False)]
+    median_ms: Annotated[tuple[Finite, ...] | None, Field(strict=False)] = None
+    iqr_ms: Annotated[tuple[Finite, ...] | None, Field(strict=False)] = None
+    num_repeats: Annotated[tuple[int, ...] | None, Field(strict=False)] = None
+
+    @model_validator(mode="after")
+    def _is_a_curve(self) -> Self:
+        for name in ("latency_ms", "median_ms", "iqr_ms", "num_repeats"):
+            values = getattr(self, name)
+            if values is not None and len(values) != len(self.widths):
+                raise ValueError(
+                    f"({self.key}): {len(self.widths)} widths, but {len(values)} {name}; make the table again"
+                )
+        if any(b <= a for a, b in pairwise(self.widths)) or self.widths[0] < 1:
+            raise ValueError(f"({self.key}): widths must be positive and ascend; make the table again")
+        return self
+
+    @cached_property
+    def curve_ms(self) -> NDArray[np.float64]:
+        """Latency of each integer width, indexed by width; NaN below the lowest."""
+        curve = np.full(self.widths[-1] + 1, np.nan)
+        inside = np.arange(self.widths[0], self.widths[-1] + 1)
+        curve[inside] = interpolate(np.array(self.widths), np.array(self.latency_ms), inside)
+        return curve
+
+
+def interpolate(
+    widths: NDArray[np.int64], latency_ms: NDArray[np.float64], at: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Latency between measured widths: monotone between neighbours, exact at the measured ones.
+
+    Args:
+        widths: ascending.
+        at: widths to read, none beyond the measured ones.
+    """
+    assert widths[0] <= at.min()
+    assert at.max() <= widths[-1]
+    if len(widths) == 1:
+        return np.full(len(at), latency_ms[0])
+    if len(widths) == widths[-1] - widths[0] + 1:
+        return np.asarray(latency_ms[at - widths[0]])
+    return np.asarray(PchipInterpolator(widths, latency_ms)(at))
+
+
+def space_keys(space: Space) -> dict[OpKey, tuple[int, int]]:
+    """Each distinct key of a space, with the lowest and highest width that it must cover."""
+    intervals: dict[OpKey, tuple[int, int]] = {}
+    for layer in space.layers:
+        for op in CANDIDATE_OPS:
+            key, (low, high) = OpKey.of(layer, op), op.width_interval(layer.in_channels)
+            known_low, known_high = intervals.get(key, (low, high))
+            intervals[key] = (min(low, known_low), max(high, known_high))
+    return intervals
