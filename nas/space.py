@@ -190,12 +190,12 @@ _SPACES = {
             stem_block_channels=8,
             stages=_stages(
                 """
-                12  2  1  relu
-                16  4  2  swish
+                16  4  2  relu
                 24  4  2  swish
+                32  4  1  swish
                 """
             ),
-            head_channels=96,
+            head_channels=128,
         ),
     )
 }
