@@ -231,4 +231,84 @@ class SearchConfig(DataConfig):
         return [field for field in unused if field in self.model_fields_set]
 
 
-__all__ = ["SPACE_NAMES", "ConfigRecord", "DataConfig", "SearchConfig"]
+class TrainConfig(DataConfig):
+    """Everything that determines the training of one network from scratch.
+
+    Source: TF-NAS, retraining of derived networks; defaults are the published protocol.
+
+    Raises:
+        ValueError: an unknown field, a wrong type, an impossible value or combination.
+    """
+
+    architecture: str
+    """Path of an architecture file, or the name of a network that comes with the package.
+
+    Names: `tf-nas-a`, and `efficientnet_b0`, `mobilenet_v3_large`, `mobilenet_v2`, `mnasnet1_0`
+    of torchvision.
+    """
+
+    resolution: PositiveInt | None = None
+    """Height and width of the images, in pixels.
+
+    None for that of the space of an architecture file and, where a network is named, that of the
+    dataset's images (224 for image files).
+    """
+
+    seed: NonNegativeInt = 0
+    """Seeds the split, the initial weights, the batches, dropout and drop-connect."""
+
+    num_epochs: PositiveInt = 250
+    """Epochs in all, warm-up included."""
+
+    num_warmup_epochs: NonNegativeInt = 5
+    """First epochs, in which the learning rate rises linearly, step by step."""
+
+    batch_size: PositiveInt = 512
+    """Images a step, of all processes together."""
+
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of the training images held out to choose the best epoch, stratified by class."""
+
+    lr: Positive = 0.2
+    """Highest learning rate of SGD: where warm-up ends and a cosine down to 0 begins."""
+
+    momentum: Fraction = 0.9
+    """Momentum of SGD."""
+
+    weight_decay: NonNegative = 1e-5
+    """L2 penalty on all parameters."""
+
+    grad_clip_norm: Positive = 5.0
+    """Largest L2 norm of the gradient."""
+
+    label_smoothing: Fraction = 0.1
+    """Share of the target distribution that is spread over all classes."""
+
+    dropout: Fraction = 0.2
+    """Probability of dropout before the classifier."""
+
+    drop_connect: Fraction = 0.2
+    """Probability to drop the last residual branch; linear in depth before it."""
+
+    ema_decay: Fraction | None = None
+    """Decay a step of the moving average of the weights that is then evaluated and kept; None for none."""
+
+    mixed_precision: bool = False
+    """Whether forward and backward compute in bfloat16 where torch deems that safe."""
+
+    device: str = "auto"
+    """`auto` (CUDA if there), `cpu`, `cuda` or `cuda:N`."""
+
+    num_threads: PositiveInt = 1
+    """Threads of a training on the CPU; results are exact for equal numbers only."""
+
+    @model_validator(mode="after")
+    def _has_epochs_after_warmup(self) -> Self:
+        if self.num_warmup_epochs >= self.num_epochs:
+            raise ValueError(
+                f"num_warmup_epochs: {self.num_warmup_epochs}; must be below num_epochs ({self.num_epochs})"
+            )
+        return self
+
+
+__all__ = ["SPACE_NAMES", "ConfigRecord", "DataConfig", "SearchConfig", "TrainConfig"]

@@ -34,11 +34,15 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class FileList:
-    """Image files under a root, in a fixed order; labels are below `num_classes`."""
+    """Image files under a root, in a fixed order.
+
+    Attributes:
+        class_names: one a label; for a list of files the label itself.
+    """
 
     root: Path
     files: tuple[ImageFile, ...]
-    num_classes: int
+    class_names: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.files)
@@ -76,6 +80,19 @@ def list_image_files(config: DataConfig, part: Part) -> FileList:
     return files
 
 
+def list_class_names(config: DataConfig) -> tuple[str, ...]:
+    """Names of the classes of an image dataset, one a label; for a list of files the label itself.
+
+    Raises:
+        UserError: the folder or list is missing or malformed.
+    """
+    assert config.data_dir is not None
+    if config.dataset == "image_list":
+        return tuple(map(str, range(_count_list_classes(config))))
+    train = config.data_dir / "train"
+    return tuple(_class_folders(train if train.is_dir() else config.data_dir))
+
+
 def broken_file(origin: str, reason: str) -> UserError:
     """The error about an image file that cannot be used."""
     return UserError(f"{origin}: {reason}; replace it, or set skip_broken_images: true to leave it out")
@@ -96,23 +113,23 @@ def _list_folder(data_dir: Path, part: Part) -> FileList:
             f"data_dir: {data_dir}: has no test images; arrange it as train/CLASS/* and test/CLASS/*"
         )
     root = data_dir / part if has_parts else data_dir
-    classes = _class_names(root)
+    classes = _class_folders(root)
     if part == "test":
-        _check_same_classes(classes, _class_names(data_dir / "train"), root)
+        _check_same_classes(classes, _class_folders(data_dir / "train"), root)
     files: list[ImageFile] = []
     for label, name in enumerate(classes):
         paths = sorted(path for path in (root / name).rglob("*") if _is_image_name(path.name))
         if not paths:
             raise UserError(f"data_dir: {root / name}: holds no images; fill the class or remove its folder")
         files += [ImageFile(path.relative_to(root).as_posix(), label, _size_bytes(path)) for path in paths]
-    return FileList(root, tuple(files), len(classes))
+    return FileList(root, tuple(files), tuple(classes))
 
 
 def _is_image_name(name: str) -> bool:
     return not name.startswith(".") and PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
 
 
-def _class_names(root: Path) -> list[str]:
+def _class_folders(root: Path) -> list[str]:
     names = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     if len(names) < 2:
         raise UserError(f"data_dir: {root}: holds {len(names)} class folders; at least 2 are needed")
@@ -130,15 +147,13 @@ def _read_list(config: DataConfig, part: Part) -> FileList:
         raise UserError(f"{part}_list: missing; name the text file of the {part} images")
     assert config.data_dir is not None
     rows = _parse_list(list_path)
-    if part == "train":
-        num_classes = _count_classes(rows, list_path)
-    else:
-        assert config.train_list is not None
-        num_classes = _count_classes(_parse_list(config.train_list), config.train_list)
-        _check_labels_below(rows, num_classes)
+    num_classes = _count_list_classes(config)
+    for _, label, line in rows:
+        if label >= num_classes:
+            raise UserError(f"{line}: label {label}; the training images have 0 to {num_classes - 1}")
     root = config.data_dir
     files = (ImageFile(path, label, _size_bytes(root / path), line) for path, label, line in rows)
-    return FileList(root, tuple(files), num_classes)
+    return FileList(root, tuple(files), tuple(map(str, range(num_classes))))
 
 
 def _parse_list(list_path: Path) -> list[tuple[str, int, str]]:
@@ -175,23 +190,19 @@ def _parse_line(line: str, where: str) -> tuple[str, int, str]:
     return path.as_posix(), int(parts[1]), where
 
 
-def _count_classes(rows: list[tuple[str, int, str]], list_path: Path) -> int:
-    present = {label for _, label, _ in rows}
+def _count_list_classes(config: DataConfig) -> int:
+    assert config.train_list is not None
+    present = {label for _, label, _ in _parse_list(config.train_list)}
     highest = max(present)
     if len(present) <= highest:
         absent = next(label for label in range(highest) if label not in present)
         raise UserError(
-            f"{list_path}: no image of class {absent}, but one of class {highest}; number classes from 0"
+            f"{config.train_list}: no image of class {absent}, but one of class {highest}; "
+            "number classes from 0"
         )
     if len(present) < 2:
-        raise UserError(f"{list_path}: holds images of one class only; at least 2 are needed")
+        raise UserError(f"{config.train_list}: holds images of one class only; at least 2 are needed")
     return highest + 1
-
-
-def _check_labels_below(rows: list[tuple[str, int, str]], num_classes: int) -> None:
-    for _, label, line in rows:
-        if label >= num_classes:
-            raise UserError(f"{line}: label {label}; the training images have 0 to {num_classes - 1}")
 
 
 def _size_bytes(path: Path) -> int:

@@ -7,7 +7,7 @@ import gzip
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -54,6 +54,20 @@ def read_image_set(config: DataConfig, part: Part) -> Arrays:
     if config.dataset == "fashion_mnist":
         return _with_channel(read_fashion_mnist(config.data_dir, part))
     return _read_cifar(config.dataset, config.data_dir, part)
+
+
+def read_class_names(config: DataConfig) -> tuple[str, ...]:
+    """Names of a dataset's classes, one a label.
+
+    Raises:
+        UserError: the file that holds them is missing or damaged.
+    """
+    if config.dataset in ("fashion_mnist_subset", "fashion_mnist"):
+        return tuple(datasets.FashionMNIST.classes)
+    assert config.data_dir is not None
+    source = _CIFAR_CLASSES[config.dataset]
+    path = config.data_dir / source.base_folder / source.meta["filename"]
+    return tuple(map(str, _read_cifar_pickle(config.data_dir, path, config.dataset)[source.meta["key"]]))
 
 
 class MemoryImages:
@@ -146,26 +160,29 @@ def _read_cifar(dataset: str, folder: Path, part: Part) -> Arrays:
 
 
 def _read_cifar_file(folder: Path, path: Path, dataset: str) -> Arrays:
-    if not path.is_file():
-        raise _missing(folder, str(path.relative_to(folder)), dataset)
+    content = _read_cifar_pickle(folder, path, dataset)
     try:
-        with path.open("rb") as file:
-            content = _load_cifar_pickle(file)
         labels = content["labels" if "labels" in content else "fine_labels"]
         images = np.asarray(content["data"])
         if images.dtype != np.uint8 or images.ndim != 2 or images.shape[1] != 3 * 32 * 32:
             raise ValueError(f"its images are {images.dtype} of shape {images.shape}")
         return images, np.asarray(labels, np.uint8)
-    # A damaged pickle can raise nearly anything.
-    except Exception as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _damaged(path, error) from None
 
 
-def _load_cifar_pickle(file: IO[bytes]) -> dict[str, Any]:
-    content = _CifarUnpickler(file, encoding="latin1").load()
-    if not isinstance(content, dict):
-        raise ValueError("it holds no dictionary")
-    return content
+def _read_cifar_pickle(folder: Path, path: Path, dataset: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise _missing(folder, str(path.relative_to(folder)), dataset)
+    try:
+        with path.open("rb") as file:
+            content = _CifarUnpickler(file, encoding="latin1").load()
+        if not isinstance(content, dict):
+            raise ValueError("it holds no dictionary")
+        return content
+    # A damaged pickle can raise nearly anything.
+    except Exception as error:
+        raise _damaged(path, error) from None
 
 
 def _checked(images: NDArray[np.uint8], labels: NDArray[np.uint8], num_classes: int, where: str) -> Arrays:

@@ -11,8 +11,10 @@ import torch
 
 from nas import image_sets
 from nas.config import SearchConfig
-from nas.data import fingerprint_data, first_of_each_class, load_search_data, split_by_class
+from nas.data import fingerprint_data, load_search_data
 from nas.errors import UserError
+from nas.image_source import first_of_each_class
+from nas.splits import split_by_class
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 
