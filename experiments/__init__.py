@@ -1,1 +1,5 @@
-"""Ray, MLflow, Optuna, YAML and the command line."""
+"""The method as experiments: Ray, Optuna, MLflow and YAML live here and nowhere else."""
+
+from importlib.metadata import version
+
+__version__ = version("tfnas")

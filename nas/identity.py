@@ -60,8 +60,7 @@ def _imported_files(tree: ast.Module, package: Path) -> list[Path]:
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    modules = [name.split(".")[1:] for name in names if name.split(".")[0] == "nas"]
-    files = [package.joinpath(*parts) for parts in modules]
+    files = [package.parent.joinpath(*name.split(".")) for name in names if name.startswith("nas.")]
     return [candidate for file in files for candidate in (file.with_suffix(".py"), file / "__init__.py")]
 
 

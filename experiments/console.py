@@ -1,0 +1,29 @@
+"""How lines and durations look on the screen."""
+
+import math
+
+from rich.console import Console
+
+_WIDTH = 200
+
+
+def make_console() -> Console:
+    """Where commands print; a file or pipe gets wide lines, so that tables are not cut."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_WIDTH)
+
+
+def say(console: Console, message: str) -> None:
+    """Prints a line as it is: unwrapped, uncoloured."""
+    console.print(message, highlight=False, markup=False, soft_wrap=True)
+
+
+def format_duration(seconds: float) -> str:
+    """A duration for people: `45 s`, `12 min`, `3.4 h`, `2.1 days`."""
+    if math.isnan(seconds):
+        return "?"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"

@@ -1,0 +1,79 @@
+"""What a launch would do and cost, and what became of it so far; neither starts anything."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from experiments.console import format_duration, say
+from experiments.cost import EpochCost, cost_key, time_epochs
+from experiments.grid import Cell
+from experiments.launch import load_grid, num_parallel
+from experiments.plan import CellState, cell_states
+from experiments.tracking import read_tracked_cells
+from nas.latency import LatencyTable
+from nas.latency.table import reachable_interval_ms
+
+
+def print_dry_run(path: Path, out: Path, console: Console, *, retry_failed: bool) -> None:
+    """Prints the cells, the feasibility of each target and the estimated cost.
+
+    Raises:
+        UserError: the file is wrong, a target out of reach.
+    """
+    spec, cells = load_grid(path, out, console)
+    states = cell_states(cells, read_tracked_cells(spec.experiment, out), out)
+    to_run = [state for state in states if state.is_to_run(retry_failed)]
+    costs = _time_all([state.cell for state in to_run], console)
+    table = Table("search", "state", "target within reach", "epochs", "cost")
+    for state in states:
+        cost = _cost_s(state, costs) if state in to_run else 0
+        table.add_row(state.cell.name, state.state, _feasibility(state.cell), _epochs(state), _show(cost))
+    console.print(table)
+    total_s = sum(_cost_s(state, costs) for state in to_run)
+    at_a_time = num_parallel(spec.resources, len(to_run))
+    say(
+        console,
+        f"{len(to_run)} of {len(cells)} searches to run, {at_a_time} at a time: about "
+        f"{format_duration(total_s / at_a_time)}, by timing a few steps of each kind on this machine",
+    )
+
+
+def print_status(path: Path, out: Path, console: Console) -> None:
+    """Prints what became of each cell so far."""
+    spec, cells = load_grid(path, out, console)
+    table = Table("search", "state", "epochs", "reason")
+    for state in cell_states(cells, read_tracked_cells(spec.experiment, out), out):
+        table.add_row(state.cell.name, state.state, _epochs(state), state.reason)
+    console.print(table)
+
+
+def _time_all(cells: list[Cell], console: Console) -> Mapping[str, EpochCost]:
+    kinds = {cost_key(cell.config): cell.config for cell in cells}
+    if kinds:
+        say(console, f"Timing a few steps of {len(kinds)} kinds of search ...")
+    return {
+        key: time_epochs(config, LatencyTable.load(config.latency_table)) for key, config in kinds.items()
+    }
+
+
+def _cost_s(state: CellState, costs: Mapping[str, EpochCost]) -> float:
+    config = state.cell.config
+    left = 1 - state.num_epochs / config.num_epochs
+    return left * costs[cost_key(config)].search_s(config)
+
+
+def _feasibility(cell: Cell) -> str:
+    low_ms, high_ms = reachable_interval_ms(LatencyTable.load(cell.config.latency_table))
+    target_ms = cell.config.target_latency_ms
+    share = (target_ms - low_ms) / (high_ms - low_ms)
+    return f"{target_ms:.4g} ms, {share:.0%} of {low_ms:.3g} to {high_ms:.3g} ms"
+
+
+def _epochs(state: CellState) -> str:
+    return f"{state.num_epochs}/{state.cell.config.num_epochs}"
+
+
+def _show(cost_s: float) -> str:
+    return format_duration(cost_s) if cost_s else "-"

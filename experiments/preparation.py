@@ -1,0 +1,98 @@
+"""What cells share and need before any of them starts: lookup tables and images."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from nas.config import DataConfig, SearchConfig
+from nas.data import fingerprint_data, load_search_data
+from nas.errors import UserError
+from nas.identity import fingerprint
+from nas.latency import LatencyTable
+from nas.search import load_or_measure_table, resolve_device
+from nas.space import get_space
+
+_DATA_FIELDS = (*DataConfig.model_fields, "batch_size", "arch_fraction", "space")
+
+
+class Preparation:
+    """Loads or measures each lookup table once, and looks at each dataset once.
+
+    Args:
+        folder: where measured tables are saved, and found again.
+        where: the YAML file, for errors.
+        report: is told what takes a while.
+    """
+
+    def __init__(self, folder: Path, where: str, report: Callable[[str], None]) -> None:
+        self._folder = folder
+        self._where = where
+        self._report = report
+        self._tables: dict[Path, LatencyTable] = {}
+        self._data_fingerprints: dict[str, str] = {}
+
+    def table(self, config: SearchConfig) -> tuple[Path, LatencyTable]:
+        """The lookup table of a config and the file that holds it.
+
+        Raises:
+            UserError: the file is missing or damaged, or the table is of another space.
+        """
+        is_measured = config.latency_table == "measure"
+        path = self._folder / _file_name(config) if is_measured else Path(config.latency_table)
+        if path not in self._tables:
+            if is_measured and not path.is_file():
+                self._measure(config, path)
+            self._tables[path] = self._load(path)
+        if self._tables[path].space != config.space:
+            raise UserError(
+                f"{self._where}: latency_table: {path} is of space '{self._tables[path].space}', the search "
+                f"of '{config.space}'; name the table of its space, or `measure`"
+            )
+        return path, self._tables[path]
+
+    def data_fingerprint(self, config: SearchConfig) -> str:
+        """Fingerprint of the training images; makes sure that they are there and are enough.
+
+        Raises:
+            UserError: they are missing, or fewer than a batch.
+        """
+        key = fingerprint(config.model_dump(mode="json", include=set(_DATA_FIELDS)))
+        if key not in self._data_fingerprints:
+            self._data_fingerprints[key] = self._look_at_images(config)
+        return self._data_fingerprints[key]
+
+    def _look_at_images(self, config: SearchConfig) -> str:
+        try:
+            # Finding broken images takes an epoch's time: that is left to the search.
+            if config.skip_broken_images:
+                return fingerprint_data(config)
+            return load_search_data(config, get_space(config.space).resolution).fingerprint
+        except UserError as error:
+            raise UserError(f"{self._where}: {error}") from None
+
+    def _measure(self, config: SearchConfig, path: Path) -> None:
+        self._report(f"Measuring the lookup table of space '{config.space}' on this machine, once ...")
+        table = load_or_measure_table(config)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        table.save(partial)
+        partial.replace(path)
+        self._report(f"Saved it as {path}; other launches into this folder reuse it")
+
+    def _load(self, path: Path) -> LatencyTable:
+        try:
+            return LatencyTable.load(path)
+        except UserError as error:
+            raise UserError(f"{self._where}: latency_table: {error}") from None
+
+
+def _file_name(config: SearchConfig) -> str:
+    """A name for each kind of table that `measure` can mean."""
+    parts = [
+        "latency-table",
+        config.space,
+        resolve_device(config.device).type,
+        f"threads{config.num_threads}",
+    ]
+    if config.latency_batch_size:
+        parts.append(f"batch{config.latency_batch_size}")
+    return "-".join(parts) + ".json"

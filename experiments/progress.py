@@ -1,0 +1,138 @@
+"""Live progress of a launch: a table where there is a terminal, plain lines elsewhere."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from experiments.console import format_duration, say
+from experiments.grid import Cell
+from experiments.journal import Outcome
+
+_MAX_ROWS = 24
+
+
+@dataclass
+class _Row:
+    """What is known of one cell; `state` is `waiting`, `running` or an outcome."""
+
+    cell: Cell
+    state: str = "waiting"
+    epoch: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    reason: str = ""
+
+    @property
+    def seconds_left(self) -> float:
+        """By the last epoch's time; warm-up epochs are cheaper than the joint ones to come."""
+        return (self.cell.config.num_epochs - self.epoch) * self.metrics.get("epoch_seconds", math.nan)
+
+    @property
+    def texts(self) -> tuple[str, str, str, str, str, str]:
+        """State, epoch, loss, accuracy, latency against target, time left."""
+        config = self.cell.config
+        return (
+            self.state.lower(),
+            f"{self.epoch}/{config.num_epochs}",
+            _format(self.metrics.get("train_loss"), ".3f"),
+            _format(self.metrics.get("val_accuracy"), ".3f"),
+            f"{_format(self.metrics.get('derived_latency_ms'), '.3g')} / {config.target_latency_ms:.3g} ms",
+            format_duration(self.seconds_left) if self.state == "running" else "",
+        )
+
+
+class Progress:
+    """Shows how the cells of a launch get on; to be used as a context.
+
+    Args:
+        num_done: cells of the grid that need not run.
+    """
+
+    def __init__(self, console: Console, cells: list[Cell], num_done: int, num_parallel: int) -> None:
+        self._console = console
+        self._rows = {cell.hash: _Row(cell) for cell in cells}
+        self._num_done = num_done
+        self._num_parallel = num_parallel
+        self._live = Live(console=console, get_renderable=self._table, refresh_per_second=2)
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def note(self, message: str) -> None:
+        """Says something beside the table."""
+        say(self._console, message)
+
+    def start(self, cell: Cell) -> None:
+        """A cell's trial starts, or starts again."""
+        self._rows[cell.hash].state = "running"
+
+    def add_epoch(self, cell: Cell, epoch: int, metrics: Mapping[str, float]) -> None:
+        """An epoch is done."""
+        row = self._rows[cell.hash]
+        row.epoch, row.metrics = epoch, metrics
+        if not self._console.is_terminal:
+            _, epochs, loss, accuracy, latency, left = row.texts
+            quality = f"loss {loss}, accuracy {accuracy}, latency {latency}"
+            self.note(f"{cell.name}: epoch {epochs}, {quality}, {left} left")
+
+    def end(self, cell: Cell, outcome: Outcome, reason: str | None) -> None:
+        """A cell's trial ended."""
+        row = self._rows[cell.hash]
+        row.state, row.reason = outcome, reason or ""
+        if not self._console.is_terminal or reason:
+            self.note(f"{cell.name}: {outcome.lower()}{': ' + reason if reason else ''}")
+
+    def _table(self) -> Table:
+        rows = sorted(self._rows.values(), key=_order)[:_MAX_ROWS]
+        table = Table(title=self._title(), title_justify="left", caption_justify="left")
+        table.add_column("search", no_wrap=True)
+        for name in ("state", "epoch", "loss", "accuracy", "latency / target", "left"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for row in rows:
+            table.add_row(row.cell.name, *row.texts, style=_STYLES.get(row.state))
+        if len(rows) < len(self._rows):
+            table.caption = f"and {len(self._rows) - len(rows)} more"
+        return table
+
+    def _title(self) -> str:
+        states = [row.state for row in self._rows.values()]
+        num_done = self._num_done + states.count("FINISHED")
+        title = f"{num_done} of {self._num_done + len(states)} searches done"
+        if states.count("FAILED"):
+            title += f", {states.count('FAILED')} failed"
+        left_s = self._seconds_left()
+        return title if math.isnan(left_s) else f"{title}, about {format_duration(left_s)} left"
+
+    def _seconds_left(self) -> float:
+        """By the epochs seen so far, for cells that wait as for those that run."""
+        seen = [row.metrics["epoch_seconds"] for row in self._rows.values() if row.metrics]
+        if not seen:
+            return math.nan
+        num_epochs = sum(
+            row.cell.config.num_epochs - row.epoch
+            for row in self._rows.values()
+            if row.state in ("waiting", "running")
+        )
+        return num_epochs * sum(seen) / len(seen) / self._num_parallel
+
+
+_STYLES = {"FAILED": "red", "FINISHED": "green", "waiting": "dim"}
+_ORDER = ("running", "FAILED", "KILLED", "waiting", "FINISHED")
+
+
+def _order(row: _Row) -> int:
+    return _ORDER.index(row.state)
+
+
+def _format(value: float | None, form: str) -> str:
+    return "-" if value is None or math.isnan(value) else format(value, form)

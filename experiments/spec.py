@@ -1,0 +1,167 @@
+"""ExperimentSpec: what one YAML file asks for, before anything is resolved or run."""
+
+import difflib
+import itertools
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from experiments.yaml_file import read_yaml
+from nas.config import ConfigRecord, SearchConfig
+from nas.errors import UserError
+from nas.validation import first_error
+
+Section = Literal["base", "cells", "grid"]
+
+_PATH_FIELDS = ("data_dir", "train_list", "test_list", "latency_table")
+
+
+class Resources(ConfigRecord):
+    """What one trial occupies, and how many run at a time."""
+
+    cpus_per_trial: Annotated[int, Field(ge=1)] = 1
+    """Cores reserved for a trial; at least its `num_threads`."""
+
+    gpus_per_trial: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """GPUs reserved for a trial; a fraction lets several trials share one."""
+
+    max_concurrent_trials: Annotated[int, Field(ge=1)] | None = None
+    """Most trials at a time; None for as many as the resources allow."""
+
+
+class ExperimentSpec(ConfigRecord):
+    """One YAML file: `base` holds for every cell, `cells` and `grid` say how they differ.
+
+    Each entry of `cells` is combined with each combination of the values in `grid`; every
+    resulting cell is one search. All fields are those of `SearchConfig`, but that
+    `target_latency_ms` may also be text like `40%`: that far up the interval of latencies that
+    the lookup table's networks span.
+    """
+
+    experiment: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    """Name of the MLflow experiment; also the default output folder's."""
+
+    base: dict[str, Any] = Field(default_factory=dict)
+    """Fields that all cells share."""
+
+    cells: list[dict[str, Any]] | None = None
+    """Combinations to compare, each with the same fields."""
+
+    grid: dict[str, list[Any]] = Field(default_factory=dict)
+    """Factors and their values, all combined with each other."""
+
+    resources: Resources = Field(default_factory=Resources)
+
+    def factor_names(self) -> list[str]:
+        """Fields in which the cells differ, in the file's order."""
+        return [*(self.cells[0] if self.cells else ()), *self.grid]
+
+    def section_of(self, field: str) -> Section:
+        """Where in the file a field stands (`base` if nowhere)."""
+        if field in self.grid:
+            return "grid"
+        return "cells" if self.cells and field in self.cells[0] else "base"
+
+    def combinations(self) -> Iterator[dict[str, Any]]:
+        """The factors of each cell, in the file's order."""
+        for shared in self.cells or [{}]:
+            for values in itertools.product(*self.grid.values()):
+                yield shared | dict(zip(self.grid, values, strict=True))
+
+
+def load_spec(path: Path) -> ExperimentSpec:
+    """Reads and checks a YAML file.
+
+    Raises:
+        UserError: the file is no experiment, or its sections contradict each other.
+    """
+    content = read_yaml(path)
+    try:
+        spec = ExperimentSpec(**content)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_explain(error)}") from None
+    for problem in _contradictions(spec):
+        raise UserError(f"{path}: {problem}")
+    return spec
+
+
+def parse_fields(spec: ExperimentSpec, fields: dict[str, Any], path: Path) -> SearchConfig:
+    """Validates one cell's fields; relative paths in them are relative to the file's folder.
+
+    Args:
+        path: the YAML file.
+
+    Raises:
+        UserError: names file, section, field, value and remedy.
+    """
+    try:
+        return SearchConfig(**_with_absolute_paths(fields, path.resolve().parent))
+    except ValidationError as error:
+        field = str(error.errors()[0]["loc"][0]) if error.errors()[0]["loc"] else ""
+        prefix = f"{spec.section_of(field)}." if field in fields else ""
+        raise UserError(f"{path}: {prefix}{_explain(error)}") from None
+
+
+def _contradictions(spec: ExperimentSpec) -> Iterator[str]:
+    if not spec.cells and not spec.grid:
+        yield "grid: missing or empty; add what to compare, for instance `seed: [0, 1]`"
+    for index, cell in enumerate(spec.cells or []):
+        if not cell:
+            yield f"cells[{index}]: empty; give its fields, or remove it"
+        if spec.cells and set(cell) != set(spec.cells[0]):
+            odd = sorted(set(cell) ^ set(spec.cells[0]))[0]
+            yield f"cells[{index}]: '{odd}' is not in every entry; give all entries the same fields"
+    for field, values in spec.grid.items():
+        if not values:
+            yield f"grid.{field}: empty; give at least one value, or remove it"
+        if any(_same(one, other) for one, other in itertools.combinations(values, 2)):
+            yield f"grid.{field}: {values}: a value is there twice; remove one"
+    for field in spec.factor_names():
+        if field in spec.base:
+            yield f"base.{field}: also in `{spec.section_of(field)}`; remove one of the two"
+        if field in spec.grid and spec.cells and field in spec.cells[0]:
+            yield f"grid.{field}: also in `cells`; remove one of the two"
+    for field in [*spec.base, *spec.factor_names()]:
+        if field not in SearchConfig.model_fields:
+            yield f"{spec.section_of(field)}.{field}: unknown field; {_suggest(field)}"
+
+
+def _same(one: Any, other: Any) -> bool:
+    return type(one) is type(other) and bool(one == other)
+
+
+def _suggest(field: str) -> str:
+    close = difflib.get_close_matches(field, SearchConfig.model_fields, n=1)
+    return f"did you mean '{close[0]}'?" if close else "remove it or correct its spelling"
+
+
+def _explain(error: ValidationError) -> str:
+    """The first complaint in one line, with what people trip over in YAML."""
+    message = " ".join(first_error(error).split())
+    value = error.errors()[0]["input"]
+    if isinstance(value, str) and error.errors()[0]["type"] in ("float_type", "int_type"):
+        if _is_number(value):
+            return f"{message}; YAML reads it as text: write it like 1.0e-5"
+        return f"{message}; write a number"
+    if isinstance(value, bool):
+        return f"{message}; YAML reads on, off, yes and no as true or false: quote text"
+    return message
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _with_absolute_paths(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
+    return {
+        field: str(folder / value)
+        if field in _PATH_FIELDS and isinstance(value, str) and value != "measure"
+        else value
+        for field, value in fields.items()
+    }

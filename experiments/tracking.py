@@ -1,0 +1,249 @@
+"""The one writer to MLflow: from cells' journals to runs, as often as it takes, never twice.
+
+An experiment has one parent run a launch and one child run a cell, found by the tag `tfnas.cell`.
+Delivering is idempotent: a metric carries the time at which it was first reported, and MLflow
+keeps one of two that agree in key, step, time and value.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+
+from experiments import __version__
+from experiments.cell_folder import CellFolder, RunDescription
+from experiments.journal import Event
+from nas.errors import UserError
+
+# It reports making its tables, at length.
+logging.getLogger("mlflow").setLevel(logging.WARNING)
+
+_MAX_METRICS_PER_BATCH = 1000
+_FAILURE_TAG = "tfnas.failure"
+_PARENT_TAG = "mlflow.parentRunId"
+
+
+@dataclass(frozen=True)
+class TrackedCell:
+    """What tracking says of a cell.
+
+    Attributes:
+        status: in MLflow's words: RUNNING, FINISHED, FAILED or KILLED.
+        failure: the reason, in one line, of FAILED.
+    """
+
+    run_id: str
+    status: str
+    name: str
+    params: dict[str, str]
+    tags: dict[str, str]
+
+    @property
+    def failure(self) -> str | None:
+        """Why it failed, in one line; None if it did not."""
+        return self.tags.get(_FAILURE_TAG)
+
+
+def tracking_uri(out: Path) -> str:
+    """`MLFLOW_TRACKING_URI`, or a SQLite file in the output folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or _default_uri(out)
+
+
+def read_tracked_cells(experiment: str, out: Path) -> dict[str, TrackedCell]:
+    """Every cell of an experiment by its hash; makes neither a store nor an experiment.
+
+    Raises:
+        UserError: the store cannot be reached.
+    """
+    uri = tracking_uri(out)
+    if uri == _default_uri(out) and not _default_file(out).is_file():
+        return {}
+    client = MlflowClient(uri)
+    try:
+        found = client.get_experiment_by_name(experiment)
+        return _read_cells(client, found.experiment_id) if found else {}
+    except MlflowException as error:
+        raise _unreachable(uri, error) from None
+
+
+class Tracker:
+    """An experiment in MLflow; makes it where there is none.
+
+    Args:
+        experiment: its name.
+        out: output folder, for the default store and its artifacts.
+
+    Raises:
+        UserError: the store cannot be reached, or the experiment was deleted in it.
+    """
+
+    def __init__(self, experiment: str, out: Path) -> None:
+        self.uri = tracking_uri(out)
+        self._out = out
+        self._client = MlflowClient(self.uri)
+        try:
+            self.experiment_id = self._find_or_create_experiment(experiment)
+        except MlflowException as error:
+            raise _unreachable(self.uri, error) from None
+
+    def cells(self) -> dict[str, TrackedCell]:
+        """Every cell of the experiment by its hash."""
+        return _read_cells(self._client, self.experiment_id)
+
+    def start_launch(self, name: str, spec_path: Path) -> str:
+        """Makes the parent run of a launch, the YAML file its artifact; returns its id."""
+        tags = {"tfnas.kind": "launch", "tfnas.version": __version__, "tfnas.out": str(self._out)}
+        run = self._client.create_run(self.experiment_id, tags=tags, run_name=name)
+        self._client.log_artifact(run.info.run_id, str(spec_path))
+        return str(run.info.run_id)
+
+    def end_launch(self, run_id: str, status: str) -> None:
+        """Closes the parent run of a launch."""
+        self._client.set_terminated(run_id, status)
+
+    def close_dead_launches(self) -> None:
+        """Closes what launches into this output folder left RUNNING when they were killed.
+
+        To be called by a launch that knows that no other one is running.
+        """
+        parents = [
+            run
+            for run in self._search("tags.`tfnas.kind` = 'launch' and attributes.status = 'RUNNING'")
+            if run.data.tags.get("tfnas.out") == str(self._out)
+        ]
+        ids = {run.info.run_id for run in parents}
+        children = self._search("tags.`tfnas.kind` = 'search' and attributes.status = 'RUNNING'")
+        orphans = [run for run in children if run.data.tags.get(_PARENT_TAG) in ids]
+        for run in [*parents, *orphans]:
+            self._client.set_terminated(run.info.run_id, "KILLED")
+
+    def deliver(self, folder: CellFolder) -> None:
+        """Tells MLflow all that a cell's journal has and MLflow lacks.
+
+        Raises:
+            MlflowException, OSError: the store cannot be reached; to be tried again.
+        """
+        description = folder.description
+        num_events = len(folder.journal.events)
+        if num_events == 0:
+            return
+        run_id = self._find_or_create_run(description, folder.journal.events[0].time_ms)
+        num_delivered = folder.num_delivered(run_id)
+        epochs: list[Event] = []
+        for event in folder.journal.events[num_delivered:num_events]:
+            if event.kind == "epoch":
+                epochs.append(event)
+                continue
+            self._log_epochs(run_id, epochs)
+            epochs = []
+            if event.kind == "start":
+                self._reopen(run_id, event)
+            else:
+                self._end(run_id, event, folder)
+        self._log_epochs(run_id, epochs)
+        if num_delivered < num_events:
+            folder.confirm_delivery(run_id, num_events)
+
+    def _find_or_create_experiment(self, name: str) -> str:
+        experiment = self._client.get_experiment_by_name(name)
+        if experiment is None:
+            is_default = self.uri == _default_uri(self._out)
+            location = (self._out / "mlartifacts").as_uri() if is_default else None
+            return str(self._client.create_experiment(name, artifact_location=location))
+        if experiment.lifecycle_stage != "active":
+            raise UserError(
+                f"experiment: '{name}' was deleted in {self.uri}; restore it there, or choose another name"
+            )
+        return str(experiment.experiment_id)
+
+    def _find_or_create_run(self, description: RunDescription, start_time_ms: int) -> str:
+        runs = list(self._search(f"tags.`tfnas.cell` = '{description.cell}'"))
+        if runs:
+            run_id = str(runs[-1].info.run_id)
+            missing = set(description.params) - set(runs[-1].data.params)
+        else:
+            # One request, so that no run can be without the tag by which it is found again.
+            run = self._client.create_run(
+                self.experiment_id, start_time_ms, tags=description.tags, run_name=description.name
+            )
+            run_id, missing = str(run.info.run_id), set(description.params)
+        if missing:
+            params = [Param(name, description.params[name]) for name in sorted(missing)]
+            self._client.log_batch(run_id, params=params, synchronous=True)
+        return run_id
+
+    def _reopen(self, run_id: str, event: Event) -> None:
+        tags = [RunTag(_PARENT_TAG, event.launch)] if event.launch else []
+        self._client.log_batch(run_id, tags=tags, synchronous=True)
+        run = self._client.get_run(run_id)
+        if _FAILURE_TAG in run.data.tags:
+            self._client.delete_tag(run_id, _FAILURE_TAG)
+        if run.info.status != "RUNNING":
+            self._client.update_run(run_id, status="RUNNING")
+
+    def _log_epochs(self, run_id: str, epochs: list[Event]) -> None:
+        metrics = [
+            Metric(name, value, event.time_ms, event.epoch or 0)
+            for event in epochs
+            for name, value in event.metrics.items()
+        ]
+        for start in range(0, len(metrics), _MAX_METRICS_PER_BATCH):
+            batch = metrics[start : start + _MAX_METRICS_PER_BATCH]
+            self._client.log_batch(run_id, metrics=batch, synchronous=True)
+
+    def _end(self, run_id: str, event: Event, folder: CellFolder) -> None:
+        if event.outcome == "FINISHED":
+            self._client.log_artifacts(run_id, str(folder.artifacts))
+        elif event.reason:
+            self._client.set_tag(run_id, _FAILURE_TAG, event.reason)
+            if folder.traceback.is_file():
+                self._client.log_artifact(run_id, str(folder.traceback))
+        # Last, so that FINISHED means complete.
+        self._client.set_terminated(run_id, event.outcome, event.time_ms)
+
+    def _search(self, condition: str) -> Iterator[Run]:
+        return _search(self._client, self.experiment_id, condition)
+
+
+def _read_cells(client: MlflowClient, experiment_id: str) -> dict[str, TrackedCell]:
+    runs = _search(client, experiment_id, "tags.`tfnas.kind` = 'search'")
+    # Oldest last, so that of two runs of a cell everybody takes the same one.
+    return {
+        run.data.tags["tfnas.cell"]: TrackedCell(
+            run.info.run_id, run.info.status, run.info.run_name, dict(run.data.params), dict(run.data.tags)
+        )
+        for run in runs
+        if "tfnas.cell" in run.data.tags
+    }
+
+
+def _search(client: MlflowClient, experiment_id: str, condition: str) -> Iterator[Run]:
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment_id], condition, order_by=["attributes.start_time DESC"], page_token=token
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _default_file(out: Path) -> Path:
+    return out.resolve() / "mlflow.db"
+
+
+def _default_uri(out: Path) -> str:
+    return f"sqlite:///{_default_file(out)}"
+
+
+def _unreachable(uri: str, error: MlflowException) -> UserError:
+    reason = str(error).splitlines()[0]
+    return UserError(
+        f"MLFLOW_TRACKING_URI: cannot use {uri} ({reason}); start the server, or unset the variable"
+    )
