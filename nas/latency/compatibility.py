@@ -38,6 +38,6 @@ def check_table(
     if provenance.device_name != here or (is_of_gpu and device.type != "cuda"):
         raise UserError(
             f"{where}: was measured on '{provenance.device_name}' ({provenance.device_type}), "
-            f"this is '{here}'; measure one here (tfnas latency measure --space {space.name}) or, to search for that device, "
-            "import it (tfnas latency import)"
+            f"this is '{here}'; measure one here (tfnas latency measure --space {space.name}) "
+            "or, to search for that device on purpose, import it (tfnas latency import)"
         )

@@ -4,6 +4,8 @@ Shapes: S samples, each of an item (an operator at a width, a network) within a 
 timed right after each other).
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +13,30 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 _NUM_ITERATIONS = 5
+
+
+class Timing(NamedTuple):
+    """Median and interquartile range of an item's timings, in ms, and their number."""
+
+    median_ms: float
+    iqr_ms: float
+    num_repeats: int
+
+    @property
+    def relative_error(self) -> float:
+        """Standard error of the median, relative to it (as of a normal distribution)."""
+        return 0.93 * self.iqr_ms / self.median_ms / float(np.sqrt(self.num_repeats))
+
+
+def summarize_timings(times_ms_S: Floats, item_S: Indices, run_S: Indices) -> list[Timing]:
+    """The timing of each item 0, 1, ..., drift removed; each must have a sample."""
+    times_ms_S = remove_drift(times_ms_S, item_S, run_S)
+    low_I, median_I, high_I = (group_quantiles(times_ms_S, item_S, q) for q in (0.25, 0.5, 0.75))
+    counts_I = np.bincount(item_S)
+    return [
+        Timing(float(median), float(high - low), int(count))
+        for low, median, high, count in zip(low_I, median_I, high_I, counts_I, strict=True)
+    ]
 
 
 def remove_drift(times_S: Floats, item_S: Indices, run_S: Indices) -> Floats:

@@ -19,7 +19,7 @@ import torch
 from scipy.optimize import isotonic_regression
 
 from nas.architecture import Architecture, LayerChoice
-from nas.latency.drift import group_quantiles, remove_drift
+from nas.latency.drift import Timing, summarize_timings
 from nas.latency.entry import LatencyEntry, OpKey, space_keys
 from nas.latency.table import LatencyTable, Provenance
 from nas.latency.timing import (
@@ -60,17 +60,7 @@ class Point(NamedTuple):
     mid_channels: int
 
 
-class PointStatistics(NamedTuple):
-    """Median and interquartile range of a point's timings, in ms, and their number."""
-
-    median_ms: float
-    iqr_ms: float
-    num_repeats: int
-
-    @property
-    def relative_error(self) -> float:
-        """Standard error of the median, relative to it (as of a normal distribution)."""
-        return 0.93 * self.iqr_ms / self.median_ms / float(np.sqrt(self.num_repeats))
+Timings = dict[Point | None, Timing]
 
 
 def measure_table(
@@ -109,9 +99,9 @@ def measure_table(
     campaign = _Campaign(space, device, batch_size, num_classes, start_s + max_duration_s, seed)
     with timing_conditions(num_threads):
         _measure_points(campaign, report)
-    statistics = campaign.statistics()
-    base = statistics.pop(None)
-    points = statistics.values()
+    timings = campaign.timings()
+    base = timings.pop(None)
+    points = timings.values()
     return LatencyTable(
         space=space.name,
         base_ms=base.median_ms,
@@ -131,7 +121,7 @@ def measure_table(
             spread_percent=float(np.median([100 * point.iqr_ms / point.median_ms for point in points])),
             num_busy_cpus=round(num_busy_cpus, 2),
         ),
-        entries=tuple(_entry(key, statistics) for key in space_keys(space)),
+        entries=tuple(_entry(key, curve) for key, curve in _curves(timings).items()),
     )
 
 
@@ -147,16 +137,16 @@ def _measure_points(campaign: "_Campaign", report: Callable[[str], None]) -> Non
         campaign.visit(points[num_known:])
         num_known = len(points)
         # Doubling lets each choice see the last one's outcome, in few rounds.
-        points += _uncertain_points(campaign.statistics(), min(max_points, 2 * num_known) - num_known)
+        points += _uncertain_points(campaign.timings(), min(max_points, 2 * num_known) - num_known)
     while (imprecise := campaign.imprecise_points()) and not campaign.is_over:
         report(f"repeating {len(imprecise)} of {num_known} points")
         campaign.visit(imprecise)
 
 
-def _uncertain_points(statistics: "dict[Point | None, PointStatistics]", number: int) -> list[Point]:
+def _uncertain_points(timings: Timings, number: int) -> list[Point]:
     """So many points, at most, where interpolation is least certain."""
     candidates = []
-    for key, curve in _curves(statistics).items():
+    for key, curve in _curves(timings).items():
         widths, medians_ms = np.array(sorted(curve)), np.array([curve[w].median_ms for w in sorted(curve)])
         candidates += [
             (uncertainty, Point(key, width)) for uncertainty, width in next_widths(widths, medians_ms)
@@ -166,17 +156,16 @@ def _uncertain_points(statistics: "dict[Point | None, PointStatistics]", number:
 
 
 def _curves(
-    statistics: "dict[Point | None, PointStatistics]",
-) -> dict[OpKey, dict[int, PointStatistics]]:
-    curves: dict[OpKey, dict[int, PointStatistics]] = defaultdict(dict)
-    for point, of_point in statistics.items():
+    timings: Timings,
+) -> dict[OpKey, dict[int, Timing]]:
+    curves: dict[OpKey, dict[int, Timing]] = defaultdict(dict)
+    for point, timing in timings.items():
         if point is not None:
-            curves[point.key][point.mid_channels] = of_point
+            curves[point.key][point.mid_channels] = timing
     return curves
 
 
-def _entry(key: OpKey, statistics: "dict[Point | None, PointStatistics]") -> LatencyEntry:
-    curve = _curves(statistics)[key]
+def _entry(key: OpKey, curve: dict[int, Timing]) -> LatencyEntry:
     widths = sorted(curve)
     medians_ms = [curve[width].median_ms for width in widths]
     # More channels are more work: where a wider point came out faster, noise or a lucky alignment
@@ -244,25 +233,17 @@ class _Campaign:
             self._runs += [self._num_runs] * len(indices)
             self._num_runs += 1
 
-    def statistics(self) -> dict[Point | None, PointStatistics]:
+    def timings(self) -> dict[Point | None, Timing]:
         """What is known of each point, and under None of the base."""
-        point_S = np.array(self._points)
-        times_S = remove_drift(np.array(self._times_ms), point_S, np.array(self._runs))
-        low_P, median_P, high_P = (group_quantiles(times_S, point_S, q) for q in (0.25, 0.5, 0.75))
-        counts_P = np.bincount(point_S)
-        return {
-            point: PointStatistics(float(median_P[i]), float(high_P[i] - low_P[i]), int(counts_P[i]))
-            for point, i in self._index_of.items()
-        }
+        summary = summarize_timings(np.array(self._times_ms), np.array(self._points), np.array(self._runs))
+        return dict(zip(self._index_of, summary, strict=True))
 
     def imprecise_points(self) -> list[Point]:
         """Points whose median is not precise yet."""
         return [
             point
-            for point, of_point in self.statistics().items()
-            if point is not None
-            and of_point.relative_error > PRECISION
-            and of_point.num_repeats < MAX_REPEATS
+            for point, timing in self.timings().items()
+            if point is not None and timing.relative_error > PRECISION and timing.num_repeats < MAX_REPEATS
         ]
 
 

@@ -190,9 +190,18 @@ class LatencyTable(Record):
         return hashlib.sha256(text.encode()).hexdigest()
 
     def save(self, path: str | Path) -> None:
-        """Writes the table as JSON."""
+        """Writes the table as JSON.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
         text = json.dumps(self.model_dump(mode="json", exclude_none=True), indent=1)
-        Path(path).write_text(text + "\n", encoding="utf-8")
+        try:
+            Path(path).write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UserError(
+                f"{path}: cannot write the table: {error.strerror}; choose another path"
+            ) from None
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

@@ -1,0 +1,218 @@
+"""Predicted against measured: whole networks, how well the table's sums agree, and the correction.
+
+Shapes: N networks, R rounds, K runs of a network in a round.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+from torch import Tensor, nn
+
+from nas.architecture import Architecture, LayerChoice
+from nas.latency.compatibility import check_table
+from nas.latency.drift import Timing, summarize_timings
+from nas.latency.table import Calibration, LatencyTable
+from nas.latency.timing import (
+    make_images,
+    make_network,
+    time_network_ms,
+    timing_conditions,
+    timing_device,
+)
+from nas.ops import CANDIDATE_OPS
+from nas.space import Space, get_space
+
+Floats = NDArray[np.float64]
+
+NUM_ROUNDS = 10
+_RUNS_PER_ROUND = 5
+_NUM_WARMUP_RUNS = 2
+_COVERAGE = 0.95
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well predicted latencies agree with measured ones.
+
+    Attributes:
+        mape_percent: mean absolute error, relative to the measured latency.
+        bias_percent: mean error; positive where predictions are too high.
+        spearman: rank correlation.
+        kendall_tau: another one, the share of pairs in the right order minus that in the wrong one.
+    """
+
+    num_networks: int
+    mape_percent: float
+    bias_percent: float
+    spearman: float
+    kendall_tau: float
+
+    @classmethod
+    def of(cls, predicted_ms_N: Floats, measured_ms_N: Floats) -> "Agreement":
+        """Compares predictions with measurements of the same networks, three at least."""
+        errors_N = predicted_ms_N / measured_ms_N - 1
+        return cls(
+            num_networks=len(errors_N),
+            mape_percent=float(100 * np.abs(errors_N).mean()),
+            bias_percent=float(100 * errors_N.mean()),
+            spearman=float(stats.spearmanr(predicted_ms_N, measured_ms_N).statistic),
+            kendall_tau=float(stats.kendalltau(predicted_ms_N, measured_ms_N).statistic),
+        )
+
+
+@dataclass(frozen=True)
+class TableCheck:
+    """Random networks of a table's space, as it predicts them and as they were measured.
+
+    Attributes:
+        predicted_ms_N: with the table's calibration, if it has one.
+        timings: as measured.
+        agreement: of the predictions with the medians measured.
+        calibration: the correction fitted to these networks, from uncorrected predictions.
+    """
+
+    architectures: tuple[Architecture, ...]
+    predicted_ms_N: Floats
+    timings: tuple[Timing, ...]
+    agreement: Agreement
+    calibration: Calibration
+
+    @property
+    def measured_ms_N(self) -> Floats:
+        """Median of each network's timings, in ms."""
+        return np.array([timing.median_ms for timing in self.timings])
+
+
+def check_predictions(
+    table: LatencyTable,
+    *,
+    num_networks: int = 30,
+    device: str | torch.device = "cpu",
+    seed: int = 0,
+    report: Callable[[str], None] = lambda message: None,
+) -> TableCheck:
+    """Measures random networks under the conditions of a table and compares with its predictions.
+
+    Raises:
+        UserError: the table was measured on another device.
+    """
+    space, device = get_space(table.space), timing_device(device)
+    check_table(table, space, device)
+    rng = np.random.default_rng(seed)
+    architectures = tuple(draw_architecture(space, rng) for _ in range(num_networks))
+    provenance = table.provenance
+    batch_size = provenance.batch_size or (32 if device.type == "cuda" else 1)
+    images_BCHW = make_images(space.resolution, batch_size, device)
+    networks = [make_network(a, provenance.num_classes or 1000, device) for a in architectures]
+    times_RNK = time_networks_in_turn(
+        [(network, images_BCHW) for network in networks],
+        num_threads=provenance.num_threads or 1,
+        rng=rng,
+        report=report,
+    )
+    timings = tuple(summarize_networks(times_RNK))
+    measured_ms_N = np.array([timing.median_ms for timing in timings])
+    predicted_ms_N = predict_ms(table, architectures)
+    return TableCheck(
+        architectures,
+        predicted_ms_N,
+        timings,
+        Agreement.of(predicted_ms_N, measured_ms_N),
+        fit_calibration(predict_ms(table.with_calibration(None), architectures), measured_ms_N),
+    )
+
+
+def predict_ms(table: LatencyTable, architectures: Sequence[Architecture]) -> Floats:
+    """Latency_N of each architecture, as the table has it, in ms."""
+    return np.array([table.latency_ms(architecture) for architecture in architectures])
+
+
+def draw_architecture(space: Space, rng: np.random.Generator) -> Architecture:
+    """A random network: depths, operators and widths uniform over what the space allows."""
+    stages = []
+    for stage, spec in enumerate(space.stages):
+        choices = []
+        for layer in space.stage_layers(stage)[: rng.integers(space.min_depth(stage), spec.num_layers + 1)]:
+            op = CANDIDATE_OPS[rng.integers(len(CANDIDATE_OPS))]
+            low, high = op.width_interval(layer.in_channels)
+            choices.append(LayerChoice(op=op.name, mid_channels=int(rng.integers(low, high + 1))))
+        stages.append(tuple(choices))
+    return Architecture(space=space.name, stages=tuple(stages))
+
+
+def time_networks_in_turn(
+    networks: Sequence[tuple[nn.Module, Tensor]],
+    *,
+    num_threads: int,
+    rng: np.random.Generator,
+    num_rounds: int = NUM_ROUNDS,
+    report: Callable[[str], None] = lambda message: None,
+) -> Floats:
+    """Times whole networks, each on its images, in rounds of random order.
+
+    Returns:
+        Times_RNK, in ms.
+    """
+    times_RNK = np.empty((num_rounds, len(networks), _RUNS_PER_ROUND))
+    last_report_s = time.monotonic()
+    with timing_conditions(num_threads):
+        for round_index in range(num_rounds):
+            for index in rng.permutation(len(networks)):
+                network, images_BCHW = networks[index]
+                times_ms = [
+                    time_network_ms(network, images_BCHW) for _ in range(_NUM_WARMUP_RUNS + _RUNS_PER_ROUND)
+                ]
+                times_RNK[round_index, index] = times_ms[_NUM_WARMUP_RUNS:]
+            if time.monotonic() - last_report_s > 10:
+                report(f"measured {round_index + 1} of {num_rounds} rounds of {len(networks)} networks")
+                last_report_s = time.monotonic()
+    return times_RNK
+
+
+def summarize_networks(times_RNK: Floats) -> list[Timing]:
+    """The timing of each network; the drift between rounds is taken out."""
+    round_RNK, network_RNK, _ = np.indices(times_RNK.shape)
+    return summarize_timings(times_RNK.ravel(), network_RNK.ravel(), round_RNK.ravel())
+
+
+def fit_calibration(predicted_ms_N: Floats, measured_ms_N: Floats) -> Calibration:
+    """Fits the affine correction of a table, with its error on networks that were left out.
+
+    The fit minimises relative errors. Where it predicts a left-out network no better than the table
+    does without it, there is nothing systematic to correct: slope 1, intercept 0.
+
+    Args:
+        predicted_ms_N: of the uncorrected table, for three networks at least.
+    """
+    num_networks = len(predicted_ms_N)
+    slope, intercept_ms = _fit(predicted_ms_N, measured_ms_N)
+    left_out_N = np.empty(num_networks)
+    for index in range(num_networks):
+        others = np.arange(num_networks) != index
+        fold_slope, fold_intercept_ms = _fit(predicted_ms_N[others], measured_ms_N[others])
+        left_out_N[index] = fold_slope * predicted_ms_N[index] + fold_intercept_ms
+    errors_N, plain_errors_N = left_out_N / measured_ms_N - 1, predicted_ms_N / measured_ms_N - 1
+    if slope <= 0 or np.abs(errors_N).mean() >= np.abs(plain_errors_N).mean():
+        slope, intercept_ms, errors_N = 1.0, 0.0, plain_errors_N
+    quantile = stats.t.ppf((1 + _COVERAGE) / 2, num_networks - 2)
+    return Calibration(
+        slope=slope,
+        intercept_ms=intercept_ms,
+        num_networks=num_networks,
+        mape_percent=float(100 * np.abs(errors_N).mean()),
+        half_width_percent=float(100 * quantile * np.sqrt((errors_N**2).mean())),
+        measured_on=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _fit(predicted_ms_N: Floats, measured_ms_N: Floats) -> tuple[float, float]:
+    """Slope and intercept of least relative squares."""
+    terms_N2 = np.stack([predicted_ms_N, np.ones_like(predicted_ms_N)], axis=1) / measured_ms_N[:, None]
+    slope, intercept_ms = np.linalg.lstsq(terms_N2, np.ones_like(measured_ms_N), rcond=None)[0]
+    return float(slope), float(intercept_ms)
