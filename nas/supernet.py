@@ -10,11 +10,10 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nas.architecture import Architecture, LayerChoice
 from nas.config import Depth
-from nas.kernels import batch_norm_activation, depthwise_conv, mix_normalized, pointwise_conv
+from nas.kernels import MBConvWeights, mbconv, mix_normalized
 from nas.latency import LatencyTable
 from nas.network import make_stem_block
 from nas.ops import CANDIDATE_OPS, Activation, CandidateOp, conv_bn
@@ -65,21 +64,17 @@ class Candidate(nn.Module):
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
         """The operator but for the last batch norm and the residual addition."""
-        width = self.width
-        out_BCHW = pointwise_conv(features_BCHW, self.expansion[:width])
-        out_BCHW = batch_norm_activation(out_BCHW, self.activation)
-        out_BCHW = depthwise_conv(out_BCHW, self.depthwise[:width], self.stride)
-        out_BCHW = batch_norm_activation(out_BCHW, self.activation)
+        weights = MBConvWeights(self.expansion, self.depthwise, self.projection)
         if self.has_se:
-            out_BCHW = out_BCHW * self._gate(out_BCHW.mean((2, 3)))[:, :, None, None]
-        return pointwise_conv(out_BCHW, self.projection[:width].t())
-
-    def _gate(self, means_BC: Tensor) -> Tensor:
-        width = self.width
-        reduced_BR = means_BC @ self.se_reduce[:width] + self.se_reduce_bias
-        reduced_BR = F.relu(reduced_BR) if self.activation == "relu" else F.silu(reduced_BR)
-        gates_BC = F.linear(reduced_BR, self.se_expand[:width], self.se_expand_bias[:width])
-        return torch.sigmoid(gates_BC)
+            weights = weights._replace(
+                se_reduce_MR=self.se_reduce,
+                se_reduce_bias_R=self.se_reduce_bias,
+                se_expand_MR=self.se_expand,
+                se_expand_bias_M=self.se_expand_bias,
+            )
+        return mbconv(
+            features_BCHW, weights, width=self.width, stride=self.stride, activation=self.activation
+        )
 
     def channel_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters whose first dimension is the mid channels."""

@@ -1,11 +1,11 @@
-"""The supernet's arithmetic on channels-last features, with a gradient of our own where it pays.
+"""The supernet's arithmetic on channels-last features.
 
-On the CPU in float32, what torch does slowly there is compiled (numba): the weight gradient of
-depthwise convolutions, and batch norm fused with what follows it. Anywhere else, the same
-functions are made of torch's own.
+`mbconv` is a candidate operator up to its last batch norm, `mix_normalized` the weighted sum of
+normalised candidates. Anywhere they are made of torch's own functions; on the CPU in float32 they
+are autograd functions of our own around compiled loops, which keep less memory and are faster.
 """
 
-from nas.kernels.convolution import depthwise_conv, pointwise_conv
-from nas.kernels.normalization import batch_norm_activation, mix_normalized
+from nas.kernels.mbconv import MBConvWeights, mbconv
+from nas.kernels.mixture import mix_normalized
 
-__all__ = ["batch_norm_activation", "depthwise_conv", "mix_normalized", "pointwise_conv"]
+__all__ = ["MBConvWeights", "mbconv", "mix_normalized"]

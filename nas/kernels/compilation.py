@@ -1,8 +1,12 @@
-"""How numerical loops are compiled."""
+"""What the compiled loops take, and how they are compiled."""
 
 import numba
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+BN_EPS = 1e-5
 
 compile_loop = numba.njit(fastmath={"reassoc", "contract"}, error_model="numpy", nogil=True, cache=True)
 """Sums may be reordered and contracted, but NaN and infinity come through."""
@@ -11,3 +15,9 @@ compile_loop = numba.njit(fastmath={"reassoc", "contract"}, error_model="numpy",
 def runs_compiled(tensor: Tensor) -> bool:
     """Whether a tensor is of the kind that the compiled loops take: float32 on the CPU."""
     return tensor.device.type == "cpu" and tensor.dtype == torch.float32
+
+
+def as_pixels(features_BCHW: Tensor) -> NDArray[np.float32]:
+    """Channels-last features as an array of pixels by channels; a view of them if they are dense."""
+    num_channels = features_BCHW.shape[1]
+    return features_BCHW.detach().permute(0, 2, 3, 1).reshape(-1, num_channels).numpy()

@@ -51,7 +51,7 @@ def mean_and_scale(features_NC: Any, eps: float) -> Any:
 
 @compile_loop
 def _sigmoid(x: Any) -> Any:
-    """1 / (1 + exp(-x)) to 2e-7 relative: exp(-x) = 2^k exp(r), |r| <= ln 2 / 2, by a polynomial."""
+    """Logistic function, 1 / (1 + exp(-x)) to 2e-7 relative: exp(-x) = 2^k exp(r), |r| <= ln 2 / 2, by a polynomial."""
     x = min(max(-x, np.float32(-87)), np.float32(87))
     k = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
     r = x - k * np.float32(0.693359375) + k * np.float32(2.12194440e-4)
@@ -67,8 +67,9 @@ def _sigmoid(x: Any) -> Any:
 
 
 @compile_loop
-def normalize_and_activate(features_NC: Any, mean_C: Any, scale_C: Any, is_relu: bool, out_NC: Any) -> None:
-    """Fills out_NC with the activation of the normalised features."""
+def normalize_and_activate(features_NC: Any, eps: float, is_relu: bool, out_NC: Any) -> Any:
+    """Fills out_NC with the activation of the normalised features; returns mean_C and scale_C."""
+    mean_C, scale_C = mean_and_scale(features_NC, eps)
     num_pixels, num_channels = features_NC.shape
     for n in range(num_pixels):
         if is_relu:
@@ -79,6 +80,33 @@ def normalize_and_activate(features_NC: Any, mean_C: Any, scale_C: Any, is_relu:
             for c in range(num_channels):
                 normal = (features_NC[n, c] - mean_C[c]) * scale_C[c]
                 out_NC[n, c] = normal * _sigmoid(normal)
+    return mean_C, scale_C
+
+
+@compile_loop
+def multiply_images(features_NC: Any, factors_BC: Any) -> None:
+    """Multiplies each image's pixels by its factors, in place."""
+    num_pixels = len(features_NC) // len(factors_BC)
+    for b in range(len(factors_BC)):
+        for n in range(b * num_pixels, (b + 1) * num_pixels):
+            for c in range(features_NC.shape[1]):
+                features_NC[n, c] *= factors_BC[b, c]
+
+
+@compile_loop
+def gate_gradient(
+    features_NC: Any, mean_C: Any, scale_C: Any, is_relu: bool, gradient_NC: Any, num_images: int
+) -> Any:
+    """Gradient of the factors of each image's activated features: sums of products, (B, C)."""
+    num_pixels, num_channels = len(features_NC) // num_images, features_NC.shape[1]
+    to_factors_BC = np.zeros((num_images, num_channels), np.float32)
+    for b in range(num_images):
+        for n in range(b * num_pixels, (b + 1) * num_pixels):
+            for c in range(num_channels):
+                normal = (features_NC[n, c] - mean_C[c]) * scale_C[c]
+                active = max(normal, np.float32(0)) if is_relu else normal * _sigmoid(normal)
+                to_factors_BC[b, c] += gradient_NC[n, c] * active
+    return to_factors_BC
 
 
 @compile_loop
@@ -91,10 +119,22 @@ def _activation_slope(normal: Any, is_relu: bool) -> Any:
 
 @compile_loop
 def activation_gradient(
-    features_NC: Any, mean_C: Any, scale_C: Any, is_relu: bool, gradient_NC: Any, to_features_NC: Any
+    features_NC: Any,
+    mean_C: Any,
+    scale_C: Any,
+    is_relu: bool,
+    gradient_NC: Any,
+    factors_BC: Any,
+    offsets_BC: Any,
+    to_features_NC: Any,
 ) -> None:
-    """Fills to_features_NC with the gradient through activation and batch norm."""
+    """Fills to_features_NC with the gradient through activation and batch norm.
+
+    The gradient of the activation is factor * gradient + offset, with an image's factors and
+    offsets; it is the gradient alone where `factors_BC` is empty.
+    """
     num_pixels, num_channels = features_NC.shape
+    num_images = max(len(factors_BC), 1)
     sum_C = np.zeros(num_channels, np.float64)
     product_C = np.zeros(num_channels, np.float64)
     block_sum_C = np.empty(num_channels, np.float32)
@@ -103,9 +143,16 @@ def activation_gradient(
         block_sum_C[:] = 0
         block_product_C[:] = 0
         for n in range(first, min(first + _BLOCK, num_pixels)):
+            if len(factors_BC) > 0:
+                image = n * num_images // num_pixels
+                for c in range(num_channels):
+                    to_features_NC[n, c] = gradient_NC[n, c] * factors_BC[image, c] + offsets_BC[image, c]
+            else:
+                for c in range(num_channels):
+                    to_features_NC[n, c] = gradient_NC[n, c]
             for c in range(num_channels):
                 normal = (features_NC[n, c] - mean_C[c]) * scale_C[c]
-                slope = gradient_NC[n, c] * _activation_slope(normal, is_relu)
+                slope = to_features_NC[n, c] * _activation_slope(normal, is_relu)
                 to_features_NC[n, c] = slope
                 block_sum_C[c] += slope
                 block_product_C[c] += slope * normal
@@ -122,13 +169,15 @@ def activation_gradient(
 
 
 @compile_loop
-def add_normalized(features_NC: Any, mean_C: Any, scale_C: Any, weight: Any, out_NC: Any) -> None:
-    """Adds weight * the normalised features to out_NC."""
+def add_normalized(features_NC: Any, eps: float, weight: Any, out_NC: Any) -> Any:
+    """Adds weight * the normalised features to out_NC; returns mean_C and scale_C."""
+    mean_C, scale_C = mean_and_scale(features_NC, eps)
     num_pixels, num_channels = features_NC.shape
     weighted_C = weight * scale_C
     for n in range(num_pixels):
         for c in range(num_channels):
             out_NC[n, c] += (features_NC[n, c] - mean_C[c]) * weighted_C[c]
+    return mean_C, scale_C
 
 
 @compile_loop
@@ -153,13 +202,12 @@ def normalized_gradient(
                 block_product_C[c] += gradient_NC[n, c] * normal
         for c in range(num_channels):
             product_C[c] += block_product_C[c]
-    offset_C = mean_gradient_C.astype(np.float32)
     mean_product_C = (product_C / num_pixels).astype(np.float32)
     weighted_C = weight * scale_C
     for n in range(num_pixels):
         for c in range(num_channels):
             normal = (features_NC[n, c] - mean_C[c]) * scale_C[c]
             to_features_NC[n, c] = weighted_C[c] * (
-                gradient_NC[n, c] - offset_C[c] - normal * mean_product_C[c]
+                gradient_NC[n, c] - mean_gradient_C[c] - normal * mean_product_C[c]
             )
     return product_C.sum()

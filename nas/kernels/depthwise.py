@@ -1,10 +1,11 @@
-"""The weight gradient of a depthwise convolution, where torch's own is slow on the CPU.
+"""Depthwise convolutions with same padding, and their gradients.
 
 Shapes: B batch, C channels, H W space (input), Y X space (output), K kernel size.
 
-oneDNN computes this gradient many times slower than the forward pass for kernel size 5, at every
-resolution, and for kernel size 3 at the smallest ones. The kernel here keeps a block of channels
-in the first-level cache and sums four output columns at once for each row of taps.
+On the CPU oneDNN computes the weight's gradient many times slower than the forward pass for
+kernel size 5, at every resolution, and for kernel size 3 at the smallest ones. The loop here keeps
+a block of channels in the first-level cache and sums four output columns at once for each row of
+taps. At one pixel, only the centre tap of a kernel sees anything.
 """
 
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from nas.kernels.compilation import compile_loop, runs_compiled
 
@@ -19,18 +21,46 @@ _BLOCK = 128
 """Channels a block; the rows and sums of one block fit in a first-level cache of 32 KiB."""
 
 
+def depthwise_conv(features_BCHW: Tensor, weight_C1KK: Tensor, stride: int) -> Tensor:
+    """The convolution of channels-last features."""
+    if features_BCHW.shape[2:] == (1, 1):
+        return features_BCHW * _centre_tap(weight_C1KK)
+    padding, num_channels = weight_C1KK.shape[-1] // 2, len(weight_C1KK)
+    return F.conv2d(features_BCHW, weight_C1KK, None, stride, padding, 1, num_channels)
+
+
+def depthwise_input_gradient(
+    gradient_BCYX: Tensor, weight_C1KK: Tensor, stride: int, features_shape: torch.Size
+) -> Tensor:
+    """Gradient with respect to the input, whose shape is all that matters of it."""
+    if features_shape[2:] == (1, 1):
+        return gradient_BCYX * _centre_tap(weight_C1KK)
+    # Memory that is never touched costs nothing.
+    like_BCHW = torch.empty(
+        features_shape,
+        dtype=gradient_BCYX.dtype,
+        device=gradient_BCYX.device,
+        memory_format=torch.channels_last,
+    )
+    return _torch_gradients(gradient_BCYX, like_BCHW, weight_C1KK, stride, of_input=True)
+
+
 def depthwise_weight_gradient(
     features_BCHW: Tensor, gradient_BCYX: Tensor, weight_C1KK: Tensor, stride: int
 ) -> Tensor:
-    """Gradient of a same-padded depthwise convolution with respect to its weight, (C, 1, K, K).
+    """Gradient with respect to the weight, (C, 1, K, K).
 
     Args:
         features_BCHW: the convolution's input, channels last.
         gradient_BCYX: gradient of the output, channels last.
     """
-    num_channels, _, kernel_size, _ = weight_C1KK.shape
-    if _is_slow_in_torch(features_BCHW, kernel_size):
-        out_CKK = np.empty((num_channels, kernel_size, kernel_size), np.float32)
+    kernel_size = weight_C1KK.shape[-1]
+    if features_BCHW.shape[2:] == (1, 1):
+        to_weight = torch.zeros_like(weight_C1KK)
+        to_weight[:, 0, kernel_size // 2, kernel_size // 2] = (features_BCHW * gradient_BCYX).sum((0, 2, 3))
+        return to_weight
+    if runs_compiled(features_BCHW) and (kernel_size == 5 or features_BCHW.shape[-1] <= 2):
+        out_CKK = np.empty((len(weight_C1KK), kernel_size, kernel_size), np.float32)
         _sum_products(
             features_BCHW.permute(0, 2, 3, 1).contiguous().numpy(),
             gradient_BCYX.permute(0, 2, 3, 1).contiguous().numpy(),
@@ -39,8 +69,19 @@ def depthwise_weight_gradient(
             out_CKK,
         )
         return torch.from_numpy(out_CKK)[:, None]
-    padding = kernel_size // 2
-    to_weight: Tensor = torch.ops.aten.convolution_backward(
+    return _torch_gradients(gradient_BCYX, features_BCHW, weight_C1KK, stride, of_input=False)
+
+
+def _centre_tap(weight_C1KK: Tensor) -> Tensor:
+    centre = weight_C1KK.shape[-1] // 2
+    return weight_C1KK[:, 0, centre, centre, None, None]
+
+
+def _torch_gradients(
+    gradient_BCYX: Tensor, features_BCHW: Tensor, weight_C1KK: Tensor, stride: int, *, of_input: bool
+) -> Tensor:
+    padding = weight_C1KK.shape[-1] // 2
+    gradients: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
         gradient_BCYX,
         features_BCHW,
         weight_C1KK,
@@ -50,14 +91,10 @@ def depthwise_weight_gradient(
         [1, 1],
         False,
         [0, 0],
-        num_channels,
-        [False, True, False],
-    )[1]
-    return to_weight
-
-
-def _is_slow_in_torch(features_BCHW: Tensor, kernel_size: int) -> bool:
-    return runs_compiled(features_BCHW) and (kernel_size == 5 or features_BCHW.shape[-1] <= 2)
+        len(weight_C1KK),
+        [of_input, not of_input, False],
+    )
+    return gradients[0 if of_input else 1]
 
 
 @compile_loop
