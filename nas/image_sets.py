@@ -27,6 +27,9 @@ BUNDLED_FILE = Path(__file__).parent / "data" / "fashion_mnist_subset.npz"
 
 NUM_CLASSES = {"fashion_mnist_subset": 10, "fashion_mnist": 10, "cifar10": 10, "cifar100": 100}
 
+IMAGE_RESOLUTION = {"fashion_mnist_subset": 28, "fashion_mnist": 28, "cifar10": 32, "cifar100": 32}
+"""Height and width of the images, in pixels."""
+
 _IDX_MAGIC = {1: 0x0801, 3: 0x0803}
 _CIFAR_FILES = {
     "cifar10": {"train": [f"data_batch_{n}" for n in range(1, 6)], "test": ["test_batch"]},
