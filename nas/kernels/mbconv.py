@@ -4,6 +4,7 @@ Shapes: B batch, I input channels, M mid channels (W of them active, the first o
 channels of squeeze-and-excitation, P output channels, H W space, N pixels of the batch.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,7 +78,7 @@ class _MBConv(torch.autograd.Function):
     def forward(
         ctx: Any, features_BIHW: Tensor, width: int, stride: int, is_relu: bool, *tensors: Tensor | None
     ) -> Tensor:
-        weights = MBConvWeights(*_active(tensors, width))
+        weights = _active(tensors, width)
         expanded_BWHW = _multiply_pixels(features_BIHW, weights.expansion_MI.t())
         active_BWHW = torch.empty_like(expanded_BWHW)
         first = loops.normalize_and_activate(
@@ -104,7 +105,7 @@ class _MBConv(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         features_BIHW, expanded_BWHW, filtered_BWHW, active_BWHW, gated_BWHW, *tensors = ctx.saved_tensors
-        weights = MBConvWeights(*_active(tensors, ctx.width))
+        weights = _active(tensors, ctx.width)
         first, second = ctx.statistics
         trains = gated_BWHW is not None
         to_weights: dict[str, Tensor] = {}
@@ -203,12 +204,14 @@ class _Gate:
         return to_means_BW
 
 
-def _active(tensors: Any, width: int) -> list[Tensor | None]:
+def _active(tensors: Sequence[Any], width: int) -> MBConvWeights:
     """The active channels of each weight; the reduction's bias has none to leave out."""
-    return [
-        tensor if tensor is None or name == "se_reduce_bias_R" else tensor.detach()[:width]
-        for name, tensor in zip(MBConvWeights._fields, tensors, strict=True)
-    ]
+    return MBConvWeights(
+        *(
+            tensor if tensor is None or name == "se_reduce_bias_R" else tensor.detach()[:width]
+            for name, tensor in zip(MBConvWeights._fields, tensors, strict=True)
+        )
+    )
 
 
 def _pad_to(gradient: Tensor | None, weight: Tensor | None) -> Tensor | None:

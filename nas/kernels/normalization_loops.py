@@ -51,7 +51,7 @@ def mean_and_scale(features_NC: Any, eps: float) -> Any:
 
 @compile_loop
 def _sigmoid(x: Any) -> Any:
-    """Logistic function, 1 / (1 + exp(-x)) to 2e-7 relative: exp(-x) = 2^k exp(r), |r| <= ln 2 / 2, by a polynomial."""
+    """Logistic function to 2e-7 relative: exp(-x) = 2^k exp(r) with |r| <= ln(2) / 2, a polynomial."""
     x = min(max(-x, np.float32(-87)), np.float32(87))
     k = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
     r = x - k * np.float32(0.693359375) + k * np.float32(2.12194440e-4)
