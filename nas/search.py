@@ -75,6 +75,9 @@ class Search:
         self.data: SearchData = load_search_data(config, self.space.resolution)
         self.supernet = Supernet(self.space, self.data.num_classes, config.depth, seed=config.seed)
         self.supernet.to(self.device)
+        # Walking over a thousand modules for them in every step would be felt.
+        self._weights = self.supernet.weight_parameters()
+        self._arch_parameters = self.supernet.arch_parameters()
         self.records: list[EpochRecord] = []
         # Draws of batches and of paths are apart, so that cells of a grid see the same batches.
         self._generators = {
@@ -170,7 +173,7 @@ class Search:
                 sums.add("train_loss", loss)
                 sums.add("train_accuracy", correct_B.float().mean())
         stem_BCHW.backward(stem_leaf_BCHW.grad)  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.supernet.weight_parameters(), self.config.grad_clip_norm)
+        nn.utils.clip_grad_norm_(self._weights, self.config.grad_clip_norm)
         self._weight_optimizer.step()
 
     def _arch_step(self, images_BCHW: Tensor, labels_B: Tensor, temperature: float, sums: "_Sums") -> None:
@@ -189,7 +192,7 @@ class Search:
             exponent=self.config.objective_exponent,
         )
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.supernet.arch_parameters(), self.config.grad_clip_norm)
+        nn.utils.clip_grad_norm_(self._arch_parameters, self.config.grad_clip_norm)
         self._arch_optimizer.step()
         self.supernet.normalize_arch_parameters()
         sums.add("arch_loss", loss)
@@ -273,22 +276,22 @@ class Search:
 
     def _make_optimizers(self) -> None:
         self._weight_optimizer = torch.optim.SGD(
-            self.supernet.weight_parameters(),
+            self._weights,
             lr=self.config.weight_lr,
             momentum=self.config.weight_momentum,
             weight_decay=self.config.weight_decay,
         )
         self._arch_optimizer = torch.optim.Adam(
-            self.supernet.arch_parameters(),
+            self._arch_parameters,
             lr=self.config.arch_lr,
             betas=(self.config.arch_beta1, self.config.arch_beta2),
             weight_decay=self.config.arch_weight_decay,
         )
 
     def _require_gradients(self, *, weights: bool) -> None:
-        for parameter in self.supernet.weight_parameters():
+        for parameter in self._weights:
             parameter.requires_grad_(weights)
-        for parameter in self.supernet.arch_parameters():
+        for parameter in self._arch_parameters:
             parameter.requires_grad_(not weights)
 
     def _to_device(self, tensor: Tensor) -> Tensor:
