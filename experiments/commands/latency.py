@@ -61,9 +61,10 @@ def measure(
     Example: tfnas latency measure --space paper --out table.json
     """
     from nas.latency.measure import measure_table
+    from nas.latency.timing import check_idle
 
     _check_folder(out)
-    _check_idle(even_if_busy)
+    check_idle(even_if_busy)
     table = measure_table(
         get_space(space),
         device=device,
@@ -127,6 +128,7 @@ def check(
     """
     from nas.latency import LatencyTable
     from nas.latency.calibration import check_predictions
+    from nas.latency.timing import check_idle
 
     table = LatencyTable.load(table_path)
     plot = plot or table_path.with_suffix(".check.png")
@@ -134,7 +136,7 @@ def check(
         raise UserError(f"--plot {plot}: use a name that ends in {', '.join(_PLOT_SUFFIXES)}")
     for path in (plot, out or plot):
         _check_folder(path)
-    _check_idle(even_if_busy)
+    check_idle(even_if_busy)
     result = check_predictions(table, num_networks=networks, device=device, seed=seed, report=_report)
     _plot(table_path, table, result, plot)
     if out is not None:
@@ -184,17 +186,6 @@ def _check_folder(path: Path) -> None:
     """Finds out before the measuring that its result cannot be written."""
     if not path.parent.is_dir():
         raise UserError(f"{path}: the folder does not exist; make it first")
-
-
-def _check_idle(even_if_busy: bool) -> None:
-    from nas.latency.timing import MAX_BUSY_CPUS, measure_busy_cpus
-
-    num_busy_cpus = measure_busy_cpus()
-    if num_busy_cpus > MAX_BUSY_CPUS and not even_if_busy:
-        raise UserError(
-            f"the machine is busy: other processes use {num_busy_cpus:.1f} CPUs, timings would be wrong; "
-            "wait until they are done, or add --even-if-busy"
-        )
 
 
 def _write(table: "LatencyTable", out: Path, as_json: bool) -> None:

@@ -171,6 +171,20 @@ def measure_busy_cpus(interval_s: float = 0.5) -> float:
     return max((all_s - own_s) / (time.perf_counter() - start_s), 0.0)
 
 
+def check_idle(even_if_busy: bool) -> None:
+    """Refuses to time on a busy machine.
+
+    Raises:
+        UserError: other processes are at work, and `even_if_busy` is False.
+    """
+    num_busy_cpus = measure_busy_cpus()
+    if num_busy_cpus > MAX_BUSY_CPUS and not even_if_busy:
+        raise UserError(
+            f"the machine is busy: others use {num_busy_cpus:.1f} CPUs, timings would be wrong; "
+            "wait until they are done, or add --even-if-busy"
+        )
+
+
 def _busy_cpu_s() -> float:
     times = psutil.cpu_times()
     # A guest's time is part of the user's; stolen time is another guest's use of this CPU.
