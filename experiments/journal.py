@@ -65,8 +65,8 @@ class Journal:
         last = self.events[-1] if self.events else None
         return last if last and last.kind == "end" else None
 
-    def start(self, launch: str) -> None:
-        """A launch begins, or continues, the cell."""
+    def start(self, launch: str | None) -> None:
+        """A launch begins, or continues, the cell; None without a launch."""
         self._append(Event("start", _now_ms(), launch=launch))
 
     def add_epoch(self, epoch: int, metrics: dict[str, float]) -> None:

@@ -38,11 +38,15 @@ def config_hash(config: SearchConfig, table_fingerprint: str) -> str:
 
 
 @lru_cache
-def code_version() -> str:
-    """Hash of torch's version and of the source that a search runs, comments and docstrings aside."""
+def code_version(entry: str = "search.py") -> str:
+    """Hash of torch's version and of the source that runs, comments and docstrings aside.
+
+    Args:
+        entry: file of `nas` where it begins: a search or, `train.py`, a training.
+    """
     package = Path(nas.__file__).parent
     found: dict[str, str] = {}
-    pending = [package / "search.py"]
+    pending = [package / entry]
     while pending:
         path = pending.pop()
         name = str(path.relative_to(package))
