@@ -364,7 +364,9 @@ def _with_files(run: Run, tracking_uri: str, folder: Path) -> Run:
         problems.append("trajectory.npz is missing")
     else:
         try:
-            trajectory = Trajectory.load(path)
+            loaded = Trajectory.load(path)
+            _check_space(loaded)
+            trajectory = loaded
         except UserError as error:
             problems.append(f"trajectory.npz: {_reason(error, path)}")
     path = _fetch(run, "metrics.csv", tracking_uri, folder)
@@ -380,6 +382,12 @@ def _with_files(run: Run, tracking_uri: str, folder: Path) -> Run:
     version = run.tags.get("tfnas.version", "unknown")
     problem = f"{'; '.join(problems)} (written by version {version}); drawn only where not needed"
     return replace(run, epochs=epochs, trajectory=trajectory, problem=problem)
+
+
+def _check_space(trajectory: Trajectory) -> None:
+    num_layers, known = trajectory.alpha_ELO.shape[1], len(get_space(trajectory.space).layers)
+    if num_layers != known:
+        raise UserError(f"space '{trajectory.space}' had {num_layers} layers then and has {known} now")
 
 
 def _is_remote(run: Run) -> bool:

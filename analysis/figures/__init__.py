@@ -5,11 +5,22 @@ from collections.abc import Callable
 from analysis.drawing import Drawing, NothingToDrawError
 from analysis.figures.collapse import collapse_drawings
 from analysis.figures.depth import depth_drawings
+from analysis.figures.latency import objective_drawings, scaling_drawings
+from analysis.figures.learning import learning_drawings
+from analysis.figures.networks import network_drawings
+from analysis.figures.redundancy import redundancy_drawings
+from analysis.figures.tradeoff import tradeoff_drawings
 from analysis.runs import Experiment
 
 FIGURES: dict[str, Callable[[Experiment], list[Drawing]]] = {
     "operator collapse": collapse_drawings,
     "depth fluctuation": depth_drawings,
+    "redundancy": redundancy_drawings,
+    "elasticity-scaling": scaling_drawings,
+    "latency under each objective": objective_drawings,
+    "accuracy against latency": tradeoff_drawings,
+    "space and derived networks": network_drawings,
+    "learning curves": learning_drawings,
 }
 
 

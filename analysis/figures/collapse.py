@@ -97,9 +97,10 @@ def _page(
     page = f" Page {number} of {num_pages}." if num_pages > 1 else ""
     caption = (
         "Operator collapse. Each row of a panel is a searchable layer (stage.layer); its colour is the "
-        "candidate of highest probability at the end of the epoch, and the filled height of the row is that "
-        "probability (full row = 1). A thick bar marks the epoch from which on the leader never changes. "
-        f"Grey: warm-up, in which the candidates are equal. n = {count(len(drawn), 'trial')}.{shown}{page}"
+        "candidate of highest probability at the end of the epoch, and the filled height of the row is "
+        "that probability (full row = 1). A thick bar marks the epoch from which on the leader never "
+        "changes. Grey: warm-up, in which the candidates are equal. n = "
+        f"{count(len(drawn), 'trial')}.{shown}{page}"
     )
     return Drawing(
         name="collapse" if number == 1 else f"collapse-{number}",

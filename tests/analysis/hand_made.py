@@ -1,4 +1,4 @@
-"""Trajectories made by hand, in the space `micro` (2 + 4 + 4 layers)."""
+"""Trajectories made by hand, in the space `paper` (2 + 3 + 4 + 4 + 4 + 1 layers)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 from nas.records import Trajectory
 
-NUM_LAYERS = 10
+NUM_LAYERS = 18
 
 
 def trajectory(num_epochs: int, num_warmup: int = 0, *, depth: str = "sink", **arrays: Any) -> Trajectory:
@@ -15,15 +15,15 @@ def trajectory(num_epochs: int, num_warmup: int = 0, *, depth: str = "sink", **a
     num_ops = 8 + (depth == "skip")
     nothing = {
         "alpha_ELO": np.full((num_epochs, NUM_LAYERS, num_ops), -np.log(num_ops), np.float32),
-        "beta_ESD": np.zeros((num_epochs, 3, 5 if depth == "sink" else 0), np.float32),
+        "beta_ESD": np.zeros((num_epochs, 6, 5 if depth == "sink" else 0), np.float32),
         "mid_channels_ELO": np.full((num_epochs, NUM_LAYERS, num_ops), 48),
         "derived_op_EL": np.zeros((num_epochs, NUM_LAYERS), np.int64),
         "train_count_ELO": np.zeros((num_epochs, NUM_LAYERS, num_ops), np.int64),
-        "scaling_ms_EP": np.full((num_epochs, 4), np.nan),
+        "scaling_ms_EP": np.full((num_epochs, 7), np.nan),
         "redundant_E": np.zeros(num_epochs, bool),
     }
     return Trajectory(
-        space="micro",
+        space="paper",
         depth=depth,
         epoch_E=np.arange(1, num_epochs + 1),
         is_joint_E=np.arange(num_epochs) >= num_warmup,

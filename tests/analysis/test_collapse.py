@@ -32,7 +32,7 @@ def test_the_first_quarter_of_eight_joint_epochs_is_two_epochs(change_epoch: int
 
 def test_half_of_the_layers_locked_in_early_is_a_share_of_one_half():
     alpha_ELO = alphas([1, 2, 1, 2, 1, 2, 1, 2])
-    alpha_ELO[:, :5] = alphas([1] * 8)[:, :5]
+    alpha_ELO[:, :9] = alphas([1] * 8)[:, :9]
     assert measure_collapse(trajectory(8, alpha_ELO=alpha_ELO)).locked_early_share == 0.5
 
 
@@ -51,10 +51,10 @@ def test_entropy_is_one_for_equal_and_zero_for_certain_candidates():
 
 
 def test_entropy_of_equal_candidates_is_one_also_where_a_layer_lacks_the_ninth():
-    alpha_ELO = np.full((1, 10, 9), -np.log(9), np.float32)
+    alpha_ELO = np.full((1, 18, 9), -np.log(9), np.float32)
     alpha_ELO[:, 0] = [*([-np.log(8)] * 8), -np.inf]
     collapse = measure_collapse(trajectory(1, depth="skip", alpha_ELO=alpha_ELO))
-    assert collapse.entropy_EL == pytest.approx(np.ones((1, 10)))
+    assert collapse.entropy_EL == pytest.approx(np.ones((1, 18)))
 
 
 def test_gini_is_zero_for_equal_counts_and_nears_one_where_one_operator_has_all():
@@ -65,7 +65,7 @@ def test_gini_is_zero_for_equal_counts_and_nears_one_where_one_operator_has_all(
 
 
 def test_only_paths_of_joint_epochs_are_counted():
-    counts = np.zeros((4, 10, 8), np.int64)
+    counts = np.zeros((4, 18, 8), np.int64)
     counts[:2, :, 0] = 100
     counts[2:, :, :] = 3
     collapse = measure_collapse(trajectory(4, num_warmup=2, train_count_ELO=counts))

@@ -1,0 +1,135 @@
+"""Accuracy against latency, with the Pareto front; and the published networks, marked as such."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.accuracy import Accuracies, read_accuracies
+from analysis.drawing import Drawing, NothingToDrawError, count
+from analysis.figures.panels import missing_note
+from analysis.pareto import hypervolume, pareto_front
+from analysis.published import PUBLISHED_NETWORKS, PublishedNetwork
+from analysis.runs import Experiment, Run
+from analysis.style import GREY, TWO_COLUMNS_IN, line_style, new_figure
+from analysis.values import Value
+
+_METHOD = ("sampling", "depth", "elasticity")
+_FAMILIES = {"TF-NAS": ("s", "#0072b2"), "EfficientNet": ("*", "#d55e00"), "others": ("o", GREY)}
+# Where a name stands beside its point, in points; by default at the right.
+_OFFSETS_BY_LATENCY = {"TF-NAS-A": (-5, 3), "TF-NAS-D": (5, -5), "TF-NAS-C": (-5, 3)}
+_OFFSETS_BY_MACS = {
+    "TF-NAS-A": (-4, 4),
+    "TF-NAS-B": (-5, 1),
+    "EfficientNet-B0": (5, -6),
+    "TF-NAS-CPU-A": (-5, 2),
+    "TF-NAS-C": (-3, -8),
+    "MobileNetV3-Large": (1, 4),
+    "MnasNet-A1": (2, -8),
+    "TF-NAS-CPU-B": (-5, 2),
+    "FBNet-B": (2, -8),
+    "TF-NAS-D": (-5, -4),
+}
+
+
+def tradeoff_drawings(experiment: Experiment) -> list[Drawing]:
+    """Our trials, the published latencies, and the published MACs: three axes that do not mix."""
+    accuracies = read_accuracies(experiment)
+    runs = tuple(
+        run
+        for run in experiment.runs
+        if not np.isnan(accuracies.of(run)) and "derived_latency_ms" in run.metrics
+    )
+    if not runs:
+        raise NothingToDrawError("no run with an accuracy and a latency")
+    latency, accuracy = _points(runs, accuracies)
+    front = pareto_front(latency, accuracy)
+    volume = hypervolume(latency, accuracy, latency.max(), 0.0)
+    caption = (
+        "Accuracy against latency. Left: our trials, by latency in their lookup table and "
+        f"{accuracies.name}; the line is the Pareto front ({count(len(front), 'network')}; hypervolume "
+        f"{volume:.4g} ms against a worst point of {latency.max():.4g} ms and accuracy 0). Middle and "
+        "right: published results on ImageNet-1K, open marks (squares: TF-NAS), not measured here and not "
+        "comparable with the left; middle: Titan RTX, batch 32; EfficientNet-B0 is in the right panel. n "
+        f"= {count(len(runs), 'trial')}.{missing_note(experiment)}"
+    )
+
+    def draw() -> Figure:
+        figure = new_figure(TWO_COLUMNS_IN, 2.5)
+        ours, by_latency, by_macs = figure.subplots(1, 3, width_ratios=[1.1, 0.9, 1.1])
+        _draw_ours(experiment, ours, runs, latency, accuracy)
+        with_latency = [(network, network.gpu_ms) for network in PUBLISHED_NETWORKS if network.gpu_ms]
+        _draw_published(by_latency, with_latency, _OFFSETS_BY_LATENCY, "latency (ms)")
+        with_macs = [(network, network.macs_millions) for network in PUBLISHED_NETWORKS]
+        _draw_published(by_macs, with_macs, _OFFSETS_BY_MACS, "million MACs")
+        ours.set_ylabel(accuracies.name)
+        return figure
+
+    return [Drawing("tradeoff", "Accuracy against latency", caption, runs, draw)]
+
+
+def _points(runs: Sequence[Run], accuracies: Accuracies) -> tuple[np.ndarray, np.ndarray]:
+    return (
+        np.array([run.metrics["derived_latency_ms"] for run in runs]),
+        np.array([accuracies.of(run) for run in runs]),
+    )
+
+
+def _draw_ours(
+    experiment: Experiment, axes: Axes, runs: Sequence[Run], latency: np.ndarray, accuracy: np.ndarray
+) -> None:
+    varying = [factor for factor in _METHOD if factor in experiment.factors]
+    groups: dict[tuple[Value, ...], list[int]] = {}
+    for index, run in enumerate(runs):
+        groups.setdefault(run.setting(varying), []).append(index)
+    for place, members in enumerate(groups.values()):
+        style = line_style(place)
+        label = experiment.label(runs[members[0]], varying) or "trials"
+        axes.plot(
+            latency[members],
+            accuracy[members],
+            linestyle="none",
+            marker=style.marker,
+            color=style.color,
+            markeredgecolor="white",
+            markeredgewidth=0.3,
+            label=f"{label} (n = {len(members)})",
+        )
+    front = pareto_front(latency, accuracy)
+    axes.step(latency[front], accuracy[front], where="post", color="black", lw=0.8, zorder=0)
+    axes.set_title("this experiment", loc="left")
+    axes.set_xlabel("latency (ms)")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=4.4)
+
+
+def _draw_published(
+    axes: Axes,
+    points: Sequence[tuple[PublishedNetwork, float]],
+    offsets: dict[str, tuple[int, int]],
+    label: str,
+) -> None:
+    for network, x in points:
+        marker, color = _FAMILIES[network.family]
+        axes.plot(
+            x,
+            network.top1_percent,
+            marker=marker,
+            color=color,
+            markerfacecolor="white",
+            linestyle="none",
+            markersize=7 if marker == "*" else 4,
+        )
+        offset = offsets.get(network.name, (5, -2))
+        axes.annotate(
+            network.name.removeprefix("TF-NAS-"),
+            (x, network.top1_percent),
+            offset,
+            textcoords="offset points",
+            fontsize=4.8,
+            ha="left" if offset[0] > 0 else "right",
+        )
+    axes.set_title("published (ImageNet-1K)", loc="left")
+    axes.set_xlabel(label)
+    axes.set_ylabel("top-1 (%)")
+    axes.margins(x=0.2, y=0.12)
