@@ -1,0 +1,119 @@
+"""`tfnas train`: train networks from scratch."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from experiments.console import make_console, say
+from nas.errors import UserError
+
+if TYPE_CHECKING:
+    from experiments.training import TrainingCell, TrainingResult
+
+_DEFAULT_EXPERIMENT = "training"
+
+
+@click.command()
+@click.argument("architectures", metavar="ARCH...", nargs=-1, required=True)
+@click.option(
+    "--set",
+    "settings",
+    metavar="FIELD=VALUE",
+    multiple=True,
+    help="A field of the training's config, for instance num_epochs=20; may be repeated.",
+)
+@click.option("--experiment", help="MLflow experiment.  [default: that of the search, or 'training']")
+@click.option("--out", type=click.Path(path_type=Path), help="Output folder.  [default: results/EXPERIMENT]")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+def train(
+    architectures: tuple[str, ...],
+    settings: tuple[str, ...],
+    experiment: str | None,
+    out: Path | None,
+    as_json: bool,
+) -> int:
+    """Trains networks from scratch, one after the other, by the published protocol.
+
+    ARCH is an architecture file, `run:RUN_ID` of a search in MLflow, `tf-nas-a`, or one of torchvision's
+    networks: efficientnet_b0, mobilenet_v3_large, mobilenet_v2, mnasnet1_0. Networks meant for larger images
+    lose their first strides, until the last features have 4 pixels a side.
+
+    Run it again to continue after whatever stopped it. Each FIELD is one of TrainConfig in nas/config.py.
+    Exit code 0: all done; 1: some failed; 2: the input is wrong; 130: interrupted.
+
+    Example: tfnas train tf-nas-a efficientnet_b0 --set num_epochs=5 --set num_warmup_epochs=1
+    --set batch_size=64 --set lr=0.05
+    """
+    # Here, since MLflow and torch take seconds to import and `--help` needs neither.
+    from experiments.training import train_here
+
+    console = make_console()
+    fields = dict(_parse_setting(setting) for setting in settings)
+    cells, experiment, out = _make_cells(architectures, fields, experiment, out)
+    results = []
+    for cell in cells:
+        result = train_here(
+            cell, experiment, out, lambda message: say(console, message) if not as_json else None
+        )
+        results.append(_summarize(cell, result))
+        if not as_json:
+            say(console, _describe(cell, result))
+    if as_json:
+        click.echo(json.dumps(results, indent=1))
+    return 1 if any(result["failure"] for result in results) else 0
+
+
+def _parse_setting(setting: str) -> tuple[str, Any]:
+    field, sign, text = setting.partition("=")
+    if not sign:
+        raise UserError(f"--set {setting}: write FIELD=VALUE, for instance num_epochs=20")
+    try:
+        return field, json.loads(text)
+    except json.JSONDecodeError:
+        return field, text
+
+
+def _make_cells(
+    architectures: tuple[str, ...], fields: dict[str, Any], experiment: str | None, out: Path | None
+) -> "tuple[list[TrainingCell], str, Path]":
+    from experiments.searched import RUN_PREFIX, fetch_searched_network
+    from experiments.training import TrainingCell
+    from nas.config import TrainConfig
+
+    if "architecture" in fields:
+        raise UserError("--set architecture: name the architecture as ARCH instead")
+    out = out or Path("results") / (experiment or _DEFAULT_EXPERIMENT)
+    cells = []
+    for reference in architectures:
+        searched = fetch_searched_network(reference, out) if reference.startswith(RUN_PREFIX) else None
+        path = str(searched.path) if searched else reference
+        config = TrainConfig.parse(fields | {"architecture": path}, "--set")
+        name = searched.name if searched else Path(reference).stem
+        experiment = experiment or (searched.experiment if searched else None)
+        cells.append(
+            TrainingCell(
+                f"train-{name}-s{config.seed}", config, reference, searched.run_id if searched else None
+            )
+        )
+    return cells, experiment or _DEFAULT_EXPERIMENT, out
+
+
+def _summarize(cell: "TrainingCell", result: "TrainingResult") -> dict[str, Any]:
+    return {
+        "architecture": cell.architecture,
+        "name": cell.name,
+        "failure": result.failure,
+        "metrics": result.metrics,
+        "networks": str(result.folder.artifacts),
+    }
+
+
+def _describe(cell: "TrainingCell", result: "TrainingResult") -> str:
+    if result.failure:
+        return f"{cell.name}: failed: {result.failure}"
+    return (
+        f"{cell.name}: test accuracy {result.metrics['test_accuracy']:.4f} "
+        f"(epoch {result.metrics['best_epoch']:.0f}); networks in {result.folder.artifacts}"
+    )
