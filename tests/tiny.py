@@ -1,0 +1,58 @@
+"""Spaces that a test can search in a second, with a dense lookup table for any space."""
+
+import numpy as np
+
+from nas.latency.entry import LatencyEntry, space_keys
+from nas.latency.table import LatencyTable, Provenance
+from nas.space import Space, StageSpec
+
+TINY = Space(
+    name="tiny",
+    resolution=16,
+    stem_channels=8,
+    stem_stride=2,
+    stem_block_channels=4,
+    # The first stage could be left out as a whole; the others keep one layer at least.
+    stages=(
+        StageSpec(4, 2, 1, "relu"),
+        StageSpec(6, 3, 2, "swish"),
+        StageSpec(8, 1, 1, "swish"),
+    ),
+    head_channels=16,
+)
+"""Six layers at 8x8 and 4x4 pixels."""
+
+TINY_AT_8 = Space(
+    name="tiny_at_8",
+    resolution=8,
+    stem_channels=8,
+    stem_stride=1,
+    stem_block_channels=4,
+    stages=(
+        StageSpec(6, 2, 2, "relu"),
+        StageSpec(8, 2, 2, "swish"),
+        StageSpec(8, 2, 2, "swish"),
+    ),
+    head_channels=16,
+)
+"""Six layers from 8x8 down to 1x1 pixels."""
+
+TINY_SPACES = (TINY, TINY_AT_8)
+
+
+def make_dense_table(space: Space, *, seed: int = 0, base_ms: float = 2.0) -> LatencyTable:
+    """A synthetic table with an entry for each width from 1: rising, with steps, different for each key."""
+    rng = np.random.default_rng(seed)
+    entries = []
+    for key, (_, high) in space_keys(space).items():
+        pixels = key.resolution**2
+        per_channel_ms = 2e-6 * pixels * (key.in_channels + key.kernel_size**2 + key.out_channels)
+        increments_ms = per_channel_ms * rng.exponential(1.0, high)
+        # Widths that are no multiple of 8 cost as much as the next one, on some machines.
+        increments_ms[::8] += per_channel_ms * 3
+        latency_ms = 0.02 + np.cumsum(increments_ms)
+        entries.append(
+            LatencyEntry(key=key, widths=tuple(range(1, high + 1)), latency_ms=tuple(latency_ms.tolist()))
+        )
+    provenance = Provenance(source="synthetic", device_type="cpu", device_name="none")
+    return LatencyTable(space=space.name, base_ms=base_ms, provenance=provenance, entries=tuple(entries))
