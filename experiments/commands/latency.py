@@ -44,6 +44,13 @@ def latency() -> None:
 @click.option(
     "--classes", type=click.IntRange(2), default=1000, show_default=True, help="Classifier outputs."
 )
+@click.option(
+    "--max-seconds",
+    type=click.FloatRange(0),
+    default=900,
+    show_default=True,
+    help="No more repeats or widths after that time; every operator is measured in any case.",
+)
 @_busy_option
 @_json_option
 def measure(
@@ -53,6 +60,7 @@ def measure(
     threads: int,
     batch_size: int | None,
     classes: int,
+    max_seconds: float,
     even_if_busy: bool,
     as_json: bool,
 ) -> None:
@@ -71,6 +79,7 @@ def measure(
         num_threads=threads,
         batch_size=batch_size,
         num_classes=classes,
+        max_duration_s=max_seconds,
         report=_report,
     )
     _write(table, out, as_json)

@@ -3,9 +3,10 @@
 Source: TF-NAS, latency model; the key's fields are those of the published tables.
 """
 
+from collections.abc import Mapping
 from functools import cached_property
 from itertools import pairwise
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,13 @@ class Record(BaseModel):
     """A frozen record that refuses unknown fields and wrong types."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copies the record without what was cached: it need not hold of the updated one."""
+        copy = super().model_copy(update=update, deep=deep)
+        for name in copy.__dict__.keys() - type(self).model_fields.keys():
+            del copy.__dict__[name]
+        return copy
 
 
 class OpKey(Record):

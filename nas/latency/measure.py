@@ -61,6 +61,7 @@ class Point(NamedTuple):
 
 
 Timings = dict[Point | None, Timing]
+Shape = tuple[int, int, int, int, str]
 
 
 def measure_table(
@@ -269,16 +270,16 @@ def compose_networks(
         yield tuple(network)
 
 
-def _by_shape(points: Sequence[Point], rng: np.random.Generator) -> dict[tuple[int, ...], list[Point]]:
+def _by_shape(points: Sequence[Point], rng: np.random.Generator) -> dict[Shape, list[Point]]:
     """The points of layers of equal shape, in random order."""
-    groups: dict[tuple[int, ...], list[Point]] = defaultdict(list)
+    groups: dict[Shape, list[Point]] = defaultdict(list)
     for index in rng.permutation(len(points)):
         groups[_shape(points[index].key)].append(points[index])
     return dict(groups)
 
 
-def _shape(key: OpKey) -> tuple[int, ...]:
-    return key.resolution, key.in_channels, key.out_channels, key.stride
+def _shape(key: OpKey) -> Shape:
+    return key.resolution, key.in_channels, key.out_channels, key.stride, key.activation
 
 
 def _architecture(space: Space, points: Sequence[Point]) -> Architecture:
