@@ -8,7 +8,6 @@ Source: TF-NAS, elasticity-scaling (width level).
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,9 @@ from nas.errors import InfeasibleTargetError
 from nas.latency import LatencyTable
 
 Widths = NDArray[np.int64]
+
+_ROUNDING_MS = 1e-9
+"""What a sum of differences may be wrong by: so much of the budget stays unused."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ class ScalingReport:
         architecture: the scaled network; of an infeasible target, the nearest one.
         initial_latency_ms: latency before.
         phases: in order; the first is over all stages.
-        reachable_ms: lowest and highest latency that widths can give to these operators.
-        is_feasible: whether the target lies within.
+        reachable_ms: latency with every width at its lowest and at its highest.
+        is_feasible: whether the target lies within; then it is met from below.
     """
 
     architecture: Architecture
@@ -69,7 +71,10 @@ class ScalingReport:
 
 
 class _Scaler:
-    """Widths and curves of one architecture's layers, and the walks over them."""
+    """Widths and curves of one architecture's layers, and the walks over them.
+
+    Shapes: K steps of a walk, L kept layers.
+    """
 
     def __init__(self, architecture: Architecture, table: LatencyTable) -> None:
         layers = architecture.layers
@@ -80,30 +85,23 @@ class _Scaler:
         intervals = [op.width_interval(layer.in_channels) for layer, op, _ in layers]
         self.low, self.high = np.array(intervals, dtype=np.int64).reshape(-1, 2).T
 
-    def latency_ms(self, widths: Widths) -> float:
-        return self.base_ms + sum(
-            float(curve[width]) for curve, width in zip(self.curves, widths, strict=True)
-        )
+    def latencies_ms(self, widths_KL: Widths) -> NDArray[np.float64]:
+        layers_ms = (curve[widths_KL[:, layer]] for layer, curve in enumerate(self.curves))
+        return self.base_ms + sum(layers_ms, start=np.zeros(len(widths_KL)))
 
-    @cached_property
+    def latency_ms(self, widths: Widths) -> float:
+        return float(self.latencies_ms(widths[None])[0])
+
+    @property
     def reachable_ms(self) -> tuple[float, float]:
-        inside = [
-            curve[low : high + 1] for curve, low, high in zip(self.curves, self.low, self.high, strict=True)
-        ]
-        return (
-            self.base_ms + sum(float(curve.min()) for curve in inside),
-            self.base_ms + sum(float(curve.max()) for curve in inside),
-        )
+        return self.latency_ms(self.low), self.latency_ms(self.high)
 
     def walk(self, direction: int, first_stage: int, target_ms: float) -> ScalingPhase:
         """Shrinks to the first widths at or below the target, or expands to the last ones."""
         included = self.stages >= first_stage
         bound = self.high if direction > 0 else self.low
         steps_KL = self._steps(direction, included, bound)
-        latencies_K = self.base_ms + sum(
-            (curve[steps_KL[:, layer]] for layer, curve in enumerate(self.curves)),
-            start=np.zeros(len(steps_KL)),
-        )
+        latencies_K = self.latencies_ms(steps_KL)
         crossed_K = latencies_K > target_ms if direction > 0 else latencies_K <= target_ms
         last = int(crossed_K.argmax()) if crossed_K.any() else len(steps_KL)
         num_steps = max(last - 1, 0) if direction > 0 else min(last, len(steps_KL) - 1)
@@ -136,7 +134,7 @@ class _Scaler:
             for layer, curve in enumerate(self.curves):
                 first = self.widths[layer]
                 gains_ms = curve[first + 1 : self.high[layer] + 1] - curve[first]
-                fits = np.where(gains_ms <= budget_ms, gains_ms, -np.inf)
+                fits = np.where(gains_ms <= budget_ms - _ROUNDING_MS, gains_ms, -np.inf)
                 if len(fits) and fits.max() > best_gain_ms:
                     best_gain_ms, best_layer = float(fits.max()), layer
                     best_width = int(first) + 1 + int(fits.argmax())

@@ -1,9 +1,13 @@
-"""Spaces that a test can search in a second, with a dense lookup table for any space."""
+"""Spaces that a test can search in a second; for any space a dense lookup table and random networks."""
+
+import random
 
 import numpy as np
 
+from nas.architecture import Architecture, LayerChoice
 from nas.latency.entry import LatencyEntry, space_keys
 from nas.latency.table import LatencyTable, Provenance
+from nas.ops import CANDIDATE_OPS
 from nas.space import Space, StageSpec
 
 TINY = Space(
@@ -56,3 +60,18 @@ def make_dense_table(space: Space, *, seed: int = 0, base_ms: float = 2.0) -> La
         )
     provenance = Provenance(source="synthetic", device_type="cpu", device_name="none")
     return LatencyTable(space=space.name, base_ms=base_ms, provenance=provenance, entries=tuple(entries))
+
+
+def random_architecture(space: Space, seed: int) -> Architecture:
+    """Any depth, operators and widths that the space has."""
+    rng = random.Random(seed)
+    stages = []
+    for stage, spec in enumerate(space.stages):
+        depth = rng.randint(space.min_depth(stage), spec.num_layers)
+        choices = []
+        for layer in space.stage_layers(stage)[:depth]:
+            op = rng.choice(CANDIDATE_OPS)
+            low, high = op.width_interval(layer.in_channels)
+            choices.append(LayerChoice(op=op.name, mid_channels=rng.randint(low, high)))
+        stages.append(tuple(choices))
+    return Architecture(space=space.name, stages=tuple(stages))
