@@ -7,14 +7,13 @@ Source: TF-NAS, search procedure and implementation details.
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from nas.checkpoint import load_newest_checkpoint, records_from_state, records_to_state, save_checkpoint
 from nas.config import SearchConfig
@@ -25,11 +24,11 @@ from nas.errors import DivergedError as DivergedError
 from nas.identity import config_hash
 from nas.latency import LatencyTable
 from nas.latency.measure import measure_table
-from nas.objective import architecture_loss
 from nas.records import EpochRecord, Phase
 from nas.redundancy import has_other_encodings
-from nas.sampling import gumbel_softmax, sample_first_path, sample_second_path, temperature_at
+from nas.sampling import sample_first_path, sample_second_path, temperature_at
 from nas.space import Space, get_space
+from nas.steps import SearchSteps
 from nas.supernet import Supernet
 
 
@@ -75,16 +74,13 @@ class Search:
         self.data: SearchData = load_search_data(config, self.space.resolution)
         self.supernet = Supernet(self.space, self.data.num_classes, config.depth, seed=config.seed)
         self.supernet.to(self.device)
-        # Walking over a thousand modules for them in every step would be felt.
-        self._weights = self.supernet.weight_parameters()
-        self._arch_parameters = self.supernet.arch_parameters()
         self.records: list[EpochRecord] = []
         # Draws of batches and of paths are apart, so that cells of a grid see the same batches.
         self._generators = {
             name: torch.Generator().manual_seed(config.seed * len(_STREAMS) + index)
             for index, name in enumerate(_STREAMS)
         }
-        self._make_optimizers()
+        self._steps = SearchSteps(self.supernet, config, table)
 
     @property
     def epoch(self) -> int:
@@ -101,8 +97,8 @@ class Search:
         epoch = self.epoch + 1
         phase: Phase = "warmup" if epoch <= self.config.num_warmup_epochs else "joint"
         if self.config.reset_optimizers_each_epoch:
-            self._make_optimizers()
-        weight_lr = self._set_weight_lr(epoch)
+            self._steps.reset_optimizers()
+        weight_lr = self._steps.set_weight_lr(epoch)
         temperature = temperature_at(
             epoch,
             num_warmup_epochs=self.config.num_warmup_epochs,
@@ -137,12 +133,15 @@ class Search:
             paths = self._sample_paths(phase, log_alpha_LO)
             for path in paths:
                 train_count_LO[np.arange(len(path)), path] += 1
-            self._weight_step(self._to_device(images_BCHW), self._to_device(labels_B), paths, sums)
+            images_BCHW, labels_B = self._to_device(images_BCHW), self._to_device(labels_B)
+            first = self._steps.weight_step(images_BCHW, labels_B, paths)[0]
+            sums.add("train_loss", first.loss)
+            sums.add("train_accuracy", first.accuracy)
             if phase == "joint" and step % self.config.weight_steps_per_arch_step == 0:
-                arch_images_BCHW, arch_labels_B = next(arch_batches)
-                self._arch_step(
-                    self._to_device(arch_images_BCHW), self._to_device(arch_labels_B), temperature, sums
-                )
+                images_BCHW, labels_B = next(arch_batches)
+                images_BCHW, labels_B = self._to_device(images_BCHW), self._to_device(labels_B)
+                loss = self._steps.arch_step(images_BCHW, labels_B, temperature, self._generators["paths"])
+                sums.add("arch_loss", loss)
                 log_alpha_LO = self.supernet.log_alpha().detach().cpu()
         return sums, train_count_LO
 
@@ -153,50 +152,6 @@ class Search:
         second_L = sample_second_path(log_alpha_LO, first_L, sampling, generator)
         return [first_L.tolist()] if second_L is None else [first_L.tolist(), second_L.tolist()]
 
-    def _weight_step(
-        self, images_BCHW: Tensor, labels_B: Tensor, paths: Sequence[Sequence[int]], sums: "_Sums"
-    ) -> None:
-        """One optimiser step on the sum of the paths' losses, architecture parameters frozen.
-
-        The stem runs once for all paths, and each path is freed before the next one runs.
-        """
-        self._require_gradients(weights=True)
-        self._weight_optimizer.zero_grad(set_to_none=True)
-        stem_BCHW = self.supernet.stem_features(images_BCHW)
-        stem_leaf_BCHW = stem_BCHW.detach().requires_grad_()
-        for index, path in enumerate(paths):
-            logits_BK = self.supernet.forward_from_stem(stem_leaf_BCHW, path)
-            loss = F.cross_entropy(logits_BK, labels_B)
-            loss.backward()  # type: ignore[no-untyped-call]
-            if index == 0:
-                correct_B = logits_BK.detach().argmax(-1) == labels_B
-                sums.add("train_loss", loss)
-                sums.add("train_accuracy", correct_B.float().mean())
-        stem_BCHW.backward(stem_leaf_BCHW.grad)  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self._weights, self.config.grad_clip_norm)
-        self._weight_optimizer.step()
-
-    def _arch_step(self, images_BCHW: Tensor, labels_B: Tensor, temperature: float, sums: "_Sums") -> None:
-        """One optimiser step on alpha and beta, weights frozen."""
-        self._require_gradients(weights=False)
-        self._arch_optimizer.zero_grad(set_to_none=True)
-        weights_LO = gumbel_softmax(self.supernet.log_alpha(), temperature, self._generators["paths"])
-        cross_entropy = F.cross_entropy(self.supernet(images_BCHW, weights_LO), labels_B)
-        loss = architecture_loss(
-            self.config.objective,
-            cross_entropy,
-            self.supernet.expected_latency_ms(self.table, weights_LO),
-            target_latency_ms=self.config.target_latency_ms,
-            latency_weight=self.config.latency_weight,
-            scale=self.config.objective_scale,
-            exponent=self.config.objective_exponent,
-        )
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self._arch_parameters, self.config.grad_clip_norm)
-        self._arch_optimizer.step()
-        self.supernet.normalize_arch_parameters()
-        sums.add("arch_loss", loss)
-
     def _scale_widths(self) -> ScalingReport:
         report = elasticity_scaling(
             self.supernet.derive(),
@@ -204,7 +159,7 @@ class Search:
             self.config.target_latency_ms,
             refine=self.config.refine_widths,
         )
-        self.supernet.set_derived_widths(report.architecture, self._weight_optimizer)
+        self.supernet.set_derived_widths(report.architecture, self._steps.weight_optimizer)
         return report
 
     @torch.no_grad()
@@ -267,33 +222,6 @@ class Search:
                 f"epoch {epoch}: {broken[0]} is {values[broken[0]]}; lower the learning rates"
             )
 
-    def _set_weight_lr(self, epoch: int) -> float:
-        progress = (epoch - 1) / self.config.num_epochs
-        weight_lr = self.config.weight_lr * (1 + math.cos(math.pi * progress)) / 2
-        for group in self._weight_optimizer.param_groups:
-            group["lr"] = weight_lr
-        return weight_lr
-
-    def _make_optimizers(self) -> None:
-        self._weight_optimizer = torch.optim.SGD(
-            self._weights,
-            lr=self.config.weight_lr,
-            momentum=self.config.weight_momentum,
-            weight_decay=self.config.weight_decay,
-        )
-        self._arch_optimizer = torch.optim.Adam(
-            self._arch_parameters,
-            lr=self.config.arch_lr,
-            betas=(self.config.arch_beta1, self.config.arch_beta2),
-            weight_decay=self.config.arch_weight_decay,
-        )
-
-    def _require_gradients(self, *, weights: bool) -> None:
-        for parameter in self._weights:
-            parameter.requires_grad_(weights)
-        for parameter in self._arch_parameters:
-            parameter.requires_grad_(not weights)
-
     def _to_device(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, non_blocking=True)
 
@@ -318,8 +246,7 @@ class Search:
         return {
             "supernet": self.supernet.state_dict(),
             "widths": self.supernet.widths(),
-            "weight_optimizer": self._weight_optimizer.state_dict(),
-            "arch_optimizer": self._arch_optimizer.state_dict(),
+            "optimizers": self._steps.state_dict(),
             "generators": {name: generator.get_state() for name, generator in self._generators.items()},
             "records": records_to_state(self.records),
         }
@@ -328,8 +255,7 @@ class Search:
         """Takes up a state of `state_dict`."""
         self.supernet.load_state_dict(state["supernet"])
         self.supernet.set_widths(state["widths"])
-        self._weight_optimizer.load_state_dict(state["weight_optimizer"])
-        self._arch_optimizer.load_state_dict(state["arch_optimizer"])
+        self._steps.load_state_dict(state["optimizers"])
         for name, generator in self._generators.items():
             generator.set_state(state["generators"][name])
         self.records = records_from_state(state["records"])
