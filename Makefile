@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow check format figures bench readme clean
+.PHONY: install demo test test-slow check format figures bench bench-latency readme clean
 
 install: .venv/installed
 
@@ -34,6 +34,9 @@ figures: install
 
 bench: install
 	$(BIN)/python -m benchmarks
+
+bench-latency: install
+	$(BIN)/python -m benchmarks.latency
 
 readme: install
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/run_readme.py

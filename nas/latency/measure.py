@@ -1,67 +1,39 @@
 """Measuring a lookup table in minutes: operators timed in place, few widths, drift taken out.
 
 An operator alone in a loop finds its weights and activations in the cache, an operator in a
-network does not. So operators are timed where they run: measurement networks are composed of
-the points (operators at widths) that are to be measured, run end to end, and each layer
-is timed within them. What a table sums up is then what a network spends. Every network has the
-base in common and shares points with others, which tells the machine's drift from the operators' cost.
+network does not. So operators are timed where they run, within networks that are run end to
+end (see `campaign`). What a table sums up is then what a network spends.
 """
 
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy.optimize import isotonic_regression
 
-from nas.architecture import Architecture, LayerChoice
-from nas.latency.drift import Timing, summarize_timings
+from nas.latency.campaign import Campaign, Point, Timings
+from nas.latency.drift import Timing
 from nas.latency.entry import LatencyEntry, OpKey, space_keys
 from nas.latency.table import LatencyTable, Provenance
 from nas.latency.timing import (
     CONDITIONS,
     MAX_BUSY_CPUS,
     device_name,
-    make_images,
-    make_network,
     measure_busy_cpus,
-    time_parts_ms,
     timing_conditions,
     timing_device,
 )
 from nas.latency.widths import initial_widths, next_widths
-from nas.ops import CANDIDATE_OPS
-from nas.space import LayerSpec, Space
+from nas.space import Space
 
 MEASURED_SHARE = 0.045
 """Share of all widths that are measured at most, unless the initial ones are more already."""
 
-PRECISION = 0.02
-"""A point has repeats enough once the standard error of its median is below this share of it."""
-
-MAX_REPEATS = 160
-"""Timings of a point at most, however noisy it is."""
-
-_VISIT_S = 0.2
-_VISIT_RUNS = (8, 40)
-_NUM_WARMUP_RUNS = 2
-
 logger = logging.getLogger(__name__)
-
-
-class Point(NamedTuple):
-    """An operator at a width: measured once, however many layers of the space share it."""
-
-    key: OpKey
-    mid_channels: int
-
-
-Timings = dict[Point | None, Timing]
-Shape = tuple[int, int, int, int, str]
 
 
 def measure_table(
@@ -97,7 +69,14 @@ def measure_table(
             "measuring latency on a busy machine (others use %.1f CPUs): expect wrong numbers", num_busy_cpus
         )
     start_s = time.monotonic()
-    campaign = _Campaign(space, device, batch_size, num_classes, start_s + max_duration_s, seed)
+    campaign = Campaign(
+        space,
+        device,
+        batch_size=batch_size,
+        num_classes=num_classes,
+        max_duration_s=max_duration_s,
+        seed=seed,
+    )
     with timing_conditions(num_threads):
         _measure_points(campaign, report)
     timings = campaign.timings()
@@ -126,7 +105,7 @@ def measure_table(
     )
 
 
-def _measure_points(campaign: "_Campaign", report: Callable[[str], None]) -> None:
+def _measure_points(campaign: Campaign, report: Callable[[str], None]) -> None:
     """Measures the initial widths, then widths where it is least certain, then all until precise."""
     intervals = space_keys(campaign.space)
     num_widths = sum(high - low + 1 for low, high in intervals.values())
@@ -180,118 +159,3 @@ def _entry(key: OpKey, curve: dict[int, Timing]) -> LatencyEntry:
         iqr_ms=tuple(curve[width].iqr_ms for width in widths),
         num_repeats=tuple(curve[width].num_repeats for width in widths),
     )
-
-
-class _Campaign:
-    """The timings made so far, and how to make more.
-
-    Samples of all runs lie in parallel lists: which point (an index; 0 is the base), which run, what time.
-    """
-
-    def __init__(
-        self,
-        space: Space,
-        device: torch.device,
-        batch_size: int,
-        num_classes: int,
-        end_s: float,
-        seed: int,
-    ) -> None:
-        self.space = space
-        self._device = device
-        self._num_classes = num_classes
-        self._end_s = end_s
-        self._rng = np.random.default_rng(seed)
-        self._images_BCHW = make_images(space.resolution, batch_size, device)
-        self._index_of: dict[Point | None, int] = {None: 0}
-        self._points: list[int] = []
-        self._runs: list[int] = []
-        self._times_ms: list[float] = []
-        self._num_runs = 0
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the time for measuring is used up."""
-        return time.monotonic() > self._end_s
-
-    def visit(self, points: Sequence[Point]) -> None:
-        """Times every point in a network or more; what is known already fills layers that are left."""
-        known = [point for point in self._index_of if point is not None]
-        for network_points in compose_networks(self.space, points, known, self._rng):
-            if all(point in self._index_of for point in network_points) and self.is_over:
-                continue
-            self._time(network_points)
-
-    def _time(self, points: Sequence[Point]) -> None:
-        """Runs one network for a while and keeps the times of its parts."""
-        network = make_network(_architecture(self.space, points), self._num_classes, self._device)
-        indices = [self._index_of.setdefault(point, len(self._index_of)) for point in (*points, None)]
-        for _ in range(_NUM_WARMUP_RUNS):
-            warmup_ms = time_parts_ms(network, self._images_BCHW).sum()
-        for _ in range(int(np.clip(_VISIT_S * 1e3 / warmup_ms, *_VISIT_RUNS))):
-            self._times_ms += time_parts_ms(network, self._images_BCHW).tolist()
-            self._points += indices
-            self._runs += [self._num_runs] * len(indices)
-            self._num_runs += 1
-
-    def timings(self) -> dict[Point | None, Timing]:
-        """What is known of each point, and under None of the base."""
-        summary = summarize_timings(np.array(self._times_ms), np.array(self._points), np.array(self._runs))
-        return dict(zip(self._index_of, summary, strict=True))
-
-    def imprecise_points(self) -> list[Point]:
-        """Points whose median is not precise yet."""
-        return [
-            point
-            for point, timing in self.timings().items()
-            if point is not None and timing.relative_error > PRECISION and timing.num_repeats < MAX_REPEATS
-        ]
-
-
-def compose_networks(
-    space: Space, points: Sequence[Point], fillers: Sequence[Point], rng: np.random.Generator
-) -> Iterator[tuple[Point, ...]]:
-    """Networks at full depth, one point a layer, that have every point at least once.
-
-    Args:
-        fillers: points for the layers that are left when those of a shape are used up; if there
-            are none of a shape, its points come again.
-    """
-    queues, fillers_of = _by_shape(points, rng), _by_shape(fillers, rng)
-    while any(queues.values()):
-        network = []
-        for layer in space.layers:
-            shape = _shape(OpKey.of(layer, CANDIDATE_OPS[0]))
-            if queues.get(shape):
-                network.append(queues[shape].pop())
-                fillers_of.setdefault(shape, []).append(network[-1])
-            else:
-                network.append(fillers_of[shape][rng.integers(len(fillers_of[shape]))])
-        yield tuple(network)
-
-
-def _by_shape(points: Sequence[Point], rng: np.random.Generator) -> dict[Shape, list[Point]]:
-    """The points of layers of equal shape, in random order."""
-    groups: dict[Shape, list[Point]] = defaultdict(list)
-    for index in rng.permutation(len(points)):
-        groups[_shape(points[index].key)].append(points[index])
-    return dict(groups)
-
-
-def _shape(key: OpKey) -> Shape:
-    return key.resolution, key.in_channels, key.out_channels, key.stride, key.activation
-
-
-def _architecture(space: Space, points: Sequence[Point]) -> Architecture:
-    stages: list[list[LayerChoice]] = [[] for _ in space.stages]
-    for layer, point in zip(space.layers, points, strict=True):
-        stages[layer.stage].append(_choice(layer, point))
-    return Architecture(space=space.name, stages=tuple(tuple(choices) for choices in stages))
-
-
-def _choice(layer: LayerSpec, point: Point) -> LayerChoice:
-    for op in CANDIDATE_OPS:
-        low, high = op.width_interval(layer.in_channels)
-        if OpKey.of(layer, op) == point.key and low <= point.mid_channels <= high:
-            return LayerChoice(op=op.name, mid_channels=point.mid_channels)
-    raise AssertionError(f"no candidate operator of the space is {point}")

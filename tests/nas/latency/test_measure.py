@@ -6,8 +6,9 @@ from nas.architecture import full_depth_architecture
 from nas.errors import UserError
 from nas.latency import OpKey
 from nas.latency.calibration import draw_architecture
+from nas.latency.campaign import Point, compose_networks
 from nas.latency.compatibility import check_table
-from nas.latency.measure import Point, compose_networks, measure_table
+from nas.latency.measure import measure_table
 from nas.latency.table import LatencyTable, space_keys
 from nas.latency.timing import (
     device_name,

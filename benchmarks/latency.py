@@ -1,0 +1,255 @@
+"""Checks the figures of the latency model and prints them as a Markdown report.
+
+    python -m benchmarks.latency [--out FOLDER]
+
+Half an hour on an idle machine, one thread: a table of `micro`, a table of `paper`, fresh
+measurements of widths it does not hold, whole networks before and after the correction, and how
+repeatable one network is. The tables and plots stay in FOLDER. Exit code 1 if a figure was missed.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+
+from analysis.calibration_plot import CalibrationPlot
+from nas.architecture import Architecture
+from nas.latency.calibration import (
+    TableCheck,
+    check_predictions,
+    summarize_networks,
+    time_networks_in_turn,
+)
+from nas.latency.campaign import Campaign, Point
+from nas.latency.measure import measure_table
+from nas.latency.table import LatencyTable, space_keys
+from nas.latency.timing import device_name, make_images, make_network, measure_busy_cpus, timing_conditions
+from nas.space import get_space
+
+CPU = torch.device("cpu")
+SPACE = get_space("paper")
+NUM_ENUMERATED = 36_480
+NUM_HELD_OUT = 100
+NUM_NETWORKS = 30
+
+Row = tuple[str, str, str, bool | None]
+"""What, the figure to reach, what was reached, and whether it is enough (None: for information)."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("results/bench-latency"), metavar="FOLDER")
+    folder = parser.parse_args().out
+    folder.mkdir(parents=True, exist_ok=True)
+    before = _machine_state()
+    rows: list[Row] = []
+    for measure in (_micro_rows, _paper_rows):
+        for row in measure(folder):
+            print(row, file=sys.stderr, flush=True)
+            rows.append(row)
+    report = _report(rows, before, _machine_state())
+    (folder / "report.md").write_text(report, encoding="utf-8")
+    print(report)
+    sys.exit(any(is_reached is False for *_, is_reached in rows))
+
+
+def _micro_rows(folder: Path) -> Iterator[Row]:
+    start_s = time.monotonic()
+    command = "from experiments.cli import main; main()"
+    arguments = [
+        "latency",
+        "measure",
+        "--space",
+        "micro",
+        "--out",
+        str(folder / "micro.json"),
+        "--even-if-busy",
+    ]
+    subprocess.run([sys.executable, "-c", command, *arguments], check=True)
+    duration_s = time.monotonic() - start_s
+    yield "table of `micro`, the whole command", "<= 15 s", f"{duration_s:.1f} s", duration_s <= 15
+    table = LatencyTable.load(folder / "micro.json")
+    yield from _agreement_rows("`micro`", table, folder, is_goal=False)
+
+
+def _paper_rows(folder: Path) -> Iterator[Row]:
+    start_s = time.monotonic()
+    table = measure_table(SPACE, num_threads=1, batch_size=1, report=_progress)
+    duration_s = time.monotonic() - start_s
+    table.save(folder / "paper.json")
+    num_points = sum(len(entry.widths) for entry in table.entries)
+    num_widths = sum(high - low + 1 for low, high in space_keys(SPACE).values())
+    share = num_points / NUM_ENUMERATED
+    yield (
+        "table of `paper`, batch 1, one thread",
+        "<= 20 min",
+        f"{duration_s / 60:.1f} min",
+        duration_s <= 1200,
+    )
+    yield (
+        "points measured, of those of enumeration",
+        "<= 5 %",
+        f"{num_points} of {NUM_ENUMERATED:,}: {100 * share:.1f} % "
+        f"({100 * num_points / num_widths:.1f} % of the {num_widths:,} widths the space can use)",
+        share <= 0.05,
+    )
+    provenance = table.provenance
+    yield (
+        "repeats of a point (median), their interquartile range (median)",
+        "",
+        f"{provenance.num_repeats}, {provenance.spread_percent:.1f} %",
+        None,
+    )
+    yield from _held_out_rows(table)
+    yield from _agreement_rows("`paper`", table, folder, is_goal=True)
+    yield from _repeatability_rows()
+
+
+def _held_out_rows(table: LatencyTable) -> Iterator[Row]:
+    """Measures widths afresh that the table has interpolated, among the widths that it holds."""
+    rng = np.random.default_rng(1)
+    measured = [Point(entry.key, width) for entry in table.entries for width in entry.widths]
+    known = set(measured)
+    others = [
+        Point(key, width)
+        for key, (low, high) in space_keys(SPACE).items()
+        for width in range(low, high + 1)
+        if Point(key, width) not in known
+    ]
+    chosen = [others[index] for index in rng.choice(len(others), NUM_HELD_OUT, replace=False)]
+    campaign = Campaign(SPACE, CPU, batch_size=1, num_classes=1000, seed=2)
+    with timing_conditions(1):
+        # A first visit to all makes known points of every shape, to fill the layers beside the chosen.
+        campaign.visit([measured[index] for index in rng.permutation(len(measured))[:300]])
+        campaign.visit(chosen)
+        while imprecise := set(campaign.imprecise_points()) & set(chosen):
+            campaign.visit(sorted(imprecise, key=str))
+    timings = campaign.timings()
+    fresh_ms = np.array([timings[point].median_ms for point in chosen])
+    curves = {entry.key: entry.curve_ms for entry in table.entries}
+    table_ms = np.array([curves[point.key][point.mid_channels] for point in chosen])
+    errors = table_ms / fresh_ms - 1
+    median = 100 * float(np.median(np.abs(errors)))
+    yield (
+        f"interpolated against fresh, {NUM_HELD_OUT} widths, median",
+        "<= 3 %",
+        f"{median:.2f} %",
+        median <= 3,
+    )
+    scale = 100 * float(np.median(errors))
+    rest = 100 * float(np.median(np.abs((1 + errors) / (1 + scale / 100) - 1)))
+    yield "... common to all, and what is left without it", "", f"{scale:+.2f} %, {rest:.2f} %", None
+
+
+def _agreement_rows(name: str, table: LatencyTable, folder: Path, *, is_goal: bool) -> Iterator[Row]:
+    """Checks the table as measured, then with the correction and on other networks."""
+    check = check_predictions(table, num_networks=NUM_NETWORKS, seed=3, report=_progress)
+    yield from _check_rows(f"{name}, {NUM_NETWORKS} networks", check, is_goal=is_goal)
+    _plot(table, check, folder / f"{table.space}.png")
+    corrected = table.with_calibration(check.calibration)
+    corrected.save(folder / f"{table.space}-corrected.json")
+    correction = check.calibration
+    yield (
+        f"{name}, correction fitted to them",
+        "",
+        f"{correction.slope:.3f} x {correction.intercept_ms:+.3f} ms, left-out error "
+        f"{correction.mape_percent:.2f} %, 95 % interval ±{correction.half_width_percent:.1f} %",
+        None,
+    )
+    again = check_predictions(corrected, num_networks=NUM_NETWORKS, seed=4, report=_progress)
+    yield from _check_rows(f"{name}, corrected, {NUM_NETWORKS} other networks", again, is_goal=is_goal)
+    _plot(corrected, again, folder / f"{table.space}-corrected.png")
+
+
+def _check_rows(name: str, check: TableCheck, *, is_goal: bool) -> Iterator[Row]:
+    agreement = check.agreement
+    yield (
+        f"{name}: mean absolute error",
+        "<= 5 %",
+        f"{agreement.mape_percent:.2f} % (bias {agreement.bias_percent:+.2f} %)",
+        agreement.mape_percent <= 5 if is_goal else None,
+    )
+    yield (
+        f"{name}: Spearman",
+        ">= 0.98",
+        f"{agreement.spearman:.4f} (Kendall tau {agreement.kendall_tau:.3f})",
+        agreement.spearman >= 0.98 if is_goal else None,
+    )
+
+
+def _repeatability_rows() -> Iterator[Row]:
+    """Measures copies of one network as if they were different ones: no prediction can do better."""
+    architecture = Architecture.load(Path("nas/architectures/tf-nas-a.json"))
+    images_BCHW = make_images(SPACE.resolution, 1, CPU)
+    networks = [(make_network(architecture, 1000, CPU), images_BCHW) for _ in range(NUM_NETWORKS)]
+    times_RNK = time_networks_in_turn(networks, num_threads=1, rng=np.random.default_rng(5), report=_progress)
+    medians_ms = np.array([timing.median_ms for timing in summarize_networks(times_RNK)])
+    deviation = 100 * np.abs(medians_ms / np.median(medians_ms) - 1).mean()
+    rounds_ms = np.median(times_RNK, axis=(1, 2))
+    yield (
+        f"one network (TF-NAS-A), {NUM_NETWORKS} copies measured in the same way: mean absolute deviation",
+        "",
+        f"{deviation:.2f} % of {np.median(medians_ms):.1f} ms",
+        None,
+    )
+    yield (
+        "... its median from round to round: range",
+        "",
+        f"{rounds_ms.min():.1f} to {rounds_ms.max():.1f} ms",
+        None,
+    )
+
+
+def _plot(table: LatencyTable, check: TableCheck, path: Path) -> None:
+    agreement, calibration = check.agreement, table.calibration
+    CalibrationPlot(
+        title=f"'{table.space}' on {table.provenance.device_name}{', corrected' if calibration else ''}",
+        summary=f"error {agreement.mape_percent:.1f} %, bias {agreement.bias_percent:+.1f} %, "
+        f"Spearman {agreement.spearman:.3f}, n = {agreement.num_networks}",
+        predicted_ms_N=check.predicted_ms_N,
+        measured_ms_N=check.measured_ms_N,
+        iqr_ms_N=np.array([timing.iqr_ms for timing in check.timings]),
+        half_width_percent=calibration.half_width_percent if calibration else None,
+    ).save(path)
+
+
+def _machine_state() -> str:
+    load = ", ".join(f"{load:.2f}" for load in os.getloadavg())
+    steal_s = getattr(psutil.cpu_times(), "steal", 0.0)
+    return (
+        f"load average {load}; others use {measure_busy_cpus():.2f} CPUs; {steal_s:.0f} s stolen since boot"
+    )
+
+
+def _report(rows: list[Row], before: str, after: str) -> str:
+    marks = {True: "reached", False: "**missed**", None: ""}
+    lines = [
+        "# Latency model: figures",
+        "",
+        f"{device_name(CPU)}, {os.cpu_count()} CPUs, PyTorch {torch.__version__}, one thread, batch 1.",
+        "",
+        f"Machine before: {before}. After: {after}.",
+        "",
+        "| what | figure to reach | reached | |",
+        "|---|---|---|---|",
+        *(f"| {what} | {goal} | {value} | {marks[is_reached]} |" for what, goal, value, is_reached in rows),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _progress(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
