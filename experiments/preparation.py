@@ -8,6 +8,7 @@ from nas.data import fingerprint_data, load_search_data
 from nas.errors import UserError
 from nas.identity import fingerprint
 from nas.latency import LatencyTable
+from nas.latency.compatibility import check_table
 from nas.search import load_or_measure_table, resolve_device
 from nas.space import get_space
 
@@ -34,7 +35,7 @@ class Preparation:
         """The lookup table of a config and the file that holds it.
 
         Raises:
-            UserError: the file is missing or damaged, or the table is of another space.
+            UserError: the file is missing or damaged, or the table is of another space or machine.
         """
         is_measured = config.latency_table == "measure"
         path = self._folder / _file_name(config) if is_measured else Path(config.latency_table)
@@ -42,11 +43,12 @@ class Preparation:
             if is_measured and not path.is_file():
                 self._measure(config, path)
             self._tables[path] = self._load(path)
-        if self._tables[path].space != config.space:
-            raise UserError(
-                f"{self._where}: latency_table: {path} is of space '{self._tables[path].space}', the search "
-                f"of '{config.space}'; name the table of its space, or `measure`"
-            )
+        check_table(
+            self._tables[path],
+            get_space(config.space),
+            resolve_device(config.device),
+            f"{self._where}: latency_table: {path}",
+        )
         return path, self._tables[path]
 
     def data_fingerprint(self, config: SearchConfig) -> str:

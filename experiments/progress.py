@@ -36,7 +36,7 @@ class _Row:
         """State, epoch, loss, accuracy, latency against target, time left."""
         config = self.cell.config
         return (
-            self.state.lower(),
+            _word(self.state),
             f"{self.epoch}/{config.num_epochs}",
             _format(self.metrics.get("train_loss"), ".3f"),
             _format(self.metrics.get("val_accuracy"), ".3f"),
@@ -90,7 +90,7 @@ class Progress:
         row = self._rows[cell.hash]
         row.state, row.reason = outcome, reason or ""
         if not self._console.is_terminal or reason:
-            self.note(f"{cell.name}: {outcome.lower()}{': ' + reason if reason else ''}")
+            self.note(f"{cell.name}: {_word(outcome)}{': ' + reason if reason else ''}")
 
     def _table(self) -> Table:
         rows = sorted(self._rows.values(), key=_order)[:_MAX_ROWS]
@@ -128,6 +128,10 @@ class Progress:
 
 _STYLES = {"FAILED": "red", "FINISHED": "green", "waiting": "dim"}
 _ORDER = ("running", "FAILED", "KILLED", "waiting", "FINISHED")
+
+
+def _word(state: str) -> str:
+    return "interrupted" if state == "KILLED" else state.lower()
 
 
 def _order(row: _Row) -> int:
