@@ -1,14 +1,20 @@
-"""Spaces that a test can search in a second; for any space a dense lookup table and random networks."""
+"""Spaces that a test can search in a second, and what tests make of a space: tables, networks, supernets."""
 
 import random
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from nas.architecture import Architecture, LayerChoice
+from nas.config import Depth
 from nas.latency.entry import LatencyEntry, space_keys
 from nas.latency.table import LatencyTable, Provenance
 from nas.ops import CANDIDATE_OPS
 from nas.space import Space, StageSpec
+from nas.supernet import SKIP, Supernet
+
+NUM_CLASSES = 5
 
 TINY = Space(
     name="tiny",
@@ -75,3 +81,30 @@ def random_architecture(space: Space, seed: int) -> Architecture:
             choices.append(LayerChoice(op=op.name, mid_channels=rng.randint(low, high)))
         stages.append(tuple(choices))
     return Architecture(space=space.name, stages=tuple(stages))
+
+
+def make_supernet(space: Space, depth: Depth, *, seed: int = 0) -> Supernet:
+    """A supernet with random widths, alphas and betas."""
+    supernet = Supernet(space, NUM_CLASSES, depth, seed=seed)
+    rng = random.Random(seed)
+    widths = [
+        [rng.randint(high // 2, high) for high in _max_widths(supernet, layer)]
+        for layer in range(len(space.layers))
+    ]
+    supernet.set_widths(widths)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in supernet.arch_parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator))
+    supernet.normalize_arch_parameters()
+    return supernet
+
+
+def _max_widths(supernet: Supernet, layer: int) -> list[int]:
+    return [len(supernet.candidate(layer, op).depthwise) for op in range(SKIP)]
+
+
+def make_images(space: Space, batch_size: int = 8, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    images_BCHW = torch.randn(batch_size, 3, space.resolution, space.resolution, generator=generator)
+    return images_BCHW.to(memory_format=torch.channels_last)

@@ -1,0 +1,97 @@
+"""The derived network is the supernet's leading path, with its weights and widths."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import nn
+
+from nas.config import Depth
+from nas.network import DerivedNetwork
+from nas.profile import count_parameters
+from nas.space import Space
+from nas.supernet import SKIP, Supernet
+from tests.tiny import NUM_CLASSES, TINY, TINY_AT_8, make_images, make_supernet
+
+DEPTHS = pytest.mark.parametrize("depth", ["sink", "skip"])
+SPACES = pytest.mark.parametrize("space", [TINY, TINY_AT_8], ids=lambda space: space.name)
+
+
+def inherit_weights(supernet: Supernet) -> DerivedNetwork:
+    """The derived network as users build it, with the supernet's weights."""
+    network = DerivedNetwork(supernet.derive(), NUM_CLASSES)
+    kept = [(index, op) for index, op in enumerate(supernet.derived_ops()) if op >= 0]
+    with torch.no_grad():
+        for name in ("stem", "stem_block", "head"):
+            ours, theirs = supernet.get_submodule(name), network.get_submodule(name)
+            for target, source in zip(convolutions(theirs), convolutions(ours), strict=True):
+                target.load_state_dict(source.state_dict())
+        network.classifier.load_state_dict(supernet.classifier.state_dict())
+        for block, (index, op) in zip(network.blocks, kept, strict=True):
+            candidate = supernet.candidate(index, op)
+            width = candidate.width
+            expand, depthwise, *squeeze_excite, project = convolutions(block)
+            expand.weight.copy_(candidate.expansion[:width, :, None, None])
+            depthwise.weight.copy_(candidate.depthwise[:width])
+            project.weight.copy_(candidate.projection[:width].t()[:, :, None, None])
+            if squeeze_excite:
+                reduce_, expand_ = squeeze_excite
+                assert reduce_.bias is not None
+                assert expand_.bias is not None
+                reduce_.weight.copy_(candidate.se_reduce[:width].t()[:, :, None, None])
+                reduce_.bias.copy_(candidate.se_reduce_bias)
+                expand_.weight.copy_(candidate.se_expand[:width, :, None, None])
+                expand_.bias.copy_(candidate.se_expand_bias[:width])
+    return network.train()
+
+
+def convolutions(module: nn.Module) -> Iterator[nn.Conv2d]:
+    return (each for each in module.modules() if isinstance(each, nn.Conv2d))
+
+
+@DEPTHS
+@SPACES
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_derived_network_with_inherited_weights_gives_the_supernet_s_logits(
+    space: Space, depth: Depth, seed: int
+) -> None:
+    supernet = make_supernet(space, depth, seed=seed)
+    network = inherit_weights(supernet)
+    images_BCHW = make_images(space, seed=seed)
+    ours, theirs = supernet.forward_derived(images_BCHW), network(images_BCHW).detach()
+    assert (ours - theirs).norm() < 1e-4 * theirs.norm()
+
+
+@DEPTHS
+def test_derivation_keeps_the_leading_operators_and_depths(depth: Depth) -> None:
+    supernet = Supernet(TINY, NUM_CLASSES, depth)
+    with torch.no_grad():
+        for layer, op in enumerate([5, 0, 3, 3, 2, 6]):
+            supernet.alpha[layer, op] += 1
+        if depth == "sink":
+            supernet.beta[0, 0] += 1  # nothing of stage 1
+            supernet.beta[1, 2] += 1  # two of three layers of stage 2
+        else:
+            for layer in (0, 1, 3):
+                supernet.alpha[layer, SKIP] += 2
+    stages = [[choice.op for choice in stage] for stage in supernet.derive().stages]
+    last_of_stage_2 = "k5_e6" if depth == "sink" else "k5_e3"
+    assert stages == [[], ["k5_e6", last_of_stage_2], ["k5_e3_se"]]
+
+
+def test_derivation_takes_the_widths_of_the_layers_it_keeps() -> None:
+    supernet = make_supernet(TINY, "skip")
+    kept = [(layer, op) for layer, op in enumerate(supernet.derived_ops()) if op >= 0]
+    widths = [width for _, _, width in supernet.derive().layers]
+    assert widths == [supernet.candidate(layer, op).width for layer, op in kept]
+
+
+def test_one_channel_less_makes_the_derived_network_smaller_by_its_weights() -> None:
+    supernet = Supernet(TINY, NUM_CLASSES)
+    with torch.no_grad():
+        supernet.alpha[2, 2] += 1  # k5_e3 in the first layer of stage 2, from 4 to 6 channels
+    before = count_parameters(DerivedNetwork(supernet.derive(), NUM_CLASSES))
+    supernet.candidate(2, 2).width -= 1
+    after = count_parameters(DerivedNetwork(supernet.derive(), NUM_CLASSES))
+    # Expansion, depthwise, projection, and two numbers in each of two batch norms.
+    assert before - after == 4 + 25 + 6 + 4
