@@ -147,7 +147,8 @@ def _resolve_target(target: float | str, table: LatencyTable, where: str) -> flo
     if isinstance(target, str):
         share = float(target.strip().rstrip("%")) / 100
         # Three digits are what a person would write, and what tells cells apart.
-        return float(f"{low_ms + share * (high_ms - low_ms):.3g}")
+        rounded_ms = float(f"{low_ms + share * (high_ms - low_ms):.3g}")
+        return min(max(rounded_ms, low_ms), high_ms)
     if not low_ms <= target <= high_ms:
         raise UserError(
             f"{where}: target_latency_ms: {target} ms is out of reach: networks of '{table.space}' take "

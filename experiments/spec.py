@@ -78,7 +78,18 @@ def load_spec(path: Path) -> ExperimentSpec:
     Raises:
         UserError: the file is no experiment, or its sections contradict each other.
     """
-    content = read_yaml(path)
+    return check_spec(read_yaml(path), path)
+
+
+def check_spec(content: dict[str, Any], path: Path) -> ExperimentSpec:
+    """Checks the content of a YAML file.
+
+    Args:
+        path: the file, for errors.
+
+    Raises:
+        UserError: it is no experiment, or its sections contradict each other.
+    """
     try:
         spec = ExperimentSpec(**content)
     except ValidationError as error:

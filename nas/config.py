@@ -224,11 +224,14 @@ class SearchConfig(DataConfig):
             raise ValueError("refine_widths: has no effect without elasticity; set elasticity: true")
         return self
 
+    def unused_fields(self) -> tuple[str, ...]:
+        """Fields that have no effect in this combination."""
+        uses_target_weight = self.objective in ("tfnas", "proxyless_add")
+        return ("objective_scale", "objective_exponent") if uses_target_weight else ("latency_weight",)
+
     def ineffective_fields(self) -> list[str]:
         """Fields that were set and have no effect in this combination, for a warning."""
-        uses_target_weight = self.objective in ("tfnas", "proxyless_add")
-        unused = ("objective_scale", "objective_exponent") if uses_target_weight else ("latency_weight",)
-        return [field for field in unused if field in self.model_fields_set]
+        return [field for field in self.unused_fields() if field in self.model_fields_set]
 
 
 class TrainConfig(DataConfig):

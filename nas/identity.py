@@ -27,7 +27,7 @@ def fingerprint(content: Mapping[str, Any]) -> str:
 
 def result_fields(config: SearchConfig) -> dict[str, Any]:
     """The fields of a config that determine its result, an alias resolved."""
-    ignored = {*FIELDS_WITHOUT_EFFECT, *config.ineffective_fields()}
+    ignored = {*FIELDS_WITHOUT_EFFECT, *config.unused_fields()}
     fields = config.model_dump(mode="json", exclude=ignored)
     return fields | {"sampling": "bi_random" if config.sampling == "bi" else config.sampling}
 
