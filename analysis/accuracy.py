@@ -34,18 +34,29 @@ class Accuracies:
 
 def read_accuracies(experiment: Experiment) -> Accuracies:
     """Test accuracies if any network was trained (the mean over its trainings), else the supernet's."""
-    trained: dict[str, list[float]] = {}
-    searches = {run.run_id for run in experiment.runs}
-    for training in experiment.training:
-        source = searched_run(training)
-        if source in searches and "test_accuracy" in training.metrics:
-            trained.setdefault(source, []).append(training.metrics["test_accuracy"])
+    trained = {
+        run_id: float(np.mean(values))
+        for run_id, trainings in trainings_of_searches(experiment).items()
+        if (values := [run.metrics["test_accuracy"] for run in trainings if "test_accuracy" in run.metrics])
+    }
     if trained:
-        return Accuracies({run_id: float(np.mean(values)) for run_id, values in trained.items()}, True)
+        return Accuracies(trained, True)
     return Accuracies({run.run_id: run.metrics.get("val_accuracy", np.nan) for run in experiment.runs}, False)
 
 
-def searched_run(training: Run) -> str:
-    """The search run whose network a training run trained; empty for other networks."""
-    source = str(training.config.get("architecture", ""))
-    return training.tags.get("tfnas.search_run") or source.partition("run:")[2]
+def trainings_of_searches(experiment: Experiment) -> dict[str, list[Run]]:
+    """The trainings of each search run's network, by the search's run id."""
+    trainings: dict[str, list[Run]] = {run.run_id: [] for run in experiment.runs}
+    for training in experiment.training:
+        if (source := training.tags.get("tfnas.search_run")) in trainings:
+            trainings[str(source)].append(training)
+    return trainings
+
+
+def trainings_of_baselines(experiment: Experiment) -> dict[str, list[Run]]:
+    """The trainings of networks that no search of any experiment found, by the network's name."""
+    trainings: dict[str, list[Run]] = {}
+    for training in experiment.training:
+        if "tfnas.search_run" not in training.tags:
+            trainings.setdefault(str(training.config.get("architecture")), []).append(training)
+    return trainings

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from analysis.drawing import Drawing
+from analysis.drawing import Drawing, count
 from analysis.runs import Experiment, Run
 from analysis.style import STYLE
 
@@ -28,6 +28,9 @@ def write_drawing(drawing: Drawing, experiment: Experiment, folder: Path) -> lis
     with mpl.rc_context(STYLE):
         figure = drawing.draw()
         _write_caption(figure, drawing.full_caption)
+        # Laid out once, not once a format.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
         paths = []
         for suffix in FORMATS:
             path = folder / f"{drawing.name}.{suffix}"
@@ -117,3 +120,61 @@ def _write_caption(figure: Figure, caption: str) -> None:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def check_drawings(drawings: Sequence[Drawing], folder: Path) -> list[str]:
+    """What is no longer true of the figures in a folder, one line each; nothing if all still holds.
+
+    A figure holds if it was made from the very runs that it would be made from now, with the content
+    that they have now, and if its files are as they were written.
+    """
+    current = {drawing.name: drawing for drawing in drawings}
+    stamps = {path.stem: _read_stamp(path) for path in sorted(folder.glob("*.json"))}
+    problems = [f"{name}: not drawn yet" for name in current if name not in stamps]
+    for name, stamp in stamps.items():
+        if stamp is None:
+            problems.append(f"{name}: {name}.json cannot be read; draw it again")
+        elif name not in current:
+            problems.append(f"{name}: the runs no longer support it")
+        else:
+            problems += [f"{name}: {problem}" for problem in _check_runs(stamp, current[name].runs)]
+            problems += [f"{name}: {problem}" for problem in _check_files(stamp, folder)]
+    return problems
+
+
+def _read_stamp(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    has_fields = isinstance(content, dict) and {"runs", "files"} <= content.keys()
+    return content if has_fields else None
+
+
+def _check_runs(stamp: dict[str, Any], runs: Iterable[Run]) -> list[str]:
+    then = {run["run_id"]: run for run in stamp["runs"]}
+    now = {run.run_id: run_stamp(run) for run in runs}
+    problems = []
+    if added := now.keys() - then.keys():
+        problems.append(f"{count(len(added), 'run')} not in it: {_name_ids(added)}")
+    if removed := then.keys() - now.keys():
+        problems.append(f"{count(len(removed), 'run')} in it no longer: {_name_ids(removed)}")
+    if changed := {run_id for run_id in then.keys() & now.keys() if then[run_id] != now[run_id]}:
+        problems.append(f"{count(len(changed), 'run')} changed since: {_name_ids(changed)}")
+    return problems
+
+
+def _check_files(stamp: dict[str, Any], folder: Path) -> list[str]:
+    problems = []
+    for name, digest in stamp["files"].items():
+        path = folder / name
+        if not path.is_file():
+            problems.append(f"{name} is missing")
+        elif _sha256(path.read_bytes()) != digest:
+            problems.append(f"{name} was changed after it was written")
+    return problems
+
+
+def _name_ids(run_ids: Iterable[str]) -> str:
+    ids = sorted(run_id[:8] for run_id in run_ids)
+    return ", ".join(ids[:4]) + (", ..." if len(ids) > 4 else "")

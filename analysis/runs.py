@@ -236,6 +236,11 @@ def read_experiment(
     )
 
 
+def read_run(run: MlflowRun, tracking_uri: str) -> Run:
+    """One run of MLflow with its files."""
+    return _read_files([_record(run)], tracking_uri)[0]
+
+
 def _find_experiment(client: MlflowClient, name: str) -> str:
     experiment = client.get_experiment_by_name(name)
     if experiment is not None:

@@ -106,45 +106,48 @@ def summarize(values: ArrayLike) -> Summary:
     return Summary(len(values_N), mean, interval)
 
 
-def pair_by_seed(
+def pair_runs(
     runs: Iterable[Run],
     factors: Sequence[str],
     baseline: Sequence[Value],
     treated: Sequence[Value],
     others: Sequence[str],
-    measure: Callable[[Run], float],
-) -> Pairs:
-    """Pairs the runs that differ in `factors` only, and averages each seed's pairs.
+) -> list[tuple[Run, Run]]:
+    """The treated and the baseline runs that differ in `factors` only, in pairs.
 
     Args:
         factors: those that tell treated and baseline runs apart.
         baseline: their values in a baseline run.
         treated: their values in a treated run.
         others: the factors in which the runs of a pair must agree, beside the seed.
-        measure: the number to compare; pairs with a NaN are left out.
     """
     found: dict[tuple[Value, ...], dict[str, Run]] = {}
     for run in runs:
-        setting = run.setting(factors)
-        side = {tuple(baseline): "baseline", tuple(treated): "treated"}.get(setting)
+        side = {tuple(baseline): "baseline", tuple(treated): "treated"}.get(run.setting(factors))
         if side is not None:
             found.setdefault(run.setting((SEED, *others)), {})[side] = run
+    return [(sides["treated"], sides["baseline"]) for sides in found.values() if len(sides) == 2]
+
+
+def average_by_seed(pairs: Iterable[tuple[Run, Run]], measure: Callable[[Run], float]) -> Pairs:
+    """The measure of treated and baseline runs, the mean over each seed's pairs.
+
+    Pairs that lack the measure are left out.
+    """
     by_seed: dict[Value, list[tuple[float, float]]] = {}
-    used: list[Run] = []
-    for (seed, *_), sides in found.items():
-        if len(sides) < 2:
-            continue
-        pair = (measure(sides["treated"]), measure(sides["baseline"]))
-        if not np.isnan(pair).any():
-            by_seed.setdefault(seed, []).append(pair)
-            used += [sides["baseline"], sides["treated"]]
-    means = np.array([np.mean(pairs, axis=0) for pairs in by_seed.values()]).reshape(-1, 2)
+    used: dict[str, Run] = {}
+    for treated, baseline in pairs:
+        values = (measure(treated), measure(baseline))
+        if not np.isnan(values).any():
+            by_seed.setdefault(treated.seed, []).append(values)
+            used |= {baseline.run_id: baseline, treated.run_id: treated}
+    means = np.array([np.mean(values, axis=0) for values in by_seed.values()]).reshape(-1, 2)
     return Pairs(
         seeds=tuple(by_seed),
         treated_N=means[:, 0],
         baseline_N=means[:, 1],
-        num_cells=sum(len(pairs) for pairs in by_seed.values()),
-        runs=tuple(used),
+        num_cells=sum(map(len, by_seed.values())),
+        runs=tuple(used.values()),
     )
 
 
@@ -159,6 +162,8 @@ def compare(pairs: Pairs, direction: Direction, margin: float = 0.0) -> Comparis
     difference_N = pairs.difference_N
     n = len(difference_N)
     difference = summarize(difference_N)
+    if not n:
+        return Comparison(difference, None, None, "no trials to compare")
     if n < MIN_SEEDS:
         return Comparison(difference, None, None, f"no test: n = {n}, at least {MIN_SEEDS} seeds needed")
     shifted_N = difference_N - margin
@@ -184,7 +189,7 @@ def _one_sided_p(difference_N: NDArray[np.float64], direction: Direction) -> tup
 
 def _effect_size(difference_N: NDArray[np.float64]) -> float | None:
     spread = difference_N.std(ddof=1)
-    if spread == 0:
+    if spread <= 1e-9 * np.abs(difference_N).max():
         return None
     hedges = 1 - 3 / (4 * (len(difference_N) - 1) - 1)
     return float(hedges * difference_N.mean() / spread)

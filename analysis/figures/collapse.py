@@ -27,7 +27,7 @@ from analysis.style import (
 from analysis.values import Value, show_value
 from nas.ops import SKIP_OP_NAME
 
-MAX_PANELS = 24
+MAX_PANELS = 16
 _ROW_IN = 0.135
 _CODE_IN = 0.24
 _BAR = 0.88

@@ -1,0 +1,220 @@
+"""Tables as numbers: ablations, latency targets, and the paper's comparison of networks."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from analysis.accuracy import trainings_of_baselines
+from analysis.drawing import NothingToDrawError, count, name_runs
+from analysis.latency import TARGET, TOLERANCE_PERCENT
+from analysis.measures import (
+    ABS_LATENCY_ERROR,
+    DERIVED_DEPTH,
+    FLUCTUATION,
+    LATENCY,
+    LATENCY_ERROR,
+    LOCKED_EARLY,
+    REDUNDANT,
+    SUPERNET_ACCURACY,
+    TEST_ACCURACY,
+    TRAIN_GINI,
+    Measure,
+    Numbers,
+)
+from analysis.published import PUBLISHED_NETWORKS
+from analysis.runs import Experiment, Run
+from analysis.statistics import Summary, summarize
+from analysis.values import Value
+
+Cell = Value | Summary
+
+_ABLATION = (
+    LOCKED_EARLY,
+    TRAIN_GINI,
+    FLUCTUATION,
+    REDUNDANT,
+    ABS_LATENCY_ERROR,
+    SUPERNET_ACCURACY,
+    TEST_ACCURACY,
+)
+_TARGETS = (LATENCY, LATENCY_ERROR, DERIVED_DEPTH, SUPERNET_ACCURACY, TEST_ACCURACY)
+_METHOD = ("sampling", "depth", "elasticity")
+_INTERVALS = "Mean over seeds with the 95 % bootstrap interval (none with fewer than 5 seeds)."
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its key in CSV, its heading for people, the decimals of its numbers.
+
+    Decimals are None for settings, which are shown as they are.
+    """
+
+    name: str
+    heading: str
+    digits: int | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of numbers; how they are written comes later.
+
+    Attributes:
+        name: the stem of its files.
+        rows: one cell a column; a `Summary` is shown as mean and interval.
+        rule_before: the row above which a rule is drawn, to set published rows apart; or None.
+    """
+
+    name: str
+    title: str
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    runs: tuple[Run, ...]
+    rule_before: int | None = None
+
+    @property
+    def full_caption(self) -> str:
+        """The caption with the runs' ids."""
+        return f"{self.caption} {name_runs(self.runs)}"
+
+
+def make_tables(experiment: Experiment, numbers: Numbers) -> tuple[list[Table], list[str]]:
+    """All tables that an experiment supports; and for each other one what is missing for it."""
+    tables: list[Table] = []
+    missing: list[str] = []
+    makers: dict[str, Callable[[Experiment, Numbers], Table]] = {
+        "ablation table": ablation_table,
+        "latency targets table": targets_table,
+        "comparison with published networks": published_table,
+    }
+    for title, make in makers.items():
+        try:
+            tables.append(make(experiment, numbers))
+        except NothingToDrawError as reason:
+            missing.append(f"{title}: not made: {reason}")
+    return tables, missing
+
+
+def ablation_table(experiment: Experiment, numbers: Numbers) -> Table:
+    """A row for each setting, means over seeds."""
+    measures = _known(_ABLATION, experiment.runs, numbers)
+    rows = [
+        (*setting, len(runs), *_summaries(runs, measures, numbers))
+        for setting, runs in _by_setting(experiment.runs, experiment.factors).items()
+    ]
+    return Table(
+        "ablation",
+        "Ablation",
+        f"{_INTERVALS} {_explain(measures)} {count(len(experiment.runs), 'trial')}.",
+        (*_factor_columns(experiment.factors), Column("n", "n"), *_measure_columns(measures)),
+        tuple(rows),
+        experiment.runs,
+    )
+
+
+def targets_table(experiment: Experiment, numbers: Numbers) -> Table:
+    """A row for each latency target and method."""
+    if TARGET not in experiment.factors:
+        raise NothingToDrawError("the grid has one latency target only")
+    method = [factor for factor in _METHOD if factor in experiment.factors]
+    factors = [TARGET, *method, *experiment.other_factors(TARGET, *method)]
+    measures = _known(_TARGETS, experiment.runs, numbers)
+    rows = []
+    for setting, runs in _by_setting(experiment.runs, factors).items():
+        num_met = sum(numbers[run.run_id][ABS_LATENCY_ERROR.name] <= TOLERANCE_PERCENT for run in runs)
+        rows.append((*setting, len(runs), *_summaries(runs, measures, numbers), num_met))
+    return Table(
+        "targets",
+        "Latency targets",
+        f"Derived networks against their latency targets. {_INTERVALS} {_explain(measures)} Met: trials at "
+        "most "
+        f"{TOLERANCE_PERCENT:g} % from the target.",
+        (
+            *_factor_columns(factors),
+            Column("n", "n"),
+            *_measure_columns(measures),
+            Column("num_targets_met", "met"),
+        ),
+        tuple(rows),
+        experiment.runs,
+    )
+
+
+def published_table(experiment: Experiment, numbers: Numbers) -> Table:
+    """The paper's comparison: our networks, then the published ones, marked as such."""
+    ours: list[tuple[Cell, ...]] = []
+    for runs in _by_setting(experiment.runs, experiment.factors).values():
+        latency, accuracy = _summaries(runs, (LATENCY, TEST_ACCURACY), numbers)
+        name = experiment.label(runs[0]) or experiment.name
+        ours.append((name, "searched here", accuracy, None, None, latency, None, None))
+    for name, trainings in trainings_of_baselines(experiment).items():
+        accuracy = summarize([run.metrics.get("test_accuracy", float("nan")) for run in trainings])
+        ours.append((name, "trained here", accuracy, None, None, None, None, None))
+    published: list[tuple[Cell, ...]] = [
+        (
+            network.name,
+            f"published: {network.source}",
+            network.top1_percent / 100,
+            network.parameters_millions,
+            network.macs_millions,
+            None,
+            network.gpu_ms,
+            network.cpu_ms,
+        )
+        for network in PUBLISHED_NETWORKS
+    ]
+    config = experiment.runs[0].config
+    return Table(
+        "published",
+        "Comparison with published networks",
+        f"Above the rule: networks of this experiment ({config.get('dataset')}, space "
+        f"'{config.get('space')}'), top-1 on the test images after training from scratch, latency in the "
+        "lookup table. Below: published results on ImageNet-1K (GPU: Titan RTX, batch 32; CPU: Xeon 6130, "
+        "batch 1), not measured here; unless the images are "
+        "the same, the two parts do not compare.",
+        (
+            Column("name", "network"),
+            Column("origin", "origin"),
+            Column("top1", "top-1", 4),
+            Column("parameters_millions", "parameters (M)", 2),
+            Column("macs_millions", "MACs (M)", 0),
+            Column("table_latency_ms", "table latency (ms)", 3),
+            Column("gpu_ms", "GPU (ms)", 2),
+            Column("cpu_ms", "CPU (ms)", 2),
+        ),
+        (*ours, *published),
+        (*experiment.runs, *experiment.training),
+        rule_before=len(ours),
+    )
+
+
+def _by_setting(runs: Iterable[Run], factors: Sequence[str]) -> dict[tuple[Value, ...], list[Run]]:
+    groups: dict[tuple[Value, ...], list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.setting(factors), []).append(run)
+    return groups
+
+
+def _known(measures: Sequence[Measure], runs: Sequence[Run], numbers: Numbers) -> tuple[Measure, ...]:
+    """The measures that at least one run has."""
+    return tuple(
+        measure
+        for measure in measures
+        if not all(math.isnan(numbers[run.run_id][measure.name]) for run in runs)
+    )
+
+
+def _summaries(runs: Sequence[Run], measures: Sequence[Measure], numbers: Numbers) -> list[Summary]:
+    return [summarize([numbers[run.run_id][measure.name] for run in runs]) for measure in measures]
+
+
+def _factor_columns(factors: Iterable[str]) -> list[Column]:
+    return [Column(factor, factor.replace("_", " ")) for factor in factors]
+
+
+def _measure_columns(measures: Iterable[Measure]) -> list[Column]:
+    return [Column(measure.name, measure.heading, measure.digits) for measure in measures]
+
+
+def _explain(measures: Iterable[Measure]) -> str:
+    return "; ".join(f"{measure.heading}: {measure.title}" for measure in measures) + "."
