@@ -33,6 +33,8 @@ from nas.space import Space
 MEASURED_SHARE = 0.045
 """Share of all widths that are measured at most, unless the initial ones are more already."""
 
+_MIN_ERROR = 0.002
+
 logger = logging.getLogger(__name__)
 
 
@@ -114,7 +116,9 @@ def _measure_points(campaign: Campaign, report: Callable[[str], None]) -> None:
     num_known = 0
     while len(points) > num_known and not (num_known and campaign.is_over):
         report(f"measuring {len(points) - num_known} points beside {num_known} of {num_widths}")
-        campaign.visit(points[num_known:])
+        # Twice, in other company and at another time: a single visit may meet a bad moment.
+        for _ in range(2):
+            campaign.visit(points[num_known:])
         num_known = len(points)
         # Doubling lets each choice see the last one's outcome, in few rounds.
         points += _uncertain_points(campaign.timings(), min(max_points, 2 * num_known) - num_known)
@@ -149,8 +153,10 @@ def _entry(key: OpKey, curve: dict[int, Timing]) -> LatencyEntry:
     widths = sorted(curve)
     medians_ms = [curve[width].median_ms for width in widths]
     # More channels are more work: where a wider point came out faster, noise or a lucky alignment
-    # did it, and elasticity-scaling must not chase it.
-    rising_ms = isotonic_regression(medians_ms).x
+    # did it, and elasticity-scaling must not chase it. Uncertain medians give way.
+    errors_ms = np.array([curve[width].relative_error for width in widths]) * medians_ms
+    weights = 1 / np.maximum(errors_ms, _MIN_ERROR * np.mean(medians_ms)) ** 2
+    rising_ms = isotonic_regression(medians_ms, weights=weights).x
     return LatencyEntry(
         key=key,
         widths=tuple(widths),

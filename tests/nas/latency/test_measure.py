@@ -54,8 +54,9 @@ def test_latencies_are_positive_and_never_fall_with_the_width(table):
 
 def test_what_was_measured_is_kept_beside_what_the_model_uses(table):
     for entry in table.entries:
-        # The best rising fit neither adds nor removes latency on the whole.
-        assert np.mean(entry.latency_ms) == pytest.approx(np.mean(entry.median_ms))
+        # The best rising fit pools neighbours: it stays within what was measured.
+        assert min(entry.median_ms) - 1e-9 <= min(entry.latency_ms)
+        assert max(entry.latency_ms) <= max(entry.median_ms) + 1e-9
         assert min(entry.iqr_ms) >= 0
         assert min(entry.num_repeats) >= 8
 
