@@ -17,7 +17,8 @@ _COMMANDS = {
     "latency": "Measures, imports and checks latency lookup tables.",
     "describe": "Says what a derived network is: layers, size, cost, latency.",
     "train": "Trains a derived network from scratch.",
-    "export": "Writes a derived network for use elsewhere.",
+    "export": "Writes a trained network for use elsewhere.",
+    "predict": "Says what image files show, by a trained network.",
 }
 """Each is `experiments/commands/NAME.py`, imported only when it is run: importing torch takes seconds."""
 

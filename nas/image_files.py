@@ -17,17 +17,21 @@ from torchvision.transforms import v2
 from nas.augment import JITTER, JITTER_HUE, augment, child_generator
 from nas.config import Augmentation
 from nas.errors import UserError
-from nas.image_lists import FileList, broken_file
+from nas.image_lists import FileList, refuse_file
 
 EVAL_MARGIN = 256 / 224
 """The centre crop is taken from an image whose shorter side is so many times longer."""
+
+
+class BrokenImageError(UserError):
+    """A file is no image, or not all of one."""
 
 
 def read_image(path: Path) -> Image.Image:
     """Decodes an image file completely, upright and as RGB, whatever its own colours are.
 
     Raises:
-        UserError: the file is missing, truncated or not an image.
+        BrokenImageError: the file is missing, truncated or not an image.
     """
     try:
         with warnings.catch_warnings():
@@ -41,7 +45,7 @@ def read_image(path: Path) -> Image.Image:
     # Decoders raise nearly anything on damaged files: OSError, SyntaxError, struct.error, ...
     except Exception as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else "not an image, or damaged"
-        raise broken_file(str(path), reason) from None
+        raise BrokenImageError(f"{path}: {reason}") from None
 
 
 def eval_view(resolution: int) -> v2.Transform:
@@ -84,7 +88,7 @@ class FileImages:
         keys = _with_seeds(batch_indices, child_generator(generator))
         for decoded in self._load(view(self.resolution), keys):
             if isinstance(decoded, str):
-                raise UserError(decoded)
+                raise refuse_file(decoded)
             images_BHWC, indices_B = decoded
             if augmentation == "crop_flip":
                 images_BHWC = augment(images_BHWC, augmentation, generator)
@@ -117,7 +121,7 @@ class _Decoder(Dataset[tuple[Tensor, int] | str]):
         index, seed = key
         try:
             image = read_image(self.files.path(index))
-        except UserError as error:
+        except BrokenImageError as error:
             return str(error)
         with torch.random.fork_rng(devices=[]):
             # Not torch.manual_seed, which would seed the GPU's generator as well.
@@ -137,7 +141,7 @@ class _Checker(Dataset[bool]):
     def __getitem__(self, index: int) -> bool:
         try:
             read_image(self.files.path(index))
-        except UserError:
+        except BrokenImageError:
             return False
         return True
 

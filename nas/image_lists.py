@@ -93,9 +93,9 @@ def list_class_names(config: DataConfig) -> tuple[str, ...]:
     return tuple(_class_folders(train if train.is_dir() else config.data_dir))
 
 
-def broken_file(origin: str, reason: str) -> UserError:
-    """The error about an image file that cannot be used."""
-    return UserError(f"{origin}: {reason}; replace it, or set skip_broken_images: true to leave it out")
+def refuse_file(complaint: str) -> UserError:
+    """The error about an image file of a dataset that cannot be used."""
+    return UserError(f"{complaint}; replace it, or set skip_broken_images: true to leave it out")
 
 
 def _check_presence(files: FileList) -> None:
@@ -103,7 +103,7 @@ def _check_presence(files: FileList) -> None:
         if file.size_bytes <= 0:
             place = f"{file.line}: {files.path(index)}" if file.line else str(files.path(index))
             reason = "no such file" if file.size_bytes == MISSING else "the file is empty"
-            raise broken_file(place, reason)
+            raise refuse_file(f"{place}: {reason}")
 
 
 def _list_folder(data_dir: Path, part: Part) -> FileList:

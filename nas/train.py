@@ -45,6 +45,7 @@ METRIC_NAMES = (
     "test_loss",
     "test_accuracy",
     "test_top5_accuracy",
+    "num_test_images",
 )
 """Names of an epoch's metrics; those of the best epoch on the test images, in the last epoch only."""
 
@@ -205,6 +206,7 @@ class Training:
         metrics["best_epoch"] = float(self.best_record.epoch)
         if epoch == self.config.num_epochs:
             metrics |= _with_prefix("test", self._evaluate(self._best_network(), self.data.test_split))
+            metrics["num_test_images"] = float(len(self.data.test_split))
         metrics["epoch_seconds"] = time.perf_counter() - start_s
         return self.records[-1]
 
@@ -292,15 +294,16 @@ class Training:
     def save_networks(self, directory: Path) -> None:
         """Writes the networks of the best and of the last epoch, see `nas.trained`."""
         directory.mkdir(parents=True, exist_ok=True)
-        best = self.best_record
-        test_metrics = {
-            name: value for name, value in self.records[-1].metrics.items() if name.startswith("test_")
-        }
-        best = TrainRecord(best.epoch, best.metrics | test_metrics)
-        self._describe(best).save(directory / BEST_FILE, self._best_weights)
-        self._describe(self.records[-1]).save(directory / LAST_FILE, _copy_weights(self._evaluated))
+        best, last = self.best_record, self.records[-1]
+        # The last record has the test numbers, and they are the best network's.
+        test = {name: value for name, value in last.metrics.items() if "test_" in name}
+        own = {name: value for name, value in last.metrics.items() if name not in test}
+        self._describe(best, best.metrics | test).save(directory / BEST_FILE, self._best_weights)
+        is_best = last.epoch == best.epoch
+        weights = _copy_weights(self._evaluated)
+        self._describe(last, last.metrics if is_best else own).save(directory / LAST_FILE, weights)
 
-    def _describe(self, record: TrainRecord) -> TrainedNetwork:
+    def _describe(self, record: TrainRecord, metrics: dict[str, float]) -> TrainedNetwork:
         mean, std = mean_and_std(self.config)
         return TrainedNetwork(
             network=self.choice.network,
@@ -310,7 +313,7 @@ class Training:
             std=std,
             dataset=self.config.dataset,
             epoch=record.epoch,
-            metrics=record.metrics,
+            metrics=metrics,
             config=self.config.model_dump(mode="json"),
         )
 

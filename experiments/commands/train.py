@@ -78,7 +78,7 @@ def _parse_setting(setting: str) -> tuple[str, Any]:
 def _make_cells(
     architectures: tuple[str, ...], fields: dict[str, Any], experiment: str | None, out: Path | None
 ) -> "tuple[list[TrainingCell], str, Path]":
-    from experiments.searched import RUN_PREFIX, fetch_searched_network
+    from experiments.named_run import RUN_PREFIX, find_run
     from experiments.training import TrainingCell
     from nas.config import TrainConfig
 
@@ -87,16 +87,13 @@ def _make_cells(
     out = out or Path("results") / (experiment or _DEFAULT_EXPERIMENT)
     cells = []
     for reference in architectures:
-        searched = fetch_searched_network(reference, out) if reference.startswith(RUN_PREFIX) else None
-        path = str(searched.path) if searched else reference
-        config = TrainConfig.parse(fields | {"architecture": path}, "--set")
-        name = searched.name if searched else Path(reference).stem
-        experiment = experiment or (searched.experiment if searched else None)
-        cells.append(
-            TrainingCell(
-                f"train-{name}-s{config.seed}", config, reference, searched.run_id if searched else None
-            )
-        )
+        search = find_run(reference, out) if reference.startswith(RUN_PREFIX) else None
+        path = search.fetch("architecture.json", "name a search that is finished") if search else reference
+        config = TrainConfig.parse(fields | {"architecture": str(path)}, "--set")
+        name = search.name if search else Path(reference).stem
+        experiment = experiment or (search.experiment if search else None)
+        search_id = search.run_id if search else None
+        cells.append(TrainingCell(f"train-{name}-s{config.seed}", config, reference, search_id))
     return cells, experiment or _DEFAULT_EXPERIMENT, out
 
 
