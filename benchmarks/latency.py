@@ -8,7 +8,6 @@ repeatable one network is. The tables and plots stay in FOLDER. Exit code 1 if a
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import time
@@ -16,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 
 from analysis.calibration_plot import CalibrationPlot
@@ -30,7 +28,7 @@ from nas.latency.calibration import (
 from nas.latency.campaign import Campaign, Point
 from nas.latency.measure import measure_table
 from nas.latency.table import LatencyTable, space_keys
-from nas.latency.timing import device_name, make_images, make_network, measure_busy_cpus, timing_conditions
+from nas.latency.timing import make_images, make_network, measure_busy_cpus, timing_conditions
 from nas.space import get_space
 
 CPU = torch.device("cpu")
@@ -223,11 +221,7 @@ def _plot(table: LatencyTable, check: TableCheck, path: Path) -> None:
 
 
 def _machine_state() -> str:
-    load = ", ".join(f"{load:.2f}" for load in os.getloadavg())
-    steal_s = getattr(psutil.cpu_times(), "steal", 0.0)
-    return (
-        f"load average {load}; others use {measure_busy_cpus():.2f} CPUs; {steal_s:.0f} s stolen since boot"
-    )
+    return f"{describe_machine()}; others use {measure_busy_cpus():.2f} CPUs"
 
 
 def _report(rows: list[Row], before: str, after: str) -> str:
@@ -235,9 +229,10 @@ def _report(rows: list[Row], before: str, after: str) -> str:
     lines = [
         "# Latency model: figures",
         "",
-        f"{device_name(CPU)}, {os.cpu_count()} CPUs, PyTorch {torch.__version__}, one thread, batch 1.",
+        "One thread, batch 1.",
         "",
-        f"Machine before: {before}. After: {after}.",
+        f"- Before: {before}",
+        f"- After: {after}",
         "",
         "| what | figure to reach | reached | |",
         "|---|---|---|---|",

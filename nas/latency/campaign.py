@@ -27,7 +27,7 @@ MAX_REPEATS = 160
 """Timings of a point at most, however noisy it is."""
 
 _VISIT_S = 0.2
-_VISIT_RUNS = (8, 40)
+_VISIT_RUNS = (8, 30)
 _NUM_WARMUP_RUNS = 2
 
 
