@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from analysis.calibration_plot import CalibrationPlot
+from benchmarks.machine import describe_machine
 from nas.architecture import Architecture
 from nas.latency.calibration import (
     TableCheck,
