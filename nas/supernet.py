@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from nas.architecture import Architecture, LayerChoice
 from nas.config import Depth
-from nas.kernels import MBConvWeights, mbconv, mix_normalized
+from nas.kernels import MBConvShape, MBConvWeights, mixed_block
 from nas.latency import LatencyTable
 from nas.network import make_stem_block
-from nas.ops import CANDIDATE_OPS, Activation, CandidateOp, conv_bn
+from nas.ops import CANDIDATE_OPS, CandidateOp, conv_bn
 from nas.space import LayerSpec, Space
 
 SKIP = len(CANDIDATE_OPS)
@@ -34,8 +34,6 @@ class Candidate(nn.Module):
         super().__init__()
         _, max_width = op.width_interval(layer.in_channels)
         self.width = op.initial_width(layer.in_channels)
-        self.stride = layer.stride
-        self.activation: Activation = layer.activation
         self.expansion = nn.Parameter(torch.empty(max_width, layer.in_channels))
         self.depthwise = nn.Parameter(torch.empty(max_width, 1, op.kernel_size, op.kernel_size))
         # Input channels come first, so that the active ones are one contiguous block.
@@ -62,18 +60,18 @@ class Candidate(nn.Module):
         for name, std in stds.items():
             nn.init.normal_(self.get_parameter(name), 0, std, generator=generator)
 
-    def forward(self, features_BCHW: Tensor) -> Tensor:
-        """The operator but for the last batch norm and the residual addition."""
-        weights = MBConvWeights(self.expansion, self.depthwise, self.projection)
-        if self.has_se:
-            weights = weights._replace(
-                se_reduce_MR=self.se_reduce,
-                se_reduce_bias_R=self.se_reduce_bias,
-                se_expand_MR=self.se_expand,
-                se_expand_bias_M=self.se_expand_bias,
-            )
-        return mbconv(
-            features_BCHW, weights, width=self.width, stride=self.stride, activation=self.activation
+    def active_weights(self) -> MBConvWeights:
+        """The weights of the active channels, as views."""
+        width = self.width
+        active = (self.expansion[:width], self.depthwise[:width], self.projection[:width])
+        if not self.has_se:
+            return MBConvWeights(*active)
+        return MBConvWeights(
+            *active,
+            self.se_reduce[:width],
+            self.se_reduce_bias,
+            self.se_expand[:width],
+            self.se_expand_bias[:width],
         )
 
     def channel_parameters(self) -> Iterator[nn.Parameter]:
@@ -106,18 +104,22 @@ class MixedBlock(nn.Module):
     def __init__(self, layer: LayerSpec) -> None:
         super().__init__()
         self.layer = layer
+        self.block_shape = MBConvShape(layer.stride, layer.activation, layer.keeps_shape)
         self.candidates = nn.ModuleList(Candidate(layer, op) for op in CANDIDATE_OPS)
 
     def forward(self, features_BCHW: Tensor, choice: int | Tensor) -> Tensor:
         """Runs the candidate of that index, or sums all with weights_O that sum to 1."""
-        residual_BCHW = features_BCHW if self.layer.keeps_shape else None
-        if not isinstance(choice, int):
-            # Each candidate adds the residual; the weights sum to 1, so once is enough.
-            outputs = [candidate(features_BCHW) for candidate in self.candidates]
-            return mix_normalized(outputs, choice[:SKIP], residual_BCHW)
-        if choice == SKIP:
-            return features_BCHW
-        return mix_normalized([self.candidates[choice](features_BCHW)], None, residual_BCHW)
+        if isinstance(choice, int):
+            if choice == SKIP:
+                return features_BCHW
+            return mixed_block(features_BCHW, [self._weights(choice)], None, self.block_shape)
+        all_weights = [self._weights(index) for index in range(SKIP)]
+        return mixed_block(features_BCHW, all_weights, choice[:SKIP], self.block_shape)
+
+    def _weights(self, index: int) -> MBConvWeights:
+        candidate = self.candidates[index]
+        assert isinstance(candidate, Candidate)
+        return candidate.active_weights()
 
 
 class Supernet(nn.Module):

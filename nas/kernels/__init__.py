@@ -1,11 +1,11 @@
 """The supernet's arithmetic on channels-last features.
 
-`mbconv` is a candidate operator up to its last batch norm, `mix_normalized` the weighted sum of
-normalised candidates. Anywhere they are made of torch's own functions; on the CPU in float32 they
-are autograd functions of our own around compiled loops, which keep less memory and are faster.
+`mixed_block` is a layer of the supernet. Anywhere it is made of torch's own functions; on the CPU
+in float32 it is an autograd function of our own around compiled loops, which keeps less memory and
+is faster.
 """
 
-from nas.kernels.mbconv import MBConvWeights, mbconv
-from nas.kernels.mixture import mix_normalized
+from nas.kernels.mbconv import MBConvShape, MBConvWeights
+from nas.kernels.mixed_block import mixed_block
 
-__all__ = ["MBConvWeights", "mbconv", "mix_normalized"]
+__all__ = ["MBConvShape", "MBConvWeights", "mixed_block"]

@@ -21,3 +21,8 @@ def as_pixels(features_BCHW: Tensor) -> NDArray[np.float32]:
     """Channels-last features as an array of pixels by channels; a view of them if they are dense."""
     num_channels = features_BCHW.shape[1]
     return features_BCHW.detach().permute(0, 2, 3, 1).reshape(-1, num_channels).numpy()
+
+
+def as_features(pixels_NC: Tensor, batch_and_space: tuple[int, int, int]) -> Tensor:
+    """The inverse of `as_pixels`, for a batch, a height and a width."""
+    return pixels_NC.view(*batch_and_space, -1).permute(0, 3, 1, 2)

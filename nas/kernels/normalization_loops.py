@@ -84,6 +84,20 @@ def normalize_and_activate(features_NC: Any, eps: float, is_relu: bool, out_NC: 
 
 
 @compile_loop
+def mean_images(features_NC: Any, num_images: int) -> Any:
+    """Mean over each image's pixels, (B, C)."""
+    num_pixels, num_channels = len(features_NC) // num_images, features_NC.shape[1]
+    means_BC = np.zeros((num_images, num_channels), np.float32)
+    for b in range(num_images):
+        for n in range(b * num_pixels, (b + 1) * num_pixels):
+            for c in range(num_channels):
+                means_BC[b, c] += features_NC[n, c]
+        for c in range(num_channels):
+            means_BC[b, c] /= np.float32(num_pixels)
+    return means_BC
+
+
+@compile_loop
 def multiply_images(features_NC: Any, factors_BC: Any) -> None:
     """Multiplies each image's pixels by its factors, in place."""
     num_pixels = len(features_NC) // len(factors_BC)

@@ -1,0 +1,27 @@
+"""What every benchmark prints: the machine, and its figures as a table in Markdown."""
+
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+import torch
+
+from nas.latency.measure import device_name
+
+
+def describe_machine() -> str:
+    """One line: date, processor, cores, load, versions."""
+    load, *_ = os.getloadavg()
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {device_name(torch.device('cpu'))}, "
+        f"{os.cpu_count()} cores ({torch.backends.cpu.get_cpu_capability()}), load {load:.1f}, "
+        f"Python {platform.python_version()}, torch {torch.__version__}"
+    )
+
+
+def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Prints a table in Markdown."""
+    print()
+    for row in (header, ["---"] * len(header), *rows):
+        print("| " + " | ".join(str(cell) for cell in row) + " |", flush=True)

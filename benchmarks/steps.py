@@ -1,0 +1,173 @@
+"""The steps of a search against the plain reference, in one process, in turn: time and memory.
+
+    python -m benchmarks.steps
+    python -m benchmarks.steps --resolution 32 --repeats 7
+
+Each repeat times ours and the reference's weight step (two paths) and architecture step back to
+back, on the same batch, paths and Gumbel noise; a joint epoch's ratio is of two weight steps and
+one architecture step. Peak memory is that of a fresh process, over what it held before the step.
+"""
+
+import ctypes
+import gc
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+import torch
+
+from benchmarks.machine import describe_machine, print_table
+from nas.config import SearchConfig
+from nas.latency import LatencyTable
+from nas.sampling import sample_first_path, sample_gumbel, sample_second_path
+from nas.space import Space, get_space
+from nas.steps import SearchSteps
+from nas.supernet import Supernet
+from tests.reference_supernet import ReferenceStep, reference_of
+from tests.tiny import make_dense_table
+
+Side = Literal["ours", "reference"]
+NUM_CLASSES = 100
+TEMPERATURE = 5.0
+
+
+class Setting:
+    """One batch, and the steps of both sides on it."""
+
+    def __init__(self, space: Space, batch_size: int, num_threads: int) -> None:
+        torch.set_num_threads(num_threads)
+        self.generator = torch.Generator().manual_seed(0)
+        shape = (batch_size, 3, space.resolution, space.resolution)
+        self.images_BCHW = torch.randn(shape, generator=self.generator)
+        self.labels_B = torch.randint(NUM_CLASSES, (batch_size,), generator=self.generator)
+        self.config = SearchConfig(target_latency_ms=10.0)
+        self.table: LatencyTable = make_dense_table(space)
+        self.supernet = Supernet(space, NUM_CLASSES)
+
+    def steps(self, side: Side) -> dict[str, Callable[[], Any]]:
+        """The weight step and the architecture step of one side."""
+        log_alpha_LO = self.supernet.log_alpha().detach()
+        noise = torch.Generator().manual_seed(1)
+
+        def draw_paths() -> list[list[int]]:
+            first_L = sample_first_path(log_alpha_LO, self.generator)
+            second_L = sample_second_path(log_alpha_LO, first_L, "bi", self.generator)
+            assert second_L is not None
+            return [first_L.tolist(), second_L.tolist()]
+
+        if side == "ours":
+            ours = SearchSteps(self.supernet, self.config, self.table)
+            images_BCHW = self.images_BCHW.contiguous(memory_format=torch.channels_last)
+            return {
+                "weight step": lambda: ours.weight_step(images_BCHW, self.labels_B, draw_paths()),
+                "architecture step": lambda: ours.arch_step(images_BCHW, self.labels_B, TEMPERATURE, noise),
+            }
+        reference = ReferenceStep(reference_of(self.supernet, NUM_CLASSES), self.config, self.table)
+        return {
+            "weight step": lambda: reference.weight_step(self.images_BCHW, self.labels_B, draw_paths()),
+            "architecture step": lambda: reference.arch_step(
+                self.images_BCHW, self.labels_B, sample_gumbel(log_alpha_LO.shape, noise), TEMPERATURE
+            ),
+        }
+
+
+def time_steps(setting: Setting, num_repeats: int) -> dict[str, dict[Side, list[float]]]:
+    """Seconds of each step of each side, measured in turn after one round of warm-up."""
+    sides: tuple[Side, ...] = ("ours", "reference")
+    steps = {side: setting.steps(side) for side in sides}
+    seconds: dict[str, dict[Side, list[float]]] = {
+        name: {side: [] for side in sides} for name in steps["ours"]
+    }
+    for repeat in range(num_repeats + 1):
+        for name, by_side in seconds.items():
+            for side in sides:
+                # The same paths on both sides, others in each repeat.
+                setting.generator.manual_seed(repeat)
+                start_s = time.perf_counter()
+                steps[side][name]()
+                if repeat > 0:
+                    by_side[side].append(time.perf_counter() - start_s)
+    return seconds
+
+
+def measure_peak_mib(space: Space, batch_size: int, side: Side, step: str) -> float:
+    """Peak memory of one step over what the process held before, in MiB, in a fresh process."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send_peak, args=(sender, space, batch_size, side, step))
+    process.start()
+    peak_mib: float = receiver.recv()
+    process.join()
+    return peak_mib
+
+
+def _send_peak(sender: Any, space: Space, batch_size: int, side: Side, step: str) -> None:
+    # Loops are compiled and kernels loaded by a step on a space of few pixels.
+    for run in Setting(space.at_resolution(32), 2, 1).steps(side).values():
+        run()
+    run = Setting(space, batch_size, 1).steps(side)[step]
+    # What was freed before goes back to the system, or the step would use it unseen.
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    # Writing 5 sets the high-water mark of resident memory back to what is resident now.
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    before_kib = _status_kib("VmRSS")
+    run()
+    sender.send((_status_kib("VmHWM") - before_kib) / 1024)
+
+
+def _status_kib(field: str) -> int:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+
+@click.command(help=__doc__)
+@click.option("--space", "space_name", default="paper", show_default=True)
+@click.option(
+    "--resolution", "resolutions", type=int, multiple=True, default=(32, 64, 224), show_default=True
+)
+@click.option("--batch-size", default=32, show_default=True)
+@click.option("--repeats", default=5, show_default=True)
+@click.option("--memory/--no-memory", default=True, show_default=True)
+def main(space_name: str, resolutions: tuple[int, ...], batch_size: int, repeats: int, memory: bool) -> None:
+    """Prints two tables in Markdown."""
+    print(describe_machine())
+    time_rows, memory_rows = [], []
+    for resolution in resolutions:
+        space = get_space(space_name).at_resolution(resolution)
+        seconds = time_steps(Setting(space, batch_size, 1), repeats)
+        medians = {
+            name: {side: statistics.median(values) for side, values in by_side.items()}
+            for name, by_side in seconds.items()
+        }
+        epoch_ratios = [
+            (2 * wr + ar) / (2 * wo + ao)
+            for wo, wr, ao, ar in zip(
+                *seconds["weight step"].values(), *seconds["architecture step"].values(), strict=True
+            )
+        ]
+        for name, by_side in medians.items():
+            ratio = by_side["reference"] / by_side["ours"]
+            time_rows.append(
+                [resolution, name, f"{by_side['reference']:.3f}", f"{by_side['ours']:.3f}", f"{ratio:.1f}x"]
+            )
+        spread = f"{min(epoch_ratios):.1f} to {max(epoch_ratios):.1f}"
+        joint = f"{statistics.median(epoch_ratios):.1f}x ({spread})"
+        time_rows.append([resolution, "joint epoch (2:1)", "", "", joint])
+        if memory:
+            for step in medians:
+                peaks = [measure_peak_mib(space, batch_size, side, step) for side in ("reference", "ours")]
+                memory_rows.append(
+                    [resolution, step, f"{peaks[0]:.0f}", f"{peaks[1]:.0f}", f"{peaks[1] / peaks[0]:.2f}"]
+                )
+    print_table(["input", "step", "reference, s", "ours, s", "ratio"], time_rows)
+    if memory:
+        print_table(["input", "step", "reference, MiB", "ours, MiB", "share"], memory_rows)
+
+
+if __name__ == "__main__":
+    main()
