@@ -30,7 +30,7 @@ from nas.space import Space, get_space
 
 Floats = NDArray[np.float64]
 
-NUM_ROUNDS = 10
+NUM_ROUNDS = 16
 _RUNS_PER_ROUND = 5
 _NUM_WARMUP_RUNS = 2
 _COVERAGE = 0.95
