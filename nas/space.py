@@ -190,9 +190,8 @@ _SPACES = {
             stem_block_channels=8,
             stages=_stages(
                 """
-                16  4  2  relu
-                24  4  2  swish
-                32  4  1  swish
+                16  5  2  relu
+                32  5  2  swish
                 """
             ),
             head_channels=128,
