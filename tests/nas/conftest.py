@@ -1,11 +1,15 @@
-"""The tiny spaces, known by name as the packaged ones are."""
+"""One thread for all tests; and the tiny spaces, known by name as the packaged ones are."""
 
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from nas import space
 from tests.tiny import TINY_SPACES
+
+# Threads that wait for each other cost more than they gain at these sizes.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True, scope="session")

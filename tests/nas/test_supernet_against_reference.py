@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 from nas import space as space_module
 from nas.config import Depth, Objective, Sampling, SearchConfig
-from nas.latency import LatencyTable
 from nas.sampling import gumbel_softmax, sample_first_path, sample_gumbel, sample_second_path
-from nas.search import Search
-from nas.space import Space, get_space
+from nas.space import get_space
+from nas.steps import SearchSteps
 from nas.supernet import Supernet
 from tests.reference_supernet import (
     ReferenceStep,
@@ -23,7 +22,7 @@ from tests.reference_supernet import (
     pair_weights,
     reference_of,
 )
-from tests.tiny import TINY, TINY_AT_8, make_dense_table
+from tests.tiny import NUM_CLASSES, make_dense_table
 
 TOLERANCE = 1e-4
 KINK_MARGIN = 1e-6
@@ -43,36 +42,37 @@ class Duel:
     gradient.
     """
 
-    def __init__(self, search: Search, table: LatencyTable) -> None:
-        self.search = search
+    def __init__(self, config: SearchConfig) -> None:
+        space = get_space(config.space)
+        table = make_dense_table(space)
+        self.batch_size = config.batch_size
         self.generator = torch.Generator().manual_seed(3)
-        randomize(search.supernet)
-        reference = reference_of(search.supernet, search.data.num_classes)
-        self.reference = ReferenceStep(reference, search.config, table)
+        self.supernet = Supernet(space, NUM_CLASSES, config.depth)
+        randomize(self.supernet)
+        self.steps = SearchSteps(self.supernet, config, table)
+        self.reference = ReferenceStep(reference_of(self.supernet, NUM_CLASSES), config, table)
 
     def weight_step(self, sampling: Sampling) -> None:
-        log_alpha_LO = self.search.supernet.log_alpha().detach()
+        log_alpha_LO = self.supernet.log_alpha().detach()
         first_L = sample_first_path(log_alpha_LO, self.generator)
         second_L = sample_second_path(log_alpha_LO, first_L, sampling, self.generator)
         paths = [path.tolist() for path in (first_L, second_L) if path is not None]
         images_BCHW, labels_B = self.draw_batch(paths)
-        results = self.search._steps.weight_step(to_channels_last(images_BCHW), labels_B, paths)
+        results = self.steps.weight_step(to_channels_last(images_BCHW), labels_B, paths)
         loss = self.reference.weight_step(images_BCHW, labels_B, paths)
         assert_close("loss", torch.stack([result.loss for result in results]).sum(), loss)
         self.compare_weights()
         self.compare_arch_parameters()
 
     def arch_step(self) -> None:
-        own = self.search._generators["paths"]
-        state = own.get_state()
-        log_alpha_LO = self.search.supernet.log_alpha().detach()
-        weights_LO = gumbel_softmax(log_alpha_LO, TEMPERATURE, own)
-        own.set_state(state)
-        noise_LO = sample_gumbel(log_alpha_LO.shape, own)
-        own.set_state(state)
+        log_alpha_LO = self.supernet.log_alpha().detach()
+        weights_LO = gumbel_softmax(log_alpha_LO, TEMPERATURE, torch.Generator().manual_seed(1))
+        noise_LO = sample_gumbel(log_alpha_LO.shape, torch.Generator().manual_seed(1))
         choices = [w[: len(a)] for w, a in zip(weights_LO, self.reference.supernet.alphas, strict=True)]
         images_BCHW, labels_B = self.draw_batch([choices])
-        ours = self.search._steps.arch_step(to_channels_last(images_BCHW), labels_B, TEMPERATURE, own)
+        ours = self.steps.arch_step(
+            to_channels_last(images_BCHW), labels_B, TEMPERATURE, torch.Generator().manual_seed(1)
+        )
         loss = self.reference.arch_step(images_BCHW, labels_B, noise_LO, TEMPERATURE)
         assert_close("loss", ours, loss)
         self.compare_arch_gradients()
@@ -80,7 +80,7 @@ class Duel:
         self.compare_weights()
 
     def compare_weights(self) -> None:
-        pairs = list(pair_weights(self.search.supernet, self.reference.supernet))
+        pairs = list(pair_weights(self.supernet, self.reference.supernet))
         gradients = [pair.reference.grad for pair in pairs if pair.reference.grad is not None]
         # A tensor whose gradients cancel to next to nothing has no digits to compare.
         floor = 1e-2 * float(torch.stack([gradient.norm() for gradient in gradients]).norm())
@@ -90,14 +90,14 @@ class Duel:
             if ours is not None and theirs is not None:
                 assert_close(f"gradient of {pair.name}", pair.convert(ours), theirs, floor)
             assert_close(pair.name, pair.convert(pair.ours), pair.reference)
-        copy_parameters(self.search.supernet, self.reference.supernet)
+        copy_parameters(self.supernet, self.reference.supernet)
 
     def compare_arch_parameters(self) -> None:
-        for name, ours, theirs in pair_arch_values(self.search.supernet, self.reference.supernet):
+        for name, ours, theirs in pair_arch_values(self.supernet, self.reference.supernet):
             assert_close(name, ours, theirs)
 
     def compare_arch_gradients(self) -> None:
-        supernet, reference = self.search.supernet, self.reference.supernet
+        supernet, reference = self.supernet, self.reference.supernet
         norms = [gradient_of(parameter).norm() for parameter in reference.arch_parameters()]
         floor = 1e-1 * float(torch.stack(norms).norm())
         for layer, alpha in enumerate(reference.alphas):
@@ -109,8 +109,8 @@ class Duel:
             assert_close(f"gradient of beta {stage}", ours, gradient_of(beta), floor)
 
     def draw_batch(self, all_choices: Sequence[Sequence[int] | Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
-        resolution, batch_size = self.search.space.resolution, self.search.config.batch_size
-        labels_B = torch.randint(self.search.data.num_classes, (batch_size,), generator=self.generator)
+        resolution, batch_size = self.supernet.space.resolution, self.batch_size
+        labels_B = torch.randint(NUM_CLASSES, (batch_size,), generator=self.generator)
         while True:
             images_BCHW = torch.randn(batch_size, 3, resolution, resolution, generator=self.generator)
             margins = (kink_margin(self.reference.supernet, images_BCHW, choices) for choices in all_choices)
@@ -168,21 +168,19 @@ def to_channels_last(images_BCHW: Tensor) -> Tensor:
     return images_BCHW.to(memory_format=torch.channels_last)
 
 
-def make_search(space: Space, table: LatencyTable, **fields: object) -> Search:
-    base = {"space": space.name, "dataset": "fashion_mnist_subset", "max_train_images": 200, "device": "cpu"}
-    return Search(SearchConfig.model_validate(base | fields), table)
-
-
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("depth", DEPTHS)
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_steps_agree_with_the_reference(sampling: Sampling, depth: Depth, objective: Objective) -> None:
-    space = TINY if objective in ("tfnas", "fbnet") else TINY_AT_8
-    table = make_dense_table(space)
-    search = make_search(
-        space, table, depth=depth, objective=objective, target_latency_ms=2.4, weight_lr=0.05, batch_size=8
+    config = SearchConfig(
+        space="tiny" if objective in ("tfnas", "fbnet") else "tiny_at_8",
+        depth=depth,
+        objective=objective,
+        target_latency_ms=2.4,
+        weight_lr=0.05,
+        batch_size=8,
     )
-    duel = Duel(search, table)
+    duel = Duel(config)
     for _ in range(2):
         duel.weight_step(sampling)
         duel.arch_step()
@@ -194,8 +192,6 @@ def test_paper_agrees_with_the_reference_at_32_pixels(monkeypatch: pytest.Monkey
     stages = tuple(replace(stage, activation="swish") for stage in paper.stages)
     space = replace(paper, name="paper_at_32", resolution=32, stages=stages)
     monkeypatch.setitem(space_module._SPACES, space.name, space)
-    table = make_dense_table(space)
-    search = make_search(space, table, target_latency_ms=20.0, batch_size=16)
-    duel = Duel(search, table)
+    duel = Duel(SearchConfig(space=space.name, target_latency_ms=20.0, batch_size=16))
     duel.weight_step("bi")
     duel.arch_step()
