@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -17,6 +20,7 @@ from analysis.runs import Experiment, Run
 from analysis.style import STYLE
 
 FORMATS = ("png", "pdf", "svg")
+PNG_DPI = 300
 _CAPTION_PT = 6.2
 _CHAR_IN = 0.0458
 _LINE_IN = 0.115
@@ -28,14 +32,12 @@ def write_drawing(drawing: Drawing, experiment: Experiment, folder: Path) -> lis
     with mpl.rc_context(STYLE):
         figure = drawing.draw()
         _write_caption(figure, drawing.full_caption)
-        # Laid out once, not once a format.
+        # Laid out once, and printed by each canvas itself: `savefig` would draw each format twice.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
-        paths = []
-        for suffix in FORMATS:
-            path = folder / f"{drawing.name}.{suffix}"
-            figure.savefig(path, metadata=_metadata(drawing, experiment, suffix))
-            paths.append(path)
+        paths = [folder / f"{drawing.name}.{suffix}" for suffix in FORMATS]
+        for path in paths:
+            _print_figure(figure, path, _metadata(drawing, experiment, path.suffix))
     return [
         *paths,
         write_stamp(drawing.name, drawing.title, drawing.full_caption, drawing.runs, experiment, paths),
@@ -79,13 +81,27 @@ def run_stamp(run: Run) -> dict[str, str]:
     }
 
 
+def _print_figure(figure: Figure, path: Path, metadata: dict[str, Any]) -> None:
+    canvas: Any  # `Any`, since matplotlib's stubs leave these methods untyped.
+    if path.suffix == ".png":
+        figure.set_dpi(PNG_DPI)
+        canvas = FigureCanvasAgg(figure)
+        canvas.print_png(path, metadata=metadata)
+    elif path.suffix == ".pdf":
+        canvas = FigureCanvasPdf(figure)
+        canvas.print_pdf(path, metadata=metadata)
+    else:
+        canvas = FigureCanvasSVG(figure)
+        canvas.print_svg(path, metadata=metadata)
+
+
 def _metadata(drawing: Drawing, experiment: Experiment, suffix: str) -> dict[str, Any]:
     about = f"experiment {experiment.name}; {experiment.provenance}; runs " + " ".join(
         run.run_id for run in drawing.runs
     )
-    if suffix == "png":
+    if suffix == ".png":
         return {"Title": drawing.title, "Description": drawing.full_caption, "Source": about}
-    if suffix == "pdf":
+    if suffix == ".pdf":
         return {
             "Title": drawing.title,
             "Subject": drawing.full_caption,
@@ -120,6 +136,20 @@ def _write_caption(figure: Figure, caption: str) -> None:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def write_drawings(drawings: Sequence[Drawing], experiment: Experiment, folder: Path) -> list[Path]:
+    """Writes all figures, and removes those of earlier times that the runs no longer support.
+
+    Only files that are as they were written are removed.
+    """
+    names = {drawing.name for drawing in drawings}
+    for path in folder.glob("*.json"):
+        stamp = _read_stamp(path)
+        if stamp is not None and path.stem not in names and not _check_files(stamp, folder):
+            for name in (*stamp["files"], path.name):
+                (folder / name).unlink()
+    return [path for drawing in drawings for path in write_drawing(drawing, experiment, folder)]
 
 
 def check_drawings(drawings: Sequence[Drawing], folder: Path) -> list[str]:

@@ -4,12 +4,13 @@ Shapes: E epochs, L layers, X corners of an outline.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, PathPatch
-from matplotlib.path import Path
+from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
@@ -146,8 +147,7 @@ def _panel(
     axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
     axes.set_ylim(num_layers, 0)
     mark_warmup(axes, int((~run.trajectory.is_joint_E).sum()))
-    for layer in range(num_layers):
-        _layer(axes, epochs, collapse.leader_EL[:, layer], collapse.probability_EL[:, layer], layer)
+    _draw_stretches(axes, _stretches(epochs, collapse))
     rows = np.arange(num_layers) + 0.5
     axes.vlines(
         collapse.lock_in_epoch_L - 0.5, rows - _BAR / 2, rows + _BAR / 2, color="black", lw=1.6, zorder=5
@@ -155,39 +155,61 @@ def _panel(
     _label_layers(axes, run, is_left)
 
 
-def _layer(
-    axes: Axes,
-    epochs: NDArray[np.int64],
-    leader_E: NDArray[np.int64],
-    probability_E: NDArray[np.float64],
-    row: int,
-) -> None:
-    """One row: each stretch of epochs with one leader is a faded box, filled up to its probability."""
-    bounds = np.flatnonzero(np.diff(leader_E)) + 1
-    for stretch in np.split(np.arange(len(leader_E)), bounds):
-        op = int(leader_E[stretch[0]])
-        if op == NO_LEADER:
-            continue
+@dataclass(frozen=True)
+class Stretch:
+    """Epochs in which one operator led a layer: a box, and what of it is filled."""
+
+    op: int
+    row: int
+    start: float
+    num_epochs: int
+    box_X2: NDArray[np.float64]
+    fill_X2: NDArray[np.float64]
+
+
+def _stretches(epochs: NDArray[np.int64], collapse: Collapse) -> list[Stretch]:
+    """Each layer's epochs, split where its leader changes; those without a leader left out."""
+    stretches = []
+    for row, (leader_E, probability_E) in enumerate(
+        zip(collapse.leader_EL.T, collapse.probability_EL.T, strict=True)
+    ):
+        bounds = np.flatnonzero(np.diff(leader_E)) + 1
+        for where in np.split(np.arange(len(leader_E)), bounds):
+            op = int(leader_E[where[0]])
+            if op == NO_LEADER:
+                continue
+            bottom = row + 0.5 + _BAR / 2
+            box_X2 = _steps(epochs[where], np.ones(len(where)), bottom)
+            fill_X2 = _steps(epochs[where], probability_E[where], bottom)
+            stretches.append(Stretch(op, row, float(epochs[where[0]]) - 0.5, len(where), box_X2, fill_X2))
+    return stretches
+
+
+def _draw_stretches(axes: Axes, stretches: Sequence[Stretch]) -> None:
+    # One collection an operator, not one artist a stretch: there are thousands on a page.
+    for op in sorted({stretch.op for stretch in stretches}):
         style = OP_STYLES[op]
-        bottom = row + 0.5 + _BAR / 2
-        box_X2 = _steps(epochs[stretch], np.ones(len(stretch)), bottom)
-        fill_X2 = _steps(epochs[stretch], probability_E[stretch], bottom)
-        axes.add_patch(
-            PathPatch(Path(box_X2), facecolor=style.faded, edgecolor=style.color, hatch=style.hatch, lw=0)
-        )
-        axes.add_patch(
-            PathPatch(Path(fill_X2), facecolor=style.color, edgecolor=style.ink, hatch=style.hatch, lw=0)
-        )
-        axes.add_patch(PathPatch(Path(box_X2), facecolor="none", edgecolor="#333333", lw=0.3))
-        axes.plot(*fill_X2[1:-1].T, color="black", lw=0.45, solid_joinstyle="miter")
-        if len(stretch) * _epoch_in(axes) > _CODE_IN:
+        own = [stretch for stretch in stretches if stretch.op == op]
+        boxes = [stretch.box_X2 for stretch in own]
+        fills = [stretch.fill_X2 for stretch in own]
+        for polygons, face, ink in ((boxes, style.faded, style.color), (fills, style.color, style.ink)):
+            axes.add_collection(
+                PolyCollection(polygons, facecolor=face, hatchcolor=ink, hatch=style.hatch, edgecolor="none")
+            )
+    outlines = [stretch.box_X2 for stretch in stretches]
+    axes.add_collection(PolyCollection(outlines, facecolor="none", edgecolor="#333333", linewidth=0.3))
+    steps = [stretch.fill_X2[1:-1] for stretch in stretches]
+    axes.add_collection(LineCollection(steps, color="black", linewidth=0.45))
+    epoch_in = _epoch_in(axes)
+    for stretch in stretches:
+        if stretch.num_epochs * epoch_in > _CODE_IN:
+            style = OP_STYLES[stretch.op]
             axes.text(
-                epochs[stretch[0]] - 0.5 + 0.05 / _epoch_in(axes),
-                row + 0.36,
+                stretch.start + 0.05 / epoch_in,
+                stretch.row + 0.36,
                 style.code,
                 fontsize=4.6,
                 va="center_baseline",
-                color="black",
                 path_effects=[withStroke(linewidth=1.4, foreground=style.faded)],
             )
 

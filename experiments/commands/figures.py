@@ -23,7 +23,7 @@ def figures(
     Example: tfnas figures smoke --out results/smoke
     """
     from analysis.figures import make_drawings
-    from analysis.provenance import check_drawings, write_drawing
+    from analysis.provenance import check_drawings, write_drawings
 
     runs, folder = open_experiment(experiment, out, table, code_version)
     drawings, undrawn = make_drawings(runs)
@@ -31,8 +31,7 @@ def figures(
     if check:
         result["outdated"] = check_drawings(drawings, folder / "figures")
     else:
-        written = [path for drawing in drawings for path in write_drawing(drawing, runs, folder / "figures")]
-        result["written"] = [str(path) for path in written]
+        result["written"] = list(map(str, write_drawings(drawings, runs, folder / "figures")))
     if as_json:
         click.echo(json.dumps(result, indent=1))
     else:

@@ -25,7 +25,7 @@ def report(
     from analysis.claims import judge_claims
     from analysis.figures import make_drawings
     from analysis.measures import measure_runs
-    from analysis.provenance import write_drawing
+    from analysis.provenance import write_drawings
     from analysis.report import write_report
     from analysis.table_files import write_table
     from analysis.tables import make_tables
@@ -35,8 +35,7 @@ def report(
     claims = judge_claims(runs, numbers)
     drawings, undrawn = make_drawings(runs)
     tables, unmade = make_tables(runs, numbers)
-    for drawing in drawings:
-        write_drawing(drawing, runs, folder / "figures")
+    write_drawings(drawings, runs, folder / "figures")
     for one in tables:
         write_table(one, runs, folder / "tables")
     page = write_report(

@@ -1,11 +1,11 @@
 """One store for all tests of reading: a grid with gaps, as real ones have."""
 
-from pathlib import Path
-
 import pytest
+from click.testing import CliRunner, Result
 from synthetic import Store, grid, make_table
 
 from analysis.runs import Experiment, read_experiment
+from experiments.commands.report import report
 
 
 @pytest.fixture(scope="session")
@@ -14,9 +14,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     store = Store(tmp_path_factory.mktemp("launch"), "demo")
     base = {"target_latency_ms": 1.0}
     names = ["sampling", "depth", "seed"]
-    store.add_grid(base, grid(sampling=["single", "bi"], depth=["skip", "sink"], seed=[0, 1, 2]))
+    store.add_grid(base, grid(sampling=["single", "bi"], depth=["skip", "sink"], seed=[0, 1]))
     failed = {"sampling": "bi", "depth": "skip", "seed": 3}
-    store.add(base | failed, names, status="FAILED", failure="loss is not finite in epoch 5")
+    store.add(base | failed, names, status="FAILED", failure="loss is not finite <i>in epoch 5")
     store.add(base | {"sampling": "single", "depth": "skip", "seed": 3}, names, status="RUNNING")
     store.add(base | {"sampling": "single", "depth": "skip", "seed": 0}, names, older=True)
     other = {"sampling": "bi", "depth": "sink", "seed": 0}
@@ -29,7 +29,11 @@ def experiment(store: Store) -> Experiment:
     return read_experiment("demo", store.tracking_uri)
 
 
-@pytest.fixture
-def launch_dir(store: Store, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return store.out_dir
+@pytest.fixture(scope="session")
+def reported(store: Store) -> Result:
+    """What `tfnas report demo` said; its figures, tables and page are in the launch's folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        result = CliRunner().invoke(report, ["demo", "--out", str(store.out_dir)])
+    assert result.exit_code == 0, result.output
+    return result

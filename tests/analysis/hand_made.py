@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from analysis.runs import Experiment, Provenance, Run
 from nas.records import Trajectory
 
 NUM_LAYERS = 18
@@ -47,3 +48,33 @@ def kept(*stages: Sequence[int]) -> np.ndarray:
     """Derived operators of one epoch: 0 where a layer is kept, -1 where not."""
     flags = [flag for stage in stages for flag in stage]
     return np.where(np.array(flags), 0, -1)
+
+
+def run(name: str = "run", metrics: dict[str, float] | None = None, **config: Any) -> Run:
+    """A finished run of that config, without files."""
+    return Run(
+        run_id=f"{abs(hash((name, *sorted(config.items(), key=str)))):032x}"[:32],
+        name=name,
+        status="FINISHED",
+        kind="search",
+        config=config,
+        metrics=metrics or {},
+        tags={},
+        failure=None,
+        start_time_ms=0,
+        artifact_uri="",
+    )
+
+
+def experiment_of(runs: Sequence[Run], training: Sequence[Run] = ()) -> Experiment:
+    """An experiment of these finished runs."""
+    return Experiment(
+        name="by hand",
+        experiment_id="1",
+        tracking_uri="",
+        provenance=Provenance("table", "code"),
+        runs=tuple(runs),
+        missing=(),
+        training=tuple(training),
+        notices=(),
+    )

@@ -8,8 +8,8 @@ from nas.errors import UserError
 
 
 def test_a_cell_is_read_once_with_its_epochs_and_trajectory(experiment: Experiment):
-    assert len(experiment.runs) == 12
-    assert len({(run.config["sampling"], run.config["depth"], run.seed) for run in experiment.runs}) == 12
+    assert len(experiment.runs) == 8
+    assert len({(run.config["sampling"], run.config["depth"], run.seed) for run in experiment.runs}) == 8
     for run in experiment.runs:
         assert run.trajectory is not None
         assert run.epochs is not None
@@ -19,12 +19,8 @@ def test_a_cell_is_read_once_with_its_epochs_and_trajectory(experiment: Experime
 
 def test_factors_are_the_fields_that_differ(experiment: Experiment):
     assert experiment.factors == ("sampling", "depth")
-    assert [run.name for run in experiment.runs[:4]] == [
-        "single-skip-s0",
-        "single-skip-s1",
-        "single-skip-s2",
-        "single-sink-s0",
-    ]
+    names = [run.name for run in experiment.runs]
+    assert names[:3] == ["single-skip-s0", "single-skip-s1", "single-sink-s0"]
 
 
 def test_values_have_their_types_again(experiment: Experiment):
