@@ -9,7 +9,7 @@ from rich.table import Table
 from experiments.console import format_duration, say
 from experiments.cost import EpochCost, cost_key, time_epochs
 from experiments.grid import Cell
-from experiments.launch import load_grid, num_parallel
+from experiments.launch import Grid, num_parallel
 from experiments.plan import CellState, cell_states
 from experiments.tracking import read_tracked_cells
 from nas.latency import LatencyTable
@@ -22,8 +22,9 @@ def print_dry_run(path: Path, out: Path, console: Console, *, retry_failed: bool
     Raises:
         UserError: the file is wrong, a target out of reach.
     """
-    spec, cells = load_grid(path, out, console)
-    states = cell_states(cells, read_tracked_cells(spec.experiment, out), out)
+    grid = Grid.load(path)
+    cells = grid.cells(out, console)
+    states = cell_states(cells, read_tracked_cells(grid.spec.experiment, out), out)
     to_run = [state for state in states if state.is_to_run(retry_failed)]
     costs = _time_all([state.cell for state in to_run], console)
     table = Table("search", "state", "target within reach", "epochs", "cost")
@@ -32,7 +33,7 @@ def print_dry_run(path: Path, out: Path, console: Console, *, retry_failed: bool
         table.add_row(state.cell.name, state.state, _feasibility(state.cell), _epochs(state), _show(cost))
     console.print(table)
     total_s = sum(_cost_s(state, costs) for state in to_run)
-    at_a_time = num_parallel(spec.resources, len(to_run))
+    at_a_time = num_parallel(grid.spec.resources, len(to_run))
     say(
         console,
         f"{len(to_run)} of {len(cells)} searches to run, {at_a_time} at a time: about "
@@ -42,9 +43,10 @@ def print_dry_run(path: Path, out: Path, console: Console, *, retry_failed: bool
 
 def print_status(path: Path, out: Path, console: Console) -> None:
     """Prints what became of each cell so far."""
-    spec, cells = load_grid(path, out, console)
+    grid = Grid.load(path)
     table = Table("search", "state", "epochs", "reason")
-    for state in cell_states(cells, read_tracked_cells(spec.experiment, out), out):
+    cells = grid.cells(out, console)
+    for state in cell_states(cells, read_tracked_cells(grid.spec.experiment, out), out):
         table.add_row(state.cell.name, state.state, _epochs(state), state.reason)
     console.print(table)
 

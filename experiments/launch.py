@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from filelock import FileLock, Timeout
 from rich.console import Console
@@ -15,7 +15,7 @@ from experiments.callback import LaunchCallback
 from experiments.cell_folder import CellFolder, RunDescription, find_cell_folders
 from experiments.console import say
 from experiments.delivery import Delivery
-from experiments.grid import Cell, draft_cells, make_cells
+from experiments.grid import Cell, Draft, draft_cells, make_cells
 from experiments.plan import CellState, cell_states
 from experiments.preparation import Preparation
 from experiments.progress import Progress
@@ -47,17 +47,40 @@ class LaunchResult:
     tracking_uri: str
 
 
-def load_grid(path: Path, out: Path, console: Console) -> tuple[ExperimentSpec, list[Cell]]:
-    """Reads a YAML file and makes its cells; measures a lookup table if need be.
+@dataclass(frozen=True)
+class Grid:
+    """A YAML file whose every field is checked; its cells may still need a table to be measured.
 
-    Raises:
-        UserError: names file, field, value and remedy.
+    Args:
+        path: of the file.
     """
-    spec = load_spec(path)
-    _check_resources(spec.resources, str(path))
-    drafts = draft_cells(spec, path)
-    preparation = Preparation(out, str(path), partial(say, console))
-    return spec, make_cells(drafts, preparation, str(path))
+
+    path: Path
+    spec: ExperimentSpec
+    drafts: list[Draft]
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Reads and checks a YAML file.
+
+        Raises:
+            UserError: names file, field, value and remedy.
+        """
+        spec = load_spec(path)
+        _check_resources(spec.resources, str(path))
+        return cls(path, spec, draft_cells(spec, path))
+
+    def cells(self, out: Path, console: Console) -> list[Cell]:
+        """The cells; measures a lookup table into the output folder if need be.
+
+        Raises:
+            UserError: a table or images are missing, or a target is out of reach.
+        """
+        for field in _fields_without_effect(self.drafts):
+            say(console, f"{self.path}: warning: {field} has no effect in any of these searches")
+        return make_cells(
+            self.drafts, Preparation(out, str(self.path), partial(say, console)), str(self.path)
+        )
 
 
 def launch(path: Path, out: Path, console: Console, *, retry_failed: bool = False) -> LaunchResult:
@@ -71,9 +94,10 @@ def launch(path: Path, out: Path, console: Console, *, retry_failed: bool = Fals
         UserError: the file is wrong, or another launch into the folder is running.
     """
     out = out.resolve()
+    grid = Grid.load(path)
     with _only_launch_into(out):
-        spec, cells = load_grid(path, out, console)
-        tracker = Tracker(spec.experiment, out)
+        cells = grid.cells(out, console)
+        tracker = Tracker(grid.spec.experiment, out)
         _close_cut_off_attempts(out)
         tracker.close_dead_launches()
         delivery = Delivery(tracker, partial(say, console))
@@ -83,7 +107,7 @@ def launch(path: Path, out: Path, console: Console, *, retry_failed: bool = Fals
         to_run = [state for state in states if state.is_to_run(retry_failed)]
         _print_plan(states, to_run, console)
         if to_run:
-            _run(spec, path, out, [state.cell for state in to_run], len(states), tracker, delivery, console)
+            _run(grid, out, [state.cell for state in to_run], tracker, delivery, console)
         undelivered = delivery.close(_PATIENCE_S)
         if undelivered:
             say(
@@ -95,24 +119,17 @@ def launch(path: Path, out: Path, console: Console, *, retry_failed: bool = Fals
 
 
 def _run(
-    spec: ExperimentSpec,
-    path: Path,
-    out: Path,
-    cells: list[Cell],
-    num_cells: int,
-    tracker: Tracker,
-    delivery: Delivery,
-    console: Console,
+    grid: Grid, out: Path, cells: list[Cell], tracker: Tracker, delivery: Delivery, console: Console
 ) -> None:
-    launch_id = tracker.start_launch(f"launch {datetime.now():%Y-%m-%d %H:%M:%S}", path)
+    launch_id = tracker.start_launch(f"launch {datetime.now():%Y-%m-%d %H:%M:%S}", grid.path)
     folders = {cell.hash: CellFolder.of(out, cell) for cell in cells}
     for cell in cells:
         folders[cell.hash].describe(RunDescription.of(cell))
-    at_a_time = num_parallel(spec.resources, len(cells))
-    with Progress(console, cells, num_cells - len(cells), at_a_time) as progress:
+    num_done = len(grid.drafts) - len(cells)
+    with Progress(console, cells, num_done, num_parallel(grid.spec.resources, len(cells))) as progress:
         callback = LaunchCallback(cells, folders, launch_id, progress, delivery)
         try:
-            _run_trials(spec, cells, folders, out, callback)
+            _run_trials(grid.spec.resources, cells, folders, out, callback)
         finally:
             outcomes = callback.close()
     status = "KILLED" if "KILLED" in outcomes else "FAILED" if "FAILED" in outcomes else "FINISHED"
@@ -120,7 +137,7 @@ def _run(
 
 
 def _run_trials(
-    spec: ExperimentSpec,
+    resources: Resources,
     cells: list[Cell],
     folders: dict[str, CellFolder],
     out: Path,
@@ -129,13 +146,13 @@ def _run_trials(
     with local_ray():
         from ray import tune
 
-        resources = {"cpu": spec.resources.cpus_per_trial, "gpu": spec.resources.gpus_per_trial}
+        occupied = {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}
         params = [_trial_params(cell, folders[cell.hash]) for cell in cells]
         tuner = tune.Tuner(
-            tune.with_resources(run_trial, resources),
+            tune.with_resources(run_trial, occupied),
             param_space={"search": tune.grid_search(params)},
             tune_config=tune.TuneConfig(
-                max_concurrent_trials=spec.resources.max_concurrent_trials,
+                max_concurrent_trials=resources.max_concurrent_trials,
                 # A fresh process costs seconds, for importing torch.
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: Path(trial.config["search"]["folder"]).name,
@@ -166,6 +183,12 @@ def _check_resources(resources: Resources, where: str) -> None:
             f"{where}: resources.cpus_per_trial: {resources.cpus_per_trial}; this machine has {num_cores()} "
             "cores; lower it"
         )
+
+
+def _fields_without_effect(drafts: list[Draft]) -> list[str]:
+    """Fields that were set and that no cell heeds."""
+    ineffective = [set(draft.config.ineffective_fields()) for draft in drafts]
+    return sorted(set.intersection(*ineffective))
 
 
 def _close_cut_off_attempts(out: Path) -> None:
