@@ -1,5 +1,6 @@
 """One Ray trial: one whole search."""
 
+import csv
 import shutil
 import traceback
 from pathlib import Path
@@ -10,7 +11,7 @@ from ray import tune
 
 from experiments.cell_folder import CellFolder
 from nas.config import SearchConfig
-from nas.records import EpochRecord, Trajectory
+from nas.records import METRIC_NAMES, EpochRecord, Trajectory
 from nas.search import run_search
 
 
@@ -39,10 +40,19 @@ def _search(config: SearchConfig, folder: CellFolder) -> None:
 def _write_artifacts(config: SearchConfig, records: list[EpochRecord], folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     Trajectory.of(config.space, config.depth, records).save(folder / "trajectory.npz")
+    _write_metrics(records, folder / "metrics.csv")
     records[-1].architecture.save(folder / "architecture.json")
     shutil.copyfile(config.latency_table, folder / "latency_table.json")
     fields = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
     (folder / "config.yaml").write_text(fields, encoding="utf-8")
+
+
+def _write_metrics(records: list[EpochRecord], path: Path) -> None:
+    """All epochs' metrics in one file: MLflow hands them out one run and one metric at a time."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ["epoch", *METRIC_NAMES], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({"epoch": record.epoch, **record.metrics} for record in records)
 
 
 def _describe(error: Exception) -> str:
