@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from experiments import cli
 from nas.architecture import Architecture
 from nas.latency import LatencyTable
 from nas.records import METRIC_NAMES, Trajectory
@@ -116,25 +118,35 @@ def test_launching_again_runs_only_what_is_missing_though_the_folders_are_gone(l
     assert sorted(run.info.status for run in runs_of(out, "search")) == ["FAILED", "FINISHED", "FINISHED"]
 
 
-def test_a_second_launch_into_the_same_folder_is_refused_while_one_is_running(tmp_path: Path) -> None:
-    from filelock import FileLock
+def tfnas_here(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """The command in this process: quicker where no search is run."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(sys, "argv", ["tfnas", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    return int(caught.value.code or 0)
 
+
+def test_a_second_launch_into_the_same_folder_is_refused_while_one_is_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     make_dense_table(get_space("micro")).save(tmp_path / "table.json")
     spec = write_spec(tmp_path, {"seed": [0]})
     (tmp_path / "out").mkdir()
     with FileLock(tmp_path / "out" / ".lock"):
-        done = tfnas("launch", str(spec), "--out", str(tmp_path / "out"))
-    assert done.returncode == 2
-    assert "another launch is running" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+        assert tfnas_here(monkeypatch, "launch", str(spec), "--out", str(tmp_path / "out")) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "another launch is running" in line
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
 
 
-def test_a_dry_run_tells_cells_cost_and_reach_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_dry_run_tells_cells_cost_and_reach_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     make_dense_table(get_space("micro")).save(tmp_path / "table.json")
     spec = write_spec(tmp_path, {"seed": [0, 1], "depth": ["sink", "skip"]})
-    done = tfnas("launch", str(spec), "--out", str(tmp_path / "out"), "--dry-run")
-    assert done.returncode == 0, done.stderr
-    assert "4 of 4 searches to run" in done.stdout
-    assert done.stdout.count("50% of") == 4
+    assert tfnas_here(monkeypatch, "launch", str(spec), "--out", str(tmp_path / "out"), "--dry-run") == 0
+    said = capsys.readouterr().out
+    assert "4 of 4 searches to run" in said
+    assert said.count("50% of") == 4
     assert not (tmp_path / "out").exists()
