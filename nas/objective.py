@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nas.config import Objective
+from nas.errors import UserError
 
 
 def tfnas_loss(
@@ -65,6 +66,21 @@ def architecture_loss(
     return proxyless_mul_loss(cross_entropy, latency_ms, target_latency_ms, scale, exponent)
 
 
-def needs_more_than_1_ms(objective: Objective) -> bool:
-    """Whether the form takes a logarithm of latencies, and so is undefined at 1 ms and below."""
-    return objective in ("fbnet", "proxyless_mul")
+def check_latencies(objective: Objective, lowest_latency_ms: float, target_latency_ms: float) -> None:
+    """Checks that a form which takes logarithms only meets latencies above 1 ms, where they are positive.
+
+    Args:
+        lowest_latency_ms: the lowest latency of any network of the space.
+
+    Raises:
+        UserError: it can meet others.
+    """
+    if objective not in ("fbnet", "proxyless_mul"):
+        return
+    lowest_ms = lowest_latency_ms if objective == "fbnet" else min(lowest_latency_ms, target_latency_ms)
+    if lowest_ms <= 1:
+        raise UserError(
+            f"objective: '{objective}' takes logarithms of latencies, which must exceed 1 ms, but the lookup "
+            f"table's networks and the target begin at {lowest_ms:.3g} ms; measure the table with a larger "
+            "latency_batch_size, or use 'tfnas' or 'proxyless_add'"
+        )

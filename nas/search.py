@@ -21,9 +21,13 @@ from nas.data import SearchData, load_search_data
 from nas.device import resolve_device as resolve_device
 from nas.elasticity import ScalingReport, elasticity_scaling
 from nas.errors import DivergedError as DivergedError
+from nas.errors import UserError
 from nas.identity import config_hash
 from nas.latency import LatencyTable
+from nas.latency.compatibility import check_table
 from nas.latency.measure import measure_table
+from nas.latency.table import reachable_interval_ms
+from nas.objective import check_latencies
 from nas.records import EpochRecord, Phase
 from nas.redundancy import has_other_encodings
 from nas.sampling import sample_first_path, sample_second_path, temperature_at
@@ -43,7 +47,7 @@ def run_search(
             search goes on from there, and first yields the records of the epochs done before.
 
     Raises:
-        UserError: table, data or checkpoint do not fit the config.
+        UserError: table, target, data or checkpoint do not fit the config.
         DivergedError: a loss or a parameter became infinite or NaN.
     """
     search = Search(config, table or load_or_measure_table(config))
@@ -70,6 +74,7 @@ class Search:
         self.table = table
         self.space: Space = get_space(config.space)
         self.device = resolve_device(config.device)
+        check_fit(config, table, self.device)
         torch.set_num_threads(config.num_threads)
         self.data: SearchData = load_search_data(config, self.space.resolution)
         self.supernet = Supernet(self.space, self.data.num_classes, config.depth, seed=config.seed)
@@ -280,6 +285,24 @@ class _Sums:
 
     def means(self) -> dict[str, float]:
         return {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+
+
+def check_fit(config: SearchConfig, table: LatencyTable, device: torch.device) -> None:
+    """Checks, before anything is trained, that a config and a lookup table make a search.
+
+    Raises:
+        UserError: the table is of another space or device, no network of the space can have the
+            target latency, or the objective is undefined at the table's latencies.
+    """
+    check_table(table, get_space(config.space), device)
+    low_ms, high_ms = reachable_interval_ms(table)
+    target_ms = config.target_latency_ms
+    if not low_ms <= target_ms <= high_ms:
+        raise UserError(
+            f"target_latency_ms: {target_ms:g} is out of reach: networks of '{config.space}' take "
+            f"{low_ms:.4g} to {high_ms:.4g} ms by the lookup table; choose a target between"
+        )
+    check_latencies(config.objective, low_ms, target_ms)
 
 
 def load_or_measure_table(config: SearchConfig) -> LatencyTable:
