@@ -37,18 +37,20 @@ class Preparation:
         Raises:
             UserError: the file is missing or damaged, or the table is of another space or machine.
         """
+        try:
+            return self._table(config)
+        except UserError as error:
+            remedy = "; or remove it: a new one is measured" if config.latency_table == "measure" else ""
+            raise UserError(f"{self._where}: latency_table: {error}{remedy}") from None
+
+    def _table(self, config: SearchConfig) -> tuple[Path, LatencyTable]:
         is_measured = config.latency_table == "measure"
         path = self._folder / _file_name(config) if is_measured else Path(config.latency_table)
         if path not in self._tables:
             if is_measured and not path.is_file():
                 self._measure(config, path)
-            self._tables[path] = self._load(path)
-        check_table(
-            self._tables[path],
-            get_space(config.space),
-            resolve_device(config.device),
-            f"{self._where}: latency_table: {path}",
-        )
+            self._tables[path] = LatencyTable.load(path)
+        check_table(self._tables[path], get_space(config.space), resolve_device(config.device), str(path))
         return path, self._tables[path]
 
     def data_fingerprint(self, config: SearchConfig) -> str:
@@ -79,12 +81,6 @@ class Preparation:
         table.save(partial)
         partial.replace(path)
         self._report(f"Saved it as {path}; other launches into this folder reuse it")
-
-    def _load(self, path: Path) -> LatencyTable:
-        try:
-            return LatencyTable.load(path)
-        except UserError as error:
-            raise UserError(f"{self._where}: latency_table: {error}") from None
 
 
 def _file_name(config: SearchConfig) -> str:
