@@ -103,11 +103,12 @@ LINE_STYLES: tuple[LineStyle, ...] = (
     LineStyle("#cc79a7", (0, (2, 1)), "v"),
     LineStyle("#e69f00", (0, (6, 2, 2, 2)), "P"),
     LineStyle("#56b4e9", "-", "X"),
+    LineStyle("#7a7a7a", (0, (3, 1, 1, 1, 1, 1)), "<"),
 )
 
 
 def line_style(index: int) -> LineStyle:
-    """The style of the index-th course; they repeat after seven."""
+    """The style of the index-th course; they repeat after eight."""
     return LINE_STYLES[index % len(LINE_STYLES)]
 
 

@@ -9,7 +9,9 @@ from analysis.drawing import NothingToDrawError, count, name_runs
 from analysis.latency import TARGET, TOLERANCE_PERCENT
 from analysis.measures import (
     ABS_LATENCY_ERROR,
+    DEPTH_FLIPS,
     DERIVED_DEPTH,
+    ENTROPY,
     FLUCTUATION,
     LATENCY,
     LATENCY_ERROR,
@@ -30,8 +32,10 @@ Cell = Value | Summary
 
 _ABLATION = (
     LOCKED_EARLY,
+    ENTROPY,
     TRAIN_GINI,
     FLUCTUATION,
+    DEPTH_FLIPS,
     REDUNDANT,
     ABS_LATENCY_ERROR,
     SUPERNET_ACCURACY,

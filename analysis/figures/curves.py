@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -25,8 +26,10 @@ def draw_course(
     if len(values_NE) > 1:
         spread_E = values_NE.std(axis=0, ddof=1)
         axes.fill_between(epochs, mean_E - spread_E, mean_E + spread_E, color=style.color, alpha=0.15, lw=0)
-        for values_E in values_NE:
-            axes.plot(epochs, values_E, color=style.color, lw=0.5, alpha=0.6, linestyle=style.dashes)
+        seeds = [np.column_stack([epochs, values_E]) for values_E in values_NE]
+        axes.add_collection(
+            LineCollection(seeds, color=style.color, lw=0.5, alpha=0.6, linestyle=style.dashes)
+        )
     axes.plot(
         epochs,
         mean_E,

@@ -18,6 +18,7 @@ from analysis.figures.panels import (
     Panel,
     arrange_panels,
     courses_of,
+    drawn_runs,
     missing_note,
     most_courses,
     panel_figure,
@@ -34,6 +35,7 @@ def depth_drawings(experiment: Experiment) -> list[Drawing]:
         raise NothingToDrawError("no run with a trajectory")
     numbers = {run.run_id: measure_depth(run.trajectory) for run in runs if run.trajectory is not None}
     panels, shown = arrange_panels(experiment, runs, FACTOR)
+    runs = drawn_runs(panels)
     caption = (
         "Depth fluctuation: number of searchable layers that the derived network keeps, by epoch. "
         f"{READING} Fluctuation: mean absolute change from one joint epoch to the next, mean ± standard "
@@ -47,7 +49,7 @@ def depth_drawings(experiment: Experiment) -> list[Drawing]:
             _draw_panel(axes, panel, courses_of(experiment, panel, FACTOR), numbers)
         return figure
 
-    return [Drawing("depth", "Depth fluctuation", caption, tuple(runs), draw)]
+    return [Drawing("depth", "Depth fluctuation", caption, runs, draw)]
 
 
 def _draw_panel(axes: Axes, panel: Panel, courses: Sequence[Course], numbers: dict[str, DepthCourse]) -> None:

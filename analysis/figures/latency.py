@@ -8,7 +8,14 @@ from matplotlib.figure import Figure
 
 from analysis.drawing import Drawing, NothingToDrawError, count
 from analysis.figures.curves import READING, draw_course, draw_epoch_axis, legend_below, stack_epochs
-from analysis.figures.panels import arrange_panels, courses_of, missing_note, most_courses, panel_figure
+from analysis.figures.panels import (
+    arrange_panels,
+    courses_of,
+    drawn_runs,
+    missing_note,
+    most_courses,
+    panel_figure,
+)
 from analysis.latency import TARGET, phase_names, scaling_walk_ms
 from analysis.published import PUBLISHED_SCALING_MS, PUBLISHED_SCALING_TARGET_MS
 from analysis.runs import Experiment, Run
@@ -111,6 +118,7 @@ def objective_drawings(experiment: Experiment) -> list[Drawing]:
     if not runs:
         raise NothingToDrawError("no run with metrics.csv")
     panels, shown = arrange_panels(experiment, runs, *_COURSES)
+    runs = drawn_runs(panels)
     caption = (
         "Latency of the derived network by epoch, in percent of its target (dashed line: the target), "
         "under each objective and weight of the latency term, with and without elasticity-scaling. "

@@ -4,7 +4,14 @@ from matplotlib.figure import Figure
 
 from analysis.drawing import Drawing, NothingToDrawError, count
 from analysis.figures.curves import READING, draw_course, draw_epoch_axis, legend_below, stack_epochs
-from analysis.figures.panels import arrange_panels, courses_of, missing_note, most_courses, panel_figure
+from analysis.figures.panels import (
+    arrange_panels,
+    courses_of,
+    drawn_runs,
+    missing_note,
+    most_courses,
+    panel_figure,
+)
 from analysis.runs import Experiment
 
 _COURSES = ("sampling", "depth")
@@ -16,8 +23,8 @@ def learning_drawings(experiment: Experiment) -> list[Drawing]:
     runs = tuple(run for run in experiment.runs if run.epochs is not None)
     if not runs:
         raise NothingToDrawError("no run with metrics.csv")
-    panels, shown = arrange_panels(experiment, runs, *_COURSES)
-    panels = panels[:4]
+    panels, shown = arrange_panels(experiment, runs, *_COURSES, max_panels=4)
+    runs = drawn_runs(panels)
     caption = (
         "Learning curves of the searches: accuracy of the supernet on the images held out for "
         f"architecture steps, and training loss of the first path. {READING} Grey: warm-up. n = "

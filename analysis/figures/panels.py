@@ -36,7 +36,7 @@ class Course:
 
 
 def arrange_panels(
-    experiment: Experiment, runs: Sequence[Run], *factors: str
+    experiment: Experiment, runs: Sequence[Run], *factors: str, max_panels: int = MAX_PANELS
 ) -> tuple[tuple[Panel, ...], str]:
     """The runs by their setting of all factors but these; and, for the caption, what is not shown."""
     others = experiment.other_factors(*factors)
@@ -44,9 +44,14 @@ def arrange_panels(
     for run in runs:
         groups.setdefault(run.setting(others), []).append(run)
     panels = tuple(Panel(experiment.label(group[0], others), tuple(group)) for group in groups.values())
-    if len(panels) <= MAX_PANELS:
+    if len(panels) <= max_panels:
         return panels, ""
-    return panels[:MAX_PANELS], f" Shown are the first {MAX_PANELS} of {len(panels)} settings."
+    return panels[:max_panels], f" Shown are the first {max_panels} of {len(panels)} settings."
+
+
+def drawn_runs(panels: Sequence[Panel]) -> tuple[Run, ...]:
+    """All runs of the panels."""
+    return tuple(run for panel in panels for run in panel.runs)
 
 
 def courses_of(experiment: Experiment, panel: Panel, *factors: str) -> list[Course]:

@@ -13,7 +13,6 @@ from analysis.pareto import hypervolume, pareto_front
 from analysis.published import PUBLISHED_NETWORKS, PublishedNetwork
 from analysis.runs import Experiment, Run
 from analysis.style import GREY, TWO_COLUMNS_IN, line_style, new_figure
-from analysis.values import Value
 
 _METHOD = ("sampling", "depth", "elasticity")
 _FAMILIES = {"TF-NAS": ("s", "#0072b2"), "EfficientNet": ("*", "#d55e00"), "others": ("o", GREY)}
@@ -56,14 +55,16 @@ def tradeoff_drawings(experiment: Experiment) -> list[Drawing]:
     )
 
     def draw() -> Figure:
-        figure = new_figure(TWO_COLUMNS_IN, 2.5)
+        groups = _by_method(experiment, runs)
+        figure = new_figure(TWO_COLUMNS_IN, 2.2 + 0.14 * -(-len(groups) // 3))
         ours, by_latency, by_macs = figure.subplots(1, 3, width_ratios=[1.1, 0.9, 1.1])
-        _draw_ours(experiment, ours, runs, latency, accuracy)
+        _draw_ours(ours, groups, latency, accuracy)
+        figure.legend(loc="outside upper left", ncols=3, handles=ours.get_legend_handles_labels()[0])
         with_latency = [(network, network.gpu_ms) for network in PUBLISHED_NETWORKS if network.gpu_ms]
         _draw_published(by_latency, with_latency, _OFFSETS_BY_LATENCY, "latency (ms)")
         with_macs = [(network, network.macs_millions) for network in PUBLISHED_NETWORKS]
         _draw_published(by_macs, with_macs, _OFFSETS_BY_MACS, "million MACs")
-        ours.set_ylabel(accuracies.name)
+        ours.set_ylabel("test accuracy" if accuracies.is_trained else "held-out accuracy")
         return figure
 
     return [Drawing("tradeoff", "Accuracy against latency", caption, runs, draw)]
@@ -76,16 +77,18 @@ def _points(runs: Sequence[Run], accuracies: Accuracies) -> tuple[np.ndarray, np
     )
 
 
-def _draw_ours(
-    experiment: Experiment, axes: Axes, runs: Sequence[Run], latency: np.ndarray, accuracy: np.ndarray
-) -> None:
+def _by_method(experiment: Experiment, runs: Sequence[Run]) -> dict[str, list[int]]:
+    """The places of the runs of each method, by its label."""
     varying = [factor for factor in _METHOD if factor in experiment.factors]
-    groups: dict[tuple[Value, ...], list[int]] = {}
-    for index, run in enumerate(runs):
-        groups.setdefault(run.setting(varying), []).append(index)
-    for place, members in enumerate(groups.values()):
-        style = line_style(place)
-        label = experiment.label(runs[members[0]], varying) or "trials"
+    groups: dict[str, list[int]] = {}
+    for place, run in enumerate(runs):
+        groups.setdefault(experiment.label(run, varying) or "trials", []).append(place)
+    return groups
+
+
+def _draw_ours(axes: Axes, groups: dict[str, list[int]], latency: np.ndarray, accuracy: np.ndarray) -> None:
+    for index, (label, members) in enumerate(groups.items()):
+        style = line_style(index)
         axes.plot(
             latency[members],
             accuracy[members],
@@ -100,7 +103,6 @@ def _draw_ours(
     axes.step(latency[front], accuracy[front], where="post", color="black", lw=0.8, zorder=0)
     axes.set_title("this experiment", loc="left")
     axes.set_xlabel("latency (ms)")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=4.4)
 
 
 def _draw_published(
