@@ -142,6 +142,26 @@ def test_a_joint_epoch_trains_the_paths_of_its_sampling(sampling: str, num_paths
     assert not np.allclose(np.exp(record.arrays["alpha_ELO"]), 1 / SKIP)
 
 
+@pytest.mark.parametrize(
+    ("weight_steps_per_arch_step", "order"), [(1, "wawawawa"), (2, "wwawwa"), (3, "wwwaw"), (5, "wwww")]
+)
+def test_an_architecture_step_follows_every_so_many_weight_steps(
+    weight_steps_per_arch_step: int, order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    for name in ("weight_step", "arch_step"):
+        step = getattr(SearchSteps, name)
+
+        def note(self: SearchSteps, *args: object, step=step, letter=name[0]) -> object:  # type: ignore[no-untyped-def]
+            seen.append(letter)
+            return step(self, *args)
+
+        monkeypatch.setattr(SearchSteps, name, note)
+    config = make_config(weight_steps_per_arch_step=weight_steps_per_arch_step, num_warmup_epochs=0)
+    Search(config, TABLE).run_epoch()
+    assert "".join(seen) == order
+
+
 def test_learning_rate_and_temperature_follow_the_protocol() -> None:
     records = search(make_config(num_epochs=5, num_warmup_epochs=2))
     parameter = torch.nn.Parameter(torch.zeros(1))
