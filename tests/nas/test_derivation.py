@@ -6,14 +6,17 @@ import pytest
 import torch
 from torch import nn
 
+from nas.baselines import find_architecture
 from nas.config import Depth
 from nas.network import DerivedNetwork
-from nas.profile import count_parameters
+from nas.profile import count_macs, count_parameters
 from nas.space import Space
 from nas.supernet import SKIP, Supernet
 from tests.tiny import NUM_CLASSES, TINY, TINY_AT_8, make_images, make_supernet
 
 DEPTHS = pytest.mark.parametrize("depth", ["sink", "skip"])
+Size = tuple[int, int]
+
 SPACES = pytest.mark.parametrize("space", [TINY, TINY_AT_8], ids=lambda space: space.name)
 
 
@@ -95,3 +98,30 @@ def test_one_channel_less_makes_the_derived_network_smaller_by_its_weights() -> 
     after = count_parameters(DerivedNetwork(supernet.derive(), NUM_CLASSES))
     # Expansion, depthwise, projection, and two numbers in each of two batch norms.
     assert before - after == 4 + 25 + 6 + 4
+
+
+def test_tf_nas_a_has_exactly_the_published_parameters_and_macs() -> None:
+    """Also by the arithmetic of the spec: (weights, MACs) of each convolution and linear layer."""
+    architecture = find_architecture("tf-nas-a")
+    assert architecture is not None
+    network = DerivedNetwork(architecture, 1000)
+    assert count_parameters(network) == 8_757_527
+    assert count_macs(network, 224) == 456_675_855
+
+    def block(in_: int, mid: int, out: int, kernel: int, se: int, pixels: int, out_pixels: int) -> Size:
+        expands = in_ * mid if mid != in_ else 0  # the stem block has no expansion
+        norms = 2 * (mid + out) + (2 * mid if expands else 0)
+        gate = 2 * mid * se
+        weights = expands + kernel**2 * mid + mid * out + gate + (mid + se if se else 0) + norms
+        return weights, expands * pixels + (kernel**2 * mid + mid * out) * out_pixels + gate
+
+    sizes = [(27 * 32 + 64, 27 * 32 * 112**2), block(32, 32, 16, 3, 8, 112**2, 112**2)]
+    for layer, op, mid in architecture.layers:
+        pixels, out_pixels = layer.resolution**2, (layer.resolution // layer.stride) ** 2
+        se = op.se_channels(layer.in_channels)
+        sizes.append(
+            block(layer.in_channels, mid, layer.out_channels, op.kernel_size, se, pixels, out_pixels)
+        )
+    sizes += [(320 * 1280 + 2 * 1280, 320 * 1280 * 49), (1280 * 1000 + 1000, 1280 * 1000)]
+    weights, macs = (sum(column) for column in zip(*sizes, strict=True))
+    assert (weights, macs) == (8_757_527, 456_675_855)
