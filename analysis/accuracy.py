@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.runs import Experiment, Run
+from analysis.experiment import Experiment, Run
 
 
 @dataclass(frozen=True)

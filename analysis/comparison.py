@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 from mlflow.entities import Run as MlflowRun
-from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from analysis.collapse import CANDIDATE_NAMES
+from analysis.experiment import Run
 from analysis.figures.networks import Block, derived_blocks
-from analysis.runs import Run, read_run
+from analysis.runs import read_run
+from analysis.store import refuse_broken_store
 from nas.errors import UserError
 
 Pair = tuple[str, str]
@@ -38,16 +39,12 @@ def find_run(name: str, tracking_uri: str) -> Run:
     Raises:
         UserError: there is none, or more than one.
     """
-    client = MlflowClient(tracking_uri=tracking_uri)
-    try:
+    with refuse_broken_store(tracking_uri):
+        client = MlflowClient(tracking_uri=tracking_uri)
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-        if len(name) == 32:
-            return read_run(client.get_run(name), tracking_uri)
         found = _search(client, experiments, f"attributes.run_name = '{_literal(name)}'")
         if not found and name.isalnum():
             found = _search(client, experiments, f"attributes.run_id LIKE '{name}%'")
-    except MlflowException as error:
-        raise UserError(f"run '{name}': {str(error).splitlines()[0]}") from None
     if not found:
         raise UserError(f"run '{name}': there is none; give the name or the first digits of the id of a run")
     if len(found) > 1:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from analysis.runs import Run
+from analysis.experiment import Run
 
 _MAX_IDS = 8
 

@@ -8,7 +8,9 @@ Source: TF-NAS, elasticity-scaling.
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.runs import Run
+from analysis.experiment import Run
+from analysis.width import measure_widths
+from nas.ops import CANDIDATE_OPS
 from nas.records import Trajectory
 
 TARGET = "target_latency_ms"
@@ -32,6 +34,26 @@ def error_percent_by_epoch(run: Run) -> NDArray[np.float64]:
 def meets_target(run: Run) -> bool:
     """Whether the run's last derived network is within the tolerance of its target."""
     return abs(final_error_percent(run)) <= TOLERANCE_PERCENT
+
+
+def is_saturated(run: Run) -> bool:
+    """Whether every width of the last derived network is at the bound that is nearest to the target.
+
+    Such a network cannot come closer: the target is out of its reach.
+    """
+    if run.trajectory is None:
+        return False
+    bound = 0 if final_error_percent(run) > 0 else 1
+    kept = zip(
+        run.space.layers,
+        run.trajectory.derived_op_EL[-1],
+        measure_widths(run.trajectory).mid_channels_EL[-1],
+        strict=True,
+    )
+    return all(
+        op < 0 or width == CANDIDATE_OPS[op].width_interval(layer.in_channels)[bound]
+        for layer, op, width in kept
+    )
 
 
 def phase_names(num_stages: int, num_phases: int) -> tuple[str, ...]:

@@ -8,8 +8,8 @@ import numpy as np
 from analysis.accuracy import read_accuracies
 from analysis.collapse import measure_collapse
 from analysis.depth import measure_depth
+from analysis.experiment import Experiment, Run
 from analysis.latency import final_error_percent
-from analysis.runs import Experiment, Run
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from analysis.drawing import Drawing, count
-from analysis.runs import Experiment, Run
+from analysis.experiment import Experiment, Run
 from analysis.style import STYLE
 
 FORMATS = ("png", "pdf", "svg")

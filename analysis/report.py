@@ -14,10 +14,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from analysis.claims import Claim
 from analysis.collapse import CANDIDATE_NAMES
 from analysis.drawing import Drawing
+from analysis.experiment import SEED, Experiment, Run
 from analysis.figures.networks import derived_blocks
 from analysis.latency import TARGET
 from analysis.measures import DERIVED_DEPTH, LATENCY, LATENCY_ERROR, SUPERNET_ACCURACY, TEST_ACCURACY, Numbers
-from analysis.runs import SEED, Experiment, Run
 from analysis.table_files import cell_texts
 from analysis.tables import Table
 from analysis.values import show_value

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from analysis.runs import SEED, Run
+from analysis.experiment import SEED, Run
 from analysis.values import Value
 
 MIN_SEEDS = 5

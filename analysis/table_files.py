@@ -5,8 +5,8 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from analysis.experiment import Experiment
 from analysis.provenance import write_stamp
-from analysis.runs import Experiment
 from analysis.statistics import Summary
 from analysis.tables import Cell, Column, Table
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from analysis.accuracy import trainings_of_baselines
 from analysis.drawing import NothingToDrawError, count, name_runs
+from analysis.experiment import Experiment, Run
 from analysis.latency import TARGET, TOLERANCE_PERCENT
 from analysis.measures import (
     ABS_LATENCY_ERROR,
@@ -24,7 +25,6 @@ from analysis.measures import (
     Numbers,
 )
 from analysis.published import PUBLISHED_NETWORKS
-from analysis.runs import Experiment, Run
 from analysis.statistics import Summary, summarize
 from analysis.values import Value
 

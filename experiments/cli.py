@@ -13,7 +13,7 @@ _COMMANDS = {
     "launch": "Runs the searches of a YAML file that are not done yet.",
     "figures": "Draws the figures of an experiment.",
     "report": "Writes the report of an experiment.",
-    "compare": "Compares the cells of an experiment.",
+    "compare": "Shows two trials side by side.",
     "latency": "Measures, imports and checks latency lookup tables.",
     "describe": "Says what a derived network is: layers, size, cost, latency.",
     "train": "Trains a derived network from scratch.",

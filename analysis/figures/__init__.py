@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from analysis.drawing import Drawing, NothingToDrawError
+from analysis.experiment import Experiment
 from analysis.figures.collapse import collapse_drawings
 from analysis.figures.depth import depth_drawings
 from analysis.figures.latency import objective_drawings, scaling_drawings
@@ -10,7 +11,6 @@ from analysis.figures.learning import learning_drawings
 from analysis.figures.networks import network_drawings
 from analysis.figures.redundancy import redundancy_drawings
 from analysis.figures.tradeoff import tradeoff_drawings
-from analysis.runs import Experiment
 
 FIGURES: dict[str, Callable[[Experiment], list[Drawing]]] = {
     "operator collapse": collapse_drawings,

@@ -12,11 +12,12 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from analysis.collapse import CANDIDATE_NAMES, NO_LEADER, Collapse, measure_collapse
 from analysis.drawing import Drawing, NothingToDrawError, count
-from analysis.runs import SEED, Experiment, Run
+from analysis.experiment import SEED, Experiment, Run
 from analysis.style import (
     MAX_HEIGHT_IN,
     OP_STYLES,
@@ -146,6 +147,7 @@ def _panel(
     num_layers = collapse.leader_EL.shape[1]
     axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
     axes.set_ylim(num_layers, 0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     mark_warmup(axes, int((~run.trajectory.is_joint_E).sum()))
     _draw_stretches(axes, _stretches(epochs, collapse))
     rows = np.arange(num_layers) + 0.5

@@ -11,7 +11,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from analysis.runs import Run
+from analysis.experiment import Run
 from analysis.style import line_style, mark_warmup
 
 READING = "Thin: each seed; thick: their mean; band: one standard deviation."

@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.depth import DepthCourse, measure_depth
 from analysis.drawing import Drawing, NothingToDrawError, count
+from analysis.experiment import Experiment
 from analysis.figures.curves import READING, draw_course, draw_epoch_axis, legend_below
 from analysis.figures.panels import (
     Course,
@@ -23,7 +24,6 @@ from analysis.figures.panels import (
     most_courses,
     panel_figure,
 )
-from analysis.runs import Experiment
 
 FACTOR = "depth"
 

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.drawing import Drawing, NothingToDrawError, count
+from analysis.experiment import Experiment, Run
 from analysis.figures.curves import READING, draw_course, draw_epoch_axis, legend_below, stack_epochs
 from analysis.figures.panels import (
     arrange_panels,
@@ -18,7 +19,6 @@ from analysis.figures.panels import (
 )
 from analysis.latency import TARGET, phase_names, scaling_walk_ms
 from analysis.published import PUBLISHED_SCALING_MS, PUBLISHED_SCALING_TARGET_MS
-from analysis.runs import Experiment, Run
 from analysis.style import GREY, TWO_COLUMNS_IN, line_style, new_figure
 
 _COURSES = ("latency_weight", "objective_scale", "objective_exponent", "elasticity")
@@ -104,7 +104,7 @@ def _draw_all(axes: Axes, walks: Sequence[np.ndarray], num_stages: int) -> None:
     axes.minorticks_off()
     axes.set_ylabel("distance from target (%)")
     _name_phases(axes, phase_names(num_stages, longest))
-    axes.legend(loc="upper right")
+    axes.legend(loc="best")
 
 
 def _name_phases(axes: Axes, names: Sequence[str]) -> None:

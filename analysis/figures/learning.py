@@ -3,6 +3,7 @@
 from matplotlib.figure import Figure
 
 from analysis.drawing import Drawing, NothingToDrawError, count
+from analysis.experiment import Experiment
 from analysis.figures.curves import READING, draw_course, draw_epoch_axis, legend_below, stack_epochs
 from analysis.figures.panels import (
     arrange_panels,
@@ -12,7 +13,6 @@ from analysis.figures.panels import (
     most_courses,
     panel_figure,
 )
-from analysis.runs import Experiment
 
 _COURSES = ("sampling", "depth")
 _METRICS = {"val_accuracy": "held-out accuracy", "train_loss": "training loss"}

@@ -10,8 +10,8 @@ from matplotlib.patches import Circle, FancyArrowPatch, Patch, Rectangle
 
 from analysis.collapse import CANDIDATE_NAMES
 from analysis.drawing import Drawing, NothingToDrawError, count
+from analysis.experiment import SEED, Experiment, Run
 from analysis.figures.panels import missing_note
-from analysis.runs import SEED, Experiment, Run
 from analysis.style import GREY, LIGHT_GREY, OP_STYLES, TWO_COLUMNS_IN, new_figure
 from analysis.values import Value, show_value
 from analysis.width import measure_widths

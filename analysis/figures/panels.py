@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.drawing import count
-from analysis.runs import Experiment, Run
+from analysis.experiment import Experiment, Run
 from analysis.style import ONE_COLUMN_IN, TWO_COLUMNS_IN, new_figure
 from analysis.values import Value
 

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 
 from analysis.depth import DepthCourse, measure_depth
 from analysis.drawing import Drawing, NothingToDrawError, count
+from analysis.experiment import Experiment, Run
 from analysis.figures.panels import missing_note
-from analysis.runs import Experiment, Run
 from analysis.style import TWO_COLUMNS_IN, line_style, new_figure
 from analysis.values import Value
 

@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 
 from analysis.accuracy import Accuracies, read_accuracies
 from analysis.drawing import Drawing, NothingToDrawError, count
+from analysis.experiment import Experiment, Run
 from analysis.figures.panels import missing_note
 from analysis.pareto import hypervolume, pareto_front
 from analysis.published import PUBLISHED_NETWORKS, PublishedNetwork
-from analysis.runs import Experiment, Run
 from analysis.style import GREY, TWO_COLUMNS_IN, line_style, new_figure
 
 _METHOD = ("sampling", "depth", "elasticity")

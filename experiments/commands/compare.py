@@ -27,7 +27,7 @@ def compare(first: str, second: str, out: Path, as_json: bool) -> None:
     Example: tfnas compare single-sink-s0 bi-sink-s0 --out results/ablation_sampling
     """
     from analysis.comparison import compare_runs, find_run
-    from analysis.runs import tracking_uri_of
+    from analysis.store import tracking_uri_of
 
     uri = tracking_uri_of(out)
     comparison = compare_runs(find_run(first, uri), find_run(second, uri))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from analysis.runs import Experiment
+    from analysis.experiment import Experiment
 
 
 def experiment_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -36,7 +36,8 @@ def open_experiment(
         UserError: no store, no such experiment, or no finished run.
     """
     # Here, since MLflow and pandas take seconds to import and `--help` needs neither.
-    from analysis.runs import read_experiment, tracking_uri_of
+    from analysis.runs import read_experiment
+    from analysis.store import tracking_uri_of
 
     folder = out or Path("results") / name
     return read_experiment(name, tracking_uri_of(folder), table=table, code_version=code_version), folder

@@ -4,7 +4,8 @@ import pytest
 from click.testing import CliRunner, Result
 from synthetic import Store, grid, make_table
 
-from analysis.runs import Experiment, read_experiment
+from analysis.experiment import Experiment
+from analysis.runs import read_experiment
 from experiments.commands.report import report
 
 

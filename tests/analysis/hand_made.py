@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.runs import Experiment, Provenance, Run
+from analysis.experiment import Experiment, Provenance, Run
 from nas.records import Trajectory
 
 NUM_LAYERS = 18

@@ -6,8 +6,8 @@ import pytest
 from hand_made import experiment_of, run
 
 from analysis.claims import Claim, judge, judge_claims
+from analysis.experiment import Run
 from analysis.measures import MEASURES
-from analysis.runs import Run
 from analysis.statistics import Comparison, Summary
 
 METHOD = {"sampling": "bi", "depth": "sink", "elasticity": True}
@@ -115,6 +115,12 @@ def test_elastic_trials_that_miss_their_target_refute_the_claim_though_better_th
     )["d"]
     assert claim.verdict == "not supported"
     assert "0 of 10" in claim.reason
+
+
+def test_elastic_trials_of_few_seeds_that_miss_their_target_decide_nothing():
+    runs = [run(objective="tfnas", elasticity=True, seed=seed) for seed in range(2)]
+    claim = claims_of(runs, abs_latency_error_percent=lambda r: 3.0)["d"]
+    assert claim.verdict == "undecided"
 
 
 def test_targets_that_are_met_anyway_refute_that_they_are_missed_without():

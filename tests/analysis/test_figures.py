@@ -9,9 +9,10 @@ from PIL import Image
 from synthetic import Store
 
 from analysis.drawing import Drawing
+from analysis.experiment import Experiment, Run
 from analysis.figures import make_drawings
 from analysis.provenance import check_drawings, write_drawings
-from analysis.runs import Experiment, Run, read_experiment
+from analysis.runs import read_experiment
 from experiments.commands.figures import figures
 
 SHORT = {"target_latency_ms": 1.0, "num_epochs": 4, "num_warmup_epochs": 1}

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 from synthetic import Store
 
-from analysis.runs import Experiment
+from analysis.experiment import Experiment
 from experiments.commands.compare import compare
 from nas.errors import UserError
 

@@ -3,7 +3,9 @@ from pathlib import Path
 import pytest
 from synthetic import Store, grid, make_table
 
-from analysis.runs import Experiment, read_experiment, tracking_uri_of
+from analysis.experiment import Experiment
+from analysis.runs import read_experiment
+from analysis.store import tracking_uri_of
 from nas.errors import UserError
 
 
@@ -75,6 +77,26 @@ def test_a_folder_without_a_store_is_refused_and_stays_empty(tmp_path: Path, mon
     with pytest.raises(UserError, match="no MLflow store"):
         tracking_uri_of(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", [b"", b"not a database at all, but long enough to be read"])
+def test_a_file_that_is_no_store_is_refused_and_stays_as_it_is(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "mlflow.db").write_bytes(content)
+    with pytest.raises(UserError, match="not an MLflow store"):
+        tracking_uri_of(tmp_path)
+    assert (tmp_path / "mlflow.db").read_bytes() == content
+
+
+def test_a_damaged_store_is_refused_in_one_line(store: Store, tmp_path: Path):
+    content = bytearray((store.out_dir / "mlflow.db").read_bytes())
+    content[100:] = b"x" * (len(content) - 100)
+    (tmp_path / "mlflow.db").write_bytes(content)
+    with pytest.raises(UserError, match="cannot read this MLflow store") as refusal:
+        read_experiment("demo", tracking_uri_of(tmp_path))
+    assert "\n" not in str(refusal.value)
 
 
 def test_the_environment_names_another_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

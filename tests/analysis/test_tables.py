@@ -7,8 +7,8 @@ import pytest
 from hand_made import experiment_of, run
 
 from analysis.drawing import NothingToDrawError
+from analysis.experiment import Experiment
 from analysis.measures import MEASURES, Numbers
-from analysis.runs import Experiment
 from analysis.table_files import to_csv, to_latex, to_markdown, write_table
 from analysis.tables import ablation_table, published_table, targets_table
 

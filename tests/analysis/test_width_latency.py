@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hand_made import run, trajectory
@@ -5,11 +7,13 @@ from hand_made import run, trajectory
 from analysis.latency import (
     error_percent_by_epoch,
     final_error_percent,
+    is_saturated,
     meets_target,
     phase_names,
     scaling_walk_ms,
 )
 from analysis.width import measure_widths
+from nas.space import get_space
 
 
 def test_a_width_is_that_of_the_derived_operator_and_0_where_the_layer_is_dropped():
@@ -48,6 +52,24 @@ def test_the_walk_is_that_of_the_last_scaled_epoch_without_phases_that_were_off(
     assert walk.tolist() == [17.68, 14.26, 14.78, 14.9, 14.95, 14.98, 14.99]
     assert phase_names(6, len(walk))[:3] == ("before", "all stages", "stages 2–6")
     assert phase_names(6, 8)[-2:] == ("stage 6", "refined")
+
+
+@pytest.mark.parametrize(
+    ("latency_ms", "factor", "is_stuck"), [(11, 2, True), (11, 4, False), (9, 4, True), (9, 2, False)]
+)
+def test_a_network_is_saturated_if_every_width_is_at_the_bound_nearest_to_the_target(
+    latency_ms: float, factor: int, is_stuck: bool
+):
+    # Operator 0 is k3_e3: between 2 and 4 times the input channels.
+    in_channels = np.array([layer.in_channels for layer in get_space("paper").layers])
+    mid = np.repeat(factor * in_channels[None, :, None], 8, axis=2)
+    stuck = replace(
+        run(metrics={"derived_latency_ms": latency_ms}, target_latency_ms=10.0, space="paper"),
+        trajectory=trajectory(1, mid_channels_ELO=mid),
+    )
+    assert is_saturated(stuck) == is_stuck
+    mid[0, 3] += 1 if factor == 2 else -1
+    assert not is_saturated(replace(stuck, trajectory=trajectory(1, mid_channels_ELO=mid)))
 
 
 def test_a_search_that_never_scaled_has_no_walk():

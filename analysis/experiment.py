@@ -1,0 +1,186 @@
+"""What analysis works on: an experiment's runs, each with its config, epochs and trajectory."""
+
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.store import fetch_artifact
+from analysis.values import Value, show_value
+from nas.architecture import Architecture
+from nas.latency.table import LatencyTable
+from nas.records import Trajectory
+from nas.space import Space, get_space
+
+SEED = "seed"
+
+_NOT_A_SETTING = frozenset(
+    {"latency_table", "data_dir", "train_list", "test_list", "num_data_workers", "download", "device"}
+)
+"""Fields that say where things are or run; the table itself is compared by its fingerprint."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What runs must share to be compared: the lookup table and the code."""
+
+    table_fingerprint: str
+    code_version: str
+
+    def __str__(self) -> str:
+        return f"table {self.table_fingerprint[:8]}, code {self.code_version[:12]}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell of a grid as MLflow knows it.
+
+    Attributes:
+        config: the flat config, typed again.
+        metrics: the last value of each metric.
+        failure: why the run failed, in one line; None where that is not known.
+        start_time_ms: since 1970.
+        epochs: one row an epoch, the metrics as columns, indexed by epoch; None if not read.
+        trajectory: alphas, betas, widths of all epochs; None if not read.
+        problem: why `epochs` or `trajectory` could not be read, in one line.
+    """
+
+    run_id: str
+    name: str
+    status: str
+    kind: str
+    config: Mapping[str, Value]
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+    failure: str | None
+    start_time_ms: int
+    artifact_uri: str
+    epochs: pd.DataFrame | None = None
+    trajectory: Trajectory | None = None
+    problem: str | None = None
+
+    @property
+    def provenance(self) -> Provenance:
+        """The run's lookup table and code."""
+        return Provenance(
+            self.tags.get("tfnas.table_fingerprint", "unknown"),
+            self.tags.get("tfnas.code_version", "unknown"),
+        )
+
+    @property
+    def short_id(self) -> str:
+        """The first digits of the run id, for captions."""
+        return self.run_id[:8]
+
+    @property
+    def seed(self) -> Value:
+        """The search's seed."""
+        return self.config.get(SEED)
+
+    @property
+    def outcome(self) -> str:
+        """What became of the run, in a few words."""
+        return f"{self.status.lower()}: {self.failure}" if self.failure else self.status.lower()
+
+    @cached_property
+    def space(self) -> Space:
+        """The run's macro space."""
+        return get_space(str(self.config["space"]))
+
+    def number(self, name: str) -> float:
+        """A numeric field of the config; NaN where the run has none."""
+        value = self.config.get(name)
+        return float(value) if isinstance(value, int | float) else float("nan")
+
+    def setting(self, factors: Iterable[str]) -> tuple[Value, ...]:
+        """The values of these factors."""
+        return tuple(self.config.get(factor) for factor in factors)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The search runs of an MLflow experiment that can be compared.
+
+    Attributes:
+        runs: finished, one a cell, of one provenance; ordered by setting and seed.
+        missing: cells of the same provenance without a finished run (failed, unfinished).
+        training: finished runs that trained derived networks, whatever their provenance.
+        notices: what was left out and why, for people.
+    """
+
+    name: str
+    experiment_id: str
+    tracking_uri: str
+    provenance: Provenance
+    runs: tuple[Run, ...]
+    missing: tuple[Run, ...]
+    training: tuple[Run, ...]
+    notices: tuple[str, ...]
+
+    @cached_property
+    def factors(self) -> tuple[str, ...]:
+        """Config fields that differ between the cells, the seed excepted."""
+        return varying_fields([*self.runs, *self.missing])
+
+    def other_factors(self, *factors: str) -> tuple[str, ...]:
+        """The factors but for these."""
+        return tuple(factor for factor in self.factors if factor not in factors)
+
+    @cached_property
+    def cells(self) -> tuple[Run, ...]:
+        """Finished and missing cells, ordered by setting and seed."""
+        return tuple(sort_runs([*self.runs, *self.missing], self.factors))
+
+    @property
+    def searched(self) -> tuple[Run, ...]:
+        """The runs whose trajectory could be read."""
+        return tuple(run for run in self.runs if run.trajectory is not None)
+
+    def label(self, run: Run, factors: Iterable[str] | None = None) -> str:
+        """A run's setting for people: `single, sink, T = 4 ms`."""
+        factors = self.factors if factors is None else factors
+        return ", ".join(show_value(factor, run.config.get(factor)) for factor in factors)
+
+    def read_table(self) -> LatencyTable | None:
+        """The lookup table that the runs share; None where no run has kept it."""
+        for run in self.runs:
+            with tempfile.TemporaryDirectory() as folder:
+                path = self._fetch(run, "latency_table.json", Path(folder))
+                if path is not None:
+                    return LatencyTable.load(path)
+        return None
+
+    def read_architecture(self, run: Run) -> Architecture | None:
+        """The network that a run derived at its end; None where it has not kept it."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = self._fetch(run, "architecture.json", Path(folder))
+            return None if path is None else Architecture.load(path)
+
+    def _fetch(self, run: Run, name: str, folder: Path) -> Path | None:
+        return fetch_artifact(run.run_id, run.artifact_uri, name, self.tracking_uri, folder)
+
+
+def sort_runs(runs: Iterable[Run], factors: Iterable[str]) -> list[Run]:
+    """The runs by setting, then seed."""
+    order = (*factors, SEED)
+    return sorted(runs, key=lambda run: [_sort_key(value) for value in run.setting(order)])
+
+
+def varying_fields(runs: Sequence[Run]) -> tuple[str, ...]:
+    """Config fields that differ between runs and make a difference, the seed excepted."""
+    fields = dict.fromkeys(name for run in runs for name in run.config)
+    return tuple(
+        name
+        for name in fields
+        if name != SEED and name not in _NOT_A_SETTING and len({run.config.get(name) for run in runs}) > 1
+    )
+
+
+def _sort_key(value: Value) -> tuple[int, float, str]:
+    if isinstance(value, int | float):
+        return (0, float(value), "")
+    # Baselines first: single before bi, skip before sink.
+    return (1, 0.0, {"single": "a", "skip": "a"}.get(str(value), str(value)))
