@@ -5,6 +5,8 @@ identity), S stages, D depths of a stage (0 to the longest stage's layers), P ph
 elasticity-scaling.
 """
 
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,5 +120,5 @@ class Trajectory:
             return cls(**content | {name: str(content[name]) for name in ("space", "depth")})
         except OSError as error:
             raise UserError(f"{path}: cannot read a trajectory: {error}; check the path") from None
-        except (ValueError, TypeError, KeyError, EOFError) as error:
+        except (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"{path}: not a trajectory: {error}; make it again") from None

@@ -130,3 +130,27 @@ def test_the_table_and_the_derived_network_of_a_run_are_read(experiment: Experim
     assert table.fingerprint == experiment.provenance.table_fingerprint
     assert architecture is not None
     assert architecture.depth == (experiment.runs[0].trajectory.derived_op_EL[-1] >= 0).sum()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "text"])
+def test_a_damaged_trajectory_costs_its_run_the_figures_that_need_it_and_no_other(
+    damage: str, tmp_path: Path
+):
+    store = Store(tmp_path, "damaged")
+    ids = store.add_grid(
+        {"target_latency_ms": 1.0, "num_epochs": 4, "num_warmup_epochs": 1}, grid(seed=[0, 1])
+    )
+    (path,) = (tmp_path / "mlartifacts").glob(f"{ids[0]}/**/trajectory.npz")
+    content = bytearray(path.read_bytes())
+    if damage == "truncated":
+        content = content[: len(content) // 2]
+    elif damage == "flipped":
+        content[len(content) // 3] ^= 0xFF
+    else:
+        content = bytearray(b"not an archive")
+    path.write_bytes(content)
+    damaged, sound = read_experiment("damaged", store.tracking_uri).runs
+    assert damaged.trajectory is None
+    assert "trajectory.npz" in str(damaged.problem)
+    assert damaged.epochs is not None
+    assert sound.problem is None
