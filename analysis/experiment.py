@@ -87,8 +87,9 @@ class Run:
 
     @cached_property
     def space(self) -> Space:
-        """The run's macro space."""
-        return get_space(str(self.config["space"]))
+        """The macro space of a run whose trajectory was read."""
+        assert self.trajectory is not None
+        return get_space(self.trajectory.space)
 
     def number(self, name: str) -> float:
         """A numeric field of the config; NaN where the run has none."""

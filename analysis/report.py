@@ -91,6 +91,7 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    trials = [_trial_view(experiment, numbers, run) for run in experiment.cells]
     newest_ms = max(run.start_time_ms for run in experiment.runs)
     text = environment.get_template("report.html.j2").render(
         experiment=experiment,
@@ -103,9 +104,9 @@ def write_report(
         claims=claims,
         figures=[_figure_view(drawing, figures_dir) for drawing in drawings],
         tables=[_table_view(table) for table in tables],
-        trials=[_trial_view(experiment, numbers, run) for run in experiment.cells],
+        trials=trials,
         is_trained=any(math.isfinite(run[TEST_ACCURACY.name]) for run in numbers.values()),
-        num_stages=len(experiment.runs[0].space.stages),
+        num_stages=max((len(trial.stages) for trial in trials), default=0),
         messages=[*experiment.notices, *undrawn],
         is_local=not experiment.tracking_uri.startswith("http"),
         mlflow_url=f"{_mlflow_url(experiment)}/#/experiments/{experiment.experiment_id}",

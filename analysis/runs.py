@@ -20,7 +20,7 @@ from analysis.experiment import SEED, Experiment, Provenance, Run, sort_runs, va
 from analysis.store import fetch_artifact, find_experiment, is_remote, refuse_broken_store, search_all
 from analysis.values import Value, parse_value
 from nas.errors import UserError
-from nas.records import Trajectory
+from nas.records import METRIC_NAMES, Trajectory
 from nas.space import get_space
 
 _NUM_DOWNLOADS = 8
@@ -168,6 +168,9 @@ def _with_files(run: Run, tracking_uri: str, folder: Path) -> Run:
     else:
         try:
             epochs = pd.read_csv(path, index_col="epoch")
+            if lacking := [name for name in METRIC_NAMES if name not in epochs]:
+                problems.append(f"metrics.csv lacks {', '.join(lacking)}")
+                epochs = epochs.reindex(columns=list(METRIC_NAMES))
         except (ValueError, pd.errors.ParserError) as error:
             problems.append(f"metrics.csv: {_one_line(error)}")
     if not problems:

@@ -1,9 +1,11 @@
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from synthetic import Store, grid, make_table
 
 from analysis.experiment import Experiment
+from analysis.figures import make_drawings
 from analysis.runs import read_experiment
 from analysis.store import tracking_uri_of
 from nas.errors import UserError
@@ -154,3 +156,18 @@ def test_a_damaged_trajectory_costs_its_run_the_figures_that_need_it_and_no_othe
     assert "trajectory.npz" in str(damaged.problem)
     assert damaged.epochs is not None
     assert sound.problem is None
+
+
+def test_metrics_of_an_older_version_are_read_as_far_as_they_go(tmp_path: Path):
+    store = Store(tmp_path, "older")
+    store.add({"target_latency_ms": 1.0, "num_epochs": 4, "num_warmup_epochs": 1, "seed": 0}, ["seed"])
+    (path,) = (tmp_path / "mlartifacts").glob("*/**/metrics.csv")
+    pd.read_csv(path).drop(columns=["redundant_encoding", "train_loss"]).to_csv(path, index=False)
+    experiment = read_experiment("older", store.tracking_uri)
+    (run,) = experiment.runs
+    assert run.problem is not None
+    assert run.problem.startswith("metrics.csv lacks train_loss, redundant_encoding")
+    assert run.epochs is not None
+    assert run.epochs["val_accuracy"].notna().all()
+    names = {drawing.name for drawing in make_drawings(experiment)[0]}
+    assert {"learning", "objectives", "depth"} <= names
