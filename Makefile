@@ -15,7 +15,7 @@ demo: install
 	$(BIN)/tfnas demo --out results/demo
 
 test: install
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 test-slow: install
 	$(BIN)/pytest -m slow

@@ -14,6 +14,7 @@ from nas.errors import UserError
 from nas.identity import code_version, fingerprint, result_fields
 from nas.latency import LatencyTable
 from nas.latency.table import reachable_interval_ms
+from nas.search import check_fit, resolve_device
 
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 _PLACEHOLDER_MS = 1.0
@@ -114,10 +115,11 @@ def make_cells(drafts: list[Draft], preparation: Preparation, where: str) -> lis
     for draft in drafts:
         table_path, table = preparation.table(draft.config)
         fields = draft.config.model_dump(exclude_unset=True) | {
-            "target_latency_ms": _resolve_target(draft.target, table, where),
+            "target_latency_ms": _resolve_target(draft.target, table),
             "latency_table": str(table_path),
         }
         config = SearchConfig(**fields)
+        _check_fit(config, table, where)
         factors = {field: getattr(config, field) for field in draft.factors}
         cells.append(
             Cell(
@@ -142,19 +144,21 @@ def _check_share(target: str, where: str) -> None:
         )
 
 
-def _resolve_target(target: float | str, table: LatencyTable, where: str) -> float:
+def _resolve_target(target: float | str, table: LatencyTable) -> float:
+    if not isinstance(target, str):
+        return target
     low_ms, high_ms = reachable_interval_ms(table)
-    if isinstance(target, str):
-        share = float(target.strip().rstrip("%")) / 100
-        # Three digits are what a person would write, and what tells cells apart.
-        rounded_ms = float(f"{low_ms + share * (high_ms - low_ms):.3g}")
-        return min(max(rounded_ms, low_ms), high_ms)
-    if not low_ms <= target <= high_ms:
-        raise UserError(
-            f"{where}: target_latency_ms: {target} ms is out of reach: networks of '{table.space}' take "
-            f"{low_ms:.3g} to {high_ms:.3g} ms by the lookup table; choose a target between, or one like 40%"
-        )
-    return target
+    share = float(target.strip().rstrip("%")) / 100
+    # Three digits are what a person would write, and what tells cells apart.
+    rounded_ms = float(f"{low_ms + share * (high_ms - low_ms):.3g}")
+    return min(max(rounded_ms, low_ms), high_ms)
+
+
+def _check_fit(config: SearchConfig, table: LatencyTable, where: str) -> None:
+    try:
+        check_fit(config, table, resolve_device(config.device))
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def _check_distinct(cells: list[Cell], where: str) -> None:

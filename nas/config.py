@@ -153,8 +153,8 @@ class SearchConfig(DataConfig):
     objective_scale: Positive = 0.2
     """The factor a of `fbnet` and `proxyless_mul`."""
 
-    objective_exponent: Positive = 0.6
-    """The exponent b of `fbnet` and `proxyless_mul` (published for the latter: 0.3 with a 0.2)."""
+    objective_exponent: Positive | None = None
+    """The exponent b of `fbnet` and `proxyless_mul`; None for the published 0.6 and 0.3."""
 
     seed: NonNegativeInt = 0
     """Seeds the split, the initial weights, the batches and the sampling."""
@@ -228,6 +228,12 @@ class SearchConfig(DataConfig):
         """Fields that have no effect in this combination."""
         uses_target_weight = self.objective in ("tfnas", "proxyless_add")
         return ("objective_scale", "objective_exponent") if uses_target_weight else ("latency_weight",)
+
+    @property
+    def effective_exponent(self) -> float:
+        """The exponent b, or the published one of the objective where none is set."""
+        published = 0.3 if self.objective == "proxyless_mul" else 0.6
+        return self.objective_exponent or published
 
     def ineffective_fields(self) -> list[str]:
         """Fields that were set and have no effect in this combination, for a warning."""

@@ -300,7 +300,8 @@ def check_fit(config: SearchConfig, table: LatencyTable, device: torch.device) -
     if not low_ms <= target_ms <= high_ms:
         raise UserError(
             f"target_latency_ms: {target_ms:g} is out of reach: networks of '{config.space}' take "
-            f"{low_ms:.4g} to {high_ms:.4g} ms by the lookup table; choose a target between"
+            f"{low_ms:.4g} to {high_ms:.4g} ms by the lookup table; choose a target between "
+            "(in a YAML file it may be a share of the interval, like 40%)"
         )
     check_latencies(config.objective, low_ms, target_ms)
 

@@ -116,7 +116,7 @@ class SearchSteps:
             target_latency_ms=self._config.target_latency_ms,
             latency_weight=self._config.latency_weight,
             scale=self._config.objective_scale,
-            exponent=self._config.objective_exponent,
+            exponent=self._config.effective_exponent,
         )
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._arch_parameters, self._config.grad_clip_norm)

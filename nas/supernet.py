@@ -158,7 +158,8 @@ class Supernet(nn.Module):
         self.beta = nn.Parameter(torch.zeros(has_depth_SD.shape))
         self._latency = LatencyModel(self)
         self._reset_parameters(torch.Generator().manual_seed(seed))
-        self.normalize_arch_parameters()
+        with torch.no_grad():
+            self.alpha.copy_(self.log_alpha().masked_fill(~has_candidate_LO, 0))
 
     def _reset_parameters(self, generator: torch.Generator) -> None:
         for module in self.modules():

@@ -12,7 +12,9 @@ from nas.errors import UserError
 def first_error(error: ValidationError) -> str:
     """The first complaint of a pydantic error as `field: value: what is wrong`."""
     details = error.errors()[0]
-    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in details["loc"]).lstrip(".")
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in details["loc"]).lstrip(
+        "."
+    )
     message = details["msg"].removeprefix("Value error, ")
     if details["type"] == "extra_forbidden":
         return f"{field}: unknown field; remove it or correct its spelling"

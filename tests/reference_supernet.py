@@ -275,7 +275,8 @@ class ReferenceStep:
     def _objective(self, cross_entropy: Tensor, latency_ms: Tensor) -> Tensor:
         config = self.config
         target_ms = config.target_latency_ms
-        a, b = config.objective_scale, config.objective_exponent
+        a = config.objective_scale
+        b = config.objective_exponent or {"fbnet": 0.6, "proxyless_mul": 0.3}.get(config.objective, math.nan)
         if config.objective == "tfnas":
             return cross_entropy + config.latency_weight * abs(latency_ms / target_ms - 1)
         if config.objective == "fbnet":

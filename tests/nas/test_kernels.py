@@ -1,0 +1,106 @@
+"""The compiled loops agree with the same block made of torch's own functions, in double precision."""
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nas.kernels import MBConvShape, MBConvWeights, mixed_block
+from nas.kernels.depthwise import depthwise_conv, depthwise_input_gradient, depthwise_weight_gradient
+from nas.kernels.mixed_block import _compose
+from nas.ops import Activation
+
+TOLERANCE = 3e-5
+NUM_INPUT_CHANNELS, NUM_REDUCED_CHANNELS = 6, 3
+
+
+def draw_weights(width: int, num_out_channels: int, kernel_size: int, *, has_se: bool) -> list[Tensor | None]:
+    shapes: list[tuple[int, ...]] = [
+        (width, NUM_INPUT_CHANNELS),
+        (width, 1, kernel_size, kernel_size),
+        (width, num_out_channels),
+    ]
+    if not has_se:
+        return [*(torch.randn(shape) for shape in shapes), None, None, None, None]
+    reduced = NUM_REDUCED_CHANNELS
+    shapes += [(width, reduced), (reduced,), (width, reduced), (width,)]
+    return [torch.randn(shape) for shape in shapes]
+
+
+def run_block(
+    block: object, dtype: torch.dtype, tensors: list[list[Tensor | None]], *, trains: bool, shape: MBConvShape
+) -> list[Tensor]:
+    """Output, and gradients of features, mixture weights and, if trained, all weights."""
+    resolution = 5 if shape.stride == 2 else 4
+    features = torch.randn(3, NUM_INPUT_CHANNELS, resolution, resolution)
+    features = features.to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+    mix_weights_O = torch.tensor([0.3, 0.7], dtype=dtype, requires_grad=True)
+    leaves = [
+        [None if t is None else t.detach().to(dtype).clone().requires_grad_(trains) for t in each]
+        for each in tensors
+    ]
+    candidates = [MBConvWeights(*each) for each in leaves]  # type: ignore[arg-type]
+    out = block(features, candidates, mix_weights_O, shape)  # type: ignore[operator]
+    out.backward(torch.linspace(-1, 1, out.numel()).view(out.shape).to(dtype))
+    gradients = [features.grad, mix_weights_O.grad]
+    if trains:
+        gradients += [leaf.grad for each in leaves for leaf in each if leaf is not None]
+    return [out.detach(), *(gradient for gradient in gradients if gradient is not None)]
+
+
+@pytest.mark.parametrize("trains", [True, False])
+@pytest.mark.parametrize(
+    ("activation", "kernel_size", "stride"), itertools.product(["relu", "swish"], [3, 5], [1, 2])
+)
+def test_a_compiled_block_agrees_with_the_composed_one_in_double_precision(
+    activation: Activation, kernel_size: int, stride: int, trains: bool
+) -> None:
+    keeps_shape = stride == 1
+    num_out_channels = NUM_INPUT_CHANNELS if keeps_shape else 8
+    shape = MBConvShape(stride, activation, keeps_shape)
+    torch.manual_seed(0)
+    tensors = [
+        draw_weights(13, num_out_channels, kernel_size, has_se=False),
+        draw_weights(20, num_out_channels, kernel_size, has_se=True),
+    ]
+    results = []
+    for block, dtype in ((mixed_block, torch.float32), (_compose, torch.float64)):
+        torch.manual_seed(1)
+        results.append(run_block(block, dtype, tensors, trains=trains, shape=shape))
+    for compiled, composed in zip(*results, strict=True):
+        error = (compiled - composed).abs().max() / composed.abs().max().clamp_min(1e-3)
+        assert error < TOLERANCE
+
+
+@pytest.mark.parametrize("resolution", [1, 2, 3, 7, 14])
+@pytest.mark.parametrize(("kernel_size", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2)])
+@pytest.mark.parametrize("num_channels", [3, 130])
+def test_depthwise_gradients_agree_with_autograd(
+    num_channels: int, kernel_size: int, stride: int, resolution: int
+) -> None:
+    torch.manual_seed(0)
+    features = torch.randn(2, num_channels, resolution, resolution)
+    features = features.contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(num_channels, 1, kernel_size, kernel_size)
+    leaves = [features.double().requires_grad_(), weight.double().requires_grad_()]
+    expected = F.conv2d(*leaves, None, stride, kernel_size // 2, 1, num_channels)
+    gradient = torch.randn(expected.shape).contiguous(memory_format=torch.channels_last)
+    to_features, to_weight = torch.autograd.grad(expected, leaves, gradient.double())
+
+    torch.testing.assert_close(depthwise_conv(features, weight, stride).double(), expected, rtol=0, atol=1e-4)
+    ours = depthwise_input_gradient(gradient, weight, stride, features.shape)
+    torch.testing.assert_close(ours.double(), to_features, rtol=0, atol=1e-4)
+    ours = depthwise_weight_gradient(features, gradient, weight, stride)
+    torch.testing.assert_close(ours.double(), to_weight, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_finite_comes_through_the_compiled_loops(bad: float) -> None:
+    torch.manual_seed(0)
+    weights = MBConvWeights(*draw_weights(12, 8, 5, has_se=True))  # type: ignore[arg-type]
+    features = torch.randn(2, NUM_INPUT_CHANNELS, 4, 4).contiguous(memory_format=torch.channels_last)
+    features[0, 0, 0, 0] = bad
+    out = mixed_block(features, [weights], None, MBConvShape(1, "swish", keeps_shape=False))
+    assert out.isnan().any()
