@@ -43,19 +43,19 @@ def collapse_drawings(experiment: Experiment) -> list[Drawing]:
     """One drawing a page: trials of equal setting side by side, one column a sampling."""
     if not experiment.searched:
         raise NothingToDrawError("no run with a trajectory")
-    columns, rows, shown = _arrange(experiment)
+    rows, shown = _arrange(experiment)
     layers = max(len(run.space.layers) for run in experiment.searched)
     panel_in = _ROW_IN * layers + 0.45
     rows_per_page = max(1, int((MAX_HEIGHT_IN - 1.2) // panel_in))
     pages = [rows[start : start + rows_per_page] for start in range(0, len(rows), rows_per_page)]
     return [
-        _page(experiment, columns, page, panel_in, number, len(pages), shown)
+        _page(experiment, page, panel_in, number, len(pages), shown)
         for number, page in enumerate(pages, start=1)
     ]
 
 
-def _arrange(experiment: Experiment) -> tuple[tuple[Value, ...], Grid, str]:
-    """The samplings, the trials in rows of equal setting, and what was left out."""
+def _arrange(experiment: Experiment) -> tuple[Grid, str]:
+    """The trials in rows of equal setting, a column for each sampling; and what was left out."""
     cells = experiment.cells
     samplings = tuple(dict.fromkeys(run.config.get("sampling") for run in cells))
     others = (*experiment.other_factors("sampling"), SEED)
@@ -71,25 +71,21 @@ def _arrange(experiment: Experiment) -> tuple[tuple[Value, ...], Grid, str]:
         shown = (
             f" Shown are {len(settings)} of {len(by_row)} settings and seeds, the first seed of each setting."
         )
-    return (
-        samplings,
-        [[by_row[setting].get(sampling) for sampling in samplings] for setting in settings],
-        shown,
-    )
+    if all(len(by_row[setting]) == 1 for setting in settings):
+        # Nothing to set side by side: two trials a row, as they come.
+        flat = [run for setting in settings for run in by_row[setting].values()]
+        return [list(flat[start : start + 2]) for start in range(0, len(flat), 2)], shown
+    return [[by_row[setting].get(sampling) for sampling in samplings] for setting in settings], shown
 
 
 def _page(
     experiment: Experiment,
-    samplings: tuple[Value, ...],
     rows: Grid,
     panel_in: float,
     number: int,
     num_pages: int,
     shown: str,
 ) -> Drawing:
-    if len(samplings) == 1:
-        flat = [run for row in rows for run in row]
-        rows = [flat[start : start + 2] for start in range(0, len(flat), 2)]
     drawn = {run.run_id: run for row in rows for run in row if run is not None and run.trajectory is not None}
     numbers = {
         run_id: measure_collapse(run.trajectory)
