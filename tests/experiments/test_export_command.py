@@ -95,12 +95,13 @@ def test_export_writes_a_network_its_card_and_a_model(training, exported):
     assert exported["max_error"] < 1e-4
     assert exported["checked_on"] == "test images of fashion_mnist_subset"
     card = Path(exported["card"]).read_text()
-    record, _ = load_trained_network(networks / "best.pt")
+    record, network = load_trained_network(networks / "best.pt")
+    num_parameters = sum(parameter.numel() for parameter in network.parameters())
     low, high = wilson_interval(record.metrics["test_accuracy"], 1000)
     accuracy = f"{record.metrics['test_accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}, n = 1000)"
     for said in (
         accuracy,
-        "56,",
+        f"| {num_parameters:,} |",
         run.info.run_id,
         "Zalando SE",
         "one thread of",
