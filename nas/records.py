@@ -34,6 +34,7 @@ METRIC_NAMES: tuple[str, ...] = (
     "weight_lr",
     "epoch_seconds",
     "redundant_encoding",
+    "num_skipped_images",
 )
 """Names of an epoch's metrics; `arch_loss` is missing in warm-up epochs."""
 

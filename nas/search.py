@@ -119,6 +119,7 @@ class Search:
             "temperature": temperature,
             "weight_lr": weight_lr,
             "epoch_seconds": time.perf_counter() - start_s,
+            "num_skipped_images": float(self.data.num_skipped_images),
         }
         record = EpochRecord(
             epoch, phase, metrics, self.supernet.derive(), self._arrays(train_count_LO, scaling)

@@ -104,6 +104,7 @@ def make_search(table: LatencyTable, **fields: Any) -> Search:
             "weight_lr": config.weight_lr * (1 + np.cos(np.pi * e / num_epochs)) / 2,
             "epoch_seconds": 3.0,
             "redundant_encoding": float(trajectory.redundant_E[e]),
+            "num_skipped_images": 0.0,
         }
         for e in range(num_epochs)
     ]

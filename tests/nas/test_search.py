@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from nas.architecture import Architecture
@@ -328,3 +329,24 @@ def test_logarithms_of_latencies_below_1_ms_are_refused(objective: str) -> None:
 def test_a_search_that_diverges_says_in_which_epoch_and_by_what() -> None:
     with pytest.raises(DivergedError, match=r"epoch \d: .* is (nan|inf)"):
         search(make_config(weight_lr=1e30, weight_decay=1.0))
+
+
+def test_image_files_that_are_left_out_are_counted_each_epoch(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for label in range(2):
+        folder = tmp_path / "train" / str(label)
+        folder.mkdir(parents=True)
+        for index in range(26):
+            pixels = generator.integers(0, 255, (20, 20, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{index}.png")
+    (tmp_path / "train" / "0" / "broken.png").write_bytes(b"no image")
+    records = search(
+        make_config(
+            dataset="image_folder",
+            data_dir=tmp_path,
+            max_train_images=None,
+            skip_broken_images=True,
+            num_epochs=2,
+        )
+    )
+    assert [record.metrics["num_skipped_images"] for record in records] == [1, 1]
