@@ -33,7 +33,7 @@ figures: install
 	$(BIN)/tfnas figures demo --out results/demo
 
 bench: install
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.steps
 
 bench-latency: install
 	$(BIN)/python -m benchmarks.latency
