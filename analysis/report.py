@@ -144,7 +144,7 @@ def _describe_table(experiment: Experiment) -> Mapping[str, str]:
     if table is None:
         return {}
     about = {name: str(value) for name, value in table.provenance if value is not None}
-    return about | {"base latency (ms)": f"{table.base_ms:.4g}", "entries": str(len(table.entries))}
+    return about | {"base latency (ms)": f"{table.base_latency_ms:.4g}", "entries": str(len(table.entries))}
 
 
 def _figure_view(drawing: Drawing, folder: Path) -> FigureView:
