@@ -8,6 +8,7 @@ from typing import Any, Self
 from experiments import __version__
 from experiments.grid import Cell
 from experiments.journal import Journal
+from experiments.storage import Storage
 from nas.checkpoint import write_atomically
 from nas.errors import UserError
 from nas.validation import read_json
@@ -20,15 +21,17 @@ class RunDescription:
     Attributes:
         cell: the cell's hash.
         params: the flat config, as text.
+        storage: where the trials of a search put their files; None for the folder itself.
     """
 
     cell: str
     name: str
     params: dict[str, str]
     tags: dict[str, str] = field(default_factory=dict)
+    storage: str | None = None
 
     @classmethod
-    def of(cls, cell: Cell) -> Self:
+    def of(cls, cell: Cell, storage: Storage | None = None) -> Self:
         """Describes a cell."""
         factors = {f"factor.{name}": str(value) for name, value in cell.factors.items()}
         tags = {
@@ -41,14 +44,14 @@ class RunDescription:
             "tfnas.version": __version__,
         }
         params = {name: str(value) for name, value in cell.config.model_dump().items()}
-        return cls(cell.hash, cell.name, params, tags | factors)
+        return cls(cell.hash, cell.name, params, tags | factors, storage.uri if storage else None)
 
 
 class CellFolder:
     """Paths and small files of a cell's folder.
 
     The driver writes the description, the journal and the receipt; the trial writes checkpoints,
-    artifacts and, should it fail, its traceback.
+    artifacts and, should it fail, its traceback: here or into the storage that the description names.
     """
 
     def __init__(self, path: Path) -> None:
@@ -83,6 +86,16 @@ class CellFolder:
             raise UserError(
                 f"{self._description}: damaged ({error}); remove its folder to run the cell again"
             ) from None
+
+    def fetch_results(self) -> None:
+        """Brings artifacts, or the traceback, here from the storage that they were put into.
+
+        Raises:
+            OSError: it cannot be reached.
+        """
+        uri = self.description.storage
+        if uri is not None:
+            Storage(uri).cell(self.path.name).fetch_results(self.path)
 
     def num_delivered(self, run_id: str) -> int:
         """How many events of the journal a run is known to hold; delivering again does no harm."""

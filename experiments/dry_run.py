@@ -9,54 +9,63 @@ from rich.table import Table
 from experiments.console import format_duration, say
 from experiments.cost import EpochCost, cost_key, time_epochs
 from experiments.grid import Cell
-from experiments.launch import Grid, num_parallel
+from experiments.launch import Grid
 from experiments.plan import CellState, cell_states
+from experiments.ray_session import Place
 from experiments.tracking import read_tracked_cells
 from nas.latency import LatencyTable
 from nas.latency.table import reachable_interval_ms
 
 
-def print_dry_run(path: Path, out: Path, console: Console, *, retry_failed: bool) -> None:
+def print_dry_run(
+    path: Path, out: Path, console: Console, *, retry_failed: bool, address: str | None = None
+) -> None:
     """Prints the cells, the feasibility of each target and the estimated cost.
+
+    Args:
+        address: of a Ray cluster; None for this machine.
 
     Raises:
         UserError: the file is wrong, a target out of reach.
     """
     grid = Grid.load(path)
-    cells = grid.cells(out, console)
-    states = cell_states(cells, read_tracked_cells(grid.spec.experiment, out), out)
-    to_run = [state for state in states if state.is_to_run(retry_failed)]
-    costs = _time_all([state.cell for state in to_run], console)
+    with grid.place(address) as place:
+        cells = grid.cells(out, place, console)
+        states = cell_states(cells, read_tracked_cells(grid.spec.experiment, out), out)
+        to_run = [state for state in states if state.is_to_run(retry_failed)]
+        costs = _time_all([state.cell for state in to_run], place, console)
+        at_a_time = grid.num_parallel(place, len(to_run))
     table = Table("search", "state", "target within reach", "epochs", "cost")
     for state in states:
         cost = _cost_s(state, costs) if state in to_run else 0
         table.add_row(state.cell.name, state.state, _feasibility(state.cell), _epochs(state), _show(cost))
     console.print(table)
     total_s = sum(_cost_s(state, costs) for state in to_run)
-    at_a_time = num_parallel(grid.spec.resources, len(to_run))
     say(
         console,
         f"{len(to_run)} of {len(cells)} searches to run, {at_a_time} at a time: about "
-        f"{format_duration(total_s / at_a_time)}, by timing a few steps of each kind on this machine",
+        f"{format_duration(total_s / at_a_time)}, by timing a few steps of each kind where trials run",
     )
 
 
-def print_status(path: Path, out: Path, console: Console) -> None:
+def print_status(path: Path, out: Path, console: Console, *, address: str | None = None) -> None:
     """Prints what became of each cell so far."""
     grid = Grid.load(path)
     table = Table("search", "state", "epochs", "reason")
-    cells = grid.cells(out, console)
+    with grid.place(address) as place:
+        cells = grid.cells(out, place, console)
     for state in cell_states(cells, read_tracked_cells(grid.spec.experiment, out), out):
         table.add_row(state.cell.name, state.state, _epochs(state), state.reason)
     console.print(table)
 
 
-def _time_all(cells: list[Cell], console: Console) -> Mapping[str, EpochCost]:
+def _time_all(cells: list[Cell], place: Place, console: Console) -> Mapping[str, EpochCost]:
     kinds = {cost_key(cell.config): cell.config for cell in cells}
     if kinds:
         say(console, f"Timing a few steps of {len(kinds)} kinds of search ...")
     return {
-        key: time_epochs(config, LatencyTable.load(config.latency_table)) for key, config in kinds.items()
+        key: place.run(time_epochs, config, LatencyTable.load(config.latency_table), alone=True)
+        for key, config in kinds.items()
     }
 
 

@@ -13,8 +13,9 @@ from nas.config import SearchConfig
 from nas.errors import UserError
 from nas.identity import code_version, fingerprint, result_fields
 from nas.latency import LatencyTable
+from nas.latency.compatibility import Hardware
 from nas.latency.table import reachable_interval_ms
-from nas.search import check_fit, resolve_device
+from nas.search import check_fit
 
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 _PLACEHOLDER_MS = 1.0
@@ -119,7 +120,7 @@ def make_cells(drafts: list[Draft], preparation: Preparation, where: str) -> lis
             "latency_table": str(table_path),
         }
         config = SearchConfig(**fields)
-        _check_fit(config, table, where)
+        _check_fit(config, table, preparation.hardware(config), where)
         factors = {field: getattr(config, field) for field in draft.factors}
         cells.append(
             Cell(
@@ -154,9 +155,9 @@ def _resolve_target(target: float | str, table: LatencyTable) -> float:
     return min(max(rounded_ms, low_ms), high_ms)
 
 
-def _check_fit(config: SearchConfig, table: LatencyTable, where: str) -> None:
+def _check_fit(config: SearchConfig, table: LatencyTable, hardware: Hardware, where: str) -> None:
     try:
-        check_fit(config, table, resolve_device(config.device))
+        check_fit(config, table, hardware)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
 

@@ -19,11 +19,13 @@ from experiments.grid import Cell, Draft, draft_cells, make_cells
 from experiments.plan import CellState, cell_states
 from experiments.preparation import Preparation
 from experiments.progress import Progress
-from experiments.ray_session import local_ray, num_cores
-from experiments.spec import ExperimentSpec, Resources, load_spec
-from experiments.tracking import Tracker
+from experiments.ray_session import Place, open_place
+from experiments.spec import ExperimentSpec, load_spec
+from experiments.storage import Storage
+from experiments.tracking import Tracker, require_server, tracking_uri
 from experiments.trial import run_trial
 from nas.errors import UserError
+from nas.latency import LatencyTable
 
 _MAX_PROCESS_DEATHS = 3
 """How often Ray starts a trial again whose process died (killed, out of memory)."""
@@ -67,10 +69,24 @@ class Grid:
             UserError: names file, field, value and remedy.
         """
         spec = load_spec(path)
-        _check_resources(spec.resources, str(path))
         return cls(path, spec, draft_cells(spec, path))
 
-    def cells(self, out: Path, console: Console) -> list[Cell]:
+    @contextmanager
+    def place(self, address: str | None) -> Iterator[Place]:
+        """Where its trials run: on the cluster of an address, or on this machine.
+
+        Raises:
+            UserError: the machine is too small, or the cluster cannot be used.
+        """
+        with open_place(address, self.spec.resources, str(self.path)) as place:
+            yield place
+
+    def num_parallel(self, place: Place, num_cells: int) -> int:
+        """How many trials run at a time."""
+        limit = self.spec.resources.max_concurrent_trials or num_cells
+        return max(min(place.num_slots(), limit, num_cells), 1)
+
+    def cells(self, out: Path, place: Place, console: Console) -> list[Cell]:
         """The cells; measures a lookup table into the output folder if need be.
 
         Raises:
@@ -78,25 +94,39 @@ class Grid:
         """
         for field in _fields_without_effect(self.drafts):
             say(console, f"{self.path}: warning: {field} has no effect in any of these searches")
-        return make_cells(
-            self.drafts, Preparation(out, str(self.path), partial(say, console)), str(self.path)
-        )
+        preparation = Preparation(out, place, str(self.path), partial(say, console))
+        return make_cells(self.drafts, preparation, str(self.path))
 
 
-def launch(path: Path, out: Path, console: Console, *, retry_failed: bool = False) -> LaunchResult:
+def launch(
+    path: Path,
+    out: Path,
+    console: Console,
+    *,
+    retry_failed: bool = False,
+    address: str | None = None,
+    storage: Storage | None = None,
+) -> LaunchResult:
     """Runs the cells of a YAML file that are not done yet.
 
     Args:
-        out: output folder; made if it is missing.
+        out: output folder of this machine; made if it is missing.
         retry_failed: whether cells that failed before are tried again.
+        address: of a Ray cluster, `HOST:PORT` or `auto`; None for this machine.
+        storage: where trials put checkpoints and artifacts; None for the output folder.
 
     Raises:
-        UserError: the file is wrong, or another launch into the folder is running.
+        UserError: the file is wrong, another launch into the folder is running, or cluster, storage
+            or tracking cannot be used.
     """
     out = out.resolve()
     grid = Grid.load(path)
-    with _only_launch_into(out):
-        cells = grid.cells(out, console)
+    if address:
+        require_server(tracking_uri(out))
+    if storage:
+        storage.check_writable()
+    with _only_launch_into(out), grid.place(address) as place:
+        cells = grid.cells(out, place, console)
         tracker = Tracker(grid.spec.experiment, out)
         _close_cut_off_attempts(out)
         tracker.close_dead_launches()
@@ -107,7 +137,8 @@ def launch(path: Path, out: Path, console: Console, *, retry_failed: bool = Fals
         to_run = [state for state in states if state.is_to_run(retry_failed)]
         _print_plan(states, to_run, console)
         if to_run:
-            _run(grid, out, [state.cell for state in to_run], tracker, delivery, console)
+            to_do = _Work(grid, [state.cell for state in to_run], out, place, storage)
+            _run(to_do, tracker, delivery, console)
         undelivered = delivery.close(_PATIENCE_S)
         if undelivered:
             say(
@@ -118,47 +149,72 @@ def launch(path: Path, out: Path, console: Console, *, retry_failed: bool = Fals
         return _result(cell_states(cells, tracker.cells() if not undelivered else {}, out), tracker.uri)
 
 
-def _run(
-    grid: Grid, out: Path, cells: list[Cell], tracker: Tracker, delivery: Delivery, console: Console
-) -> None:
-    launch_id = tracker.start_launch(f"launch {datetime.now():%Y-%m-%d %H:%M:%S}", grid.path)
-    folders = {cell.hash: CellFolder.of(out, cell) for cell in cells}
-    for cell in cells:
-        folders[cell.hash].describe(RunDescription.of(cell))
-    num_done = len(grid.drafts) - len(cells)
-    with Progress(console, cells, num_done, num_parallel(grid.spec.resources, len(cells))) as progress:
-        callback = LaunchCallback(cells, folders, launch_id, progress, delivery)
+@dataclass(frozen=True)
+class _Work:
+    """The cells that a launch runs, and where."""
+
+    grid: Grid
+    cells: list[Cell]
+    out: Path
+    place: Place
+    storage: Storage | None
+
+    def prepare_folders(self) -> dict[str, CellFolder]:
+        """Makes every cell's folder, here and where its trials put their files."""
+        folders = {cell.hash: CellFolder.of(self.out, cell) for cell in self.cells}
+        for cell in self.cells:
+            folder = folders[cell.hash]
+            _check_same_storage(folder, self.storage)
+            folder.describe(RunDescription.of(cell, self.storage))
+            if self.storage:
+                self.storage.cell(folder.path.name).make()
+        return folders
+
+    def trial_params(self, cell: Cell) -> dict[str, Any]:
+        """What a trial is told; paths of this machine mean nothing to it."""
+        return {
+            "cell": cell.hash,
+            "code": cell.code_version,
+            "table": cell.table_fingerprint,
+            "storage": (self.storage or Storage(str(self.out))).uri,
+            "name": cell.folder_name,
+            "config": cell.config.model_dump(mode="json"),
+        }
+
+
+def _run(work: _Work, tracker: Tracker, delivery: Delivery, console: Console) -> None:
+    folders = work.prepare_folders()
+    launch_id = tracker.start_launch(f"launch {datetime.now():%Y-%m-%d %H:%M:%S}", work.grid.path)
+    num_done = len(work.grid.drafts) - len(work.cells)
+    num_parallel = work.grid.num_parallel(work.place, len(work.cells))
+    with Progress(console, work.cells, num_done, num_parallel) as progress:
+        callback = LaunchCallback(work.cells, folders, launch_id, progress, delivery)
         try:
-            _run_trials(grid.spec.resources, cells, folders, out, callback)
+            _run_trials(work, callback)
         finally:
             outcomes = callback.close()
     status = "KILLED" if "KILLED" in outcomes else "FAILED" if "FAILED" in outcomes else "FINISHED"
     tracker.end_launch(launch_id, status)
 
 
-def _run_trials(
-    resources: Resources,
-    cells: list[Cell],
-    folders: dict[str, CellFolder],
-    out: Path,
-    callback: LaunchCallback,
-) -> None:
-    with local_ray():
+def _run_trials(work: _Work, callback: LaunchCallback) -> None:
+    resources = work.grid.spec.resources
+    with work.place.ray():
         from ray import tune
 
-        occupied = {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}
-        params = [_trial_params(cell, folders[cell.hash]) for cell in cells]
+        tables = {cell.table_fingerprint: LatencyTable.load(cell.config.latency_table) for cell in work.cells}
+        trial = tune.with_parameters(run_trial, tables=tables)
         tuner = tune.Tuner(
-            tune.with_resources(run_trial, occupied),
-            param_space={"search": tune.grid_search(params)},
+            tune.with_resources(trial, tune.PlacementGroupFactory([resources.bundle()])),
+            param_space={"search": tune.grid_search([work.trial_params(cell) for cell in work.cells])},
             tune_config=tune.TuneConfig(
                 max_concurrent_trials=resources.max_concurrent_trials,
                 # A fresh process costs seconds, for importing torch.
                 reuse_actors=True,
-                trial_dirname_creator=lambda trial: Path(trial.config["search"]["folder"]).name,
+                trial_dirname_creator=lambda trial: trial.config["search"]["name"],
             ),
             run_config=tune.RunConfig(
-                storage_path=str(out / "ray"),
+                storage_path=str(work.out / "ray"),
                 verbose=0,
                 callbacks=[callback],
                 failure_config=tune.FailureConfig(max_failures=_MAX_PROCESS_DEATHS),
@@ -167,21 +223,14 @@ def _run_trials(
         tuner.fit()
 
 
-def _trial_params(cell: Cell, folder: CellFolder) -> dict[str, Any]:
-    return {"cell": cell.hash, "folder": str(folder.path), "config": cell.config.model_dump(mode="json")}
-
-
-def num_parallel(resources: Resources, num_cells: int) -> int:
-    """How many trials run at a time."""
-    by_cores = num_cores() // resources.cpus_per_trial
-    return max(min(by_cores, resources.max_concurrent_trials or by_cores, num_cells), 1)
-
-
-def _check_resources(resources: Resources, where: str) -> None:
-    if resources.cpus_per_trial > num_cores():
+def _check_same_storage(folder: CellFolder, storage: Storage | None) -> None:
+    if not folder.journal.epochs:
+        return
+    before, now = folder.description.storage, storage.uri if storage else None
+    if before != now:
         raise UserError(
-            f"{where}: resources.cpus_per_trial: {resources.cpus_per_trial}; this machine has {num_cores()} "
-            "cores; lower it"
+            f"--storage: {now or 'not given'}; {folder.path.name} began with "
+            f"{before or 'none'}, where its checkpoints are: give the same, or remove {folder.path}"
         )
 
 

@@ -1,15 +1,17 @@
 """What cells share and need before any of them starts: lookup tables and images."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
+from experiments.ray_session import Place
 from nas.config import DataConfig, SearchConfig
 from nas.data import fingerprint_data, load_search_data
 from nas.errors import UserError
 from nas.identity import fingerprint
 from nas.latency import LatencyTable
-from nas.latency.compatibility import check_table
-from nas.search import load_or_measure_table, resolve_device
+from nas.latency.compatibility import Hardware, check_table
+from nas.search import load_or_measure_table
 from nas.space import get_space
 
 _DATA_FIELDS = (*DataConfig.model_fields, "batch_size", "arch_fraction", "space")
@@ -20,15 +22,18 @@ class Preparation:
 
     Args:
         folder: where measured tables are saved, and found again.
+        place: where trials run; there a table is measured, and there are the images.
         where: the YAML file, for errors.
         report: is told what takes a while.
     """
 
-    def __init__(self, folder: Path, where: str, report: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, place: Place, where: str, report: Callable[[str], None]) -> None:
         self._folder = folder
+        self._place = place
         self._where = where
         self._report = report
         self._tables: dict[Path, LatencyTable] = {}
+        self._hardware: dict[str, Hardware] = {}
         self._data_fingerprints: dict[str, str] = {}
 
     def table(self, config: SearchConfig) -> tuple[Path, LatencyTable]:
@@ -45,13 +50,23 @@ class Preparation:
 
     def _table(self, config: SearchConfig) -> tuple[Path, LatencyTable]:
         is_measured = config.latency_table == "measure"
-        path = self._folder / _file_name(config) if is_measured else Path(config.latency_table)
+        path = (
+            self._folder / _file_name(config, self.hardware(config))
+            if is_measured
+            else Path(config.latency_table)
+        )
         if path not in self._tables:
             if is_measured and not path.is_file():
                 self._measure(config, path)
             self._tables[path] = LatencyTable.load(path)
-        check_table(self._tables[path], get_space(config.space), resolve_device(config.device), str(path))
+        check_table(self._tables[path], get_space(config.space), self.hardware(config), str(path))
         return path, self._tables[path]
+
+    def hardware(self, config: SearchConfig) -> Hardware:
+        """What a search of that config runs on."""
+        if config.device not in self._hardware:
+            self._hardware[config.device] = self._place.run(Hardware.of, config.device)
+        return self._hardware[config.device]
 
     def data_fingerprint(self, config: SearchConfig) -> str:
         """Fingerprint of the training images; makes sure that they are there and are enough.
@@ -61,21 +76,18 @@ class Preparation:
         """
         key = fingerprint(config.model_dump(mode="json", include=set(_DATA_FIELDS)))
         if key not in self._data_fingerprints:
-            self._data_fingerprints[key] = self._look_at_images(config)
+            try:
+                self._data_fingerprints[key] = self._place.run(look_at_images, config)
+            except UserError as error:
+                raise UserError(f"{self._where}: {error}") from None
         return self._data_fingerprints[key]
 
-    def _look_at_images(self, config: SearchConfig) -> str:
-        try:
-            # Finding broken images takes an epoch's time: that is left to the search.
-            if config.skip_broken_images:
-                return fingerprint_data(config)
-            return load_search_data(config, get_space(config.space).resolution).fingerprint
-        except UserError as error:
-            raise UserError(f"{self._where}: {error}") from None
-
     def _measure(self, config: SearchConfig, path: Path) -> None:
-        self._report(f"Measuring the lookup table of space '{config.space}' on this machine, once ...")
-        table = load_or_measure_table(config)
+        self._report(
+            f"Measuring the lookup table of space '{config.space}' on "
+            f"{self.hardware(config).device_name}, once ..."
+        )
+        table = self._place.run(load_or_measure_table, config, alone=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".partial")
         table.save(partial)
@@ -83,14 +95,18 @@ class Preparation:
         self._report(f"Saved it as {path}; other launches into this folder reuse it")
 
 
-def _file_name(config: SearchConfig) -> str:
-    """A name for each kind of table that `measure` can mean."""
-    parts = [
-        "latency-table",
-        config.space,
-        resolve_device(config.device).type,
-        f"threads{config.num_threads}",
-    ]
+def look_at_images(config: SearchConfig) -> str:
+    """The fingerprint of a search's images; makes sure that they can be used."""
+    # Finding broken images takes an epoch's time: that is left to the search.
+    if config.skip_broken_images:
+        return fingerprint_data(config)
+    return load_search_data(config, get_space(config.space).resolution).fingerprint
+
+
+def _file_name(config: SearchConfig, hardware: Hardware) -> str:
+    """A name for each kind of table that `measure` can mean; every model of GPU has one of its own."""
+    gpu = f"cuda-{re.sub('[^A-Za-z0-9]+', '_', hardware.gpu_name)}" if hardware.gpu_name else None
+    parts = ["latency-table", config.space, gpu or "cpu", f"threads{config.num_threads}"]
     if config.latency_batch_size:
         parts.append(f"batch{config.latency_batch_size}")
     return "-".join(parts) + ".json"

@@ -1,10 +1,20 @@
-"""A Ray of our own on this machine: quiet, closed to others, and gone afterwards."""
+"""Where trials run: a Ray of our own on this machine, or a cluster that is there.
+
+Whatever depends on where trials run - which device there is, what it is called, how fast it is, which
+images are there - is asked there, by `Place.run`, and not of the machine that the launch was typed on.
+"""
 
 import logging
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol, TypeVar
+
+from experiments.spec import Resources
+from nas.errors import UserError
+
+Result = TypeVar("Result")
 
 _ENVIRONMENT = {
     # The reporter that heeds `verbose=0`.
@@ -13,10 +23,79 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    # Otherwise Ray writes one into the home folder.
-    "RAY_AUTH_TOKEN": secrets.token_hex(32),
 }
 _OBJECT_STORE_BYTES = 100_000_000
+
+
+class Place(Protocol):
+    """Where the trials of a launch run."""
+
+    def run(self, function: Callable[..., Result], *arguments: Any, alone: bool = False) -> Result:
+        """Calls a function of this package where a trial would run.
+
+        Args:
+            alone: whether nothing else of Ray's may run on that node meanwhile, as for timing.
+
+        Raises:
+            UserError: the function did.
+        """
+        ...
+
+    def num_slots(self) -> int:
+        """How many trials fit at a time, now."""
+        ...
+
+    def ray(self) -> AbstractContextManager[None]:
+        """Within it Ray is there for trials."""
+        ...
+
+
+class ThisMachine:
+    """The cores and GPUs of this machine, whatever other Ray there is.
+
+    Args:
+        where: the YAML file, for errors.
+
+    Raises:
+        UserError: a trial needs more than the machine has.
+    """
+
+    def __init__(self, resources: Resources, where: str) -> None:
+        self._resources = resources
+        if resources.cpus_per_trial > num_cores():
+            raise UserError(
+                f"{where}: resources.cpus_per_trial: {resources.cpus_per_trial}; this machine has "
+                f"{num_cores()} cores; lower it"
+            )
+
+    def run(self, function: Callable[..., Result], *arguments: Any, alone: bool = False) -> Result:
+        """Calls the function; a launch does that before any trial starts."""
+        return function(*arguments)
+
+    def num_slots(self) -> int:
+        """By cores."""
+        return num_cores() // self._resources.cpus_per_trial
+
+    @contextmanager
+    def ray(self) -> Iterator[None]:
+        """A Ray of our own: quiet, closed to others, and gone afterwards."""
+        _prepare_environment()
+        # Otherwise Ray writes one into the home folder.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        import ray
+
+        ray.init(
+            address="local",
+            num_cpus=num_cores(),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=_OBJECT_STORE_BYTES,
+        )
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def num_cores() -> int:
@@ -25,23 +104,28 @@ def num_cores() -> int:
 
 
 @contextmanager
-def local_ray() -> Iterator[None]:
-    """Within it Ray runs on this machine's cores and GPUs, whatever other Ray there is."""
+def open_place(address: str | None, resources: Resources, where: str) -> Iterator[Place]:
+    """This machine, or the cluster of an address.
+
+    Args:
+        address: `HOST:PORT` of a cluster, or `auto`; None for this machine.
+        where: the YAML file, for errors.
+
+    Raises:
+        UserError: this machine is too small, or the cluster cannot be used.
+    """
+    if address is None:
+        yield ThisMachine(resources, where)
+        return
+    _prepare_environment()
+    from experiments.cluster import open_cluster
+
+    with open_cluster(address, resources) as cluster:
+        yield cluster
+
+
+def _prepare_environment() -> None:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     # Before `ray.init` sets it: that warns that only this launch may use its Ray.
     logging.getLogger("ray").setLevel(logging.ERROR)
-    import ray
-
-    ray.init(
-        address="local",
-        num_cpus=num_cores(),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=_OBJECT_STORE_BYTES,
-    )
-    try:
-        yield
-    finally:
-        ray.shutdown()

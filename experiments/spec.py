@@ -28,8 +28,22 @@ class Resources(ConfigRecord):
     gpus_per_trial: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """GPUs reserved for a trial; a fraction lets several trials share one."""
 
+    node_resource: Annotated[str, Field(min_length=1)] | None = None
+    """On a cluster of unequal nodes, a resource that only those of the right kind have.
+
+    `accelerator_type:A100`, which Ray gives the nodes with such GPUs; or one of your own, of
+    `ray start --resources`. A lookup table holds for one kind.
+    """
+
     max_concurrent_trials: Annotated[int, Field(ge=1)] | None = None
     """Most trials at a time; None for as many as the resources allow."""
+
+    def bundle(self) -> dict[str, float]:
+        """What a trial reserves, in Ray's words."""
+        bundle = {"CPU": float(self.cpus_per_trial), "GPU": self.gpus_per_trial}
+        if self.node_resource:
+            bundle[self.node_resource] = 0.001
+        return {name: amount for name, amount in bundle.items() if amount}
 
 
 class ExperimentSpec(ConfigRecord):

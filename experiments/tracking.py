@@ -71,6 +71,20 @@ def read_tracked_cells(experiment: str, out: Path) -> dict[str, TrackedCell]:
         raise _unreachable(uri, error) from None
 
 
+def require_server(uri: str) -> None:
+    """Refuses a store that is a file of this machine.
+
+    Raises:
+        UserError: it is one.
+    """
+    if not uri.startswith(("http:", "https:", "postgresql", "mysql", "mssql", "databricks")):
+        raise UserError(
+            f"MLFLOW_TRACKING_URI: {uri} is a file of this machine; a launch with --address is tracked by a "
+            "server that outlives the machine: start one (docs/cluster.md) and set "
+            "MLFLOW_TRACKING_URI=http://HOST:5000"
+        )
+
+
 class Tracker:
     """An experiment in MLflow; makes it where there is none.
 
@@ -197,6 +211,8 @@ class Tracker:
             self._client.log_batch(run_id, metrics=batch, synchronous=True)
 
     def _end(self, run_id: str, event: Event, folder: CellFolder) -> None:
+        if event.outcome != "KILLED":
+            folder.fetch_results()
         if event.outcome == "FINISHED":
             self._client.log_artifacts(run_id, str(folder.artifacts))
         elif event.reason:

@@ -24,7 +24,7 @@ from nas.errors import DivergedError as DivergedError
 from nas.errors import UserError
 from nas.identity import config_hash
 from nas.latency import LatencyTable
-from nas.latency.compatibility import check_table
+from nas.latency.compatibility import Hardware, check_table
 from nas.latency.measure import measure_table
 from nas.latency.table import reachable_interval_ms
 from nas.objective import check_latencies
@@ -74,7 +74,7 @@ class Search:
         self.table = table
         self.space: Space = get_space(config.space)
         self.device = resolve_device(config.device)
-        check_fit(config, table, self.device)
+        check_fit(config, table, Hardware.of(self.device))
         torch.set_num_threads(config.num_threads)
         self.data: SearchData = load_search_data(config, self.space.resolution)
         self.supernet = Supernet(self.space, self.data.num_classes, config.depth, seed=config.seed)
@@ -288,14 +288,14 @@ class _Sums:
         return {name: float(total) / self._counts[name] for name, total in self._sums.items()}
 
 
-def check_fit(config: SearchConfig, table: LatencyTable, device: torch.device) -> None:
+def check_fit(config: SearchConfig, table: LatencyTable, hardware: Hardware) -> None:
     """Checks, before anything is trained, that a config and a lookup table make a search.
 
     Raises:
         UserError: the table is of another space or device, no network of the space can have the
             target latency, or the objective is undefined at the table's latencies.
     """
-    check_table(table, get_space(config.space), device)
+    check_table(table, get_space(config.space), hardware)
     low_ms, high_ms = reachable_interval_ms(table)
     target_ms = config.target_latency_ms
     if not low_ms <= target_ms <= high_ms:

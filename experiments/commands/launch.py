@@ -19,7 +19,22 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Print cells, cost and feasibility; start nothing.")
 @click.option("--status", is_flag=True, help="Print what became of each search so far; start nothing.")
 @click.option("--retry-failed", is_flag=True, help="Try cells again that failed before.")
-def launch(config: Path, out: Path | None, dry_run: bool, status: bool, retry_failed: bool) -> int:
+@click.option("--address", metavar="HOST:PORT|auto", help="Run the trials on this Ray cluster.")
+@click.option(
+    "--storage",
+    metavar="PATH|URL",
+    help="Where trials put checkpoints and artifacts: a folder that all nodes see, or s3://BUCKET/PREFIX.  "
+    "[default: the output folder]",
+)
+def launch(
+    config: Path,
+    out: Path | None,
+    dry_run: bool,
+    status: bool,
+    retry_failed: bool,
+    address: str | None,
+    storage: str | None,
+) -> int:
     """Runs the searches of CONFIG, a YAML file, that are not done yet.
 
     Run it again to continue after whatever stopped it, or after adding values to the grid.
@@ -31,16 +46,24 @@ def launch(config: Path, out: Path | None, dry_run: bool, status: bool, retry_fa
     from experiments.dry_run import print_dry_run, print_status
     from experiments.launch import launch as run_launch
     from experiments.spec import load_spec
+    from experiments.storage import Storage
 
     console = make_console()
     out = out or Path("results") / load_spec(config).experiment
     if dry_run:
-        print_dry_run(config, out, console, retry_failed=retry_failed)
+        print_dry_run(config, out, console, retry_failed=retry_failed, address=address)
         return 0
     if status:
-        print_status(config, out, console)
+        print_status(config, out, console, address=address)
         return 0
-    result = run_launch(config, out, console, retry_failed=retry_failed)
+    result = run_launch(
+        config,
+        out,
+        console,
+        retry_failed=retry_failed,
+        address=address,
+        storage=Storage.parse(storage) if storage else None,
+    )
     return print_result(result, console)
 
 

@@ -15,7 +15,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from nas.architecture import Architecture, LayerChoice
-from nas.latency.compatibility import check_table
+from nas.latency.compatibility import Hardware, check_table
 from nas.latency.drift import Timing, summarize_timings
 from nas.latency.table import Calibration, LatencyTable
 from nas.latency.timing import (
@@ -103,7 +103,7 @@ def check_predictions(
         UserError: the table was measured on another device.
     """
     space, device = get_space(table.space), timing_device(device)
-    check_table(table, space, device)
+    check_table(table, space, Hardware.of(device))
     rng = np.random.default_rng(seed)
     architectures = tuple(draw_architecture(space, rng) for _ in range(num_networks))
     provenance = table.provenance

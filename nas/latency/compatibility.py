@@ -1,24 +1,48 @@
-"""Whether a lookup table is one to search with: of this space and of this machine."""
+"""Whether a lookup table is one to search with: of this space and of this hardware."""
+
+from typing import NamedTuple, Self
 
 import torch
 
+from nas.device import resolve_device
 from nas.errors import UserError
 from nas.latency.table import LatencyTable
 from nas.latency.timing import device_name
 from nas.space import Space
 
 
-def check_table(
-    table: LatencyTable, space: Space, device: str | torch.device, where: str = "latency table"
-) -> None:
+class Hardware(NamedTuple):
+    """What a search runs on, by the names that tables record.
+
+    Attributes:
+        gpu_name: None where the search runs on the CPU.
+    """
+
+    cpu_name: str
+    gpu_name: str | None = None
+
+    @property
+    def device_name(self) -> str:
+        """Of the device that the search itself runs on."""
+        return self.gpu_name or self.cpu_name
+
+    @classmethod
+    def of(cls, device: str | torch.device) -> Self:
+        """That of this machine, for a config's device."""
+        device = resolve_device(device) if isinstance(device, str) else device
+        gpu_name = device_name(device) if device.type == "cuda" else None
+        return cls(device_name(torch.device("cpu")), gpu_name)
+
+
+def check_table(table: LatencyTable, space: Space, hardware: Hardware, where: str = "latency table") -> None:
     """Checks that a table holds for a search.
 
-    A measured table must be of this machine: of its CPU, or of the search's GPU. (A search on
+    A measured table must be of this hardware: of its CPU, or of the search's model of GPU. (A search on
     a GPU for the latency of the CPU beside it is what the paper's CPU networks are.) Imported
     and synthetic tables stand for other devices on purpose.
 
     Args:
-        device: what the search runs on.
+        hardware: what the search runs on.
         where: what to name in the error, the table's path for instance.
 
     Raises:
@@ -30,14 +54,14 @@ def check_table(
             f"measure one: tfnas latency measure --space {space.name}"
         )
     table.check_covers(space, where)
-    provenance, device = table.provenance, torch.device(device)
+    provenance = table.provenance
     if provenance.source != "measured":
         return
     is_of_gpu = provenance.device_type == "cuda"
-    here = device_name(device if is_of_gpu and device.type == "cuda" else torch.device("cpu"))
-    if provenance.device_name != here or (is_of_gpu and device.type != "cuda"):
+    if provenance.device_name != (hardware.gpu_name if is_of_gpu else hardware.cpu_name):
         raise UserError(
-            f"{where}: was measured on '{provenance.device_name}' ({provenance.device_type}), "
-            f"this is '{here}'; measure one here (tfnas latency measure --space {space.name}) "
+            f"{where}: was measured on '{provenance.device_name}' ({provenance.device_type}), this is "
+            f"'{hardware.device_name}'; measure one here "
+            f"(tfnas latency measure --space {space.name}) "
             "or, to search for that device on purpose, import it (tfnas latency import)"
         )

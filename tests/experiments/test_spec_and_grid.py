@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from experiments.grid import Cell, draft_cells, make_cells
 from experiments.preparation import Preparation
-from experiments.spec import check_spec, load_spec
+from experiments.ray_session import ThisMachine
+from experiments.spec import Resources, check_spec, load_spec
 from nas.config import SearchConfig
 from nas.errors import UserError
 from nas.identity import FIELDS_WITHOUT_EFFECT, config_hash
@@ -35,10 +36,13 @@ def write(folder: Path, content: dict[str, Any] | str) -> Path:
     return path
 
 
+def preparation_of(path: Path, out: Path) -> Preparation:
+    return Preparation(out, ThisMachine(Resources(), str(path)), str(path), print)
+
+
 def cells_of(folder: Path, content: dict[str, Any]) -> list[Cell]:
     path = write(folder, content)
-    preparation = Preparation(folder / "out", str(path), print)
-    return make_cells(draft_cells(load_spec(path), path), preparation, str(path))
+    return make_cells(draft_cells(load_spec(path), path), preparation_of(path, folder / "out"), str(path))
 
 
 def with_base(**fields: Any) -> dict[str, Any]:
@@ -172,7 +176,7 @@ def test_a_measured_table_is_not_measured_before_all_fields_are_checked(folder: 
     }
     path = write(folder, content)
     with pytest.raises(UserError, match=r"grid\.weight_lr: -0\.1"):
-        make_cells(draft_cells(load_spec(path), path), Preparation(tmp_path, str(path), print), str(path))
+        make_cells(draft_cells(load_spec(path), path), preparation_of(path, tmp_path), str(path))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -7,7 +7,7 @@ from nas.errors import UserError
 from nas.latency import OpKey
 from nas.latency.calibration import draw_architecture
 from nas.latency.campaign import Point, compose_networks
-from nas.latency.compatibility import check_table
+from nas.latency.compatibility import Hardware, check_table
 from nas.latency.measure import measure_table
 from nas.latency.table import LatencyTable, space_keys
 from nas.latency.timing import (
@@ -33,7 +33,7 @@ def table():
 
 
 def test_a_measured_table_covers_its_space_and_this_machine(table, tmp_path):
-    check_table(table, TINY, "cpu")
+    check_table(table, TINY, Hardware.of("cpu"))
     table.save(tmp_path / "table.json")
     assert LatencyTable.load(tmp_path / "table.json") == table
 

@@ -1,0 +1,145 @@
+"""A Ray cluster that is there: trials go wherever their resources are."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, TypeVar
+
+import ray
+from ray.exceptions import AuthenticationError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from experiments.console import make_console, say
+from experiments.spec import Resources
+from nas.errors import UserError
+from nas.identity import code_version
+
+Result = TypeVar("Result")
+
+_PATIENCE_S = 15.0
+"""How long a function may wait for a node before the person is told."""
+
+
+@contextmanager
+def open_cluster(address: str, resources: Resources) -> Iterator["Cluster"]:
+    """Connects to a cluster; it stays when the launch is gone.
+
+    Args:
+        address: `HOST:PORT`, or `auto` for the cluster that this machine is a node of.
+
+    Raises:
+        UserError: it cannot be reached, or runs other versions.
+    """
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, AuthenticationError, RuntimeError, ValueError) as error:
+        raise UserError(f"--address: {address}: {_explain(error)}") from None
+    try:
+        cluster = Cluster(resources)
+        cluster.check_code()
+        yield cluster
+    finally:
+        ray.shutdown()
+
+
+class Cluster:
+    """The cluster that this process is connected to, as a place for trials.
+
+    Args:
+        resources: of a trial.
+    """
+
+    def __init__(self, resources: Resources) -> None:
+        self._bundle = resources.bundle()
+
+    def run(self, function: Callable[..., Result], *arguments: Any, alone: bool = False) -> Result:
+        """Calls a function of this package on a node that a trial could run on.
+
+        Args:
+            alone: whether it has that node to itself, once what runs there is done.
+
+        Raises:
+            UserError: the function did.
+        """
+        options = _as_options(self._bundle)
+        if alone:
+            node_id = self._wait(_this_node, (), options)
+            (node,) = [node for node in _nodes() if node["NodeID"] == node_id]
+            options = _as_options({name: node["Resources"].get(name, 0) for name in ("CPU", "GPU")})
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node_id, soft=False)
+        return self._wait(function, arguments, options)
+
+    def num_slots(self) -> int:
+        """By the resources of the nodes that are there now."""
+        return sum(_num_slots(node["Resources"], self._bundle) for node in _nodes())
+
+    def ray(self) -> nullcontext[None]:
+        """It is there already."""
+        return nullcontext()
+
+    def check_code(self) -> None:
+        """Checks that a node has the code of this process; every trial checks it again where it runs.
+
+        Raises:
+            UserError: it has another one.
+        """
+        if self.run(code_version) != code_version():
+            raise UserError(
+                "--address: the nodes have other code than this machine (tfnas or torch differ in version); "
+                "install the same on all of them"
+            )
+
+    def _wait(
+        self, function: Callable[..., Result], arguments: tuple[Any, ...], options: dict[str, Any]
+    ) -> Result:
+        reference = ray.remote(_call).options(max_retries=0, **options).remote(function, *arguments)
+        ready, _ = ray.wait([reference], timeout=_PATIENCE_S)
+        if not ready and not any(_num_slots(node["Resources"], self._bundle) for node in _nodes()):
+            say(make_console(), f"Waiting for a node with {self._bundle}: no node of the cluster has that")
+        try:
+            result: Result = ray.get(reference)
+        except RayTaskError as error:
+            if isinstance(error.cause, UserError):
+                raise error.cause from None
+            raise
+        return result
+
+
+def _as_options(bundle: dict[str, float]) -> dict[str, Any]:
+    custom = {name: amount for name, amount in bundle.items() if name not in ("CPU", "GPU")}
+    return {"num_cpus": bundle.get("CPU", 0), "num_gpus": bundle.get("GPU", 0), "resources": custom}
+
+
+def _num_slots(has: dict[str, float], bundle: dict[str, float]) -> int:
+    """How many trials fit on a node; one does not span two GPUs of which it needs parts."""
+    slots = []
+    for name, amount in bundle.items():
+        if name == "GPU" and amount < 1:
+            slots.append(int(has.get(name, 0)) * int(1 / amount + 1e-9))
+        else:
+            slots.append(int(has.get(name, 0) / amount + 1e-9))
+    return min(slots)
+
+
+def _call(function: Callable[..., Result], *arguments: Any) -> Result:
+    return function(*arguments)
+
+
+def _nodes() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def _this_node() -> str:
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def _explain(error: Exception) -> str:
+    reason = " ".join(str(error).split())
+    if isinstance(error, AuthenticationError):
+        return "wrong or no token; set RAY_AUTH_TOKEN, or put the cluster's token into ~/.ray/auth_token"
+    if "ersion mismatch" in reason:
+        return f"{reason[:300]}; install the cluster's versions here"
+    return (
+        f"cannot connect ({reason[:200]}); run the launch on a machine that is a node of the cluster "
+        "(`ray start --address=HOST:PORT`)"
+    )
