@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow check format figures bench bench-latency readme clean
+.PHONY: install demo test test-slow test-cluster check format figures bench bench-latency readme clean
 
 install: .venv/installed
 
@@ -19,6 +19,9 @@ test: install
 
 test-slow: install
 	$(BIN)/pytest -m slow
+
+test-cluster: install
+	$(BIN)/pytest -m cluster tests/cluster
 
 check: install
 	$(BIN)/ruff format --check .

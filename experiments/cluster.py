@@ -1,6 +1,7 @@
 """A Ray cluster that is there: trials go wherever their resources are."""
 
 import logging
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
@@ -10,14 +11,14 @@ from ray.exceptions import AuthenticationError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from experiments.console import make_console, say
-from experiments.spec import Resources
+from experiments.spec import Resources, num_bundles
 from nas.errors import UserError
 from nas.identity import code_version
 
 Result = TypeVar("Result")
 
 _PATIENCE_S = 15.0
-"""How long a function may wait for a node before the person is told."""
+"""How long the head may take to answer, and a function to find a node before the person is told."""
 
 
 @contextmanager
@@ -30,6 +31,7 @@ def open_cluster(address: str, resources: Resources) -> Iterator["Cluster"]:
     Raises:
         UserError: it cannot be reached, or runs other versions.
     """
+    _check_answers(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, AuthenticationError, RuntimeError, ValueError) as error:
@@ -47,10 +49,13 @@ class Cluster:
 
     Args:
         resources: of a trial.
+
+    Attributes:
+        bundle: what a trial reserves.
     """
 
     def __init__(self, resources: Resources) -> None:
-        self._bundle = resources.bundle()
+        self.bundle = resources.bundle(on_cluster=True)
 
     def run(self, function: Callable[..., Result], *arguments: Any, alone: bool = False) -> Result:
         """Calls a function of this package on a node that a trial could run on.
@@ -61,7 +66,7 @@ class Cluster:
         Raises:
             UserError: the function did.
         """
-        options = _as_options(self._bundle)
+        options = _as_options(self.bundle)
         if alone:
             node_id = self._wait(_this_node, (), options)
             (node,) = [node for node in _nodes() if node["NodeID"] == node_id]
@@ -71,7 +76,7 @@ class Cluster:
 
     def num_slots(self) -> int:
         """By the resources of the nodes that are there now."""
-        return sum(_num_slots(node["Resources"], self._bundle) for node in _nodes())
+        return sum(num_bundles(self.bundle, node["Resources"]) for node in _nodes())
 
     def ray(self) -> nullcontext[None]:
         """It is there already."""
@@ -94,8 +99,8 @@ class Cluster:
     ) -> Result:
         reference = ray.remote(_call).options(max_retries=0, **options).remote(function, *arguments)
         ready, _ = ray.wait([reference], timeout=_PATIENCE_S)
-        if not ready and not any(_num_slots(node["Resources"], self._bundle) for node in _nodes()):
-            say(make_console(), f"Waiting for a node with {self._bundle}: no node of the cluster has that")
+        if not ready and not any(num_bundles(self.bundle, node["Resources"]) for node in _nodes()):
+            say(make_console(), f"Waiting for a node with {self.bundle}: no node of the cluster has that")
         try:
             result: Result = ray.get(reference)
         except RayTaskError as error:
@@ -105,20 +110,24 @@ class Cluster:
         return result
 
 
+def _check_answers(address: str) -> None:
+    """Ray itself waits a minute, and longer, for a head that is not there."""
+    host, _, port = address.rpartition(":")
+    if address == "auto":
+        return
+    if not host or not port.isdecimal():
+        raise UserError(f"--address: {address}; write HOST:PORT, or auto")
+    try:
+        socket.create_connection((host, int(port)), timeout=_PATIENCE_S).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"--address: {address}: nothing answers there ({error}); is it the port of `ray start --head`?"
+        ) from None
+
+
 def _as_options(bundle: dict[str, float]) -> dict[str, Any]:
     custom = {name: amount for name, amount in bundle.items() if name not in ("CPU", "GPU")}
     return {"num_cpus": bundle.get("CPU", 0), "num_gpus": bundle.get("GPU", 0), "resources": custom}
-
-
-def _num_slots(has: dict[str, float], bundle: dict[str, float]) -> int:
-    """How many trials fit on a node; one does not span two GPUs of which it needs parts."""
-    slots = []
-    for name, amount in bundle.items():
-        if name == "GPU" and amount < 1:
-            slots.append(int(has.get(name, 0)) * int(1 / amount + 1e-9))
-        else:
-            slots.append(int(has.get(name, 0) / amount + 1e-9))
-    return min(slots)
 
 
 def _call(function: Callable[..., Result], *arguments: Any) -> Result:

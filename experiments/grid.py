@@ -93,7 +93,7 @@ def draft_cells(spec: ExperimentSpec, path: Path) -> list[Draft]:
         if isinstance(target, str):
             _check_share(target, f"{path}: {spec.section_of('target_latency_ms')}")
             fields = fields | {"target_latency_ms": _PLACEHOLDER_MS}
-        config = parse_fields(spec, fields, path)
+        config = _place_on_device(spec, parse_fields(spec, fields, path), path)
         if config.num_threads > spec.resources.cpus_per_trial:
             raise UserError(
                 f"{path}: {spec.section_of('num_threads')}.num_threads: {config.num_threads}; a trial has "
@@ -101,6 +101,19 @@ def draft_cells(spec: ExperimentSpec, path: Path) -> list[Draft]:
             )
         drafts.append(Draft(factors, config, target if isinstance(target, str) else config.target_latency_ms))
     return drafts
+
+
+def _place_on_device(spec: ExperimentSpec, config: SearchConfig, path: Path) -> SearchConfig:
+    """Ray shows a trial the GPUs that are reserved for it, as the first ones; and no others."""
+    is_gpu_reserved = spec.resources.gpus_per_trial > 0
+    if config.device == "auto":
+        return config.model_copy(update={"device": "cuda" if is_gpu_reserved else "cpu"})
+    where = f"{path}: {spec.section_of('device')}.device: {config.device}"
+    if config.device.startswith("cuda:"):
+        raise UserError(f"{where}; a trial sees the GPUs that it reserves, counted anew; write cuda")
+    if config.device == "cuda" and not is_gpu_reserved:
+        raise UserError(f"{where}; trials reserve no GPU; set resources.gpus_per_trial to 1, or a part of 1")
+    return config
 
 
 def make_cells(drafts: list[Draft], preparation: Preparation, where: str) -> list[Cell]:

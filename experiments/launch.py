@@ -205,7 +205,7 @@ def _run_trials(work: _Work, callback: LaunchCallback) -> None:
         tables = {cell.table_fingerprint: LatencyTable.load(cell.config.latency_table) for cell in work.cells}
         trial = tune.with_parameters(run_trial, tables=tables)
         tuner = tune.Tuner(
-            tune.with_resources(trial, tune.PlacementGroupFactory([resources.bundle()])),
+            tune.with_resources(trial, tune.PlacementGroupFactory([work.place.bundle])),
             param_space={"search": tune.grid_search([work.trial_params(cell) for cell in work.cells])},
             tune_config=tune.TuneConfig(
                 max_concurrent_trials=resources.max_concurrent_trials,

@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol, TypeVar
 
-from experiments.spec import Resources
+import torch
+
+from experiments.spec import Resources, num_bundles
 from nas.errors import UserError
 
 Result = TypeVar("Result")
@@ -25,10 +27,17 @@ _ENVIRONMENT = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 _OBJECT_STORE_BYTES = 100_000_000
+_UNITS = {"CPU": ("cores", "cpus_per_trial"), "GPU": ("GPUs", "gpus_per_trial")}
 
 
 class Place(Protocol):
-    """Where the trials of a launch run."""
+    """Where the trials of a launch run.
+
+    Attributes:
+        bundle: what a trial reserves, in Ray's words.
+    """
+
+    bundle: dict[str, float]
 
     def run(self, function: Callable[..., Result], *arguments: Any, alone: bool = False) -> Result:
         """Calls a function of this package where a trial would run.
@@ -61,20 +70,22 @@ class ThisMachine:
     """
 
     def __init__(self, resources: Resources, where: str) -> None:
-        self._resources = resources
-        if resources.cpus_per_trial > num_cores():
-            raise UserError(
-                f"{where}: resources.cpus_per_trial: {resources.cpus_per_trial}; this machine has "
-                f"{num_cores()} cores; lower it"
-            )
+        self.bundle = resources.bundle(on_cluster=False)
+        self._has: dict[str, float] = {"CPU": num_cores(), "GPU": torch.cuda.device_count()}
+        for name, (unit, field) in _UNITS.items():
+            if self.bundle.get(name, 0) > self._has[name]:
+                raise UserError(
+                    f"{where}: resources.{field}: {getattr(resources, field)}; this machine has "
+                    f"{self._has[name]} {unit}; lower it"
+                )
 
     def run(self, function: Callable[..., Result], *arguments: Any, alone: bool = False) -> Result:
         """Calls the function; a launch does that before any trial starts."""
         return function(*arguments)
 
     def num_slots(self) -> int:
-        """By cores."""
-        return num_cores() // self._resources.cpus_per_trial
+        """By cores and GPUs."""
+        return num_bundles(self.bundle, self._has)
 
     @contextmanager
     def ray(self) -> Iterator[None]:

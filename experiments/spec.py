@@ -32,18 +32,33 @@ class Resources(ConfigRecord):
     """On a cluster of unequal nodes, a resource that only those of the right kind have.
 
     `accelerator_type:A100`, which Ray gives the nodes with such GPUs; or one of your own, of
-    `ray start --resources`. A lookup table holds for one kind.
+    `ray start --resources`. A lookup table holds for one kind. On one machine it is not heeded.
     """
 
     max_concurrent_trials: Annotated[int, Field(ge=1)] | None = None
     """Most trials at a time; None for as many as the resources allow."""
 
-    def bundle(self) -> dict[str, float]:
+    def bundle(self, *, on_cluster: bool) -> dict[str, float]:
         """What a trial reserves, in Ray's words."""
         bundle = {"CPU": float(self.cpus_per_trial), "GPU": self.gpus_per_trial}
-        if self.node_resource:
+        if self.node_resource and on_cluster:
             bundle[self.node_resource] = 0.001
         return {name: amount for name, amount in bundle.items() if amount}
+
+
+def num_bundles(bundle: dict[str, float], has: dict[str, float]) -> int:
+    """How many trials fit on a node at a time; none has parts of two GPUs.
+
+    Args:
+        bundle: what one reserves, of the resources that the node has.
+    """
+    fits = []
+    for name, amount in bundle.items():
+        if name == "GPU" and amount < 1:
+            fits.append(int(has.get(name, 0)) * int(1 / amount + 1e-9))
+        else:
+            fits.append(int(has.get(name, 0) / amount + 1e-9))
+    return min(fits)
 
 
 class ExperimentSpec(ConfigRecord):

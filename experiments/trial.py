@@ -15,7 +15,7 @@ from nas.config import SearchConfig
 from nas.errors import UserError
 from nas.identity import code_version
 from nas.latency import LatencyTable
-from nas.records import METRIC_NAMES, EpochRecord, Trajectory
+from nas.records import GPU_METRIC_NAMES, METRIC_NAMES, EpochRecord, Trajectory
 from nas.search import run_search
 
 
@@ -81,7 +81,8 @@ def _write_artifacts(
 def _write_metrics(records: list[EpochRecord], path: Path) -> None:
     """All epochs' metrics in one file: MLflow hands them out one run and one metric at a time."""
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, ["epoch", *METRIC_NAMES], lineterminator="\n")
+        of_gpu = [name for name in GPU_METRIC_NAMES if name in records[-1].metrics]
+        writer = csv.DictWriter(file, ["epoch", *METRIC_NAMES, *of_gpu], lineterminator="\n")
         writer.writeheader()
         writer.writerows({"epoch": record.epoch, **record.metrics} for record in records)
 

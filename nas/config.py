@@ -208,7 +208,23 @@ class SearchConfig(DataConfig):
     """Whether both optimisers are built anew each epoch, as the reference behaviour has it."""
 
     device: str = "auto"
-    """`auto` (CUDA if there), `cpu`, `cuda` or `cuda:N`."""
+    """`auto` (CUDA if there), `cpu`, `cuda` or `cuda:N`, of the GPUs that `CUDA_VISIBLE_DEVICES` shows.
+
+    In a grid `auto` is CUDA where trials reserve a GPU or a part of one.
+    """
+
+    mixed_precision: bool = False
+    """Whether the supernet computes in bfloat16 where torch deems that safe.
+
+    Weights, optimisers and the architecture parameters stay in float32. Meant for GPUs: the compiled
+    kernels of the CPU take float32 only, and are left out.
+    """
+
+    deterministic: bool = False
+    """Whether torch uses deterministic algorithms only, so that a search repeats exactly on a GPU too.
+
+    On the CPU it repeats exactly in any case.
+    """
 
     num_threads: PositiveInt = 1
     """Threads of a search on the CPU; results are exact for equal numbers only."""

@@ -1,4 +1,8 @@
-"""Where tensors are."""
+"""Where tensors are, and how exactly what is computed there repeats."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -25,3 +29,26 @@ def resolve_device(device: str) -> torch.device:
             "or a machine that has it"
         )
     return found
+
+
+@contextmanager
+def determinism(enabled: bool) -> Iterator[None]:
+    """Within it torch uses deterministic algorithms only, if enabled; afterwards what it used before.
+
+    Raises:
+        RuntimeError: within it, an operation has no deterministic algorithm on its device.
+    """
+    if not enabled:
+        yield
+        return
+    # cuBLAS reads it once in a process, so there is no taking it back.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    cudnn = torch.backends.cudnn
+    before = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        cudnn.deterministic, cudnn.benchmark = before[1:]

@@ -38,6 +38,9 @@ METRIC_NAMES: tuple[str, ...] = (
 )
 """Names of an epoch's metrics; `arch_loss` is missing in warm-up epochs."""
 
+GPU_METRIC_NAMES: tuple[str, ...] = ("peak_gpu_memory_bytes",)
+"""Names of further metrics of a search on CUDA."""
+
 
 @dataclass(frozen=True)
 class EpochRecord:
@@ -46,7 +49,7 @@ class EpochRecord:
     Attributes:
         epoch: counts from 1, warm-up included.
         phase: `warmup` or `joint`.
-        metrics: see `METRIC_NAMES`; accuracies are fractions of 1.
+        metrics: see `METRIC_NAMES` and `GPU_METRIC_NAMES`; accuracies are fractions of 1.
         architecture: the network that the parameters derive at the end of the epoch.
         arrays: this epoch's row of each array of `Trajectory`.
     """

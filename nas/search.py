@@ -18,6 +18,7 @@ from torch import Tensor
 from nas.checkpoint import load_newest_checkpoint, records_from_state, records_to_state, save_checkpoint
 from nas.config import SearchConfig
 from nas.data import SearchData, load_search_data
+from nas.device import determinism
 from nas.device import resolve_device as resolve_device
 from nas.elasticity import ScalingReport, elasticity_scaling
 from nas.errors import DivergedError as DivergedError
@@ -55,7 +56,8 @@ def run_search(
         search.load(checkpoint_dir)
     yield from search.records
     while search.epoch < config.num_epochs:
-        record = search.run_epoch()
+        with determinism(config.deterministic):
+            record = search.run_epoch()
         if checkpoint_dir is not None:
             search.save(checkpoint_dir)
         yield record
@@ -120,6 +122,7 @@ class Search:
             "weight_lr": weight_lr,
             "epoch_seconds": time.perf_counter() - start_s,
             "num_skipped_images": float(self.data.num_skipped_images),
+            **self._peak_memory(),
         }
         record = EpochRecord(
             epoch, phase, metrics, self.supernet.derive(), self._arrays(train_count_LO, scaling)
@@ -175,7 +178,8 @@ class Search:
         num_correct = torch.zeros((), device=self.device)
         num_images = 0
         for images_BCHW, labels_B in self.data.val_batches():
-            logits_BK = self.supernet(self._to_device(images_BCHW), path)
+            with self._steps.autocast():
+                logits_BK = self.supernet(self._to_device(images_BCHW), path)
             num_correct += (logits_BK.argmax(-1) == self._to_device(labels_B)).sum()
             num_images += len(labels_B)
         return float(num_correct) / num_images
@@ -195,6 +199,14 @@ class Search:
             "alpha_entropy": float((-terms_LO.sum(-1) / max_entropy_L).mean()),
             "redundant_encoding": float(self._is_redundant()),
         }
+
+    def _peak_memory(self) -> dict[str, float]:
+        """The most that tensors took on the GPU since the last call; nothing on the CPU."""
+        if self.device.type != "cuda":
+            return {}
+        peak_bytes = torch.cuda.max_memory_allocated(self.device)
+        torch.cuda.reset_peak_memory_stats(self.device)
+        return {"peak_gpu_memory_bytes": float(peak_bytes)}
 
     def _is_redundant(self) -> bool:
         is_skip = self.config.depth == "skip"

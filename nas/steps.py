@@ -83,12 +83,14 @@ class SearchSteps:
         """
         self._require_gradients(weights=True)
         self.weight_optimizer.zero_grad(set_to_none=True)
-        stem_BCHW = self.supernet.stem_features(images_BCHW)
+        with self.autocast():
+            stem_BCHW = self.supernet.stem_features(images_BCHW)
         stem_leaf_BCHW = stem_BCHW.detach().requires_grad_()
         results = []
         for path in paths:
-            logits_BK = self.supernet.forward_from_stem(stem_leaf_BCHW, path)
-            loss = F.cross_entropy(logits_BK, labels_B)
+            with self.autocast():
+                logits_BK = self.supernet.forward_from_stem(stem_leaf_BCHW, path)
+            loss = F.cross_entropy(logits_BK.float(), labels_B)
             loss.backward()  # type: ignore[no-untyped-call]
             accuracy = (logits_BK.detach().argmax(-1) == labels_B).float().mean()
             results.append(PathResult(loss.detach(), accuracy))
@@ -109,9 +111,11 @@ class SearchSteps:
         self._require_gradients(weights=False)
         self.arch_optimizer.zero_grad(set_to_none=True)
         weights_LO = gumbel_softmax(self.supernet.log_alpha(), temperature, generator)
+        with self.autocast():
+            logits_BK = self.supernet(images_BCHW, weights_LO)
         loss = architecture_loss(
             self._config.objective,
-            F.cross_entropy(self.supernet(images_BCHW, weights_LO), labels_B),
+            F.cross_entropy(logits_BK.float(), labels_B),
             self.supernet.expected_latency_ms(self._table, weights_LO),
             target_latency_ms=self._config.target_latency_ms,
             latency_weight=self._config.latency_weight,
@@ -123,6 +127,11 @@ class SearchSteps:
         self.arch_optimizer.step()
         self.supernet.normalize_arch_parameters()
         return loss.detach()
+
+    def autocast(self) -> torch.autocast:
+        """Within it the supernet computes in bfloat16, if the config asks for mixed precision."""
+        is_mixed = self._config.mixed_precision
+        return torch.autocast(self.supernet.alpha.device.type, torch.bfloat16, enabled=is_mixed)
 
     def state_dict(self) -> dict[str, Any]:
         """State of both optimisers."""

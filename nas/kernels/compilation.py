@@ -13,8 +13,9 @@ compile_loop = numba.njit(fastmath={"reassoc", "contract"}, error_model="numpy",
 
 
 def runs_compiled(tensor: Tensor) -> bool:
-    """Whether a tensor is of the kind that the compiled loops take: float32 on the CPU."""
-    return tensor.device.type == "cpu" and tensor.dtype == torch.float32
+    """Whether a tensor is of the kind that the compiled loops take: float32 on the CPU, to stay so."""
+    is_float32 = tensor.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return tensor.device.type == "cpu" and is_float32
 
 
 def as_pixels(features_BCHW: Tensor) -> NDArray[np.float32]:

@@ -45,11 +45,12 @@ class Nodes:
 
 
 @contextmanager
-def two_nodes(num_cpus: int = 1) -> Iterator[Nodes]:
+def two_nodes(num_cpus: int = 1, num_gpus: int = 0) -> Iterator[Nodes]:
     """Starts them, with a token, and ends them.
 
     Args:
         num_cpus: that each says it has.
+        num_gpus: that the worker says it has; Ray believes it.
     """
     port = free_port()
     # Ray's sockets have long names, and a socket's path may have 107 characters.
@@ -77,6 +78,7 @@ def two_nodes(num_cpus: int = 1) -> Iterator[Nodes]:
             [
                 f"--address=127.0.0.3:{port}",
                 "--node-ip-address=127.0.0.2",
+                f"--num-gpus={num_gpus}",
                 '--resources={"worker": 1}',
                 *common[:-1],
             ],

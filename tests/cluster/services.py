@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 from tests.cluster.ray_nodes import free_port
 
 _PASSWORD = "tfnas"
@@ -73,10 +75,13 @@ def mlflow_server(store_uri: str, folder: Path) -> Iterator[str]:
     port = free_port()
     arguments = [
         *("--backend-store-uri", store_uri, "--artifacts-destination", str(folder / "artifacts")),
-        *("--host", "127.0.0.1", "--port", str(port), "--workers", "2"),
+        *("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
     ]
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     uri = f"http://127.0.0.1:{port}"
-    with _running([Path(sys.executable).with_name("mlflow"), "server", *arguments], cwd=folder):
+    with _running(
+        [Path(sys.executable).with_name("mlflow"), "server", *arguments], cwd=folder, env=environment
+    ):
         _wait_until(lambda: _answers_http(f"{uri}/health"), "MLflow")
         yield uri
 
@@ -106,12 +111,13 @@ def _running(command: list[str | Path], **options: object) -> Iterator[None]:
     try:
         yield
     finally:
+        # MLflow's and PostgreSQL's servers are trees.
+        processes = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
         process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _, alive = psutil.wait_procs(processes, timeout=20)
+        for survivor in alive:
+            survivor.kill()
+        process.wait()
 
 
 def _wait_until(is_there, name: str, limit_s: float = 90) -> None:

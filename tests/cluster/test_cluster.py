@@ -200,7 +200,7 @@ def test_a_search_whose_process_dies_goes_on_from_the_object_store(
 
 def test_what_is_to_be_measured_runs_alone_on_a_node_of_the_right_kind() -> None:
     code = """
-import sys, time, ray
+import os, sys, time, ray
 from experiments.cluster import open_cluster
 from experiments.spec import Resources
 from nas.latency.compatibility import Hardware
@@ -215,11 +215,17 @@ with open_cluster(sys.argv[1], Resources(node_resource="worker")) as cluster:
     ray.get(ray.remote(occupy).options(num_cpus=0.5, resources={"worker": 0.1}).remote(0))
     alone_s = cluster.run(time.time, alone=True)
     assert alone_s >= ray.get(other), "timed beside another task"
+# There may be other clusters on this machine.
+os.environ["RAY_ADDRESS"] = sys.argv[1]
 with open_cluster("auto", Resources()) as cluster:
     assert cluster.num_slots() == 2
+with open_cluster("auto", Resources(gpus_per_trial=0.5)) as cluster:
+    assert cluster.num_slots() == 1, "the worker has one core"
+    assert cluster.run(node_address) == "127.0.0.2"
+    assert cluster.run(os.getenv, "CUDA_VISIBLE_DEVICES") == "0", "the GPU that Ray reserved, and no other"
 print("all of it")
 """
-    with two_nodes() as nodes:
+    with two_nodes(num_gpus=2) as nodes:
         done = subprocess.run(
             [sys.executable, "-c", code, nodes.address], env=nodes.environment, capture_output=True, text=True
         )
@@ -228,10 +234,13 @@ print("all of it")
 
 def refused(nodes: Nodes, *arguments: str, **environment: str) -> str:
     """The one line of a launch that is refused."""
-    process = start(nodes.environment | environment, "launch", *arguments)
-    said, _ = process.communicate(timeout=120)
+    with start(nodes.environment | environment, "launch", *arguments) as process:
+        said, _ = process.communicate(timeout=120)
     assert process.returncode == 2, said
-    return said
+    *_, last = said.splitlines()
+    assert last.startswith("tfnas: "), said
+    assert "Traceback" not in said
+    return last
 
 
 def test_what_cannot_work_on_a_cluster_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -245,7 +254,9 @@ def test_what_cannot_work_on_a_cluster_is_refused_in_one_line(tmp_path: Path) ->
         said = refused(nodes, *common, "--address", nodes.address, RAY_AUTH_TOKEN="0" * 64, **server)
         assert "token" in said
         said = refused(nodes, *common, "--address", "127.0.0.3:9", **server)
-        assert "--address: 127.0.0.3:9: cannot connect" in said
+        assert "--address: 127.0.0.3:9: nothing answers there" in said
+        said = refused(nodes, *common, "--address", "ray://127.0.0.3", **server)
+        assert "--address: ray://127.0.0.3; write HOST:PORT, or auto" in said
         said = refused(nodes, *common, "--storage", "s3://nowhere?endpoint_override=127.0.0.1:9&scheme=http")
         assert "--storage: s3://nowhere" in said
         assert "cannot write there" in said

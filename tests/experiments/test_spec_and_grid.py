@@ -212,6 +212,8 @@ CHANGES: dict[str, Any] = {
     "initial_temperature": 4.0,
     "temperature_decay": 0.9,
     "reset_optimizers_each_epoch": True,
+    "mixed_precision": True,
+    "deterministic": True,
     "num_threads": 2,
 }
 
