@@ -4,9 +4,9 @@ from typing import Any
 
 from ray import tune
 
+from experiments.cell import Cell
 from experiments.cell_folder import CellFolder
 from experiments.delivery import Delivery
-from experiments.grid import Cell
 from experiments.journal import Outcome
 from experiments.progress import Progress
 
@@ -85,5 +85,5 @@ class LaunchCallback(tune.Callback):
 
 def _key(trial: Any) -> str:
     """The hash of a trial's cell."""
-    key: str = trial.config["search"]["cell"]
+    key: str = trial.config["cell"]["hash"]
     return key

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from experiments import __version__
-from experiments.grid import Cell
+from experiments.cell import Cell
 from experiments.journal import Journal
 from experiments.storage import Storage
 from nas.checkpoint import write_atomically
@@ -21,7 +21,7 @@ class RunDescription:
     Attributes:
         cell: the cell's hash.
         params: the flat config, as text.
-        storage: where the trials of a search put their files; None for the folder itself.
+        storage: where its trials put their files; None for the folder itself.
     """
 
     cell: str
@@ -36,15 +36,14 @@ class RunDescription:
         factors = {f"factor.{name}": str(value) for name, value in cell.factors.items()}
         tags = {
             "tfnas.cell": cell.hash,
-            "tfnas.kind": "search",
+            "tfnas.kind": cell.kind,
             "tfnas.factors": json.dumps(list(cell.factors)),
-            "tfnas.table_fingerprint": cell.table_fingerprint,
             "tfnas.data_fingerprint": cell.data_fingerprint,
             "tfnas.code_version": cell.code_version,
             "tfnas.version": __version__,
         }
-        params = {name: str(value) for name, value in cell.config.model_dump().items()}
-        return cls(cell.hash, cell.name, params, tags | factors, storage.uri if storage else None)
+        uri = storage.uri if storage else None
+        return cls(cell.hash, cell.name, cell.params, tags | cell.tags | factors, uri)
 
 
 class CellFolder:

@@ -10,7 +10,7 @@ from nas.errors import UserError
 
 _COMMANDS = {
     "demo": "Draws the two figures from nothing, in minutes.",
-    "launch": "Runs the searches of a YAML file that are not done yet.",
+    "launch": "Runs the searches or trainings of a YAML file that are not done yet.",
     "figures": "Draws the figures of an experiment.",
     "report": "Writes the report of an experiment.",
     "compare": "Shows two trials side by side.",

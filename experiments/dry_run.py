@@ -1,15 +1,16 @@
 """What a launch would do and cost, and what became of it so far; neither starts anything."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from experiments.cell import Cell, SearchCell, TrainingCell
 from experiments.console import format_duration, say
 from experiments.cost import EpochCost, cost_key, time_epochs
-from experiments.grid import Cell
-from experiments.launch import Grid
+from experiments.launch import load_grid
 from experiments.plan import CellState, cell_states
 from experiments.ray_session import Place
 from experiments.tracking import read_tracked_cells
@@ -20,7 +21,7 @@ from nas.latency.table import reachable_interval_ms
 def print_dry_run(
     path: Path, out: Path, console: Console, *, retry_failed: bool, address: str | None = None
 ) -> None:
-    """Prints the cells, the feasibility of each target and the estimated cost.
+    """Prints the cells, the feasibility of each target or the network, and the estimated cost.
 
     Args:
         address: of a Ray cluster; None for this machine.
@@ -28,54 +29,57 @@ def print_dry_run(
     Raises:
         UserError: the file is wrong, a target out of reach.
     """
-    grid = Grid.load(path)
+    grid = load_grid(path)
     with grid.place(address) as place:
-        cells = grid.cells(out, place, console)
+        cells = grid.cells(out, place, partial(say, console))
         states = cell_states(cells, read_tracked_cells(grid.spec.experiment, out), out)
         to_run = [state for state in states if state.is_to_run(retry_failed)]
         costs = _time_all([state.cell for state in to_run], place, console)
         at_a_time = grid.num_parallel(place, len(to_run))
-    table = Table("search", "state", "target within reach", "epochs", "cost")
+    subject = "target within reach" if isinstance(cells[0], SearchCell) else "network"
+    table = Table(cells[0].noun, "state", subject, "epochs", "cost")
     for state in states:
         cost = _cost_s(state, costs) if state in to_run else 0
-        table.add_row(state.cell.name, state.state, _feasibility(state.cell), _epochs(state), _show(cost))
+        table.add_row(state.cell.name, state.state, _subject(state.cell), _epochs(state), _show(cost))
     console.print(table)
     total_s = sum(_cost_s(state, costs) for state in to_run)
     say(
         console,
-        f"{len(to_run)} of {len(cells)} searches to run, {at_a_time} at a time: about "
+        f"{len(to_run)} of {len(cells)} {cells[0].plural} to run, {at_a_time} at a time: about "
         f"{format_duration(total_s / at_a_time)}, by timing a few steps of each kind where trials run",
     )
 
 
 def print_status(path: Path, out: Path, console: Console, *, address: str | None = None) -> None:
     """Prints what became of each cell so far."""
-    grid = Grid.load(path)
-    table = Table("search", "state", "epochs", "reason")
+    grid = load_grid(path)
     with grid.place(address) as place:
-        cells = grid.cells(out, place, console)
+        cells = grid.cells(out, place, partial(say, console))
+    table = Table(cells[0].noun, "state", "epochs", "reason")
     for state in cell_states(cells, read_tracked_cells(grid.spec.experiment, out), out):
         table.add_row(state.cell.name, state.state, _epochs(state), state.reason)
     console.print(table)
 
 
 def _time_all(cells: list[Cell], place: Place, console: Console) -> Mapping[str, EpochCost]:
-    kinds = {cost_key(cell.config): cell.config for cell in cells}
+    kinds = {cost_key(cell.config): cell for cell in cells}
     if kinds:
-        say(console, f"Timing a few steps of {len(kinds)} kinds of search ...")
+        say(console, f"Timing a few steps of {len(kinds)} kinds of {cells[0].noun} ...")
     return {
-        key: place.run(time_epochs, config, LatencyTable.load(config.latency_table), alone=True)
-        for key, config in kinds.items()
+        key: place.run(time_epochs, cell.config, cell.load_input(), alone=True) for key, cell in kinds.items()
     }
 
 
 def _cost_s(state: CellState, costs: Mapping[str, EpochCost]) -> float:
     config = state.cell.config
     left = 1 - state.num_epochs / config.num_epochs
-    return left * costs[cost_key(config)].search_s(config)
+    return left * costs[cost_key(config)].run_s(config)
 
 
-def _feasibility(cell: Cell) -> str:
+def _subject(cell: Cell) -> str:
+    if isinstance(cell, TrainingCell):
+        return cell.architecture
+    assert isinstance(cell, SearchCell)
     low_ms, high_ms = reachable_interval_ms(LatencyTable.load(cell.config.latency_table))
     target_ms = cell.config.target_latency_ms
     share = (target_ms - low_ms) / (high_ms - low_ms)

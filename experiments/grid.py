@@ -1,17 +1,20 @@
-"""From a spec to its cells: one search each, with a name for people and a hash that identifies it."""
+"""From a spec to its cells, one search each."""
 
 import re
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from experiments.cell import Cell, SearchCell, check_distinct
 from experiments.preparation import Preparation
+from experiments.ray_session import Place, open_place
 from experiments.spec import ExperimentSpec, parse_fields
 from nas.config import SearchConfig
 from nas.errors import UserError
-from nas.identity import code_version, fingerprint, result_fields
+from nas.identity import code_version
 from nas.latency import LatencyTable
 from nas.latency.compatibility import Hardware
 from nas.latency.table import reachable_interval_ms
@@ -37,44 +40,64 @@ class Draft:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One search of a grid.
+class Grid(ABC):
+    """A YAML file whose every field is checked.
 
-    Attributes:
-        name: for people, `bi-sink-T4.0-s0` for instance; unique within its grid.
-        factors: the fields in which cells of the grid differ.
-        config: `latency_table` is the path of a file.
-        table_fingerprint: of that table.
-        data_fingerprint: of the training images.
-        code_version: of the code that runs the search.
+    Args:
+        path: of the file.
     """
 
-    name: str
-    factors: dict[str, Any]
-    config: SearchConfig
-    table_fingerprint: str
-    data_fingerprint: str
-    code_version: str
+    path: Path
+    spec: ExperimentSpec
 
-    @cached_property
-    def identity(self) -> dict[str, Any]:
-        """All that determines the result."""
-        return {
-            "config": result_fields(self.config),
-            "latency table": self.table_fingerprint,
-            "data": self.data_fingerprint,
-            "code": self.code_version,
-        }
+    @contextmanager
+    def place(self, address: str | None) -> Iterator[Place]:
+        """Where its trials run: on the cluster of an address, or on this machine.
 
-    @cached_property
-    def hash(self) -> str:
-        """Identifies the cell: equal hashes mean equal results."""
-        return fingerprint(self.identity)[:32]
+        Raises:
+            UserError: the machine is too small, or the cluster cannot be used.
+        """
+        with open_place(address, self.spec.resources, str(self.path)) as place:
+            yield place
 
-    @property
-    def folder_name(self) -> str:
-        """A file name that is readable and unique."""
-        return f"{re.sub(r'[^A-Za-z0-9._=-]+', '_', self.name)[:80]}-{self.hash[:10]}"
+    def num_parallel(self, place: Place, num_cells: int) -> int:
+        """How many trials run at a time."""
+        limit = self.spec.resources.max_concurrent_trials or num_cells
+        return max(min(place.num_slots(), limit, num_cells), 1)
+
+    @abstractmethod
+    def cells(self, out: Path, place: Place, report: Callable[[str], None]) -> list[Cell]:
+        """The cells; what they need, such as a lookup table, is made in the output folder.
+
+        Args:
+            report: is told what takes a while, and what has no effect.
+
+        Raises:
+            UserError: something that they need is missing or does not fit, or two of them are the same.
+        """
+
+
+@dataclass(frozen=True)
+class SearchGrid(Grid):
+    """Searches; their targets may still need a table to be measured."""
+
+    drafts: list[Draft]
+
+    @classmethod
+    def of(cls, spec: ExperimentSpec, path: Path) -> Self:
+        """Checks every cell's fields.
+
+        Raises:
+            UserError: names file, field, value and remedy.
+        """
+        return cls(path, spec, draft_cells(spec, path))
+
+    def cells(self, out: Path, place: Place, report: Callable[[str], None]) -> list[Cell]:
+        """The searches; measures a lookup table into the output folder if need be."""
+        for field in _fields_without_effect(self.drafts):
+            report(f"{self.path}: warning: {field} has no effect in any of these searches")
+        preparation = Preparation(out, place, str(self.path), report)
+        return [*make_cells(self.drafts, preparation, str(self.path))]
 
 
 def draft_cells(spec: ExperimentSpec, path: Path) -> list[Draft]:
@@ -93,30 +116,12 @@ def draft_cells(spec: ExperimentSpec, path: Path) -> list[Draft]:
         if isinstance(target, str):
             _check_share(target, f"{path}: {spec.section_of('target_latency_ms')}")
             fields = fields | {"target_latency_ms": _PLACEHOLDER_MS}
-        config = _place_on_device(spec, parse_fields(spec, fields, path), path)
-        if config.num_threads > spec.resources.cpus_per_trial:
-            raise UserError(
-                f"{path}: {spec.section_of('num_threads')}.num_threads: {config.num_threads}; a trial has "
-                f"{spec.resources.cpus_per_trial} cores; set resources.cpus_per_trial: {config.num_threads}"
-            )
+        config = parse_fields(SearchConfig, spec, fields, path)
         drafts.append(Draft(factors, config, target if isinstance(target, str) else config.target_latency_ms))
     return drafts
 
 
-def _place_on_device(spec: ExperimentSpec, config: SearchConfig, path: Path) -> SearchConfig:
-    """Ray shows a trial the GPUs that are reserved for it, as the first ones; and no others."""
-    is_gpu_reserved = spec.resources.gpus_per_trial > 0
-    if config.device == "auto":
-        return config.model_copy(update={"device": "cuda" if is_gpu_reserved else "cpu"})
-    where = f"{path}: {spec.section_of('device')}.device: {config.device}"
-    if config.device.startswith("cuda:"):
-        raise UserError(f"{where}; a trial sees the GPUs that it reserves, counted anew; write cuda")
-    if config.device == "cuda" and not is_gpu_reserved:
-        raise UserError(f"{where}; trials reserve no GPU; set resources.gpus_per_trial to 1, or a part of 1")
-    return config
-
-
-def make_cells(drafts: list[Draft], preparation: Preparation, where: str) -> list[Cell]:
+def make_cells(drafts: list[Draft], preparation: Preparation, where: str) -> list[SearchCell]:
     """Resolves the targets and gives every cell its name and its identity.
 
     Args:
@@ -136,7 +141,7 @@ def make_cells(drafts: list[Draft], preparation: Preparation, where: str) -> lis
         _check_fit(config, table, preparation.hardware(config), where)
         factors = {field: getattr(config, field) for field in draft.factors}
         cells.append(
-            Cell(
+            SearchCell(
                 name=_name(config, factors),
                 factors=factors,
                 config=config,
@@ -145,7 +150,7 @@ def make_cells(drafts: list[Draft], preparation: Preparation, where: str) -> lis
                 code_version=code_version(),
             )
         )
-    _check_distinct(cells, where)
+    check_distinct([*cells], where)
     return cells
 
 
@@ -175,19 +180,10 @@ def _check_fit(config: SearchConfig, table: LatencyTable, hardware: Hardware, wh
         raise UserError(f"{where}: {error}") from None
 
 
-def _check_distinct(cells: list[Cell], where: str) -> None:
-    seen: dict[str, Cell] = {}
-    for cell in cells:
-        if cell.hash in seen:
-            raise UserError(
-                f"{where}: cells {_describe(seen[cell.hash].factors)} and {_describe(cell.factors)} are the "
-                "same search; remove one"
-            )
-        seen[cell.hash] = cell
-
-
-def _describe(factors: Mapping[str, Any]) -> str:
-    return "{" + ", ".join(f"{field}: {value}" for field, value in factors.items()) + "}"
+def _fields_without_effect(drafts: list[Draft]) -> list[str]:
+    """Fields that were set and that no cell heeds."""
+    ineffective = [set(draft.config.ineffective_fields()) for draft in drafts]
+    return sorted(set.intersection(*ineffective))
 
 
 def _name(config: SearchConfig, factors: Mapping[str, Any]) -> str:

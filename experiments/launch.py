@@ -6,26 +6,26 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from filelock import FileLock, Timeout
 from rich.console import Console
 
 from experiments.callback import LaunchCallback
+from experiments.cell import Cell
 from experiments.cell_folder import CellFolder, RunDescription, find_cell_folders
 from experiments.console import say
 from experiments.delivery import Delivery
-from experiments.grid import Cell, Draft, draft_cells, make_cells
+from experiments.grid import Grid, SearchGrid
 from experiments.plan import CellState, cell_states
-from experiments.preparation import Preparation
 from experiments.progress import Progress
-from experiments.ray_session import Place, open_place
-from experiments.spec import ExperimentSpec, load_spec
+from experiments.ray_session import Place
+from experiments.spec import TrainingSpec, load_spec
 from experiments.storage import Storage
 from experiments.tracking import Tracker, require_server, tracking_uri
+from experiments.training_grid import TrainingGrid
 from experiments.trial import run_trial
 from nas.errors import UserError
-from nas.latency import LatencyTable
 
 _MAX_PROCESS_DEATHS = 3
 """How often Ray starts a trial again whose process died (killed, out of memory)."""
@@ -48,58 +48,44 @@ class LaunchResult:
     interrupted: list[Cell]
     tracking_uri: str
 
+    @property
+    def cells(self) -> list[Cell]:
+        """All cells of the grid."""
+        return [*self.finished, *(cell for cell, _ in self.failed), *self.interrupted]
 
-@dataclass(frozen=True)
-class Grid:
-    """A YAML file whose every field is checked; its cells may still need a table to be measured.
+
+def load_grid(path: Path) -> Grid:
+    """Reads and checks a YAML file, of searches or of trainings.
+
+    Raises:
+        UserError: names file, field, value and remedy.
+    """
+    spec = load_spec(path)
+    return TrainingGrid.of(spec, path) if isinstance(spec, TrainingSpec) else SearchGrid.of(spec, path)
+
+
+def load_training_grid(path: Path, experiment: str) -> TrainingGrid:
+    """Reads and checks a YAML file of trainings that are to follow searches.
 
     Args:
-        path: of the file.
+        experiment: the searches'.
+
+    Raises:
+        UserError: the file is wrong, or of another experiment.
     """
-
-    path: Path
-    spec: ExperimentSpec
-    drafts: list[Draft]
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Reads and checks a YAML file.
-
-        Raises:
-            UserError: names file, field, value and remedy.
-        """
-        spec = load_spec(path)
-        return cls(path, spec, draft_cells(spec, path))
-
-    @contextmanager
-    def place(self, address: str | None) -> Iterator[Place]:
-        """Where its trials run: on the cluster of an address, or on this machine.
-
-        Raises:
-            UserError: the machine is too small, or the cluster cannot be used.
-        """
-        with open_place(address, self.spec.resources, str(self.path)) as place:
-            yield place
-
-    def num_parallel(self, place: Place, num_cells: int) -> int:
-        """How many trials run at a time."""
-        limit = self.spec.resources.max_concurrent_trials or num_cells
-        return max(min(place.num_slots(), limit, num_cells), 1)
-
-    def cells(self, out: Path, place: Place, console: Console) -> list[Cell]:
-        """The cells; measures a lookup table into the output folder if need be.
-
-        Raises:
-            UserError: a table or images are missing, or a target is out of reach.
-        """
-        for field in _fields_without_effect(self.drafts):
-            say(console, f"{self.path}: warning: {field} has no effect in any of these searches")
-        preparation = Preparation(out, place, str(self.path), partial(say, console))
-        return make_cells(self.drafts, preparation, str(self.path))
+    grid = load_grid(path)
+    if not isinstance(grid, TrainingGrid):
+        raise UserError(f"{path}: architectures: missing; --then-train takes a file of trainings")
+    if grid.spec.experiment != experiment:
+        raise UserError(
+            f"{path}: experiment: '{grid.spec.experiment}'; must be the searches', '{experiment}', so that "
+            "figures and report see both"
+        )
+    return grid
 
 
 def launch(
-    path: Path,
+    grid: Grid,
     out: Path,
     console: Console,
     *,
@@ -107,7 +93,7 @@ def launch(
     address: str | None = None,
     storage: Storage | None = None,
 ) -> LaunchResult:
-    """Runs the cells of a YAML file that are not done yet.
+    """Runs the cells of a grid that are not done yet.
 
     Args:
         out: output folder of this machine; made if it is missing.
@@ -116,17 +102,16 @@ def launch(
         storage: where trials put checkpoints and artifacts; None for the output folder.
 
     Raises:
-        UserError: the file is wrong, another launch into the folder is running, or cluster, storage
-            or tracking cannot be used.
+        UserError: what the cells need is missing, another launch into the folder is running, or
+            cluster, storage or tracking cannot be used.
     """
     out = out.resolve()
-    grid = Grid.load(path)
     if address:
         require_server(tracking_uri(out))
     if storage:
         storage.check_writable()
     with _only_launch_into(out), grid.place(address) as place:
-        cells = grid.cells(out, place, console)
+        cells = grid.cells(out, place, partial(say, console))
         tracker = Tracker(grid.spec.experiment, out)
         _close_cut_off_attempts(out)
         tracker.close_dead_launches()
@@ -138,13 +123,13 @@ def launch(
         _print_plan(states, to_run, console)
         if to_run:
             to_do = _Work(grid, [state.cell for state in to_run], out, place, storage)
-            _run(to_do, tracker, delivery, console)
+            _run(to_do, len(states) - len(to_run), tracker, delivery, console)
         undelivered = delivery.close(_PATIENCE_S)
         if undelivered:
             say(
                 console,
-                f"MLflow is still away: the records of {len(undelivered)} searches wait in {out / 'cells'}; "
-                "the next launch delivers them",
+                f"MLflow is still away: the records of {len(undelivered)} {cells[0].plural} wait in "
+                f"{out / 'cells'}; the next launch delivers them",
             )
         return _result(cell_states(cells, tracker.cells() if not undelivered else {}, out), tracker.uri)
 
@@ -173,19 +158,19 @@ class _Work:
     def trial_params(self, cell: Cell) -> dict[str, Any]:
         """What a trial is told; paths of this machine mean nothing to it."""
         return {
-            "cell": cell.hash,
+            "hash": cell.hash,
+            "kind": cell.kind,
             "code": cell.code_version,
-            "table": cell.table_fingerprint,
+            "input": cell.input_name,
             "storage": (self.storage or Storage(str(self.out))).uri,
             "name": cell.folder_name,
             "config": cell.config.model_dump(mode="json"),
         }
 
 
-def _run(work: _Work, tracker: Tracker, delivery: Delivery, console: Console) -> None:
+def _run(work: _Work, num_done: int, tracker: Tracker, delivery: Delivery, console: Console) -> None:
     folders = work.prepare_folders()
     launch_id = tracker.start_launch(f"launch {datetime.now():%Y-%m-%d %H:%M:%S}", work.grid.path)
-    num_done = len(work.grid.drafts) - len(work.cells)
     num_parallel = work.grid.num_parallel(work.place, len(work.cells))
     with Progress(console, work.cells, num_done, num_parallel) as progress:
         callback = LaunchCallback(work.cells, folders, launch_id, progress, delivery)
@@ -202,16 +187,17 @@ def _run_trials(work: _Work, callback: LaunchCallback) -> None:
     with work.place.ray():
         from ray import tune
 
-        tables = {cell.table_fingerprint: LatencyTable.load(cell.config.latency_table) for cell in work.cells}
-        trial = tune.with_parameters(run_trial, tables=tables)
+        sources = {cell.input_name: cell for cell in work.cells}
+        inputs = {name: cell.load_input() for name, cell in sources.items()}
+        trial = tune.with_parameters(run_trial, inputs=inputs)
         tuner = tune.Tuner(
             tune.with_resources(trial, tune.PlacementGroupFactory([work.place.bundle])),
-            param_space={"search": tune.grid_search([work.trial_params(cell) for cell in work.cells])},
+            param_space={"cell": tune.grid_search([work.trial_params(cell) for cell in work.cells])},
             tune_config=tune.TuneConfig(
                 max_concurrent_trials=resources.max_concurrent_trials,
                 # A fresh process costs seconds, for importing torch.
                 reuse_actors=True,
-                trial_dirname_creator=lambda trial: trial.config["search"]["name"],
+                trial_dirname_creator=lambda trial: trial.config["cell"]["name"],
             ),
             run_config=tune.RunConfig(
                 storage_path=str(work.out / "ray"),
@@ -234,12 +220,6 @@ def _check_same_storage(folder: CellFolder, storage: Storage | None) -> None:
         )
 
 
-def _fields_without_effect(drafts: list[Draft]) -> list[str]:
-    """Fields that were set and that no cell heeds."""
-    ineffective = [set(draft.config.ineffective_fields()) for draft in drafts]
-    return sorted(set.intersection(*ineffective))
-
-
 def _close_cut_off_attempts(out: Path) -> None:
     """Ends, as interrupted, what a launch that was killed could not end itself."""
     for folder in find_cell_folders(out):
@@ -253,7 +233,7 @@ def _print_plan(states: list[CellState], to_run: list[CellState], console: Conso
         for name in ("finished", "failed", "interrupted", "missing")
     }
     said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    say(console, f"{len(states)} searches: {said}; {len(to_run)} to run")
+    say(console, f"{len(states)} {states[0].cell.plural}: {said}; {len(to_run)} to run")
     for state in states:
         if state.state == "interrupted":
             say(console, f"{state.cell.name}: continues after epoch {state.num_epochs}")

@@ -8,13 +8,14 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from experiments.tracking import tracking_uri
+from experiments.tracking import search_runs, tracking_uri
 from nas.errors import UserError
 
 # Else a bar is drawn for every file.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 RUN_PREFIX = "run:"
+EXPERIMENT_PREFIX = "experiment:"
 
 
 @dataclass(frozen=True)
@@ -64,16 +65,45 @@ def find_run(reference: str, out: Path) -> NamedRun:
     Raises:
         UserError: there is no such store or run.
     """
-    uri = tracking_uri(out)
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
-        raise UserError(f"{reference}: no MLflow store in {out}; name the folder of its launch with --out")
-    client = MlflowClient(uri)
+    client = _open_store(reference, out)
     try:
         run = client.get_run(reference.removeprefix(RUN_PREFIX))
         experiment = client.get_experiment(run.info.experiment_id)
     except MlflowException as error:
         raise UserError(
-            f"{reference}: not in {uri} ({str(error).splitlines()[0]}); correct the id, or name the folder "
-            "of its launch with --out"
+            f"{reference}: not in {client.tracking_uri} ({str(error).splitlines()[0]}); correct the id, or "
+            "name the folder of its launch with --out"
         ) from None
     return NamedRun(reference, run, str(experiment.name), client, out)
+
+
+def find_searches(reference: str, out: Path) -> list[NamedRun]:
+    """The finished searches of `experiment:NAME`, of each name the newest; in the order of their start.
+
+    Raises:
+        UserError: there is no such store or experiment, or none of its searches is finished.
+    """
+    client = _open_store(reference, out)
+    name = reference.removeprefix(EXPERIMENT_PREFIX)
+    try:
+        experiment = client.get_experiment_by_name(name)
+        condition = "tags.`tfnas.kind` = 'search' and attributes.status = 'FINISHED'"
+        runs = list(search_runs(client, experiment.experiment_id, condition)) if experiment else []
+    except MlflowException as error:
+        raise UserError(
+            f"{reference}: cannot read {client.tracking_uri}: {str(error).splitlines()[0]}"
+        ) from None
+    if not runs:
+        raise UserError(
+            f"{reference}: no finished search of that experiment in {client.tracking_uri}; launch it first, "
+            "or name the folder of its launch with --out"
+        )
+    newest = {run.info.run_name: run for run in reversed(runs)}
+    return [NamedRun(reference, run, name, client, out) for run in newest.values()]
+
+
+def _open_store(reference: str, out: Path) -> MlflowClient:
+    uri = tracking_uri(out)
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+        raise UserError(f"{reference}: no MLflow store in {out}; name the folder of its launch with --out")
+    return MlflowClient(uri)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from experiments.cell import Cell
 from experiments.cell_folder import CellFolder, RunDescription
-from experiments.grid import Cell
 from experiments.tracking import TrackedCell
 
 State = Literal["finished", "failed", "interrupted", "missing"]
@@ -69,7 +69,7 @@ def _changes(description: RunDescription, run: TrackedCell) -> list[str]:
         "images": "tfnas.data_fingerprint",
         "code": "tfnas.code_version",
     }
-    changed = [name for name, tag in parts.items() if description.tags[tag] != run.tags.get(tag)]
+    changed = [name for name, tag in parts.items() if description.tags.get(tag) != run.tags.get(tag)]
     fields = [
         f"{name} {run.params.get(name, '(not set)')} -> {value}"
         for name, value in description.params.items()

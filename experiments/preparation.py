@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from experiments.ray_session import Place
-from nas.config import DataConfig, SearchConfig
+from nas.config import DataConfig, SearchConfig, TrainConfig
 from nas.data import fingerprint_data, load_search_data
 from nas.errors import UserError
 from nas.identity import fingerprint
@@ -13,8 +13,10 @@ from nas.latency import LatencyTable
 from nas.latency.compatibility import Hardware, check_table
 from nas.search import load_or_measure_table
 from nas.space import get_space
+from nas.train import NetworkChoice
+from nas.training_data import fingerprint_training_data, load_training_data
 
-_DATA_FIELDS = (*DataConfig.model_fields, "batch_size", "arch_fraction", "space")
+_DATA_FIELDS = {*DataConfig.model_fields, "batch_size", "arch_fraction", "val_fraction"}
 
 
 class Preparation:
@@ -68,16 +70,18 @@ class Preparation:
             self._hardware[config.device] = self._place.run(Hardware.of, config.device)
         return self._hardware[config.device]
 
-    def data_fingerprint(self, config: SearchConfig) -> str:
-        """Fingerprint of the training images; makes sure that they are there and are enough.
+    def data_fingerprint(self, config: SearchConfig | TrainConfig) -> str:
+        """Fingerprint of the images; makes sure that they are there and are enough.
 
         Raises:
             UserError: they are missing, or fewer than a batch.
         """
-        key = fingerprint(config.model_dump(mode="json", include=set(_DATA_FIELDS)))
+        resolution = _resolution(config)
+        fields = config.model_dump(mode="json", include=_DATA_FIELDS)
+        key = fingerprint(fields | {"resolution": resolution})
         if key not in self._data_fingerprints:
             try:
-                self._data_fingerprints[key] = self._place.run(look_at_images, config)
+                self._data_fingerprints[key] = self._place.run(look_at_images, config, resolution)
             except UserError as error:
                 raise UserError(f"{self._where}: {error}") from None
         return self._data_fingerprints[key]
@@ -95,12 +99,23 @@ class Preparation:
         self._report(f"Saved it as {path}; other launches into this folder reuse it")
 
 
-def look_at_images(config: SearchConfig) -> str:
-    """The fingerprint of a search's images; makes sure that they can be used."""
-    # Finding broken images takes an epoch's time: that is left to the search.
+def _resolution(config: SearchConfig | TrainConfig) -> int:
+    """To be asked on this machine, of which an architecture may be a file."""
+    if isinstance(config, SearchConfig):
+        return get_space(config.space).resolution
+    return NetworkChoice.of(config).resolution
+
+
+def look_at_images(config: SearchConfig | TrainConfig, resolution: int) -> str:
+    """The fingerprint of a search's or a training's images; makes sure that they can be used."""
+    # Finding broken images takes an epoch's time: that is left to the trial.
+    if isinstance(config, SearchConfig):
+        if config.skip_broken_images:
+            return fingerprint_data(config)
+        return load_search_data(config, resolution).fingerprint
     if config.skip_broken_images:
-        return fingerprint_data(config)
-    return load_search_data(config, get_space(config.space).resolution).fingerprint
+        return fingerprint_training_data(config)
+    return load_training_data(config, resolution).fingerprint
 
 
 def _file_name(config: SearchConfig, hardware: Hardware) -> str:

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from experiments.cell import Cell
 from experiments.console import format_duration, say
-from experiments.grid import Cell
 from experiments.journal import Outcome
 
 _MAX_ROWS = 24
@@ -33,14 +33,13 @@ class _Row:
 
     @property
     def texts(self) -> tuple[str, str, str, str, str, str]:
-        """State, epoch, loss, accuracy, latency against target, time left."""
-        config = self.cell.config
+        """State, epoch, loss, accuracy, what else came of it, time left."""
         return (
             _word(self.state),
-            f"{self.epoch}/{config.num_epochs}",
+            f"{self.epoch}/{self.cell.config.num_epochs}",
             _format(self.metrics.get("train_loss"), ".3f"),
             _format(self.metrics.get("val_accuracy"), ".3f"),
-            f"{_format(self.metrics.get('derived_latency_ms'), '.3g')} / {config.target_latency_ms:.3g} ms",
+            self.cell.result(self.metrics),
             format_duration(self.seconds_left) if self.state == "running" else "",
         )
 
@@ -81,8 +80,8 @@ class Progress:
         row = self._rows[cell.hash]
         row.epoch, row.metrics = epoch, metrics
         if not self._console.is_terminal:
-            _, epochs, loss, accuracy, latency, left = row.texts
-            quality = f"loss {loss}, accuracy {accuracy}, latency {latency}"
+            _, epochs, loss, accuracy, result, left = row.texts
+            quality = f"loss {loss}, accuracy {accuracy}, {cell.result_heading} {result}"
             self.note(f"{cell.name}: epoch {epochs}, {quality}, {left} left")
 
     def end(self, cell: Cell, outcome: Outcome, reason: str | None) -> None:
@@ -95,8 +94,8 @@ class Progress:
     def _table(self) -> Table:
         rows = sorted(self._rows.values(), key=_order)[:_MAX_ROWS]
         table = Table(title=self._title(), title_justify="left", caption_justify="left")
-        table.add_column("search", no_wrap=True)
-        for name in ("state", "epoch", "loss", "accuracy", "latency / target", "left"):
+        table.add_column(rows[0].cell.noun, no_wrap=True)
+        for name in ("state", "epoch", "loss", "accuracy", rows[0].cell.result_heading, "left"):
             table.add_column(name, justify="right", no_wrap=True)
         for row in rows:
             table.add_row(row.cell.name, *row.texts, style=_STYLES.get(row.state))
@@ -107,7 +106,8 @@ class Progress:
     def _title(self) -> str:
         states = [row.state for row in self._rows.values()]
         num_done = self._num_done + states.count("FINISHED")
-        title = f"{num_done} of {self._num_done + len(states)} searches done"
+        plural = next(iter(self._rows.values())).cell.plural
+        title = f"{num_done} of {self._num_done + len(states)} {plural} done"
         if states.count("FAILED"):
             title += f", {states.count('FAILED')} failed"
         left_s = self._seconds_left()

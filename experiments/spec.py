@@ -5,16 +5,17 @@ import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
 from experiments.yaml_file import read_yaml
-from nas.config import ConfigRecord, SearchConfig
+from nas.config import ConfigRecord, SearchConfig, TrainConfig
 from nas.errors import UserError
 from nas.validation import first_error
 
 Section = Literal["base", "cells", "grid"]
+Config = TypeVar("Config", SearchConfig, TrainConfig)
 
 _PATH_FIELDS = ("data_dir", "train_list", "test_list", "latency_table")
 
@@ -70,6 +71,8 @@ class ExperimentSpec(ConfigRecord):
     the lookup table's networks span.
     """
 
+    config_type: ClassVar[type[ConfigRecord]] = SearchConfig
+
     experiment: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
     """Name of the MLflow experiment; also the default output folder's."""
 
@@ -101,6 +104,18 @@ class ExperimentSpec(ConfigRecord):
                 yield shared | dict(zip(self.grid, values, strict=True))
 
 
+class TrainingSpec(ExperimentSpec):
+    """A YAML file of trainings: each of the `architectures` is trained for each combination.
+
+    All other fields are those of `TrainConfig`, and hold for every architecture alike.
+    """
+
+    config_type: ClassVar[type[ConfigRecord]] = TrainConfig
+
+    architectures: Annotated[list[str], Field(min_length=1)]
+    """Files, `run:RUN_ID` of a search, `experiment:NAME` for all its finished searches, or names."""
+
+
 def load_spec(path: Path) -> ExperimentSpec:
     """Reads and checks a YAML file.
 
@@ -111,7 +126,7 @@ def load_spec(path: Path) -> ExperimentSpec:
 
 
 def check_spec(content: dict[str, Any], path: Path) -> ExperimentSpec:
-    """Checks the content of a YAML file.
+    """Checks the content of a YAML file; one with `architectures` is of trainings.
 
     Args:
         path: the file, for errors.
@@ -120,7 +135,7 @@ def check_spec(content: dict[str, Any], path: Path) -> ExperimentSpec:
         UserError: it is no experiment, or its sections contradict each other.
     """
     try:
-        spec = ExperimentSpec(**content)
+        spec = (TrainingSpec if "architectures" in content else ExperimentSpec)(**content)
     except ValidationError as error:
         raise UserError(f"{path}: {_explain(error)}") from None
     for problem in _contradictions(spec):
@@ -128,7 +143,9 @@ def check_spec(content: dict[str, Any], path: Path) -> ExperimentSpec:
     return spec
 
 
-def parse_fields(spec: ExperimentSpec, fields: dict[str, Any], path: Path) -> SearchConfig:
+def parse_fields(
+    config_type: type[Config], spec: ExperimentSpec, fields: dict[str, Any], path: Path
+) -> Config:
     """Validates one cell's fields; relative paths in them are relative to the file's folder.
 
     Args:
@@ -138,15 +155,34 @@ def parse_fields(spec: ExperimentSpec, fields: dict[str, Any], path: Path) -> Se
         UserError: names file, section, field, value and remedy.
     """
     try:
-        return SearchConfig(**_with_absolute_paths(fields, path.resolve().parent))
+        config = config_type(**_with_absolute_paths(fields, path.resolve().parent))
     except ValidationError as error:
         field = str(error.errors()[0]["loc"][0]) if error.errors()[0]["loc"] else ""
         prefix = f"{spec.section_of(field)}." if field in fields else ""
         raise UserError(f"{path}: {prefix}{_explain(error)}") from None
+    if config.num_threads > spec.resources.cpus_per_trial:
+        raise UserError(
+            f"{path}: {spec.section_of('num_threads')}.num_threads: {config.num_threads}; a trial has "
+            f"{spec.resources.cpus_per_trial} cores; set resources.cpus_per_trial: {config.num_threads}"
+        )
+    return _place_on_device(spec, config, path)
+
+
+def _place_on_device(spec: ExperimentSpec, config: Config, path: Path) -> Config:
+    """Ray shows a trial the GPUs that are reserved for it, as the first ones; and no others."""
+    is_gpu_reserved = spec.resources.gpus_per_trial > 0
+    if config.device == "auto":
+        return config.model_copy(update={"device": "cuda" if is_gpu_reserved else "cpu"})
+    where = f"{path}: {spec.section_of('device')}.device: {config.device}"
+    if config.device.startswith("cuda:"):
+        raise UserError(f"{where}; a trial sees the GPUs that it reserves, counted anew; write cuda")
+    if config.device == "cuda" and not is_gpu_reserved:
+        raise UserError(f"{where}; trials reserve no GPU; set resources.gpus_per_trial to 1, or a part of 1")
+    return config
 
 
 def _contradictions(spec: ExperimentSpec) -> Iterator[str]:
-    if not spec.cells and not spec.grid:
+    if not spec.cells and not spec.grid and not isinstance(spec, TrainingSpec):
         yield "grid: missing or empty; add what to compare, for instance `seed: [0, 1]`"
     for index, cell in enumerate(spec.cells or []):
         if not cell:
@@ -165,16 +201,18 @@ def _contradictions(spec: ExperimentSpec) -> Iterator[str]:
         if field in spec.grid and spec.cells and field in spec.cells[0]:
             yield f"grid.{field}: also in `cells`; remove one of the two"
     for field in [*spec.base, *spec.factor_names()]:
-        if field not in SearchConfig.model_fields:
-            yield f"{spec.section_of(field)}.{field}: unknown field; {_suggest(field)}"
+        if field == "architecture" and isinstance(spec, TrainingSpec):
+            yield f"{spec.section_of(field)}.architecture: move it to `architectures`, where all are listed"
+        if field not in spec.config_type.model_fields:
+            yield f"{spec.section_of(field)}.{field}: unknown field; {_suggest(field, spec.config_type)}"
 
 
 def _same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and bool(one == other)
 
 
-def _suggest(field: str) -> str:
-    close = difflib.get_close_matches(field, SearchConfig.model_fields, n=1)
+def _suggest(field: str, config_type: type[ConfigRecord]) -> str:
+    close = difflib.get_close_matches(field, config_type.model_fields, n=1)
     return f"did you mean '{close[0]}'?" if close else "remove it or correct its spelling"
 
 

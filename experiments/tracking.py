@@ -131,7 +131,7 @@ class Tracker:
             if run.data.tags.get("tfnas.out") == str(self._out)
         ]
         ids = {run.info.run_id for run in parents}
-        children = self._search("tags.`tfnas.kind` = 'search' and attributes.status = 'RUNNING'")
+        children = self._search("tags.`tfnas.kind` != 'launch' and attributes.status = 'RUNNING'")
         orphans = [run for run in children if run.data.tags.get(_PARENT_TAG) in ids]
         for run in [*parents, *orphans]:
             self._client.set_terminated(run.info.run_id, "KILLED")
@@ -223,11 +223,11 @@ class Tracker:
         self._client.set_terminated(run_id, event.outcome, event.time_ms)
 
     def _search(self, condition: str) -> Iterator[Run]:
-        return _search(self._client, self.experiment_id, condition)
+        return search_runs(self._client, self.experiment_id, condition)
 
 
 def _read_cells(client: MlflowClient, experiment_id: str) -> dict[str, TrackedCell]:
-    runs = _search(client, experiment_id, "tags.`tfnas.kind` = 'search'")
+    runs = search_runs(client, experiment_id, "tags.`tfnas.kind` != 'launch'")
     # Oldest last, so that of two runs of a cell everybody takes the same one.
     return {
         run.data.tags["tfnas.cell"]: TrackedCell(
@@ -238,7 +238,8 @@ def _read_cells(client: MlflowClient, experiment_id: str) -> dict[str, TrackedCe
     }
 
 
-def _search(client: MlflowClient, experiment_id: str, condition: str) -> Iterator[Run]:
+def search_runs(client: MlflowClient, experiment_id: str, condition: str) -> Iterator[Run]:
+    """All runs of an experiment that meet a condition, the newest first."""
     token = None
     while True:
         page = client.search_runs(

@@ -1,92 +1,25 @@
 """One training as a run in MLflow: found again by what determines it, continued after a crash."""
 
-import json
-import re
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
 
-from experiments import __version__
+from experiments.cell import TrainingCell
 from experiments.cell_folder import CellFolder, RunDescription
+from experiments.cell_run import describe_failure, run_cell
 from experiments.console import format_duration
 from experiments.delivery import Delivery
 from experiments.tracking import Tracker
-from nas.architecture import Architecture
-from nas.config import TrainConfig
 from nas.errors import DivergedError, UserError
-from nas.identity import code_version, fingerprint
-from nas.train import NetworkChoice, TrainRecord, result_fields, run_training
-from nas.training_data import fingerprint_training_data
+from nas.records import EpochRecord
+from nas.train import TrainRecord
 
 _PATIENCE_S = 60.0
 """How long a training that is done waits for a tracking store that is away."""
-
-
-@dataclass(frozen=True)
-class TrainingCell:
-    """One training.
-
-    Attributes:
-        name: for people, `train-efficientnet_b0-s0` for instance.
-        config: `architecture` may be a file that was downloaded.
-        architecture: what the person named, `run:RUN_ID` for instance.
-        search_run: the MLflow run that found the network, if one did.
-        factors: the fields in which cells of a grid differ.
-    """
-
-    name: str
-    config: TrainConfig
-    architecture: str
-    search_run: str | None = None
-    factors: dict[str, Any] = field(default_factory=dict)
-
-    @cached_property
-    def data_fingerprint(self) -> str:
-        """Of the training and the test images."""
-        return fingerprint_training_data(self.config)
-
-    @cached_property
-    def hash(self) -> str:
-        """Identifies the training: equal hashes mean equal results."""
-        identity = {
-            "config": result_fields(self.config),
-            "data": self.data_fingerprint,
-            "code": code_version("train.py"),
-            "search run": self.search_run,
-        }
-        return fingerprint(identity)[:32]
-
-    @property
-    def folder_name(self) -> str:
-        """A file name that is readable and unique."""
-        return f"{re.sub(r'[^A-Za-z0-9._=-]+', '_', self.name)[:80]}-{self.hash[:10]}"
-
-    def describe(self) -> RunDescription:
-        """What the run is called and tagged with."""
-        tags = {
-            "tfnas.cell": self.hash,
-            "tfnas.kind": "train",
-            "tfnas.factors": json.dumps(list(self.factors)),
-            "tfnas.data_fingerprint": self.data_fingerprint,
-            "tfnas.code_version": code_version("train.py"),
-            "tfnas.version": __version__,
-        }
-        if self.search_run is not None:
-            tags["tfnas.search_run"] = self.search_run
-        params = {name: str(value) for name, value in self.config.model_dump().items()}
-        params |= {
-            "architecture": self.architecture,
-            "resolution": str(NetworkChoice.of(self.config).resolution),
-        }
-        factors = {f"factor.{name}": str(value) for name, value in self.factors.items()}
-        return RunDescription(self.hash, self.name, params, tags | factors)
 
 
 @dataclass(frozen=True)
@@ -122,7 +55,7 @@ def train_here(
     folder = CellFolder(out / "trainings" / cell.folder_name)
     with _only_user_of(folder):
         tracker = Tracker(experiment, out)
-        folder.describe(cell.describe())
+        folder.describe(RunDescription.of(cell))
         delivery = Delivery(tracker, report)
         try:
             if not _is_finished(folder):
@@ -134,20 +67,6 @@ def train_here(
     epochs, end = folder.journal.epochs, folder.journal.end
     metrics = epochs[max(epochs)].metrics if epochs else {}
     return TrainingResult(metrics, folder, tracker.uri, end.reason if end else None)
-
-
-def train_into(config: TrainConfig, folder: CellFolder) -> Iterator[TrainRecord]:
-    """Runs or continues a training in a folder; its networks and config become artifacts.
-
-    Raises:
-        UserError, DivergedError: see `run_training`.
-    """
-    yield from run_training(config, checkpoint_dir=folder.checkpoints, networks_dir=folder.artifacts)
-    network = NetworkChoice.of(config).network
-    if isinstance(network, Architecture):
-        network.save(folder.artifacts / "architecture.json")
-    fields = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-    (folder.artifacts / "config.yaml").write_text(fields, encoding="utf-8")
 
 
 def _is_finished(folder: CellFolder) -> bool:
@@ -164,7 +83,7 @@ def _run(cell: TrainingCell, folder: CellFolder, delivery: Delivery, report: Cal
     folder.journal.start(None)
     delivery.notify(folder)
     try:
-        for record in train_into(cell.config, folder):
+        for record in run_cell(cell.config, cell.load_input(), folder):
             if record.epoch not in folder.journal.epochs:
                 report(_describe_epoch(cell, record))
             folder.journal.add_epoch(record.epoch, record.metrics)
@@ -181,13 +100,7 @@ def _run(cell: TrainingCell, folder: CellFolder, delivery: Delivery, report: Cal
         folder.journal.finish("FINISHED")
 
 
-def describe_failure(error: Exception) -> str:
-    """An exception in one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
-
-
-def _describe_epoch(cell: TrainingCell, record: TrainRecord) -> str:
+def _describe_epoch(cell: TrainingCell, record: EpochRecord | TrainRecord) -> str:
     metrics = record.metrics
     left_s = (cell.config.num_epochs - record.epoch) * metrics["epoch_seconds"]
     return (

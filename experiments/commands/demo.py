@@ -34,16 +34,15 @@ def demo(out: Path) -> int:
     from analysis.figures import FIGURES
     from analysis.provenance import write_drawing
     from experiments.commands.options import open_experiment
-    from experiments.launch import launch
-    from experiments.spec import load_spec
+    from experiments.launch import launch, load_grid
 
     console = make_console()
-    config = Path(str(files("tune_configs") / "quickstart.yaml"))
-    result = launch(config, out, console)
+    grid = load_grid(Path(str(files("tune_configs") / "quickstart.yaml")))
+    result = launch(grid, out, console)
     exit_code = print_result(result, console)
     if exit_code == 130 or not result.finished:
         return exit_code
-    runs, folder = open_experiment(load_spec(config).experiment, out, None, None)
+    runs, folder = open_experiment(grid.spec.experiment, out, None, None)
     say(console, "What to look at:")
     for title, meaning in _FIGURES.items():
         try:

@@ -1,15 +1,18 @@
 """`tfnas launch`: run what is missing of a YAML file's grid."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from experiments.console import make_console, say
+from nas.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from experiments.cell import Cell
     from experiments.launch import LaunchResult
 
 
@@ -17,7 +20,14 @@ if TYPE_CHECKING:
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Output folder.  [default: results/EXPERIMENT]")
 @click.option("--dry-run", is_flag=True, help="Print cells, cost and feasibility; start nothing.")
-@click.option("--status", is_flag=True, help="Print what became of each search so far; start nothing.")
+@click.option("--status", is_flag=True, help="Print what became of each so far; start nothing.")
+@click.option(
+    "--then-train",
+    "training",
+    metavar="TRAIN",
+    type=click.Path(path_type=Path),
+    help="Then train what the searches found, and the other architectures of TRAIN, a YAML file.",
+)
 @click.option("--retry-failed", is_flag=True, help="Try cells again that failed before.")
 @click.option("--address", metavar="HOST:PORT|auto", help="Run the trials on this Ray cluster.")
 @click.option(
@@ -31,48 +41,59 @@ def launch(
     out: Path | None,
     dry_run: bool,
     status: bool,
+    training: Path | None,
     retry_failed: bool,
     address: str | None,
     storage: str | None,
 ) -> int:
-    """Runs the searches of CONFIG, a YAML file, that are not done yet.
+    """Runs the searches, or the trainings, of CONFIG, a YAML file, that are not done yet.
 
-    Run it again to continue after whatever stopped it, or after adding values to the grid.
-    Exit code 0: all done; 1: some searches failed; 2: the input is wrong; 130: interrupted.
+    A file that lists `architectures` is of trainings, any other of searches. Run it again to continue after
+    whatever stopped it, or after adding values to the grid.
+    Exit code 0: all done; 1: some failed; 2: the input is wrong; 130: interrupted.
 
     Example: tfnas launch tune_configs/smoke.yaml --out results/smoke
     """
     # Here, since Ray, MLflow and torch take seconds to import and `--help` needs none of them.
     from experiments.dry_run import print_dry_run, print_status
     from experiments.launch import launch as run_launch
-    from experiments.spec import load_spec
+    from experiments.launch import load_grid, load_training_grid
     from experiments.storage import Storage
 
     console = make_console()
-    out = out or Path("results") / load_spec(config).experiment
+    if training is not None and (dry_run or status):
+        raise UserError("--then-train: not with --dry-run or --status; give these to each file by itself")
+    grid = load_grid(config)
+    trainings = load_training_grid(training, grid.spec.experiment) if training is not None else None
+    out = out or Path("results") / grid.spec.experiment
     if dry_run:
         print_dry_run(config, out, console, retry_failed=retry_failed, address=address)
         return 0
     if status:
         print_status(config, out, console, address=address)
         return 0
-    result = run_launch(
-        config,
-        out,
-        console,
+    run_grid = partial(
+        run_launch,
+        out=out,
+        console=console,
         retry_failed=retry_failed,
         address=address,
         storage=Storage.parse(storage) if storage else None,
     )
-    return print_result(result, console)
+    result = run_grid(grid)
+    exit_code = print_result(result, console)
+    if trainings is None or exit_code == 130 or not result.finished:
+        return exit_code
+    found = trainings.with_searches(_run_ids(result.finished, grid.spec.experiment, out))
+    return max(exit_code, print_result(run_grid(found), console))
 
 
 def print_result(result: "LaunchResult", console: "Console") -> int:
     """Says how a launch ended; returns the exit code."""
     for cell, reason in result.failed:
         say(console, f"failed: {cell.name}: {reason}")
-    num_cells = len(result.finished) + len(result.failed) + len(result.interrupted)
-    say(console, f"{len(result.finished)} of {num_cells} searches are finished; {_where_to_look(result)}")
+    num_done, plural = f"{len(result.finished)} of {len(result.cells)}", result.cells[0].plural
+    say(console, f"{num_done} {plural} are finished; {_where_to_look(result)}")
     if result.interrupted:
         say(console, "interrupted; run the same command again to continue")
         return 130
@@ -80,6 +101,15 @@ def print_result(result: "LaunchResult", console: "Console") -> int:
         say(console, "run the same command with --retry-failed to try them again")
         return 1
     return 0
+
+
+def _run_ids(searches: "list[Cell]", experiment: str, out: Path) -> list[str]:
+    from experiments.tracking import read_tracked_cells
+
+    tracked = read_tracked_cells(experiment, out)
+    if lacking := [cell.name for cell in searches if cell.hash not in tracked]:
+        raise UserError(f"MLflow lacks the search {lacking[0]}; run the same command again when it is back")
+    return [tracked[cell.hash].run_id for cell in searches]
 
 
 def _where_to_look(result: "LaunchResult") -> str:

@@ -10,7 +10,8 @@ from experiments.console import make_console, say
 from nas.errors import UserError
 
 if TYPE_CHECKING:
-    from experiments.training import TrainingCell, TrainingResult
+    from experiments.cell import TrainingCell
+    from experiments.training import TrainingResult
 
 _DEFAULT_EXPERIMENT = "training"
 
@@ -36,8 +37,9 @@ def train(
 ) -> int:
     """Trains networks from scratch, one after the other, by the published protocol.
 
-    ARCH is an architecture file, `run:RUN_ID` of a search in MLflow, `tf-nas-a`, or one of torchvision's
-    networks: efficientnet_b0, mobilenet_v3_large, mobilenet_v2, mnasnet1_0. Networks meant for larger images
+    ARCH is an architecture file, `run:RUN_ID` of a search in MLflow, `experiment:NAME` for all its finished
+    searches, `tf-nas-a`, or one of torchvision's networks: efficientnet_b0,
+    mobilenet_v3_large, mobilenet_v2, mnasnet1_0. Networks meant for larger images
     lose their first strides, until the last features have 4 pixels a side.
 
     Run it again to continue after whatever stopped it. Each FIELD is one of TrainConfig in nas/config.py.
@@ -78,22 +80,19 @@ def _parse_setting(setting: str) -> tuple[str, Any]:
 def _make_cells(
     architectures: tuple[str, ...], fields: dict[str, Any], experiment: str | None, out: Path | None
 ) -> "tuple[list[TrainingCell], str, Path]":
-    from experiments.named_run import RUN_PREFIX, find_run
-    from experiments.training import TrainingCell
+    from experiments.networks import find_networks
+    from experiments.training_grid import make_training_cell
     from nas.config import TrainConfig
+    from nas.training_data import fingerprint_training_data
 
     if "architecture" in fields:
         raise UserError("--set architecture: name the architecture as ARCH instead")
     out = out or Path("results") / (experiment or _DEFAULT_EXPERIMENT)
     cells = []
-    for reference in architectures:
-        search = find_run(reference, out) if reference.startswith(RUN_PREFIX) else None
-        path = search.fetch("architecture.json", "name a search that is finished") if search else reference
-        config = TrainConfig.parse(fields | {"architecture": str(path)}, "--set")
-        name = search.name if search else Path(reference).stem
-        experiment = experiment or (search.experiment if search else None)
-        search_id = search.run_id if search else None
-        cells.append(TrainingCell(f"train-{name}-s{config.seed}", config, reference, search_id))
+    for network in find_networks(architectures, out):
+        config = TrainConfig.parse(fields | {"architecture": network.architecture}, "--set")
+        experiment = experiment or (network.search.experiment if network.search else None)
+        cells.append(make_training_cell(network, config, fingerprint_training_data(config), {}))
     return cells, experiment or _DEFAULT_EXPERIMENT, out
 
 

@@ -3,15 +3,15 @@ import io
 import pytest
 from rich.console import Console
 
+from experiments.cell import SearchCell
 from experiments.console import format_duration
-from experiments.grid import Cell
 from experiments.progress import Progress
 from nas.config import SearchConfig
 
 
-def make_cell(seed: int) -> Cell:
+def make_cell(seed: int) -> SearchCell:
     config = SearchConfig(space="micro", target_latency_ms=1.5, seed=seed, num_epochs=10, num_warmup_epochs=2)
-    return Cell(f"bi-sink-T1.5-s{seed}", {"seed": seed}, config, "table", "data", "code")
+    return SearchCell(f"bi-sink-T1.5-s{seed}", {"seed": seed}, config, "data", "code", "table")
 
 
 METRICS = {
@@ -39,7 +39,7 @@ def show(is_terminal: bool) -> str:
 def test_a_terminal_gets_a_table_of_all_trials() -> None:
     shown = show(is_terminal=True)
     assert "3 of 5 searches done, 1 failed, about 90 s left" in shown
-    for text in ("bi-sink-T1.5-s0", "running", "4/10", "1.234", "0.500", "1.46 / 1.5 ms", "3 min", "failed"):
+    for text in ("bi-sink-T1.5-s0", "running", "4/10", "1.234", "0.500", "1.46 of 1.5 ms", "3 min", "failed"):
         assert text in shown, text
     assert "bi-sink-T1.5-s1: failed: DivergedError: [loss] is nan" in shown
 
@@ -47,8 +47,8 @@ def test_a_terminal_gets_a_table_of_all_trials() -> None:
 def test_elsewhere_there_are_plain_lines_and_no_control_characters() -> None:
     shown = show(is_terminal=False)
     assert shown.splitlines() == [
-        "bi-sink-T1.5-s0: epoch 4/10, loss 1.234, accuracy 0.500, latency 1.46 / 1.5 ms, 3 min left",
-        "bi-sink-T1.5-s1: epoch 4/10, loss 1.234, accuracy 0.500, latency 1.46 / 1.5 ms, 3 min left",
+        "bi-sink-T1.5-s0: epoch 4/10, loss 1.234, accuracy 0.500, latency 1.46 of 1.5 ms, 3 min left",
+        "bi-sink-T1.5-s1: epoch 4/10, loss 1.234, accuracy 0.500, latency 1.46 of 1.5 ms, 3 min left",
         "bi-sink-T1.5-s1: failed: DivergedError: [loss] is nan",
     ]
 

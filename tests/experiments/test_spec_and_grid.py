@@ -8,7 +8,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.grid import Cell, draft_cells, make_cells
+from experiments.cell import SearchCell
+from experiments.grid import draft_cells, make_cells
 from experiments.preparation import Preparation
 from experiments.ray_session import ThisMachine
 from experiments.spec import Resources, check_spec, load_spec
@@ -40,7 +41,7 @@ def preparation_of(path: Path, out: Path) -> Preparation:
     return Preparation(out, ThisMachine(Resources(), str(path)), str(path), print)
 
 
-def cells_of(folder: Path, content: dict[str, Any]) -> list[Cell]:
+def cells_of(folder: Path, content: dict[str, Any]) -> list[SearchCell]:
     path = write(folder, content)
     return make_cells(draft_cells(load_spec(path), path), preparation_of(path, folder / "out"), str(path))
 
