@@ -3,9 +3,6 @@
 from pathlib import Path
 
 from torch import Tensor, nn
-from torchvision import models
-from torchvision.models import efficientnet
-from torchvision.ops import stochastic_depth
 
 from nas.architecture import Architecture
 from nas.errors import UserError
@@ -75,6 +72,9 @@ def fit_to_resolution(module: nn.Module, resolution: int) -> None:
 
 
 def _make_baseline(name: str, num_classes: int, dropout: float, drop_connect: float) -> nn.Module:
+    # Here and below, since torchvision takes seconds to import and derived networks need none of it.
+    from torchvision import models
+
     module: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, dropout=dropout)
     blocks = [block for block in module.modules() if _has_residual(block)]
     for position, block in enumerate(blocks, start=1):
@@ -91,7 +91,10 @@ def _has_residual(block: nn.Module) -> bool:
 
 
 def _set_drop_connect(block: nn.Module, probability: float) -> None:
-    if isinstance(block, efficientnet.MBConv):
+    from torchvision.models.efficientnet import MBConv
+    from torchvision.ops import stochastic_depth
+
+    if isinstance(block, MBConv):
         block.stochastic_depth.p = probability
         return
 

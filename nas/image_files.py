@@ -6,18 +6,21 @@ Shapes: B batch, N images, H W space, C channels.
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import v2
 
 from nas.augment import JITTER, JITTER_HUE, augment, child_generator
 from nas.config import Augmentation
 from nas.errors import UserError
 from nas.image_lists import FileList, refuse_file
+
+if TYPE_CHECKING:
+    from torchvision.transforms import v2
 
 EVAL_MARGIN = 256 / 224
 """The centre crop is taken from an image whose shorter side is so many times longer."""
@@ -48,12 +51,17 @@ def read_image(path: Path) -> Image.Image:
         raise BrokenImageError(f"{path}: {reason}") from None
 
 
-def eval_view(resolution: int) -> v2.Transform:
+def eval_view(resolution: int) -> "v2.Transform":
     """How an image is seen in evaluation: shorter side 256/224 of the resolution, centre crop."""
+    # Here, since torchvision takes seconds to import and images in memory need none of it.
+    from torchvision.transforms import v2
+
     return v2.Compose([v2.Resize(round(resolution * EVAL_MARGIN)), v2.CenterCrop(resolution)])
 
 
-def _paper_view(resolution: int) -> v2.Transform:
+def _paper_view(resolution: int) -> "v2.Transform":
+    from torchvision.transforms import v2
+
     return v2.Compose(
         [
             v2.RandomResizedCrop(resolution),
@@ -94,7 +102,7 @@ class FileImages:
                 images_BHWC = augment(images_BHWC, augmentation, generator)
             yield images_BHWC, self.labels_N[indices_B]
 
-    def _load(self, view: v2.Transform, keys: Iterable[list["Key"]]) -> Iterator["Decoded"]:
+    def _load(self, view: "v2.Transform", keys: Iterable[list["Key"]]) -> Iterator["Decoded"]:
         loader: Iterable[Decoded] = DataLoader(
             _Decoder(self.files, view),
             batch_sampler=keys,
@@ -113,7 +121,7 @@ Decoded = tuple[Tensor, Tensor] | str
 class _Decoder(Dataset[tuple[Tensor, int] | str]):
     """Maps (index, seed) to an image, or to a line that says what is wrong with its file."""
 
-    def __init__(self, files: FileList, view: v2.Transform) -> None:
+    def __init__(self, files: FileList, view: "v2.Transform") -> None:
         self.files = files
         self.view = view
 

@@ -13,8 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
-from torchvision import datasets
-from torchvision.datasets.utils import download_and_extract_archive
 
 from nas.augment import augment, resize
 from nas.config import Augmentation, DataConfig
@@ -35,7 +33,9 @@ _CIFAR_FILES = {
     "cifar10": {"train": [f"data_batch_{n}" for n in range(1, 6)], "test": ["test_batch"]},
     "cifar100": {"train": ["train"], "test": ["test"]},
 }
-_CIFAR_CLASSES = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
+_CIFAR_FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
+_CIFAR_NAMES = {"cifar10": ("batches.meta", "label_names"), "cifar100": ("meta", "fine_label_names")}
+"""The file that holds the names of the classes, and their key in it."""
 
 
 def read_image_set(config: DataConfig, part: Part) -> Arrays:
@@ -66,11 +66,14 @@ def read_class_names(config: DataConfig) -> tuple[str, ...]:
         UserError: the file that holds them is missing or damaged.
     """
     if config.dataset in ("fashion_mnist_subset", "fashion_mnist"):
-        return tuple(datasets.FashionMNIST.classes)
+        # Here and below, since torchvision takes seconds to import and searches need none of it.
+        from torchvision.datasets import FashionMNIST
+
+        return tuple(FashionMNIST.classes)
     assert config.data_dir is not None
-    source = _CIFAR_CLASSES[config.dataset]
-    path = config.data_dir / source.base_folder / source.meta["filename"]
-    return tuple(map(str, _read_cifar_pickle(config.data_dir, path, config.dataset)[source.meta["key"]]))
+    file_name, key = _CIFAR_NAMES[config.dataset]
+    path = config.data_dir / _CIFAR_FOLDERS[config.dataset] / file_name
+    return tuple(map(str, _read_cifar_pickle(config.data_dir, path, config.dataset)[key]))
 
 
 class MemoryImages:
@@ -153,7 +156,7 @@ def _encode_latin1(text: str, encoding: str) -> bytes:
 
 
 def _read_cifar(dataset: str, folder: Path, part: Part) -> Arrays:
-    root = folder / _CIFAR_CLASSES[dataset].base_folder
+    root = folder / _CIFAR_FOLDERS[dataset]
     batches = [_read_cifar_file(folder, root / name, dataset) for name in _CIFAR_FILES[dataset][part]]
     images_NCHW = np.concatenate([images for images, _ in batches]).reshape(-1, 3, 32, 32)
     labels_N = np.concatenate([labels for _, labels in batches])
@@ -197,11 +200,14 @@ def _checked(images: NDArray[np.uint8], labels: NDArray[np.uint8], num_classes: 
 
 
 def _download(dataset: str, folder: Path) -> None:
+    from torchvision import datasets
+    from torchvision.datasets.utils import download_and_extract_archive
+
     try:
         if dataset == "fashion_mnist":
             datasets.FashionMNIST(str(folder), download=True)
-        elif not (folder / _CIFAR_CLASSES[dataset].base_folder).is_dir():
-            source = _CIFAR_CLASSES[dataset]
+        elif not (folder / _CIFAR_FOLDERS[dataset]).is_dir():
+            source = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[dataset]
             # Not through the class itself, which would unpickle what it got.
             download_and_extract_archive(
                 source.url, str(folder), filename=source.filename, md5=source.tgz_md5

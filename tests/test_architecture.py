@@ -68,8 +68,15 @@ def imports(path: Path, *, at_start: bool = False) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif not (at_start and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
+        elif not (at_start and _runs_later(node)):
             pending += ast.iter_child_nodes(node)
+
+
+def _runs_later(node: ast.AST) -> bool:
+    """Whether importing a module does not run the node: a function's body, what the type checker reads."""
+    if isinstance(node, ast.If):
+        return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
 
 
 def package_of(name: str) -> str:
@@ -131,6 +138,22 @@ def dependencies() -> dict[str, set[str]]:
                 targets.add(target)
         graph[module] = targets
     return graph
+
+
+def test_searches_start_without_waiting_for_torchvision() -> None:
+    graph = dependencies()
+    reached, pending = set(), ["experiments.launch", "experiments.trial"]
+    while pending:
+        module = pending.pop()
+        if module not in reached:
+            reached.add(module)
+            pending += graph[module]
+    assert not [
+        f"{module} imports {name}"
+        for module in sorted(reached)
+        for name in imports(MODULES[module], at_start=True)
+        if package_of(name) == "torchvision"
+    ]
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:
