@@ -183,7 +183,7 @@ class LatencyTable(Record):
             raise UserError(f"{where}: {key} lacks widths {low} to {high}; measure the table again")
         return entry
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of all that the table says, in hexadecimal."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
