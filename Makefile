@@ -37,6 +37,9 @@ figures: install
 
 bench: install
 	$(BIN)/python -m benchmarks.steps
+	$(BIN)/python -m benchmarks.scaling
+	$(BIN)/python -m benchmarks.profile
+	$(BIN)/python -m benchmarks.elasticity
 
 bench-latency: install
 	$(BIN)/python -m benchmarks.latency

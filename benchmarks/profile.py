@@ -1,0 +1,123 @@
+"""Where the time of a step goes now, by kind of work.
+
+    python -m benchmarks.profile
+    python -m benchmarks.profile --resolution 32 --repeats 1
+
+By torch's profiler, one thread. The functions and compiled loops of `nas/kernels` are made visible
+to it by name. Profiling costs time of its own: shares are the figure here, not seconds.
+"""
+
+import functools
+import importlib
+import os
+import pkgutil
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import click
+from torch.autograd.profiler_util import FunctionEvent
+from torch.profiler import ProfilerActivity, profile, record_function
+
+import nas.kernels
+from benchmarks.machine import describe_machine, print_table
+from benchmarks.steps import Setting
+from nas.space import get_space
+
+KINDS = {
+    "depthwise, forward": r"kernel: depthwise_conv$",
+    "depthwise, input gradient": r"kernel: depthwise_input_gradient$",
+    "depthwise, weight gradient": r"kernel: depthwise_weight_gradient$",
+    "squeeze-and-excitation": r"kernel: .*([Gg]ate|_images)",
+    "batch norm and activation": r"kernel: .*(normal|activat|mean_and_scale)",
+    "optimiser and clipping": r"Optimizer\.|aten::_foreach|clip",
+    "matrix products": r"aten::(mm|addmm|addmm_|bmm|matmul|linear)$",
+    "stem and head": r"aten::(\w*convolution\w*|native_batch_norm\w*|relu_?|silu\w*)$",
+    "copies and fills": r"aten::(copy_|fill_|zero_|empty_strided)$",
+}
+"""Patterns of names by kind of work; what is within two kinds counts for the first."""
+
+REST = "rest: autograd, views, Python"
+
+
+def kind_of(event: FunctionEvent) -> str:
+    """The kind of a piece of work, by its name and the names around it."""
+    names = [event.name]
+    while event.cpu_parent is not None:
+        event = event.cpu_parent
+        names.append(event.name)
+    matching = (kind for kind, pattern in KINDS.items() if any(re.search(pattern, name) for name in names))
+    return next(matching, REST)
+
+
+@contextmanager
+def visible_kernels() -> Iterator[None]:
+    """Within it the profiler sees the functions and loops of `nas/kernels` that Python calls.
+
+    What a step uses must have been compiled before: a loop cannot call what stands in for another.
+    """
+    with ExitStack() as patches:
+        for each in pkgutil.iter_modules(nas.kernels.__path__, "nas.kernels."):
+            module = importlib.import_module(each.name)
+            for name, value in list(vars(module).items()):
+                if callable(value) and not isinstance(value, type) and _is_kernel(value):
+                    patches.enter_context(patch.object(module, name, _visible(value)))
+        yield
+
+
+def _is_kernel(function: Callable[..., Any]) -> bool:
+    return getattr(function, "__module__", "").startswith("nas.kernels.")
+
+
+def _visible(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def run(*arguments: Any, **options: Any) -> Any:
+        with record_function(f"kernel: {function.__name__}"):
+            return function(*arguments, **options)
+
+    return run
+
+
+def profile_step(run: Callable[[], Any], num_repeats: int) -> Counter[str]:
+    """Milliseconds of one step by kind, means over the repeats."""
+    # Loops are compiled, and memory is taken from the system, before.
+    for _ in range(2):
+        run()
+    with visible_kernels(), profile(activities=[ProfilerActivity.CPU]) as profiler:
+        for _ in range(num_repeats):
+            with record_function("step"):
+                run()
+    ms_of: Counter[str] = Counter()
+    for event in profiler.events():
+        ms_of[kind_of(event)] += event.self_cpu_time_total / 1000 / num_repeats
+    return ms_of
+
+
+@click.command(help=__doc__)
+@click.option("--space", "space_name", default="paper", show_default=True)
+@click.option("--resolution", "resolutions", type=int, multiple=True, default=(32, 64), show_default=True)
+@click.option("--batch-size", default=32, show_default=True)
+@click.option("--repeats", default=3, show_default=True)
+def main(space_name: str, resolutions: tuple[int, ...], batch_size: int, repeats: int) -> None:
+    """Prints a table in Markdown."""
+    # The profiler reports its own starts and stops, as errors.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    print(describe_machine())
+    columns: dict[str, Counter[str]] = {}
+    for resolution in resolutions:
+        steps = Setting(get_space(space_name).at_resolution(resolution), batch_size, 1).steps("ours")
+        for name, run in steps.items():
+            columns[f"{name} at {resolution}"] = profile_step(run, repeats)
+    rows = [
+        [kind, *(f"{100 * ms_of[kind] / ms_of.total():.0f} %" for ms_of in columns.values())]
+        for kind in (*KINDS, REST)
+    ]
+    rows.append(["all, ms", *(f"{ms_of.total():.0f}" for ms_of in columns.values())])
+    print_table(["work", *columns], rows)
+
+
+if __name__ == "__main__":
+    main()
