@@ -1,8 +1,9 @@
-"""The steps of a search against the plain reference, in one process, in turn: time and memory.
+"""The steps of a search against the plain reference, in turn: time and memory.
 
     python -m benchmarks.steps
     python -m benchmarks.steps --resolution 32 --repeats 7
 
+Each side runs in a process of its own, since a search also sets how its process allocates memory.
 Each repeat times ours and the reference's weight step (two paths) and architecture step back to
 back, on the same batch, paths and Gumbel noise; a joint epoch's ratio is of two weight steps and
 one architecture step. Peak memory is that of a fresh process, over what it held before the step.
@@ -13,7 +14,8 @@ import gc
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +24,7 @@ import torch
 
 from benchmarks.machine import describe_machine, print_table
 from nas.config import SearchConfig
+from nas.device import keep_freed_memory
 from nas.latency import LatencyTable
 from nas.sampling import sample_first_path, sample_gumbel, sample_second_path
 from nas.space import Space, get_space
@@ -31,6 +34,7 @@ from tests.reference_supernet import ReferenceStep, reference_of
 from tests.tiny import make_dense_table
 
 Side = Literal["ours", "reference"]
+STEP_NAMES = ("weight step", "architecture step")
 NUM_CLASSES = 100
 TEMPERATURE = 5.0
 
@@ -60,6 +64,7 @@ class Setting:
             return [first_L.tolist(), second_L.tolist()]
 
         if side == "ours":
+            keep_freed_memory()
             ours = SearchSteps(self.supernet, self.config, self.table)
             images_BCHW = self.images_BCHW.contiguous(memory_format=torch.channels_last)
             return {
@@ -75,23 +80,46 @@ class Setting:
         }
 
 
-def time_steps(setting: Setting, num_repeats: int) -> dict[str, dict[Side, list[float]]]:
+def time_steps(space: Space, batch_size: int, num_repeats: int) -> dict[str, dict[Side, list[float]]]:
     """Seconds of each step of each side, measured in turn after one round of warm-up."""
     sides: tuple[Side, ...] = ("ours", "reference")
-    steps = {side: setting.steps(side) for side in sides}
-    seconds: dict[str, dict[Side, list[float]]] = {
-        name: {side: [] for side in sides} for name in steps["ours"]
-    }
-    for repeat in range(num_repeats + 1):
-        for name, by_side in seconds.items():
-            for side in sides:
-                # The same paths on both sides, others in each repeat.
-                setting.generator.manual_seed(repeat)
-                start_s = time.perf_counter()
-                steps[side][name]()
-                if repeat > 0:
-                    by_side[side].append(time.perf_counter() - start_s)
+    seconds: dict[str, dict[Side, list[float]]] = {name: {side: [] for side in sides} for name in STEP_NAMES}
+    with ExitStack() as stack:
+        pipes = {side: stack.enter_context(_stepping_process(space, batch_size, side)) for side in sides}
+        for repeat in range(num_repeats + 1):
+            for name, by_side in seconds.items():
+                for side in sides:
+                    pipes[side].send((name, repeat))
+                    step_s = pipes[side].recv()
+                    if repeat > 0:
+                        by_side[side].append(step_s)
     return seconds
+
+
+@contextmanager
+def _stepping_process(space: Space, batch_size: int, side: Side) -> Iterator[Any]:
+    """A process that runs the steps whose name and repeat it is sent, and sends back their seconds."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_step_when_told, args=(there, space, batch_size, side))
+    process.start()
+    try:
+        yield here
+    finally:
+        here.send(None)
+        process.join()
+
+
+def _step_when_told(pipe: Any, space: Space, batch_size: int, side: Side) -> None:
+    setting = Setting(space, batch_size, 1)
+    steps = setting.steps(side)
+    while (told := pipe.recv()) is not None:
+        name, repeat = told
+        # The same paths on both sides, others in each repeat.
+        setting.generator.manual_seed(repeat)
+        start_s = time.perf_counter()
+        steps[name]()
+        pipe.send(time.perf_counter() - start_s)
 
 
 def measure_peak_mib(space: Space, batch_size: int, side: Side, step: str) -> float:
@@ -139,7 +167,7 @@ def main(space_name: str, resolutions: tuple[int, ...], batch_size: int, repeats
     time_rows, memory_rows = [], []
     for resolution in resolutions:
         space = get_space(space_name).at_resolution(resolution)
-        seconds = time_steps(Setting(space, batch_size, 1), repeats)
+        seconds = time_steps(space, batch_size, repeats)
         medians = {
             name: {side: statistics.median(values) for side, values in by_side.items()}
             for name, by_side in seconds.items()

@@ -18,7 +18,7 @@ from torch import Tensor
 from nas.checkpoint import load_newest_checkpoint, records_from_state, records_to_state, save_checkpoint
 from nas.config import SearchConfig
 from nas.data import SearchData, load_search_data
-from nas.device import determinism
+from nas.device import determinism, keep_freed_memory
 from nas.device import resolve_device as resolve_device
 from nas.elasticity import ScalingReport, elasticity_scaling
 from nas.errors import DivergedError as DivergedError
@@ -78,6 +78,7 @@ class Search:
         self.device = resolve_device(config.device)
         check_fit(config, table, Hardware.of(self.device))
         torch.set_num_threads(config.num_threads)
+        keep_freed_memory()
         self.data: SearchData = load_search_data(config, self.space.resolution)
         self.supernet = Supernet(self.space, self.data.num_classes, config.depth, seed=config.seed)
         self.supernet.to(self.device)

@@ -54,7 +54,12 @@ class SearchSteps:
             lr=config.weight_lr,
             momentum=config.weight_momentum,
             weight_decay=config.weight_decay,
+            fused=True,
         )
+        if config.weight_momentum:
+            # The fused step takes momenta that are there for all weights or for none.
+            for weight in self._weights:
+                self.weight_optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
         self.arch_optimizer = torch.optim.Adam(
             self._arch_parameters,
             lr=config.arch_lr,

@@ -1,9 +1,7 @@
 """What the compiled loops take, and how they are compiled."""
 
 import numba
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 BN_EPS = 1e-5
@@ -18,10 +16,9 @@ def runs_compiled(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and is_float32
 
 
-def as_pixels(features_BCHW: Tensor) -> NDArray[np.float32]:
-    """Channels-last features as an array of pixels by channels; a view of them if they are dense."""
-    num_channels = features_BCHW.shape[1]
-    return features_BCHW.detach().permute(0, 2, 3, 1).reshape(-1, num_channels).numpy()
+def as_pixels(features_BCHW: Tensor) -> Tensor:
+    """Channels-last features as pixels by channels; a view of them if they are dense."""
+    return features_BCHW.permute(0, 2, 3, 1).reshape(-1, features_BCHW.shape[1])
 
 
 def as_features(pixels_NC: Tensor, batch_and_space: tuple[int, int, int]) -> Tensor:

@@ -35,6 +35,9 @@ def depthwise_input_gradient(
     """Gradient with respect to the input, whose shape is all that matters of it."""
     if features_shape[2:] == (1, 1):
         return gradient_BCYX * _centre_tap(weight_C1KK)
+    if stride == 1:
+        # The same convolution with the taps in reverse; oneDNN computes it twice as fast that way.
+        return depthwise_conv(gradient_BCYX, weight_C1KK.flip(2, 3), stride)
     # Memory that is never touched costs nothing.
     like_BCHW = torch.empty(
         features_shape,

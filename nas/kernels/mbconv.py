@@ -1,14 +1,13 @@
 """A candidate operator up to its last batch norm: forward, and backward by hand.
 
 Shapes: B batch, I input channels, W active mid channels, R reduced channels of
-squeeze-and-excitation, P output channels, H X space (input), N pixels of the batch at the input's
-resolution, M at the output's.
+squeeze-and-excitation, P output channels, H X space (input), Y Z space (output), N pixels of the batch
+at the input's resolution, M at the output's; b images and n pixels of a chunk of the batch.
 """
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -16,6 +15,7 @@ from torch.nn import functional as F
 from nas.kernels import normalization_loops as loops
 from nas.kernels.compilation import BN_EPS, as_features, as_pixels
 from nas.kernels.depthwise import depthwise_conv, depthwise_input_gradient, depthwise_weight_gradient
+from nas.kernels.expansion import FoldedExpansion, LayerInput, PlainExpansion
 from nas.ops import Activation
 
 
@@ -59,108 +59,105 @@ def compose_mbconv(features_BIHX: Tensor, weights: MBConvWeights, shape: MBConvS
 class CompiledMBConv:
     """One run of the block by compiled loops; keeps what its gradient needs.
 
-    That is the inputs of the two batch norms and, for trained weights, what they multiply.
-
     Attributes:
         out_MP: the block's output, before the last batch norm.
     """
 
     def __init__(
-        self,
-        features_NI: Tensor,
-        batch_and_space: tuple[int, int, int],
-        weights: MBConvWeights,
-        shape: MBConvShape,
-        *,
-        trains: bool,
+        self, layer_input: LayerInput, weights: MBConvWeights, shape: MBConvShape, *, trains: bool
     ) -> None:
-        self._features_NI, self._batch_and_space = features_NI, batch_and_space
-        self._weights, self._stride, self._is_relu = weights, shape.stride, shape.activation == "relu"
-        self._expanded_NW = (features_NI @ weights.expansion_WI.t()).numpy()
-        active_NW = np.empty_like(self._expanded_NW)
-        self._first = loops.normalize_and_activate(self._expanded_NW, BN_EPS, self._is_relu, active_NW)
-        active_BWHX = as_features(torch.from_numpy(active_NW), batch_and_space)
-        filtered_BWYZ = depthwise_conv(active_BWHX, weights.depthwise_W1KK, shape.stride)
-        self._out_space = (batch_and_space[0], *filtered_BWYZ.shape[2:])
-        self._filtered_MW = as_pixels(filtered_BWYZ)
-        gated_MW = np.empty_like(self._filtered_MW)
-        self._second = loops.normalize_and_activate(self._filtered_MW, BN_EPS, self._is_relu, gated_MW)
+        self._input, self._weights, self._trains = layer_input, weights, trains
+        self._stride, self._is_relu = shape.stride, shape.activation == "relu"
+        expansion = FoldedExpansion if layer_input.is_folded else PlainExpansion
+        self._expansion = expansion(layer_input, weights.expansion_WI, self._is_relu, trains=trains)
+        self._width = len(weights.expansion_WI)
+        batch, height, width = layer_input.batch_and_space
+        self._out_space = (batch, -(-height // shape.stride), -(-width // shape.stride))
+        self._filtered_MW = self._filter()
+        self._statistics = loops.mean_and_scale(self._filtered_MW.numpy(), BN_EPS)
+        gated_MW = torch.empty_like(self._filtered_MW)
+        loops.normalize_and_activate(
+            self._filtered_MW.numpy(), *self._statistics, self._is_relu, gated_MW.numpy()
+        )
         self._gate = None
         if weights.se_reduce_WR is not None:
-            self._gate = _Gate(weights, loops.mean_images(gated_MW, batch_and_space[0]), self._is_relu)
-            loops.multiply_images(gated_MW, self._gate.gates_BW.numpy())
-        gated = torch.from_numpy(gated_MW)
-        self.out_MP = gated @ weights.projection_WP
-        self._kept = (active_BWHX, gated) if trains else None
+            means_BW = loops.mean_images(gated_MW.numpy(), layer_input.batch_and_space[0])
+            self._gate = _Gate(weights, means_BW, self._is_relu)
+            loops.multiply_images(gated_MW.numpy(), self._gate.gates_BW.numpy())
+        self.out_MP = gated_MW @ weights.projection_WP
+        self._gated_MW = gated_MW if trains else None
 
-    def backward(
-        self, to_out_MP: Tensor, to_features_NI: Tensor | None
-    ) -> tuple[Tensor | None, dict[str, Tensor]]:
-        """The gradient of the input, added to `to_features_NI`, and those of trained weights by name.
-
-        Args:
-            to_features_NI: sum so far, changed in place; None for none yet.
-        """
+    def backward(self, to_out_MP: Tensor, to_features_NI: Tensor) -> dict[str, Tensor]:
+        """Adds to the gradient of the input, in place; returns those of trained weights by name."""
         weights = self._weights
         to_weights: dict[str, Tensor] = {}
-        to_gated_MW = to_out_MP @ weights.projection_WP.t()
-        factors_BW, offsets_BW = self._gate_gradients(to_gated_MW, to_weights)
-        to_filtered_MW = np.empty_like(self._filtered_MW)
+        to_filtered_MW = to_out_MP @ weights.projection_WP.t()
+        factors_BW, offsets_BW = self._gate_gradients(to_filtered_MW, to_weights)
         loops.activation_gradient(
-            self._filtered_MW,
-            *self._second,
+            self._filtered_MW.numpy(),
+            *self._statistics,
             self._is_relu,
-            to_gated_MW.numpy(),
+            to_filtered_MW.numpy(),
             factors_BW,
             offsets_BW,
-            to_filtered_MW,
         )
-        to_filtered_BWYZ = as_features(torch.from_numpy(to_filtered_MW), self._out_space)
-        batch, height, width = self._batch_and_space
-        to_active_BWHX = depthwise_input_gradient(
-            to_filtered_BWYZ,
-            weights.depthwise_W1KK,
-            self._stride,
-            torch.Size((batch, len(weights.depthwise_W1KK), height, width)),
-        )
-        to_expanded_NW = np.empty_like(self._expanded_NW)
-        loops.activation_gradient(
-            self._expanded_NW,
-            *self._first,
-            self._is_relu,
-            as_pixels(to_active_BWHX),
-            _NONE,
-            _NONE,
-            to_expanded_NW,
-        )
-        to_expanded = torch.from_numpy(to_expanded_NW)
-        if self._kept is not None:
-            active_BWHX, gated_MW = self._kept
-            to_weights["projection_WP"] = gated_MW.t() @ to_out_MP
-            to_weights["depthwise_W1KK"] = depthwise_weight_gradient(
-                active_BWHX, to_filtered_BWYZ, weights.depthwise_W1KK, self._stride
+        to_depthwise_W1KK = self._filter_backward(to_filtered_MW, to_features_NI)
+        to_expansion_WI = self._expansion.finish(to_features_NI)
+        if self._gated_MW is not None:
+            assert to_expansion_WI is not None
+            to_weights["projection_WP"] = self._gated_MW.t() @ to_out_MP
+            to_weights["depthwise_W1KK"] = to_depthwise_W1KK
+            to_weights["expansion_WI"] = to_expansion_WI
+        return to_weights
+
+    def _filter(self) -> Tensor:
+        """The depthwise convolution's output, (M, W), made of chunks of the batch."""
+        batch, *out_space = self._out_space
+        filtered_BMW = torch.empty(batch, out_space[0] * out_space[1], self._width)
+        for images in self._input.chunks(self._width):
+            active_nW = self._expansion.activate(self._expansion.expand(images))
+            active_bWHX = as_features(active_nW, self._input.space_of(images))
+            filtered_bWYZ = depthwise_conv(active_bWHX, self._weights.depthwise_W1KK, self._stride)
+            filtered_BMW[images] = filtered_bWYZ.permute(0, 2, 3, 1).flatten(1, 2)
+        return filtered_BMW.flatten(0, 1)
+
+    def _filter_backward(self, to_filtered_MW: Tensor, to_features_NI: Tensor) -> Tensor:
+        """Adds to the gradient of the input, in place; returns that of the depthwise weight."""
+        weight_W1KK, stride = self._weights.depthwise_W1KK, self._stride
+        to_filtered_BWYZ = as_features(to_filtered_MW, self._out_space)
+        to_weight_W1KK = torch.zeros_like(weight_W1KK)
+        for images in self._input.chunks(self._width):
+            space = self._input.space_of(images)
+            expanded_nW = self._expansion.expand(images)
+            to_filtered_bWYZ = to_filtered_BWYZ[images]
+            if self._trains:
+                active_bWHX = as_features(self._expansion.activate(expanded_nW), space)
+                to_weight_W1KK += depthwise_weight_gradient(
+                    active_bWHX, to_filtered_bWYZ, weight_W1KK, stride
+                )
+            to_active_bWHX = depthwise_input_gradient(
+                to_filtered_bWYZ,
+                weight_W1KK,
+                stride,
+                torch.Size((space[0], self._width, *space[1:])),
             )
-            to_weights["expansion_WI"] = to_expanded.t() @ self._features_NI
-        if to_features_NI is None:
-            return to_expanded @ weights.expansion_WI, to_weights
-        return to_features_NI.addmm_(to_expanded, weights.expansion_WI), to_weights
+            to_active_nW = as_pixels(to_active_bWHX)
+            self._expansion.backward(images, expanded_nW, to_active_nW, to_features_NI)
+        return to_weight_W1KK
 
     def _gate_gradients(self, to_gated_MW: Tensor, to_weights: dict[str, Tensor]) -> tuple[Any, Any]:
         """The gradient of an activated pixel is factor * to_gated + offset; factors and offsets_BW."""
         if self._gate is None:
-            return _NONE, _NONE
-        num_images = self._batch_and_space[0]
+            return loops.NO_GATE
+        num_images = self._input.batch_and_space[0]
         to_gates_BW = loops.gate_gradient(
-            self._filtered_MW, *self._second, self._is_relu, to_gated_MW.numpy(), num_images
+            self._filtered_MW.numpy(), *self._statistics, self._is_relu, to_gated_MW.numpy(), num_images
         )
         to_means_BW = self._gate.backward(
-            self._weights, torch.from_numpy(to_gates_BW), to_weights if self._kept else None
+            self._weights, torch.from_numpy(to_gates_BW), to_weights if self._trains else None
         )
         num_pixels = len(to_gated_MW) // num_images
         return self._gate.gates_BW.numpy(), (to_means_BW / num_pixels).numpy()
-
-
-_NONE = np.empty((0, 0), np.float32)
 
 
 class _Gate:

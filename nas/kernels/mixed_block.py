@@ -3,6 +3,7 @@
 Shapes: B batch, C channels, H X space, N pixels of the batch, O operators.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nas.kernels import normalization_loops as loops
-from nas.kernels.compilation import BN_EPS, as_features, runs_compiled
+from nas.kernels.compilation import BN_EPS, as_features, as_pixels, runs_compiled
+from nas.kernels.expansion import LayerInput
 from nas.kernels.mbconv import CompiledMBConv, MBConvShape, MBConvWeights, compose_mbconv
 
 
@@ -62,18 +64,19 @@ class _MixedBlock(torch.autograd.Function):
         *flat: Tensor | None,
     ) -> Tensor:
         batch, num_channels, height, width = features_BCHX.shape
-        features_NC = features_BCHX.permute(0, 2, 3, 1).reshape(-1, num_channels)
+        features_NC = as_pixels(features_BCHX)
+        layer_input = LayerInput(features_NC, (batch, height, width))
         size = len(MBConvWeights._fields)
         runs = [
             CompiledMBConv(
-                features_NC,
-                (batch, height, width),
+                layer_input,
                 MBConvWeights(*flat[first : first + size]),  # type: ignore[arg-type]
                 shape,
                 trains=any(ctx.needs_input_grad[3 + first : 3 + first + size]),
             )
             for first in range(0, len(flat), size)
         ]
+        layer_input.free_scratch()
         mix_weights = [1.0] * len(runs) if mix_weights_O is None else mix_weights_O.tolist()
         out_NP = features_NC.clone() if shape.keeps_shape else torch.zeros_like(runs[0].out_MP)
         statistics = [
@@ -81,16 +84,19 @@ class _MixedBlock(torch.autograd.Function):
             for run, weight in zip(runs, mix_weights, strict=True)
         ]
         ctx.runs, ctx.mix_weights, ctx.statistics, ctx.shape = runs, mix_weights, statistics, shape
-        ctx.space = (batch, height, width)
+        ctx.space, ctx.num_channels = (batch, height, width), num_channels
         out_space = (batch, -(-height // shape.stride), -(-width // shape.stride))
         return as_features(out_NP, out_space)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        gradient_NP = gradients[0].permute(0, 2, 3, 1).reshape(-1, gradients[0].shape[1])
+        gradient_NP = as_pixels(gradients[0])
         gradient = gradient_NP.numpy()
         mean_gradient_P = gradient.mean(0, dtype=np.float64).astype(np.float32)
-        to_features_NC = gradient_NP.clone() if ctx.shape.keeps_shape else None
+        if ctx.shape.keeps_shape:
+            to_features_NC = gradient_NP.clone()
+        else:
+            to_features_NC = torch.zeros(math.prod(ctx.space), ctx.num_channels)
         to_mix_weights, to_flat = [], []
         for index, (weight, statistics) in enumerate(zip(ctx.mix_weights, ctx.statistics, strict=True)):
             # Each run is let go as soon as it is done with.
@@ -106,8 +112,7 @@ class _MixedBlock(torch.autograd.Function):
                     to_out_MP.numpy(),
                 )
             )
-            to_features_NC, to_weights = run.backward(to_out_MP, to_features_NC)
+            to_weights = run.backward(to_out_MP, to_features_NC)
             to_flat += [to_weights.get(name) for name in MBConvWeights._fields]
-        assert to_features_NC is not None
         to_mix_weights_O = torch.tensor(to_mix_weights) if ctx.needs_input_grad[1] else None
         return as_features(to_features_NC, ctx.space), to_mix_weights_O, None, *to_flat

@@ -18,6 +18,9 @@ Floats = NDArray[np.float32]
 _BLOCK = 32
 """Pixels a block: 192 KiB at 1536 channels."""
 
+NO_GATE = (np.empty((0, 0), np.float32), np.empty((0, 0), np.float32))
+"""Factors and offsets of `activation_gradient` where there are none."""
+
 
 @compile_loop
 def mean_and_scale(features_NC: Any, eps: float) -> Any:
@@ -67,9 +70,21 @@ def _sigmoid(x: Any) -> Any:
 
 
 @compile_loop
-def normalize_and_activate(features_NC: Any, eps: float, is_relu: bool, out_NC: Any) -> Any:
-    """Fills out_NC with the activation of the normalised features; returns mean_C and scale_C."""
-    mean_C, scale_C = mean_and_scale(features_NC, eps)
+def activate(features_NC: Any, is_relu: bool, out_NC: Any) -> None:
+    """Fills out_NC with the activation of the features."""
+    num_pixels, num_channels = features_NC.shape
+    for n in range(num_pixels):
+        if is_relu:
+            for c in range(num_channels):
+                out_NC[n, c] = max(features_NC[n, c], np.float32(0))
+        else:
+            for c in range(num_channels):
+                out_NC[n, c] = features_NC[n, c] * _sigmoid(features_NC[n, c])
+
+
+@compile_loop
+def normalize_and_activate(features_NC: Any, mean_C: Any, scale_C: Any, is_relu: bool, out_NC: Any) -> None:
+    """Fills out_NC with the activation of the normalised features."""
     num_pixels, num_channels = features_NC.shape
     for n in range(num_pixels):
         if is_relu:
@@ -80,7 +95,6 @@ def normalize_and_activate(features_NC: Any, eps: float, is_relu: bool, out_NC: 
             for c in range(num_channels):
                 normal = (features_NC[n, c] - mean_C[c]) * scale_C[c]
                 out_NC[n, c] = normal * _sigmoid(normal)
-    return mean_C, scale_C
 
 
 @compile_loop
@@ -132,6 +146,29 @@ def _activation_slope(normal: Any, is_relu: bool) -> Any:
 
 
 @compile_loop
+def multiply_slopes(features_NC: Any, is_relu: bool, gradient_NC: Any, sum_C: Any, product_C: Any) -> None:
+    """Multiplies gradient_NC by the activation's slopes at the features.
+
+    Adds to sum_C and product_C the sums over pixels of the result, and of its product with the features.
+    """
+    num_pixels, num_channels = features_NC.shape
+    block_sum_C = np.empty(num_channels, np.float32)
+    block_product_C = np.empty(num_channels, np.float32)
+    for first in range(0, num_pixels, _BLOCK):
+        block_sum_C[:] = 0
+        block_product_C[:] = 0
+        for n in range(first, min(first + _BLOCK, num_pixels)):
+            for c in range(num_channels):
+                slope = gradient_NC[n, c] * _activation_slope(features_NC[n, c], is_relu)
+                gradient_NC[n, c] = slope
+                block_sum_C[c] += slope
+                block_product_C[c] += slope * features_NC[n, c]
+        for c in range(num_channels):
+            sum_C[c] += block_sum_C[c]
+            product_C[c] += block_product_C[c]
+
+
+@compile_loop
 def activation_gradient(
     features_NC: Any,
     mean_C: Any,
@@ -140,9 +177,8 @@ def activation_gradient(
     gradient_NC: Any,
     factors_BC: Any,
     offsets_BC: Any,
-    to_features_NC: Any,
 ) -> None:
-    """Fills to_features_NC with the gradient through activation and batch norm.
+    """Turns the gradient of the activated into that of the features, through batch norm, in place.
 
     The gradient of the activation is factor * gradient + offset, with an image's factors and
     offsets; it is the gradient alone where `factors_BC` is empty.
@@ -160,14 +196,11 @@ def activation_gradient(
             if len(factors_BC) > 0:
                 image = n * num_images // num_pixels
                 for c in range(num_channels):
-                    to_features_NC[n, c] = gradient_NC[n, c] * factors_BC[image, c] + offsets_BC[image, c]
-            else:
-                for c in range(num_channels):
-                    to_features_NC[n, c] = gradient_NC[n, c]
+                    gradient_NC[n, c] = gradient_NC[n, c] * factors_BC[image, c] + offsets_BC[image, c]
             for c in range(num_channels):
                 normal = (features_NC[n, c] - mean_C[c]) * scale_C[c]
-                slope = to_features_NC[n, c] * _activation_slope(normal, is_relu)
-                to_features_NC[n, c] = slope
+                slope = gradient_NC[n, c] * _activation_slope(normal, is_relu)
+                gradient_NC[n, c] = slope
                 block_sum_C[c] += slope
                 block_product_C[c] += slope * normal
         for c in range(num_channels):
@@ -178,8 +211,8 @@ def activation_gradient(
     for n in range(num_pixels):
         for c in range(num_channels):
             normal = (features_NC[n, c] - mean_C[c]) * scale_C[c]
-            centred = to_features_NC[n, c] - mean_gradient_C[c] - normal * mean_product_C[c]
-            to_features_NC[n, c] = scale_C[c] * centred
+            centred = gradient_NC[n, c] - mean_gradient_C[c] - normal * mean_product_C[c]
+            gradient_NC[n, c] = scale_C[c] * centred
 
 
 @compile_loop

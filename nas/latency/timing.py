@@ -4,7 +4,6 @@ Networks run as they are deployed in plain PyTorch: evaluation mode, inference m
 channels last, batch norm not folded. Lookup tables and whole networks are timed alike.
 """
 
-import ctypes
 import itertools
 import platform
 import time
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nas.architecture import Architecture
+from nas.device import keep_freed_memory
 from nas.errors import UserError
 from nas.network import DerivedNetwork
 
@@ -36,7 +36,7 @@ MAX_BUSY_CPUS = 0.25
 @contextmanager
 def timing_conditions(num_threads: int) -> Iterator[None]:
     """Within it networks can be timed: inference mode, that many CPU threads, a steady allocator."""
-    _keep_freed_memory()
+    keep_freed_memory()
     before = torch.get_num_threads()
     torch.set_num_threads(num_threads)
     try:
@@ -44,19 +44,6 @@ def timing_conditions(num_threads: int) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before)
-
-
-def _keep_freed_memory() -> None:
-    """Tells glibc not to hand freed memory back to the system.
-
-    It does so above a threshold that depends on what the process has freed before: page faults then
-    add up to 70 % to a layer, or do not, by chance. Other C libraries lack the function.
-    """
-    trim_threshold, mmap_threshold = -1, -3
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.system() == "Linux" else None
-    if mallopt is not None:
-        mallopt(mmap_threshold, 32 * 2**20)
-        mallopt(trim_threshold, 2**31 - 1)
 
 
 def timing_device(device: str | torch.device) -> torch.device:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nas.kernels import MBConvShape, MBConvWeights, mixed_block
+from nas.kernels import MBConvShape, MBConvWeights, expansion, mixed_block
 from nas.kernels.depthwise import depthwise_conv, depthwise_input_gradient, depthwise_weight_gradient
 from nas.kernels.mixed_block import _compose
 from nas.ops import Activation
@@ -34,7 +34,7 @@ def run_block(
 ) -> list[Tensor]:
     """Output, and gradients of features, mixture weights and, if trained, all weights."""
     resolution = 5 if shape.stride == 2 else 4
-    features = torch.randn(3, NUM_INPUT_CHANNELS, resolution, resolution)
+    features = torch.randn(3, NUM_INPUT_CHANNELS, resolution, resolution) + 0.5
     features = features.to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
     mix_weights_O = torch.tensor([0.3, 0.7], dtype=dtype, requires_grad=True)
     leaves = [
@@ -50,13 +50,30 @@ def run_block(
     return [out.detach(), *(gradient for gradient in gradients if gradient is not None)]
 
 
+WAYS = {
+    "plain": {"_FOLD_RATIO": 0},
+    "folded": {},
+    "folded, in chunks of one image": {"_CHUNK_BYTES": 1},
+    "folded, in chunks that are kept": {"_CHUNK_BYTES": 1, "_MAX_RECOMPUTED_CHANNELS": 0},
+}
+"""Ways of expanding, which sizes of layers choose among."""
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("trains", [True, False])
 @pytest.mark.parametrize(
     ("activation", "kernel_size", "stride"), itertools.product(["relu", "swish"], [3, 5], [1, 2])
 )
 def test_a_compiled_block_agrees_with_the_composed_one_in_double_precision(
-    activation: Activation, kernel_size: int, stride: int, trains: bool
+    activation: Activation,
+    kernel_size: int,
+    stride: int,
+    trains: bool,
+    way: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    for name, value in WAYS[way].items():
+        monkeypatch.setattr(expansion, name, value)
     keeps_shape = stride == 1
     num_out_channels = NUM_INPUT_CHANNELS if keeps_shape else 8
     shape = MBConvShape(stride, activation, keeps_shape)
@@ -97,7 +114,11 @@ def test_depthwise_gradients_agree_with_autograd(
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_what_is_not_finite_comes_through_the_compiled_loops(bad: float) -> None:
+@pytest.mark.parametrize("fold_ratio", [0, 8])
+def test_what_is_not_finite_comes_through_the_compiled_loops(
+    bad: float, fold_ratio: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expansion, "_FOLD_RATIO", fold_ratio)
     torch.manual_seed(0)
     weights = MBConvWeights(*draw_weights(12, 8, 5, has_se=True))  # type: ignore[arg-type]
     features = torch.randn(2, NUM_INPUT_CHANNELS, 4, 4).contiguous(memory_format=torch.channels_last)
