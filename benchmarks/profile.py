@@ -32,7 +32,7 @@ KINDS = {
     "depthwise, input gradient": r"kernel: depthwise_input_gradient$",
     "depthwise, weight gradient": r"kernel: depthwise_weight_gradient$",
     "squeeze-and-excitation": r"kernel: .*([Gg]ate|_images)",
-    "batch norm and activation": r"kernel: .*(normal|activat|mean_and_scale)",
+    "batch norm and activation": r"kernel: .*(normal|activat|slope|mean_and_scale)",
     "optimiser and clipping": r"Optimizer\.|aten::_foreach|clip",
     "matrix products": r"aten::(mm|addmm|addmm_|bmm|matmul|linear)$",
     "stem and head": r"aten::(\w*convolution\w*|native_batch_norm\w*|relu_?|silu\w*)$",
