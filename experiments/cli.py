@@ -57,8 +57,12 @@ def main() -> None:
     except UserError as error:
         click.echo(f"tfnas: {error}", err=True)
         sys.exit(2)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "tfnas"
+        click.echo(f"tfnas: {' '.join(error.format_message().split())}; see {where} --help", err=True)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         click.echo("tfnas: interrupted", err=True)

@@ -8,9 +8,12 @@ _WIDTH = 200
 
 
 def make_console() -> Console:
-    """Where commands print; a file or pipe gets wide lines, so that tables are not cut."""
-    console = Console()
-    return console if console.is_terminal else Console(width=_WIDTH)
+    """Where commands print; a file or pipe gets wide lines, so that tables are not cut.
+
+    Names come from files: they are shown as they are, whatever looks like markup in them.
+    """
+    console = Console(markup=False)
+    return console if console.is_terminal else Console(markup=False, width=_WIDTH)
 
 
 def say(console: Console, message: str) -> None:

@@ -16,6 +16,7 @@ from experiments.model_card import Facts, write_card
 from experiments.named_run import NamedRun, find_run
 from nas.baselines import find_architecture
 from nas.config import TrainConfig
+from nas.device import resolve_device
 from nas.errors import UserError
 from nas.export import ExportFormat, PixelClassifier, export_network, fold_batch_norm
 from nas.image_source import load_images
@@ -26,7 +27,6 @@ from nas.latency.timing import (
     make_images,
     measure_busy_cpus,
     prepare_network,
-    timing_device,
 )
 from nas.profile import count_macs, count_parameters
 from nas.train import BEST_FILE
@@ -133,7 +133,7 @@ def _check_same_network(record: TrainedNetwork, reference: str, checkpoint: Path
 def _test_images(record: TrainedNetwork) -> tuple[Tensor, str]:
     """Real images_BCHW, values 0 to 1, and what they are."""
     try:
-        config = TrainConfig(**record.config)
+        config = TrainConfig.parse(record.config | {"download": False}, record.name)
         return _some_images(config, record.resolution), f"test images of {record.dataset}"
     except UserError:
         # The card says which: any real images will do to compare two computations.
@@ -150,7 +150,7 @@ def _some_images(config: TrainConfig, resolution: int) -> Tensor:
 
 
 def _measure(source: Source) -> str:
-    device = timing_device("cpu")
+    device = resolve_device("cpu")
     network = prepare_network(fold_batch_norm(source.network), device)
     images_BCHW = make_images(source.record.resolution, 1, device)
     num_busy_cpus = measure_busy_cpus()

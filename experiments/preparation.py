@@ -64,23 +64,24 @@ class Preparation:
         check_table(self._tables[path], get_space(config.space), self.hardware(config), str(path))
         return path, self._tables[path]
 
-    def hardware(self, config: SearchConfig) -> Hardware:
-        """What a search of that config runs on."""
+    def hardware(self, config: SearchConfig | TrainConfig) -> Hardware:
+        """What a search or a training of that config runs on."""
         if config.device not in self._hardware:
             self._hardware[config.device] = self._place.run(Hardware.of, config.device)
         return self._hardware[config.device]
 
     def data_fingerprint(self, config: SearchConfig | TrainConfig) -> str:
-        """Fingerprint of the images; makes sure that they are there and are enough.
+        """Fingerprint of the images; makes sure that they and the device are there.
 
         Raises:
-            UserError: they are missing, or fewer than a batch.
+            UserError: there is no such device; images are missing, or fewer than a batch.
         """
         resolution = _resolution(config)
         fields = config.model_dump(mode="json", include=_DATA_FIELDS)
         key = fingerprint(fields | {"resolution": resolution})
         if key not in self._data_fingerprints:
             try:
+                self.hardware(config)
                 self._data_fingerprints[key] = self._place.run(look_at_images, config, resolution)
             except UserError as error:
                 raise UserError(f"{self._where}: {error}") from None

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from experiments.yaml_file import read_yaml
 from nas.config import ConfigRecord, SearchConfig, TrainConfig
@@ -17,7 +17,19 @@ from nas.validation import first_error
 Section = Literal["base", "cells", "grid"]
 Config = TypeVar("Config", SearchConfig, TrainConfig)
 
+EXPERIMENT_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+"""It is the default output folder's name, too, and leads nowhere else."""
+
+MAX_CELLS = 10_000
+"""Searches or trainings that one file may ask for."""
+
 _PATH_FIELDS = ("data_dir", "train_list", "test_list", "latency_table")
+
+
+def _check_share(gpus: float) -> float:
+    if 0 < gpus < 0.001:
+        raise ValueError("must be 0, or at least 0.001")
+    return gpus
 
 
 class Resources(ConfigRecord):
@@ -26,7 +38,7 @@ class Resources(ConfigRecord):
     cpus_per_trial: Annotated[int, Field(ge=1)] = 1
     """Cores reserved for a trial; at least its `num_threads`."""
 
-    gpus_per_trial: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    gpus_per_trial: Annotated[float, Field(ge=0, le=1024), AfterValidator(_check_share)] = 0.0
     """GPUs reserved for a trial; a fraction lets several trials share one."""
 
     node_resource: Annotated[str, Field(min_length=1)] | None = None
@@ -73,7 +85,7 @@ class ExperimentSpec(ConfigRecord):
 
     config_type: ClassVar[type[ConfigRecord]] = SearchConfig
 
-    experiment: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    experiment: Annotated[str, Field(pattern=EXPERIMENT_NAME)]
     """Name of the MLflow experiment; also the default output folder's."""
 
     base: dict[str, Any] = Field(default_factory=dict)
@@ -184,6 +196,11 @@ def _place_on_device(spec: ExperimentSpec, config: Config, path: Path) -> Config
 def _contradictions(spec: ExperimentSpec) -> Iterator[str]:
     if not spec.cells and not spec.grid and not isinstance(spec, TrainingSpec):
         yield "grid: missing or empty; add what to compare, for instance `seed: [0, 1]`"
+    num_cells = math.prod(map(len, spec.grid.values())) * len(spec.cells or [{}])
+    if isinstance(spec, TrainingSpec):
+        num_cells *= len(spec.architectures)
+    if num_cells > MAX_CELLS:
+        yield f"grid: {num_cells} combinations; at most {MAX_CELLS} in a file; split it"
     for index, cell in enumerate(spec.cells or []):
         if not cell:
             yield f"cells[{index}]: empty; give its fields, or remove it"

@@ -7,18 +7,29 @@ from typing import Any
 import yaml
 
 from nas.errors import UserError
+from nas.files import read_text
 
-_MAX_BYTES = 1_000_000
+_MAX_BYTES = 300_000
+"""A person writes less; and reading more takes many seconds."""
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """A safe loader that refuses duplicate keys, and aliases (a few can stand for gigabytes)."""
+    """A safe loader that refuses what surprises.
+
+    Duplicate keys; aliases (a few can stand for gigabytes); tags, those that YAML itself defines
+    included; numbers in base 60 (`1:30` would be 90); integers of more than 64 bits.
+    """
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()  # type: ignore[no-untyped-call]
             raise yaml.composer.ComposerError(
                 None, None, "aliases are not supported; write the value out", event.start_mark
+            )
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if getattr(event, "tag", None) is not None:
+            raise yaml.composer.ComposerError(
+                None, None, "tags (!) are not supported; write plain values", event.start_mark
             )
         return super().compose_node(parent, index)
 
@@ -37,6 +48,25 @@ class _StrictLoader(yaml.SafeLoader):
             seen.add(key)
         return super().construct_mapping(node, deep)
 
+    def construct_number(self, node: yaml.ScalarNode) -> int | float:
+        """Constructs an integer or a float as a person reads it."""
+        if ":" in node.value:
+            raise yaml.constructor.ConstructorError(
+                None, None, "numbers in base 60 are not supported; quote it, or write it out", node.start_mark
+            )
+        if node.tag.endswith(":float"):
+            return float(self.construct_yaml_float(node))
+        number = int(self.construct_yaml_int(node))
+        if not -(2**63) <= number < 2**63:
+            raise yaml.constructor.ConstructorError(
+                None, None, "an integer of more than 64 bits; write a smaller one", node.start_mark
+            )
+        return number
+
+
+for _type in ("int", "float"):
+    _StrictLoader.add_constructor(f"tag:yaml.org,2002:{_type}", _StrictLoader.construct_number)
+
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Reads a YAML file whose content is a mapping.
@@ -44,15 +74,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, is not YAML, has a tag, an alias or a duplicate key.
     """
+    text = read_text(path, "a YAML file", _MAX_BYTES)
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise UserError(f"{path}: larger than {_MAX_BYTES} bytes; is it the file you mean?")
-        text = path.read_text(encoding="utf-8")
         content = yaml.load(text, _StrictLoader)
-    except OSError as error:
-        raise UserError(f"{path}: cannot read it: {error.strerror}; check the path") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not text in UTF-8; is it the file you mean?") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path}{_describe(error)}") from None
     except RecursionError:
@@ -70,6 +94,8 @@ def _describe(error: yaml.YAMLError) -> str:
     mark = error.problem_mark or error.context_mark
     place = f", line {mark.line + 1}" if mark else ""
     problem = " ".join((error.problem or str(error)).split())
+    if problem.startswith("but ") and error.context:
+        problem = f"{error.context}, {problem}"
     if "could not determine a constructor for the tag" in problem:
-        problem = "tags (!) are not supported; write plain values"
+        problem = "`<<` and `=` have a meaning of their own in YAML; quote them or write the value out"
     return f"{place}: {problem}"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nas.errors import UserError
 from nas.ops import CANDIDATE_OPS, OP_NAMES, CandidateOp, get_op
@@ -22,6 +22,13 @@ class LayerChoice(BaseModel):
     mid_channels: Annotated[int, Field(ge=1)]
 
 
+def _check_printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("control characters are not shown; remove them")
+    return text
+
+
+Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_check_printable)]
 StageChoices = Annotated[tuple[LayerChoice, ...], Field(strict=False)]
 
 
@@ -41,7 +48,7 @@ class Architecture(BaseModel):
 
     space: str
     stages: Annotated[tuple[StageChoices, ...], Field(strict=False)]
-    name: str | None = None
+    name: Name | None = None
 
     @model_validator(mode="after")
     def _fits_its_space(self) -> "Architecture":

@@ -1,5 +1,6 @@
 """Networks that have a name: torchvision's, for comparison, and published architectures."""
 
+import os
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ def find_architecture(reference: str) -> Architecture | None:
         return None
     if reference in ARCHITECTURE_NAMES:
         return Architecture.load(_ARCHITECTURES / f"{reference}.json")
-    if not Path(reference).is_file():
+    if not os.path.lexists(reference):
         names = ", ".join((*ARCHITECTURE_NAMES, *BASELINE_NAMES))
         raise UserError(f"architecture: '{reference}': no such file; name one, or one of {names}")
     return Architecture.load(reference)
@@ -51,9 +52,14 @@ def make_network(
     Args:
         dropout: probability before the classifier.
         drop_connect: probability of the last residual branch; linear in depth before it.
+
+    Raises:
+        UserError: torchvision's network is none of `BASELINE_NAMES`.
     """
     if isinstance(network, Architecture):
         module: nn.Module = DerivedNetwork(network, num_classes, dropout=dropout, drop_connect=drop_connect)
+    elif network not in BASELINE_NAMES:
+        raise UserError(f"network: '{network}'; use one of {', '.join(BASELINE_NAMES)}")
     else:
         module = _make_baseline(network, num_classes, dropout, drop_connect)
     fit_to_resolution(module, resolution)

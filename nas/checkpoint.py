@@ -8,7 +8,6 @@ rename makes both appear. What is in it may hold tensors, numbers, strings and c
 import hashlib
 import io
 import os
-import pickle
 import random
 import re
 import warnings
@@ -21,6 +20,7 @@ import torch
 
 from nas.architecture import Architecture
 from nas.errors import UserError
+from nas.files import check_archive
 from nas.records import EpochRecord
 
 NUM_KEPT = 2
@@ -162,10 +162,22 @@ def _read(path: Path) -> dict[str, Any] | None:
     if not path.stem.endswith(_checksum(content)):
         return None
     try:
-        checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError):
+        checkpoint = load_torch(content)
+    # What is no checkpoint can raise nearly anything.
+    except Exception:
         return None
     return checkpoint if isinstance(checkpoint, dict) else None
+
+
+def load_torch(content: bytes) -> Any:
+    """Reads what `torch.save` wrote; runs no code, and takes no more memory than the file is large.
+
+    Raises:
+        Exception: of nearly any kind, where the content is damaged.
+    """
+    # torch does not compress what it saves: whoever did wants it to be large.
+    check_archive(content, max_bytes=len(content))
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
 def _checksum(content: bytes | memoryview) -> str:

@@ -28,8 +28,14 @@ Augmentation = Literal["paper", "crop_flip", "none"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-PositiveInt = Annotated[int, Field(ge=1)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveInt = Annotated[int, Field(ge=1, lt=2**31)]
+NonNegativeInt = Annotated[int, Field(ge=0, lt=2**31)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Resolution = Annotated[int, Field(ge=1, le=8192)]
+Threads = Annotated[int, Field(ge=1, le=1024)]
+"""More would be a slip, and would bring the machine down."""
+
+DeviceName = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?)$")]
 
 
 class ConfigRecord(BaseModel):
@@ -89,7 +95,7 @@ class DataConfig(ConfigRecord):
     augmentation: Augmentation = "paper"
     """`paper`: random resized crop, flip, colour jitter; `crop_flip`: pad by an eighth, crop, flip."""
 
-    num_data_workers: NonNegativeInt = 0
+    num_data_workers: Annotated[int, Field(ge=0, le=1024)] = 0
     """Processes that decode image files; datasets that fit in memory need none."""
 
     @model_validator(mode="after")
@@ -126,7 +132,7 @@ class SearchConfig(DataConfig):
     latency_table: str = "measure"
     """Path of the lookup table, or `measure` to measure one on this machine first."""
 
-    latency_batch_size: PositiveInt | None = None
+    latency_batch_size: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Images at a time when a table is measured; None for 1 on the CPU and 32 on CUDA."""
 
     sampling: Sampling = "bi"
@@ -156,7 +162,7 @@ class SearchConfig(DataConfig):
     objective_exponent: Positive | None = None
     """The exponent b of `fbnet` and `proxyless_mul`; None for the published 0.6 and 0.3."""
 
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Seeds the split, the initial weights, the batches and the sampling."""
 
     num_epochs: PositiveInt = 90
@@ -207,7 +213,7 @@ class SearchConfig(DataConfig):
     reset_optimizers_each_epoch: bool = False
     """Whether both optimisers are built anew each epoch, as the reference behaviour has it."""
 
-    device: str = "auto"
+    device: DeviceName = "auto"
     """`auto` (CUDA if there), `cpu`, `cuda` or `cuda:N`, of the GPUs that `CUDA_VISIBLE_DEVICES` shows.
 
     In a grid `auto` is CUDA where trials reserve a GPU or a part of one.
@@ -226,7 +232,7 @@ class SearchConfig(DataConfig):
     On the CPU it repeats exactly in any case.
     """
 
-    num_threads: PositiveInt = 1
+    num_threads: Threads = 1
     """Threads of a search on the CPU; results are exact for equal numbers only."""
 
     @model_validator(mode="after")
@@ -272,14 +278,14 @@ class TrainConfig(DataConfig):
     of torchvision.
     """
 
-    resolution: PositiveInt | None = None
+    resolution: Resolution | None = None
     """Height and width of the images, in pixels.
 
     None for that of the space of an architecture file and, where a network is named, that of the
     dataset's images (224 for image files).
     """
 
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Seeds the split, the initial weights, the batches, dropout and drop-connect."""
 
     num_epochs: PositiveInt = 250
@@ -321,10 +327,10 @@ class TrainConfig(DataConfig):
     mixed_precision: bool = False
     """Whether forward and backward compute in bfloat16 where torch deems that safe."""
 
-    device: str = "auto"
+    device: DeviceName = "auto"
     """`auto` (CUDA if there), `cpu`, `cuda` or `cuda:N`."""
 
-    num_threads: PositiveInt = 1
+    num_threads: Threads = 1
     """Threads of a training on the CPU; results are exact for equal numbers only."""
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ import torch
 from nas.errors import UserError
 
 
-def resolve_device(device: str) -> torch.device:
+def resolve_device(device: str | torch.device) -> torch.device:
     """The device of a config's `device`; `auto` is CUDA if it is there.
 
     GPUs count from 0 among those that `CUDA_VISIBLE_DEVICES` shows, `cuda` being the first of them.
@@ -25,6 +25,8 @@ def resolve_device(device: str) -> torch.device:
         found = torch.device(device)
     except RuntimeError:
         raise UserError(f"device: '{device}'; use auto, cpu, cuda or cuda:N") from None
+    if found.type not in ("cpu", "cuda"):
+        raise UserError(f"device: '{device}'; use auto, cpu, cuda or cuda:N")
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise UserError(
             f"device: '{device}'; {torch.cuda.device_count()} GPUs are visible here; use auto or cpu, "

@@ -1,11 +1,18 @@
 """Exceptions with a meaning of their own."""
 
+_MAX_LENGTH = 1000
+
 
 class UserError(ValueError):
     """The user's input is wrong: one line that names what, where and the remedy.
 
     The command line prints the line and exits with code 2; a notebook sees a `ValueError`.
+    What it quotes may come from anybody's file: line breaks and control characters are written as
+    escapes, and a very long message loses its middle.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_without_middle(escape_unprintable(message)))
 
 
 class InfeasibleTargetError(UserError):
@@ -22,3 +29,15 @@ class InfeasibleTargetError(UserError):
 
 class DivergedError(RuntimeError):
     """A loss or a parameter is no longer a finite number."""
+
+
+def escape_unprintable(text: str) -> str:
+    """The text in one line: whatever would move the cursor or break the line is written as an escape."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
+    )
+
+
+def _without_middle(text: str) -> str:
+    half = _MAX_LENGTH // 2
+    return text if len(text) <= _MAX_LENGTH else f"{text[:half]} ... {text[-half:]}"

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from nas.config import FILE_DATASETS
+from nas.config import FILE_DATASETS, Resolution
 from nas.trained import TrainedNetwork
 
 METADATA_KEY = "tfnas.json"
@@ -51,8 +51,8 @@ class ExportMetadata(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     name: str
-    class_names: Annotated[tuple[str, ...], Field(strict=False)]
-    resolution: int
+    class_names: Annotated[tuple[str, ...], Field(strict=False, min_length=2)]
+    resolution: Resolution
     view: Literal["resize", "center"]
     is_gray: bool
 

@@ -26,10 +26,13 @@ def fingerprint(content: Mapping[str, Any]) -> str:
 
 
 def result_fields(config: SearchConfig) -> dict[str, Any]:
-    """The fields of a config that determine its result, an alias resolved."""
+    """The fields of a config that determine its result, aliases and defaults resolved."""
     ignored = {*FIELDS_WITHOUT_EFFECT, *config.unused_fields()}
     fields = config.model_dump(mode="json", exclude=ignored)
-    return fields | {"sampling": "bi_random" if config.sampling == "bi" else config.sampling}
+    fields["sampling"] = "bi_random" if config.sampling == "bi" else config.sampling
+    if "objective_exponent" in fields:
+        fields["objective_exponent"] = config.effective_exponent
+    return fields
 
 
 def config_hash(config: SearchConfig, table_fingerprint: str) -> str:

@@ -3,6 +3,7 @@
 Shapes: B batch, N images, H W space, C channels.
 """
 
+import io
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from nas.augment import JITTER, JITTER_HUE, augment, child_generator
 from nas.config import Augmentation
 from nas.errors import UserError
+from nas.files import read_file
 from nas.image_lists import FileList, refuse_file
 
 if TYPE_CHECKING:
@@ -40,15 +42,16 @@ def read_image(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             # Odd metadata is the file's affair; a palette with transparency loses it.
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            with Image.open(io.BytesIO(read_file(path, "an image"))) as image:
                 upright = ImageOps.exif_transpose(image)
                 if upright.mode.startswith("I"):
                     upright = upright.point(lambda value: value / 256, "L")
                 return upright.convert("RGB")
+    except UserError as error:
+        raise BrokenImageError(str(error)) from None
     # Decoders raise nearly anything on damaged files: OSError, SyntaxError, struct.error, ...
-    except Exception as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else "not an image, or damaged"
-        raise BrokenImageError(f"{path}: {reason}") from None
+    except Exception:
+        raise BrokenImageError(f"{path}: not an image, or damaged") from None
 
 
 def eval_view(resolution: int) -> "v2.Transform":

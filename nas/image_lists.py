@@ -1,12 +1,14 @@
 """Which image files a dataset has: folders of classes, and lists of paths with labels."""
 
 import os
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from nas.config import DataConfig
 from nas.errors import UserError
+from nas.files import read_text
 from nas.image_sets import Part
 
 IMAGE_SUFFIXES = frozenset(
@@ -22,7 +24,7 @@ class ImageFile:
     Attributes:
         path: relative to the list's root, with forward slashes.
         label: counts from 0.
-        size_bytes: `MISSING` for a file that is not there.
+        size_bytes: `MISSING` for a file that is not there, or for a folder or a pipe.
         line: `list.txt:7` for a file named by a text file, else empty.
     """
 
@@ -69,7 +71,7 @@ def list_image_files(config: DataConfig, part: Part) -> FileList:
             images are skipped, an image is missing or empty.
     """
     assert config.data_dir is not None
-    if not config.data_dir.is_dir():
+    if not os.path.isdir(config.data_dir):
         raise UserError(f"data_dir: {config.data_dir}: no such folder; name the folder of the images")
     if config.dataset == "image_folder":
         files = _list_folder(config.data_dir, part)
@@ -168,16 +170,7 @@ def _parse_list(list_path: Path) -> list[tuple[str, int, str]]:
 
 
 def _list_lines(list_path: Path) -> list[str]:
-    try:
-        return list_path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise UserError(
-            f"{list_path}: cannot read the list of images: {error.strerror}; check the path"
-        ) from None
-    except UnicodeDecodeError:
-        raise UserError(
-            f"{list_path}: not a list of images: not UTF-8 text; write `path label` lines"
-        ) from None
+    return read_text(list_path, "a list of images").splitlines()
 
 
 def _parse_line(line: str, where: str) -> tuple[str, int, str]:
@@ -207,6 +200,7 @@ def _count_list_classes(config: DataConfig) -> int:
 
 def _size_bytes(path: Path) -> int:
     try:
-        return os.stat(path).st_size
+        status = os.stat(path)
     except (OSError, ValueError):
         return MISSING
+    return status.st_size if stat.S_ISREG(status.st_mode) else MISSING

@@ -4,6 +4,8 @@ Shapes: N images, H W space, C channels.
 """
 
 import gzip
+import io
+import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,8 @@ from torch import Generator, Tensor
 from nas.augment import augment, resize
 from nas.config import Augmentation, DataConfig
 from nas.errors import UserError
+from nas.files import read_file
+from nas.pickles import check_pickle
 
 Part = Literal["train", "test"]
 Arrays = tuple[NDArray[np.uint8], NDArray[np.uint8]]
@@ -28,6 +32,7 @@ NUM_CLASSES = {"fashion_mnist_subset": 10, "fashion_mnist": 10, "cifar10": 10, "
 IMAGE_RESOLUTION = {"fashion_mnist_subset": 28, "fashion_mnist": 28, "cifar10": 32, "cifar100": 32}
 """Height and width of the images, in pixels."""
 
+_MAX_IDX_BYTES = 200_000_000
 _IDX_MAGIC = {1: 0x0801, 3: 0x0803}
 _CIFAR_FILES = {
     "cifar10": {"train": [f"data_batch_{n}" for n in range(1, 6)], "test": ["test_batch"]},
@@ -52,7 +57,7 @@ def read_image_set(config: DataConfig, part: Part) -> Arrays:
     assert config.data_dir is not None
     if config.download:
         _download(config.dataset, config.data_dir)
-    if not config.data_dir.is_dir():
+    if not os.path.isdir(config.data_dir):
         raise UserError(f"data_dir: {config.data_dir}: no such folder; name the folder of '{config.dataset}'")
     if config.dataset == "fashion_mnist":
         return _with_channel(read_fashion_mnist(config.data_dir, part))
@@ -126,8 +131,9 @@ def _find_idx(folder: Path, name: str) -> Path:
 
 def _read_idx(path: Path, num_dimensions: int) -> NDArray[np.uint8]:
     try:
-        content = path.read_bytes()
-        content = gzip.decompress(content) if path.suffix == ".gz" else content
+        content = read_file(path, "images")
+        if path.suffix == ".gz":
+            content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(_MAX_IDX_BYTES)
         magic, *shape = np.frombuffer(content, ">i4", count=num_dimensions + 1).tolist()
         if magic != _IDX_MAGIC[num_dimensions]:
             raise ValueError(f"its first number is {magic}")
@@ -181,8 +187,9 @@ def _read_cifar_pickle(folder: Path, path: Path, dataset: str) -> dict[str, Any]
     if not path.is_file():
         raise _missing(folder, str(path.relative_to(folder)), dataset)
     try:
-        with path.open("rb") as file:
-            content = _CifarUnpickler(file, encoding="latin1").load()
+        stored = read_file(path, "images")
+        check_pickle(stored)
+        content = _CifarUnpickler(io.BytesIO(stored), encoding="latin1").load()
         if not isinstance(content, dict):
             raise ValueError("it holds no dictionary")
         return content

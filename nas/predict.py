@@ -18,8 +18,10 @@ from torchvision.transforms import v2
 
 from nas.errors import UserError
 from nas.export import INPUT_NAME, METADATA_KEY, ExportMetadata, PixelClassifier
+from nas.files import read_file
 from nas.image_files import eval_view, read_image
 from nas.trained import load_trained_network
+from nas.validation import first_error
 
 Floats = NDArray[np.float64]
 
@@ -67,21 +69,30 @@ def load_predictor(path: Path) -> Predictor:
 
 
 def _load_onnx(path: Path) -> Predictor:
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; name an exported network")
+    content = read_file(path, "an exported network")
+
+    def run(images_BCHW: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {INPUT_NAME: images_BCHW.numpy()})[0])
+
     try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        # From memory, so that it can refer to no other file.
+        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
         properties = session.get_modelmeta().custom_metadata_map
         metadata = ExportMetadata(**json.loads(properties[METADATA_KEY]))
-    except (KeyError, TypeError, ValueError, ValidationError):
-        raise UserError(f"{path}: not exported by tfnas: it lacks {METADATA_KEY}; export it again") from None
+        logits_1K = run(torch.zeros(1, 3, metadata.resolution, metadata.resolution))
+        if logits_1K.shape != (1, len(metadata.class_names)):
+            raise ValueError("its logits are not one a class")
+    except ValidationError as error:
+        raise UserError(f"{path}: {METADATA_KEY}: {first_error(error)}; export it again") from None
+    except (KeyError, TypeError, ValueError, RecursionError):
+        raise UserError(
+            f"{path}: not exported by tfnas: {METADATA_KEY} is missing or of another; export it again"
+        ) from None
     # The runtime has exceptions of its own for each kind of damage.
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0][:120]
         raise UserError(f"{path}: not an ONNX file, or damaged: {reason}; export it again") from None
-    return Predictor(
-        metadata, lambda images: torch.from_numpy(session.run(None, {INPUT_NAME: images.numpy()})[0])
-    )
+    return Predictor(metadata, run)
 
 
 def _load_trained(path: Path) -> Predictor:

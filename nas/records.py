@@ -5,6 +5,7 @@ identity), S stages, D depths of a stage (0 to the longest stage's layers), P ph
 elasticity-scaling.
 """
 
+import io
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -17,8 +18,12 @@ from numpy.typing import NDArray
 
 from nas.architecture import Architecture
 from nas.errors import UserError
+from nas.files import check_archive, read_file
+from nas.space import get_space
 
 Phase = Literal["warmup", "joint"]
+
+_MAX_BYTES = 100_000_000
 
 METRIC_NAMES: tuple[str, ...] = (
     "train_loss",
@@ -118,11 +123,35 @@ class Trajectory:
         Raises:
             UserError: the file is missing, damaged or lacks an array.
         """
+        content = read_file(path, "a trajectory")
         try:
-            with np.load(path, allow_pickle=False) as file:
-                content = {name: file[name] for name in file.files}
-            return cls(**content | {name: str(content[name]) for name in ("space", "depth")})
-        except OSError as error:
-            raise UserError(f"{path}: cannot read a trajectory: {error}; check the path") from None
-        except (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            check_archive(content, _MAX_BYTES)
+            with np.load(io.BytesIO(content), allow_pickle=False) as file:
+                arrays: dict[str, Any] = {name: np.asarray(file[name]) for name in file.files}
+            trajectory = cls(**arrays | {name: str(arrays[name]) for name in ("space", "depth")})
+            trajectory._check_shapes()
+            return trajectory
+        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"{path}: not a trajectory: {error}; make it again") from None
+        # An array whose header asks for more than there is.
+        except MemoryError:
+            raise UserError(f"{path}: not a trajectory: larger than memory; make it again") from None
+
+    def _check_shapes(self) -> None:
+        """Checks the arrays against the axes that their names say.
+
+        Raises:
+            ValueError: one has other axes, or an axis has not the length that another array or the
+                space gives it.
+        """
+        space = get_space(self.space)
+        sizes = {"L": len(space.layers), "S": len(space.stages)}
+        for name, array in vars(self).items():
+            if isinstance(array, str):
+                continue
+            axes = name.rpartition("_")[2]
+            if array.ndim != len(axes) or array.dtype.kind not in "bif":
+                raise ValueError(f"{name} is {array.dtype} of shape {array.shape}")
+            for axis, size in zip(axes, array.shape, strict=True):
+                if sizes.setdefault(axis, size) != size:
+                    raise ValueError(f"{name} has shape {array.shape}, but {axis} is {sizes[axis]}")

@@ -5,14 +5,24 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from nas.architecture import Architecture
 from nas.baselines import make_network
-from nas.checkpoint import write_atomically
+from nas.checkpoint import load_torch, write_atomically
+from nas.config import Positive, Resolution
 from nas.errors import UserError
+from nas.files import read_file
 from nas.validation import first_error
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def _check_channels(values: tuple[float, ...]) -> tuple[float, ...]:
+    if len(values) not in (1, 3):
+        raise ValueError("must be one value, or one for each of 3 channels")
+    return values
 
 
 class TrainedNetwork(BaseModel):
@@ -32,10 +42,10 @@ class TrainedNetwork(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     network: Architecture | str
-    class_names: Annotated[tuple[str, ...], Field(strict=False)]
-    resolution: int
-    mean: Annotated[tuple[float, ...], Field(strict=False)]
-    std: Annotated[tuple[float, ...], Field(strict=False)]
+    class_names: Annotated[tuple[str, ...], Field(strict=False, min_length=2)]
+    resolution: Resolution
+    mean: Annotated[tuple[Finite, ...], Field(strict=False), AfterValidator(_check_channels)]
+    std: Annotated[tuple[Positive, ...], Field(strict=False), AfterValidator(_check_channels)]
     dataset: str
     epoch: int
     metrics: dict[str, float]
@@ -67,17 +77,14 @@ def load_trained_network(path: str | Path) -> tuple[TrainedNetwork, nn.Module]:
     Raises:
         UserError: the file is missing, damaged or something else.
     """
+    stored = read_file(path, "a trained network")
     try:
-        stored = Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot read a trained network: {error.strerror}; check the path") from None
-    try:
-        content = torch.load(io.BytesIO(stored), map_location="cpu", weights_only=True)
+        content = load_torch(stored)
         record = TrainedNetwork.model_validate(content["record"])
         return record, record.build(content["weights"])
     except ValidationError as error:
         raise UserError(f"{path}: not a trained network: {first_error(error)}") from None
     # A damaged file can raise nearly anything.
     except Exception as error:
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{path}: not a trained network, or damaged: {reason}; train it again") from None

@@ -7,6 +7,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from nas.errors import UserError
+from nas.files import read_text
+
+_MAX_JSON_BYTES = 50_000_000
+"""The table of the largest space takes two million."""
 
 
 def first_error(error: ValidationError) -> str:
@@ -31,11 +35,20 @@ def read_json(path: str | Path, what: str) -> Any:
     """Reads a JSON file.
 
     Raises:
-        UserError: the file is missing, cannot be read, or is not JSON.
+        UserError: the file cannot be read, is not JSON, or says something twice.
     """
+    text = read_text(path, what, _MAX_JSON_BYTES)
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot read {what}: {error.strerror}; check the path") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        return json.loads(text, object_pairs_hook=_without_repeats)
+    # Of numbers too long to convert, too.
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not {what}: it is not JSON ({error}); make it again") from None
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in content if names.count(name) > 1)
+        raise ValueError(f"'{repeated}' is there twice")
+    return content

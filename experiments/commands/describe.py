@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
+from experiments.console import make_console
 from nas.errors import UserError
 
 if TYPE_CHECKING:
@@ -170,10 +170,11 @@ def _add_measurements(
     even_if_busy: bool,
 ) -> None:
     from nas.baselines import make_network
+    from nas.device import resolve_device
     from nas.latency.calibration import summarize_networks, time_networks_in_turn
-    from nas.latency.timing import check_idle, make_images, prepare_network, timing_device
+    from nas.latency.timing import check_idle, make_images, prepare_network
 
-    device = timing_device(device_name)
+    device = resolve_device(device_name)
     check_idle(even_if_busy)
     networks = [
         (
@@ -207,7 +208,7 @@ def _add_measurements(
 
 
 def _print(descriptions: list[dict[str, Any]]) -> None:
-    console = Console()
+    console = make_console()
     for description in descriptions:
         if "layers" in description:
             console.print(_layer_table(description))

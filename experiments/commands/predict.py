@@ -21,6 +21,7 @@ def predict(model: Path, images: tuple[Path, ...], top: int, as_json: bool) -> i
     Example: tfnas predict results/training/exports/model.onnx photo.jpg
     """
     # Here, since torch takes seconds to import and `--help` does not need it.
+    from nas.errors import escape_unprintable
     from nas.image_files import BrokenImageError
     from nas.predict import load_predictor
 
@@ -42,7 +43,7 @@ def predict(model: Path, images: tuple[Path, ...], top: int, as_json: bool) -> i
         answers.append({"image": str(path), "classes": classes})
         if not as_json:
             said = ", ".join(f"{entry['class']} {entry['probability']:.1%}" for entry in classes)
-            click.echo(f"{path}: {said}")
+            click.echo(escape_unprintable(f"{path}: {said}"))
     if as_json:
         click.echo(json.dumps(answers, indent=1))
     return 1 if num_broken else 0

@@ -1,6 +1,7 @@
 """`tfnas train`: train networks from scratch."""
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,8 @@ def _parse_setting(setting: str) -> tuple[str, Any]:
         raise UserError(f"--set {setting}: write FIELD=VALUE, for instance num_epochs=20")
     try:
         return field, json.loads(text)
-    except json.JSONDecodeError:
+    # Text that is no JSON is text; numbers too long to convert, and lists too deep, are refused as such.
+    except (ValueError, RecursionError):
         return field, text
 
 
@@ -81,9 +83,17 @@ def _make_cells(
     architectures: tuple[str, ...], fields: dict[str, Any], experiment: str | None, out: Path | None
 ) -> "tuple[list[TrainingCell], str, Path]":
     from experiments.networks import find_networks
+    from experiments.preparation import look_at_images
+    from experiments.spec import EXPERIMENT_NAME
     from experiments.training_grid import make_training_cell
     from nas.config import TrainConfig
-    from nas.training_data import fingerprint_training_data
+    from nas.device import resolve_device
+    from nas.train import NetworkChoice
+
+    if experiment is not None and not re.fullmatch(EXPERIMENT_NAME, experiment):
+        raise UserError(
+            f"--experiment {experiment}: use letters, digits, '.', '_' and '-'; name other folders by --out"
+        )
 
     if "architecture" in fields:
         raise UserError("--set architecture: name the architecture as ARCH instead")
@@ -91,8 +101,11 @@ def _make_cells(
     cells = []
     for network in find_networks(architectures, out):
         config = TrainConfig.parse(fields | {"architecture": network.architecture}, "--set")
+        # Before anything is written: device, network and images are there.
+        resolve_device(config.device)
+        data_fingerprint = look_at_images(config, NetworkChoice.of(config).resolution)
         experiment = experiment or (network.search.experiment if network.search else None)
-        cells.append(make_training_cell(network, config, fingerprint_training_data(config), {}))
+        cells.append(make_training_cell(network, config, data_fingerprint, {}))
     return cells, experiment or _DEFAULT_EXPERIMENT, out
 
 

@@ -15,6 +15,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from nas.architecture import Architecture, LayerChoice
+from nas.device import resolve_device
 from nas.latency.compatibility import Hardware, check_table
 from nas.latency.drift import Timing, summarize_timings
 from nas.latency.table import Calibration, LatencyTable
@@ -23,7 +24,6 @@ from nas.latency.timing import (
     make_network,
     time_network_ms,
     timing_conditions,
-    timing_device,
 )
 from nas.ops import CANDIDATE_OPS
 from nas.space import Space, get_space
@@ -102,7 +102,7 @@ def check_predictions(
     Raises:
         UserError: the table was measured on another device.
     """
-    space, device = get_space(table.space), timing_device(device)
+    space, device = get_space(table.space), resolve_device(device)
     check_table(table, space, Hardware.of(device))
     rng = np.random.default_rng(seed)
     architectures = tuple(draw_architecture(space, rng) for _ in range(num_networks))

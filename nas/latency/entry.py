@@ -16,7 +16,11 @@ from scipy.interpolate import PchipInterpolator
 from nas.ops import CANDIDATE_OPS, Activation, CandidateOp
 from nas.space import LayerSpec, Space
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+Milliseconds = Annotated[float, Field(ge=-1e9, le=1e9)]
+"""Of an operator or a network; negative in imported tables only. Sums stay finite."""
+
+Width = Annotated[int, Field(ge=1, le=100_000)]
+"""Mid channels. A curve has a value for each, so a width without bounds would take all memory."""
 
 
 class Record(BaseModel):
@@ -76,10 +80,10 @@ class LatencyEntry(Record):
     """
 
     key: OpKey
-    widths: Annotated[tuple[int, ...], Field(strict=False, min_length=1)]
-    latency_ms: Annotated[tuple[Finite, ...], Field(strict=False)]
-    median_ms: Annotated[tuple[Finite, ...] | None, Field(strict=False)] = None
-    iqr_ms: Annotated[tuple[Finite, ...] | None, Field(strict=False)] = None
+    widths: Annotated[tuple[Width, ...], Field(strict=False, min_length=1)]
+    latency_ms: Annotated[tuple[Milliseconds, ...], Field(strict=False)]
+    median_ms: Annotated[tuple[Milliseconds, ...] | None, Field(strict=False)] = None
+    iqr_ms: Annotated[tuple[Milliseconds, ...] | None, Field(strict=False)] = None
     num_repeats: Annotated[tuple[int, ...] | None, Field(strict=False)] = None
 
     @model_validator(mode="after")
@@ -90,8 +94,8 @@ class LatencyEntry(Record):
                 raise ValueError(
                     f"({self.key}): {len(self.widths)} widths, but {len(values)} {name}; make the table again"
                 )
-        if any(b <= a for a, b in pairwise(self.widths)) or self.widths[0] < 1:
-            raise ValueError(f"({self.key}): widths must be positive and ascend; make the table again")
+        if any(b <= a for a, b in pairwise(self.widths)):
+            raise ValueError(f"({self.key}): widths must ascend; make the table again")
         return self
 
     @cached_property

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from scipy.optimize import isotonic_regression
 
+from nas.device import resolve_device
 from nas.latency.campaign import Campaign, Point, Timings
 from nas.latency.drift import Timing
 from nas.latency.entry import LatencyEntry, OpKey, space_keys
@@ -25,7 +26,6 @@ from nas.latency.timing import (
     device_name,
     measure_busy_cpus,
     timing_conditions,
-    timing_device,
 )
 from nas.latency.widths import initial_widths, next_widths
 from nas.space import Space
@@ -63,7 +63,7 @@ def measure_table(
     Raises:
         UserError: there is no such device.
     """
-    device = timing_device(device)
+    device = resolve_device(device)
     batch_size = batch_size or (32 if device.type == "cuda" else 1)
     num_busy_cpus = measure_busy_cpus()
     if num_busy_cpus > MAX_BUSY_CPUS:

@@ -6,16 +6,23 @@ Source: TF-NAS, the published lookup-table files: an ordered dict of `base` -> m
 
 import collections
 import hashlib
+import io
 import math
 import pickle
 import re
+import reprlib
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from nas.errors import UserError
+from nas.files import read_file
 from nas.latency.entry import LatencyEntry, OpKey
 from nas.latency.table import LatencyTable, Provenance
+from nas.pickles import check_pickle
 from nas.space import Space
+from nas.validation import first_error
 
 _KEY = re.compile(
     r"MBInvertedResBlock_(?P<resolution>\d+)_(?P<in_channels>\d+)_(?P<se_channels>\d+)_(?P<out_channels>\d+)"
@@ -45,10 +52,7 @@ def import_table(path: str | Path, space: Space, device_name: str = "unknown") -
         UserError: the file is missing, damaged, of another format, or does not cover the space.
     """
     path = Path(path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot read a latency table: {error.strerror}; check the path") from None
+    content = read_file(path, "a latency table")
     origin = f"imported from {path.name} (SHA-256 {hashlib.sha256(content).hexdigest()})"
     if path.suffix == ".json":
         table = LatencyTable.load(path)
@@ -58,17 +62,17 @@ def import_table(path: str | Path, space: Space, device_name: str = "unknown") -
         provenance = Provenance(
             source="imported", device_type="unknown", device_name=device_name, note=origin
         )
-        table = _table_of(_unpickle(path), space, provenance, path)
+        table = _table_of(_unpickle(content, path), space, provenance, path)
     if table.space != space.name:
         raise UserError(f"{path}: is of space '{table.space}'; import it with --space {table.space}")
     table.check_covers(space, str(path))
     return table
 
 
-def _unpickle(path: Path) -> Any:
+def _unpickle(content: bytes, path: Path) -> Any:
     try:
-        with path.open("rb") as file:
-            return _OnlyOrderedDicts(file).load()
+        check_pickle(content)
+        return _OnlyOrderedDicts(io.BytesIO(content)).load()
     except Exception as error:  # A damaged pickle can make the unpickler raise almost anything.
         raise UserError(
             f"{path}: not a published latency table: {_one_line(error)}; "
@@ -79,20 +83,23 @@ def _unpickle(path: Path) -> Any:
 def _table_of(content: Any, space: Space, provenance: Provenance, path: Path) -> LatencyTable:
     if not isinstance(content, dict) or "base" not in content:
         raise UserError(f"{path}: not a published latency table: it has no key 'base'; check the file")
-    return LatencyTable(
-        space=space.name,
-        base_ms=_number(content["base"], "base", path),
-        provenance=provenance,
-        entries=tuple(_entry(key, curve, path) for key, curve in content.items() if key != "base"),
-    )
+    try:
+        return LatencyTable(
+            space=space.name,
+            base_ms=_number(content["base"], "base", path),
+            provenance=provenance,
+            entries=tuple(_entry(key, curve, path) for key, curve in content.items() if key != "base"),
+        )
+    except ValidationError as error:
+        raise UserError(f"{path}: {first_error(error)}") from None
 
 
 def _entry(key: Any, curve: Any, path: Path) -> LatencyEntry:
     match = _KEY.fullmatch(key) if isinstance(key, str) else None
     if match is None:
         raise UserError(
-            f"{path}: key {key!r} is not of the form MBInvertedResBlock_RESOLUTION_IN_SE_OUT_kK_sS_ACT; "
-            "check the file"
+            f"{path}: key {reprlib.repr(key)} is not of the form "
+            "MBInvertedResBlock_RESOLUTION_IN_SE_OUT_kK_sS_ACT; check the file"
         )
     if not isinstance(curve, dict) or not curve or not all(type(width) is int for width in curve):
         raise UserError(f"{path}: '{key}' must map integer mid channels to ms; check the file")
@@ -109,7 +116,7 @@ def _entry(key: Any, curve: Any, path: Path) -> LatencyEntry:
 
 def _number(value: Any, what: str, path: Path) -> float:
     if type(value) not in (int, float) or not math.isfinite(value):
-        raise UserError(f"{path}: '{what}' is {_one_line(value)}, not a number of ms; check the file")
+        raise UserError(f"{path}: '{what}' is {reprlib.repr(value)}, not a number of ms; check the file")
     return float(value)
 
 

@@ -15,12 +15,13 @@ from pydantic import Field, ValidationError, model_validator
 
 from nas.architecture import Architecture
 from nas.errors import UserError
-from nas.latency.entry import Finite, LatencyEntry, OpKey, Record, space_keys
+from nas.latency.entry import LatencyEntry, Milliseconds, OpKey, Record, space_keys
 from nas.ops import CANDIDATE_OPS, CandidateOp
 from nas.space import LayerSpec, Space, get_space
 from nas.validation import first_error, read_json
 
 SCHEMA_VERSION = 1
+_CHECKSUM = "checksum"
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -48,10 +49,10 @@ class Provenance(Record):
     torch_version: str | None = None
     conditions: str | None = None
     measured_on: str | None = None
-    duration_s: Finite | None = None
+    duration_s: NonNegative | None = None
     num_repeats: int | None = None
-    spread_percent: Finite | None = None
-    num_busy_cpus: Finite | None = None
+    spread_percent: NonNegative | None = None
+    num_busy_cpus: NonNegative | None = None
     note: str | None = None
 
 
@@ -65,8 +66,8 @@ class Calibration(Record):
         measured_on: date and time, UTC.
     """
 
-    slope: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    intercept_ms: Finite
+    slope: Annotated[float, Field(gt=0, le=1000)]
+    intercept_ms: Milliseconds
     num_networks: Annotated[int, Field(ge=3)]
     mape_percent: NonNegative
     half_width_percent: NonNegative
@@ -86,11 +87,11 @@ class LatencyTable(Record):
         entries: uncorrected.
     """
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Annotated[int, Field(ge=1, le=SCHEMA_VERSION)] = SCHEMA_VERSION
     unit: Literal["ms"] = "ms"
     space: str
-    base_ms: Finite
-    base_iqr_ms: Finite | None = None
+    base_ms: Milliseconds
+    base_iqr_ms: Milliseconds | None = None
     provenance: Provenance
     calibration: Calibration | None = None
     entries: Annotated[tuple[LatencyEntry, ...], Field(strict=False)]
@@ -186,16 +187,16 @@ class LatencyTable(Record):
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of all that the table says, in hexadecimal."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return _checksum(self.model_dump(mode="json"))
 
     def save(self, path: str | Path) -> None:
-        """Writes the table as JSON.
+        """Writes the table as JSON, with a checksum of its content.
 
         Raises:
             UserError: the file cannot be written.
         """
-        text = json.dumps(self.model_dump(mode="json", exclude_none=True), indent=1)
+        content = self.model_dump(mode="json", exclude_none=True)
+        text = json.dumps({_CHECKSUM: _checksum(content), **content}, indent=1)
         try:
             Path(path).write_text(text + "\n", encoding="utf-8")
         except OSError as error:
@@ -208,8 +209,8 @@ class LatencyTable(Record):
         """Reads a table.
 
         Raises:
-            UserError: the file is missing, truncated, of another schema or unit, inconsistent, or
-                lacks an operator or a width of its space.
+            UserError: the file is missing, truncated, edited by hand (unless it has no checksum), of
+                another schema or unit, inconsistent, or lacks an operator or a width of its space.
         """
         content: Any = read_json(path, "a latency table")
         version = content.get("schema_version", SCHEMA_VERSION) if isinstance(content, dict) else None
@@ -218,12 +219,31 @@ class LatencyTable(Record):
                 f"{path}: schema_version: {version}; this version reads {SCHEMA_VERSION} at most; "
                 "update tfnas or measure the table again"
             )
+        _check_sum(content, str(path))
         try:
             table = cls.model_validate(content)
         except ValidationError as error:
             raise UserError(f"{path}: {first_error(error)}") from None
         table.check_covers(_space_of(table, str(path)), str(path))
         return table
+
+
+def _check_sum(content: Any, where: str) -> None:
+    """Takes the checksum out of a table's JSON, and compares.
+
+    Raises:
+        UserError: it is of another content.
+    """
+    checksum = content.pop(_CHECKSUM, None) if isinstance(content, dict) else None
+    if checksum is not None and checksum != _checksum(content):
+        raise UserError(
+            f"{where}: {_CHECKSUM}: the table was damaged or edited since it was written; make it again "
+            f"or, if the edit is meant, remove its {_CHECKSUM}"
+        )
+
+
+def _checksum(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _space_of(table: LatencyTable, where: str) -> Space:

@@ -46,23 +46,6 @@ def timing_conditions(num_threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def timing_device(device: str | torch.device) -> torch.device:
-    """The device of that name.
-
-    Raises:
-        UserError: there is none, or it cannot be timed.
-    """
-    try:
-        found = torch.device(device)
-    except RuntimeError:
-        raise UserError(f"device: '{device}'; use cpu, cuda or cuda:N") from None
-    if found.type not in ("cpu", "cuda"):
-        raise UserError(f"device: '{device}' cannot be timed; use cpu, cuda or cuda:N")
-    if found.type == "cuda" and not (found.index or 0) < torch.cuda.device_count():
-        raise UserError(f"device: '{device}' is not there; use cpu, or a machine that has it")
-    return found
-
-
 def make_network(architecture: Architecture, num_classes: int, device: torch.device) -> DerivedNetwork:
     """A derived network to be timed, see `prepare_network`.
 

@@ -208,7 +208,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(training, tmp_path, capsys):
         ("export", "efficientnet_b0", "--checkpoint", networks / "best.pt"): "not efficientnet_b0",
         ("export", architecture, "--checkpoint", tmp_path / "gone.pt"): "cannot read a trained network",
         ("export", "run:0123", "--out", out): "correct the id",
-        ("predict", tmp_path / "gone.onnx", "image.png"): "no such file",
+        ("predict", tmp_path / "gone.onnx", "image.png"): "No such file",
     }
     for args, message in cases.items():
         assert call(*args) == 2

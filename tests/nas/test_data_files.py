@@ -236,7 +236,7 @@ def test_paths_of_a_list_may_hold_spaces(folder, image_list):
     load_search_data(make_config(folder, dataset="image_list", train_list=path), 24)
 
 
-@pytest.mark.parametrize(("content", "message"), [(b"", "holds no images"), (b"\xff\xfe 0", "not UTF-8")])
+@pytest.mark.parametrize(("content", "message"), [(b"", "holds no images"), (b"\xff\xfe 0", "not text")])
 def test_lists_that_are_no_lists_are_refused(folder, image_list, content, message):
     path = image_list()
     path.write_bytes(content)
@@ -245,7 +245,7 @@ def test_lists_that_are_no_lists_are_refused(folder, image_list, content, messag
 
 
 def test_missing_list_and_folders_are_named(folder, tmp_path):
-    with pytest.raises(UserError, match=r"gone\.txt: cannot read the list"):
+    with pytest.raises(UserError, match=r"gone\.txt: cannot read a list"):
         load_search_data(make_config(folder, dataset="image_list", train_list=tmp_path / "gone.txt"), 24)
     with pytest.raises(UserError, match="gone: no such folder"):
         load_search_data(make_config(tmp_path / "gone"), 24)

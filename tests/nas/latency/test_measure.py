@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from nas.architecture import full_depth_architecture
+from nas.device import resolve_device
 from nas.errors import UserError
 from nas.latency import OpKey
 from nas.latency.calibration import draw_architecture
@@ -17,7 +18,6 @@ from nas.latency.timing import (
     time_network_ms,
     time_parts_ms,
     timing_conditions,
-    timing_device,
 )
 from nas.latency.widths import initial_widths
 from nas.ops import CANDIDATE_OPS
@@ -149,4 +149,4 @@ def test_a_whole_network_takes_time():
 )
 def test_a_device_that_cannot_be_timed_is_refused(name, message):
     with pytest.raises(UserError, match=message):
-        timing_device(name)
+        resolve_device(name)

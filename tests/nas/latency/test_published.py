@@ -150,7 +150,7 @@ KEY = "MBInvertedResBlock_112_16_32_24_k3_s2_relu"
         ({KEY: OrderedDict({"1": 0.1})}, "integer mid channels"),
         ({KEY: 0.1}, "integer mid channels"),
         ({KEY: OrderedDict({0: 0.1})}, "widths begin at 1"),
-        ({KEY: OrderedDict({32: "0.1"})}, "at width 32' is 0.1, not a number"),
+        ({KEY: OrderedDict({32: "0.1"})}, "at width 32' is '0.1', not a number"),
         ({KEY: OrderedDict({32: 0.1})}, "lacks widths 64 to 128"),
     ],
 )
