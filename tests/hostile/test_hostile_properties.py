@@ -1,0 +1,436 @@
+"""Whatever is written into a config, a YAML file or a JSON record: it is read, or refused in one line.
+
+`pytest tests/hostile --hypothesis-profile=explore` tries more, and other, examples than the suite does.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from experiments.grid import draft_cells
+from experiments.launch import load_grid
+from experiments.spec import check_spec
+from experiments.yaml_file import read_yaml
+from nas import config as configs
+from nas.architecture import Architecture, full_depth_architecture
+from nas.config import ConfigRecord, SearchConfig, TrainConfig
+from nas.errors import UserError, escape_unprintable
+from nas.identity import config_hash
+from nas.latency import LatencyTable
+from nas.latency.entry import LatencyEntry, space_keys
+from nas.latency.table import Provenance
+from nas.space import SPACE_NAMES, get_space
+from nas.train import result_fields as training_fields
+
+TRAININGS = b"""experiment: a
+architectures: [tf-nas-a, mobilenet_v2]
+base: {num_epochs: 20, batch_size: 64, lr: 0.05, ema_decay: 0.9, mixed_precision: true}
+grid: {seed: [0, 1]}
+"""
+SHIPPED = [
+    TRAININGS,
+    *(path.read_bytes() for path in sorted((Path(__file__).parents[2] / "tune_configs").glob("*.yaml"))),
+]
+
+
+def _nested(children: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=5), children, max_size=3)
+
+
+# What a YAML file can hold.
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.sampled_from([-1, 0, 1, 2**31, 2**32, 2**63 - 1, -(2**63), 10**30, 10**4000]),
+    st.floats(),
+    st.text(max_size=20),
+    st.sampled_from(["1e-5", "on", "~", "", "measure", "cpu", "50%", "a\nb", "a\0b", "\ud800", "a" * 5000]),
+    st.dates(),
+    st.binary(max_size=5),
+)
+VALUES = st.recursive(
+    SCALARS,
+    _nested,
+    max_leaves=5,
+)
+
+
+def good_values(positive_floats: st.SearchStrategy[float]) -> dict[str, st.SearchStrategy[Any]]:
+    """Values of the fields of both configs that are valid by themselves."""
+    fractions = st.floats(0, 1, exclude_max=True)
+    inner = st.floats(0, 1, exclude_min=True, exclude_max=True)
+    counts, natural = st.integers(1, 2**31 - 1), st.integers(0, 2**31 - 1)
+    texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20)
+    not_negative = positive_floats | st.just(0.0)
+    return {
+        "max_train_images": st.none() | counts,
+        "augmentation": st.sampled_from(get_args(configs.Augmentation)),
+        "num_data_workers": st.integers(0, 1024),
+        "space": st.sampled_from(SPACE_NAMES),
+        "target_latency_ms": positive_floats,
+        "latency_table": texts,
+        "latency_batch_size": st.none() | st.integers(1, 1024),
+        "sampling": st.sampled_from(get_args(configs.Sampling)),
+        "depth": st.sampled_from(get_args(configs.Depth)),
+        "elasticity": st.booleans(),
+        "refine_widths": st.booleans(),
+        "objective": st.sampled_from(get_args(configs.Objective)),
+        "latency_weight": not_negative,
+        "objective_scale": positive_floats,
+        "objective_exponent": st.none() | positive_floats,
+        "seed": st.integers(0, 2**32 - 1),
+        "num_epochs": counts,
+        "num_warmup_epochs": natural,
+        "batch_size": counts,
+        "arch_fraction": inner,
+        "weight_steps_per_arch_step": counts,
+        "weight_lr": positive_floats,
+        "weight_momentum": fractions,
+        "weight_decay": not_negative,
+        "arch_lr": positive_floats,
+        "arch_beta1": fractions,
+        "arch_beta2": fractions,
+        "arch_weight_decay": not_negative,
+        "grad_clip_norm": positive_floats,
+        "initial_temperature": positive_floats,
+        "temperature_decay": st.floats(0, 1, exclude_min=True),
+        "reset_optimizers_each_epoch": st.booleans(),
+        "device": st.sampled_from(["auto", "cpu", "cuda", "cuda:0", "cuda:11"]),
+        "num_threads": st.integers(1, 1024),
+        "architecture": texts,
+        "resolution": st.none() | st.integers(1, 8192),
+        "val_fraction": inner,
+        "lr": positive_floats,
+        "momentum": fractions,
+        "label_smoothing": fractions,
+        "dropout": fractions,
+        "drop_connect": fractions,
+        "ema_decay": st.none() | fractions,
+        "mixed_precision": st.booleans(),
+        "deterministic": st.booleans(),
+    }
+
+
+GOOD = good_values(st.floats(0, exclude_min=True, allow_infinity=False))
+# Those depend on each other; they are among what is drawn below.
+DATA_FIELDS = {"dataset", "data_dir", "train_list", "test_list", "download", "skip_broken_images"}
+
+
+def good_fields(record: type[ConfigRecord]) -> st.SearchStrategy[dict[str, Any]]:
+    known = {name: GOOD[name] for name in record.model_fields if name not in DATA_FIELDS}
+    required = {name for name, field in record.model_fields.items() if field.is_required()}
+    data = st.one_of(
+        st.just({}),
+        st.just({"dataset": "cifar10", "data_dir": "images", "download": True}),
+        st.just({"dataset": "image_list", "data_dir": "/a", "train_list": "b", "test_list": "c"}),
+        st.just({"dataset": "image_folder", "data_dir": "images", "skip_broken_images": True}),
+    )
+    fields = st.fixed_dictionaries(
+        {name: known[name] for name in required},
+        optional={name: known[name] for name in known.keys() - required},
+    )
+    return st.tuples(fields, data).map(lambda parts: parts[0] | parts[1])
+
+
+def wild_fields(record: type[ConfigRecord]) -> st.SearchStrategy[dict[str, Any]]:
+    """Good fields, some replaced by anything, some added, some taken away."""
+    names = st.sampled_from(list(record.model_fields)) | st.text(max_size=10)
+    changes = st.dictionaries(names, VALUES, max_size=3)
+    lost = st.sets(st.sampled_from(list(record.model_fields)), max_size=2)
+    return st.tuples(good_fields(record) | st.just({}), changes, lost).map(
+        lambda parts: {name: value for name, value in (parts[0] | parts[1]).items() if name not in parts[2]}
+    )
+
+
+def check_refusal(error: UserError, *beginnings: str) -> None:
+    assert str(error).isprintable()
+    assert len(str(error)) <= 1100
+    assert str(error).startswith(beginnings)
+
+
+@pytest.mark.parametrize("record", [SearchConfig, TrainConfig])
+@given(data=st.data())
+def test_any_fields_make_a_config_or_are_refused_by_name(
+    record: type[ConfigRecord], data: st.DataObject
+) -> None:
+    fields = data.draw(wild_fields(record))
+    try:
+        made = record.parse(fields, "spec.yaml")
+    except UserError as error:
+        names = {*record.model_fields, *fields}
+        check_refusal(error, *(f"spec.yaml: {escape_unprintable(name)}" for name in names))
+    else:
+        assert made.model_fields_set <= fields.keys()
+
+
+@given(
+    base=wild_fields(SearchConfig),
+    grid=st.dictionaries(
+        st.sampled_from(list(SearchConfig.model_fields)) | st.text(max_size=5),
+        st.lists(VALUES, max_size=3) | VALUES,
+        max_size=2,
+    ),
+    others=st.dictionaries(
+        st.sampled_from(["cells", "grid", "resources", "base", "experiment", "architectures"])
+        | st.text(max_size=5),
+        VALUES,
+        max_size=2,
+    ),
+)
+def test_any_sections_make_a_grid_or_are_refused_in_one_line(
+    base: dict[str, Any], grid: dict[str, Any], others: dict[str, Any]
+) -> None:
+    content = {"experiment": "a", "base": base, "grid": {"seed": [0, 1]} | grid} | others
+    path = Path("spec.yaml")
+    try:
+        draft_cells(check_spec(content, path), path)
+    except UserError as error:
+        check_refusal(error, "spec.yaml: ")
+
+
+@pytest.mark.parametrize("record", [SearchConfig, TrainConfig])
+@given(data=st.data())
+def test_a_config_survives_its_yaml_file_with_its_identity(
+    record: type[ConfigRecord], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    fields = data.draw(good_fields(record))
+    try:
+        made = record.parse(fields, "spec.yaml")
+    except UserError as error:
+        # Good fields, but two of them contradict each other.
+        check_refusal(error, "spec.yaml: num_warmup_epochs", "spec.yaml: refine_widths")
+        assume(False)
+    path = tmp_path_factory.getbasetemp() / f"{record.__name__}.yaml"
+    path.write_text(yaml.safe_dump(made.model_dump(mode="json"), sort_keys=False))
+    again = record.parse(read_yaml(path), "spec.yaml")
+    assert again == made
+    if isinstance(made, SearchConfig):
+        assert config_hash(again, "table") == config_hash(made, "table")
+
+
+@given(fields=good_fields(SearchConfig), others=good_fields(SearchConfig))
+def test_what_has_no_effect_on_the_result_is_not_part_of_the_identity(
+    fields: dict[str, Any], others: dict[str, Any]
+) -> None:
+    without_effect = {"latency_table", "latency_batch_size", "device", "num_data_workers"}
+    weighted = fields.get("objective", "tfnas") in ("tfnas", "proxyless_add")
+    without_effect |= {"objective_scale", "objective_exponent"} if weighted else {"latency_weight"}
+    try:
+        one = SearchConfig.parse(fields, "one")
+    except UserError:
+        assume(False)
+    changed = {name: value for name, value in others.items() if name in without_effect}
+    other = SearchConfig.parse(fields | changed, "other")
+    assert config_hash(one, "table") == config_hash(other, "table")
+
+
+# Two values of each field, and what else it takes for them to be possible and to have an effect.
+SEARCH_CHANGES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "dataset": ("cifar10", "cifar100", {"data_dir": "a"}),
+    "skip_broken_images": (False, True, {"dataset": "image_folder", "data_dir": "a"}),
+    "max_train_images": (None, 100, {}),
+    "augmentation": ("paper", "none", {}),
+    "space": ("paper", "micro", {}),
+    "target_latency_ms": (1.0, math.nextafter(1.0, 2.0), {}),
+    "sampling": ("bi_random", "bi_gumbel", {}),
+    "depth": ("sink", "skip", {}),
+    "elasticity": (True, False, {}),
+    "refine_widths": (False, True, {}),
+    "objective": ("tfnas", "proxyless_add", {}),
+    "latency_weight": (0.1, 0.2, {"objective": "proxyless_add"}),
+    "objective_scale": (0.1, 0.2, {"objective": "fbnet"}),
+    "objective_exponent": (0.1, 0.2, {"objective": "proxyless_mul"}),
+    "seed": (0, 1, {}),
+    "num_epochs": (20, 21, {}),
+    "num_warmup_epochs": (0, 1, {}),
+    "batch_size": (1, 2, {}),
+    "arch_fraction": (0.1, 0.2, {}),
+    "weight_steps_per_arch_step": (1, 2, {}),
+    "weight_lr": (0.1, 0.2, {}),
+    "weight_momentum": (0.1, 0.2, {}),
+    "weight_decay": (0.0, 5e-324, {}),
+    "arch_lr": (0.1, 0.2, {}),
+    "arch_beta1": (0.1, 0.2, {}),
+    "arch_beta2": (0.1, 0.2, {}),
+    "arch_weight_decay": (0.1, 0.2, {}),
+    "grad_clip_norm": (0.1, 0.2, {}),
+    "initial_temperature": (0.1, 0.2, {}),
+    "temperature_decay": (0.1, 0.2, {}),
+    "reset_optimizers_each_epoch": (False, True, {}),
+    "num_threads": (1, 2, {}),
+    "mixed_precision": (False, True, {}),
+    "deterministic": (False, True, {}),
+}
+SEARCH_WITHOUT_EFFECT = {
+    *("data_dir", "train_list", "test_list", "download", "num_data_workers"),
+    *("latency_table", "latency_batch_size", "device"),
+}
+
+TRAIN_CHANGES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    name: SEARCH_CHANGES[name]
+    for name in ("dataset", "skip_broken_images", "max_train_images", "augmentation", "seed", "num_epochs")
+} | {
+    "architecture": ("tf-nas-a", "mobilenet_v2", {}),
+    "resolution": (28, 32, {}),
+    "num_warmup_epochs": (0, 1, {}),
+    "batch_size": (1, 2, {}),
+    "val_fraction": (0.1, 0.2, {}),
+    "lr": (0.1, 0.2, {}),
+    "momentum": (0.1, 0.2, {}),
+    "weight_decay": (0.1, 0.2, {}),
+    "grad_clip_norm": (0.1, 0.2, {}),
+    "label_smoothing": (0.1, 0.2, {}),
+    "dropout": (0.1, 0.2, {}),
+    "drop_connect": (0.1, 0.2, {}),
+    "ema_decay": (None, 0.2, {}),
+    "mixed_precision": (False, True, {}),
+    "num_threads": (1, 2, {}),
+}
+TRAIN_WITHOUT_EFFECT = {"data_dir", "train_list", "test_list", "download", "device", "num_data_workers"}
+
+
+def test_every_field_is_known_to_have_an_effect_on_the_result_or_none() -> None:
+    assert SEARCH_CHANGES.keys() | SEARCH_WITHOUT_EFFECT == SearchConfig.model_fields.keys()
+    assert TRAIN_CHANGES.keys() | TRAIN_WITHOUT_EFFECT == TrainConfig.model_fields.keys()
+
+
+@pytest.mark.parametrize("field", SEARCH_CHANGES)
+def test_a_field_of_a_search_that_has_an_effect_is_part_of_its_identity(field: str) -> None:
+    one, other, needed = SEARCH_CHANGES[field]
+    base = {"target_latency_ms": 1.0} | needed
+    hashes = {config_hash(SearchConfig(**base | {field: value}), "table") for value in (one, other)}
+    assert len(hashes) == 2
+
+
+@pytest.mark.parametrize("field", TRAIN_CHANGES)
+def test_a_field_of_a_training_that_has_an_effect_is_part_of_its_identity(field: str) -> None:
+    one, other, needed = TRAIN_CHANGES[field]
+    base = {"architecture": "tf-nas-a"} | needed
+    identities = [training_fields(TrainConfig(**base | {field: value})) for value in (one, other)]
+    assert identities[0] != identities[1]
+
+
+def test_an_alias_and_a_default_written_out_are_the_same_search() -> None:
+    def identity(**fields: Any) -> str:
+        return config_hash(SearchConfig(target_latency_ms=1.0, **fields), "table")
+
+    assert identity(sampling="bi") == identity(sampling="bi_random") == identity()
+    assert identity(objective="fbnet", objective_exponent=0.6) == identity(objective="fbnet")
+    assert identity(objective="proxyless_mul", objective_exponent=0.3) == identity(objective="proxyless_mul")
+    assert identity(objective="tfnas", objective_exponent=0.3) == identity(objective="tfnas")
+
+
+@st.composite
+def damaged(draw: st.DrawFn, contents: list[bytes]) -> bytes:
+    """One of the contents, with bytes changed, cut out, put in or repeated."""
+    content = bytearray(draw(st.sampled_from(contents)))
+    for _ in range(draw(st.integers(1, 4))):
+        start = draw(st.integers(0, len(content)))
+        stop = min(start + draw(st.integers(0, 20)), len(content))
+        twice = bytes(content[start:stop]) * 2
+        content[start:stop] = draw(st.binary(max_size=4) | st.sampled_from([*TOKENS, twice]))
+    return bytes(content)
+
+
+TOKENS = [
+    *(b"\n", b": ", b"- ", b"[", b"]", b"{", b"}", b"'", b'"', b"#", b"!!", b"&a ", b"*a", b"<<: ", b"? "),
+    *(b"%", b"|\n", b"null", b"true", b".nan", b"-.inf", b"1e400", b"9" * 30, b"1:30", b"1e5", b"2026-02-30"),
+    *(b"\xef\xbb\xbf", b"\0", b"\\ud800"),
+]
+
+
+def loads_or_is_refused(load: Callable[[Path], Any], content: bytes, path: Path) -> None:
+    path.write_bytes(content)
+    try:
+        load(path)
+    except UserError as error:
+        check_refusal(error, str(path))
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("damaged") / "file"
+
+
+@given(content=st.one_of(damaged(SHIPPED), st.text().map(lambda text: text.encode()), st.binary()))
+@example(content=b"a: &a [*a]")
+@example(content=b"a: 0:1.0e5")
+def test_a_damaged_experiment_file_is_read_or_refused_in_one_line(content: bytes, file: Path) -> None:
+    loads_or_is_refused(load_grid, content, file)
+
+
+ARCHITECTURE = json.dumps(full_depth_architecture(get_space("micro")).model_dump(mode="json"))
+
+
+def sparse_table() -> str:
+    """Two widths a key."""
+    entries = tuple(
+        LatencyEntry(key=key, widths=(low, high), latency_ms=(0.1, 0.2))
+        for key, (low, high) in space_keys(get_space("micro")).items()
+    )
+    provenance = Provenance(source="measured", device_type="cpu", device_name="a")
+    table = LatencyTable(space="micro", base_ms=1.0, provenance=provenance, entries=entries)
+    return table.model_dump_json(exclude_none=True)
+
+
+TABLE = sparse_table()
+
+
+def places(content: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every place of a JSON content."""
+    inner: Mapping[Any, Any] = {}
+    if isinstance(content, dict):
+        inner = content
+    elif isinstance(content, list):
+        inner = dict(enumerate(content))
+    return [place, *(found for key, value in inner.items() for found in places(value, (*place, key)))]
+
+
+@st.composite
+def replaced(draw: st.DrawFn, text: str) -> bytes:
+    """A sound JSON text in which some values are others."""
+    content = {"root": json.loads(text)}
+    for _ in range(draw(st.integers(1, 3))):
+        *path, last = draw(st.sampled_from(places(content)[1:]))
+        parent: Any = content
+        for key in path:
+            parent = parent[key]
+        parent[last] = draw(JSON_VALUES)
+    return json.dumps(content["root"]).encode()
+
+
+JSON_VALUES = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.sampled_from([-1, 0, 1, 10**12, 10**400, -1e308, 1e308]),
+        st.floats(),
+        st.text(max_size=10),
+    ),
+    _nested,
+    max_leaves=4,
+)
+
+
+@given(content=damaged([ARCHITECTURE.encode()]) | replaced(ARCHITECTURE))
+def test_a_damaged_architecture_is_read_or_refused_in_one_line(content: bytes, file: Path) -> None:
+    loads_or_is_refused(Architecture.load, content, file)
+
+
+@given(content=damaged([TABLE.encode()]) | replaced(TABLE))
+def test_a_damaged_table_is_read_or_refused_in_one_line(content: bytes, file: Path) -> None:
+    def load(path: Path) -> None:
+        table = LatencyTable.load(path)
+        architecture = full_depth_architecture(get_space(table.space))
+        assert math.isfinite(table.latency_ms(architecture))
+
+    loads_or_is_refused(load, content, file)
