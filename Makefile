@@ -40,6 +40,9 @@ bench: install
 	$(BIN)/python -m benchmarks.scaling
 	$(BIN)/python -m benchmarks.profile
 	$(BIN)/python -m benchmarks.elasticity
+	$(BIN)/python -m benchmarks.threads
+	$(BIN)/python -m benchmarks.grid
+	$(BIN)/python -m benchmarks.overhead
 
 bench-latency: install
 	$(BIN)/python -m benchmarks.latency

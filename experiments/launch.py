@@ -30,6 +30,9 @@ from nas.errors import UserError
 _MAX_PROCESS_DEATHS = 3
 """How often Ray starts a trial again whose process died (killed, out of memory)."""
 
+_REUSES_WORKERS = True
+"""Whether a process runs trial after trial: a fresh one costs seconds, for importing torch."""
+
 _PATIENCE_S = 60.0
 """How long a launch that is done waits for a tracking store that is away."""
 
@@ -195,8 +198,7 @@ def _run_trials(work: _Work, callback: LaunchCallback) -> None:
             param_space={"cell": tune.grid_search([work.trial_params(cell) for cell in work.cells])},
             tune_config=tune.TuneConfig(
                 max_concurrent_trials=resources.max_concurrent_trials,
-                # A fresh process costs seconds, for importing torch.
-                reuse_actors=True,
+                reuse_actors=_REUSES_WORKERS,
                 trial_dirname_creator=lambda trial: trial.config["cell"]["name"],
             ),
             run_config=tune.RunConfig(
