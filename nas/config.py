@@ -96,7 +96,7 @@ class DataConfig(ConfigRecord):
     """`paper`: random resized crop, flip, colour jitter; `crop_flip`: pad by an eighth, crop, flip."""
 
     num_data_workers: Annotated[int, Field(ge=0, le=1024)] = 0
-    """Processes that decode image files; datasets that fit in memory need none."""
+    """Processes that decode image files, of each process that trains; images in memory need none."""
 
     @model_validator(mode="after")
     def _has_its_files(self) -> Self:

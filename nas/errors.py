@@ -31,6 +31,10 @@ class DivergedError(RuntimeError):
     """A loss or a parameter is no longer a finite number."""
 
 
+class PeerError(RuntimeError):
+    """Another process of the same training failed first; the message is its own."""
+
+
 def escape_unprintable(text: str) -> str:
     """The text in one line: whatever would move the cursor or break the line is written as an escape."""
     return "".join(

@@ -15,11 +15,12 @@ from PIL import Image, ImageOps
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from nas.augment import JITTER, JITTER_HUE, augment, child_generator
+from nas.augment import JITTER, JITTER_HUE, child_generator
 from nas.config import Augmentation
 from nas.errors import UserError
 from nas.files import read_file
 from nas.image_lists import FileList, refuse_file
+from nas.world import ALONE, World
 
 if TYPE_CHECKING:
     from torchvision.transforms import v2
@@ -62,16 +63,22 @@ def eval_view(resolution: int) -> "v2.Transform":
     return v2.Compose([v2.Resize(round(resolution * EVAL_MARGIN)), v2.CenterCrop(resolution)])
 
 
-def _paper_view(resolution: int) -> "v2.Transform":
+def _view(augmentation: Augmentation, resolution: int) -> "v2.Transform":
+    """What `nas.augment.augment` does to a batch, by torchvision to one image."""
     from torchvision.transforms import v2
 
-    return v2.Compose(
-        [
-            v2.RandomResizedCrop(resolution),
-            v2.RandomHorizontalFlip(),
-            v2.ColorJitter(JITTER, JITTER, JITTER, JITTER_HUE),
-        ]
-    )
+    if augmentation == "paper":
+        return v2.Compose(
+            [
+                v2.RandomResizedCrop(resolution),
+                v2.RandomHorizontalFlip(),
+                v2.ColorJitter(JITTER, JITTER, JITTER, JITTER_HUE),
+            ]
+        )
+    if augmentation == "crop_flip":
+        crop = v2.RandomCrop(resolution, padding=resolution // 8)
+        return v2.Compose([eval_view(resolution), crop, v2.RandomHorizontalFlip()])
+    return eval_view(resolution)
 
 
 class FileImages:
@@ -84,25 +91,27 @@ class FileImages:
         self.labels_N = torch.tensor(files.labels)
 
     def batches(
-        self, batch_indices: Iterator[Tensor], augmentation: Augmentation, generator: Generator
+        self,
+        batch_indices: Iterator[Tensor],
+        augmentation: Augmentation,
+        generator: Generator,
+        world: World = ALONE,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields uint8 images_BHWC and their labels for each tensor of indices.
+        """Yields uint8 images_BHWC and their labels: this process's share of each tensor of indices.
 
-        Each sample has a seed of its own, drawn here, so that the number of processes does not
-        matter.
+        Each sample has a seed of its own, drawn here for the whole batch, so that the number of
+        processes does not matter.
 
         Raises:
             UserError: a file cannot be decoded.
         """
-        view = _paper_view if augmentation == "paper" else eval_view
-        # The loader reads ahead, so what it draws must not mix with what is drawn here.
+        # The loader reads ahead, so what it draws must not mix with what others draw.
         keys = _with_seeds(batch_indices, child_generator(generator))
-        for decoded in self._load(view(self.resolution), keys):
+        shares = (batch[world.share(len(batch))] for batch in keys)
+        for decoded in self._load(_view(augmentation, self.resolution), filter(None, shares)):
             if isinstance(decoded, str):
                 raise refuse_file(decoded)
             images_BHWC, indices_B = decoded
-            if augmentation == "crop_flip":
-                images_BHWC = augment(images_BHWC, augmentation, generator)
             yield images_BHWC, self.labels_N[indices_B]
 
     def _load(self, view: "v2.Transform", keys: Iterable[list["Key"]]) -> Iterator["Decoded"]:

@@ -21,6 +21,7 @@ from nas.config import Augmentation, DataConfig
 from nas.errors import UserError
 from nas.files import read_file
 from nas.pickles import check_pickle
+from nas.world import ALONE, World
 
 Part = Literal["train", "test"]
 Arrays = tuple[NDArray[np.uint8], NDArray[np.uint8]]
@@ -90,12 +91,21 @@ class MemoryImages:
         self.resolution = resolution
 
     def batches(
-        self, batch_indices: Iterator[Tensor], augmentation: Augmentation, generator: Generator
+        self,
+        batch_indices: Iterator[Tensor],
+        augmentation: Augmentation,
+        generator: Generator,
+        world: World = ALONE,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields augmented images_BHWC (0 to 255) and their labels for each tensor of indices."""
+        """Yields augmented images_BHWC (0 to 255) and their labels: a share of each tensor of indices.
+
+        Random numbers are drawn for a batch as a whole, so each process augments all of it.
+        """
         for indices_B in batch_indices:
             images_BHWC = resize(self.images_NHWC[indices_B], self.resolution)
-            yield augment(images_BHWC, augmentation, generator), self.labels_N[indices_B]
+            share = world.share(len(indices_B))
+            if share.start < share.stop:
+                yield augment(images_BHWC, augmentation, generator)[share], self.labels_N[indices_B[share]]
 
 
 def read_fashion_mnist(folder: Path, part: Part) -> Arrays:

@@ -17,6 +17,7 @@ from nas.config import FILE_DATASETS, Augmentation, DataConfig
 from nas.image_files import FileImages, find_sound_files
 from nas.image_lists import FileList, list_image_files
 from nas.image_sets import NUM_CLASSES, Arrays, MemoryImages, Part, read_image_set
+from nas.world import ALONE, World
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _MEAN_AND_STD: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -33,9 +34,13 @@ class Images(Protocol):
     labels_N: Tensor
 
     def batches(
-        self, batch_indices: Iterator[Tensor], augmentation: Augmentation, generator: Generator
+        self,
+        batch_indices: Iterator[Tensor],
+        augmentation: Augmentation,
+        generator: Generator,
+        world: World = ALONE,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields images_BHWC (0 to 255) and labels_B for each tensor of indices."""
+        """Yields images_BHWC (0 to 255) and labels_B: this process's share of each tensor of indices."""
 
 
 @dataclass(frozen=True)

@@ -11,20 +11,28 @@ from torch import Generator, Tensor
 
 from nas.augment import child_generator, normalise
 from nas.config import Augmentation, SearchConfig, TrainConfig
+from nas.device import resolve_device
 from nas.errors import UserError
 from nas.image_source import Images, mean_and_std
+from nas.world import ALONE, World
 
 Batch = tuple[Tensor, Tensor]
-"""float32 images_BCHW (normalised, 3 channels, channels_last) and int64 labels_B."""
+"""float32 images_BCHW (normalised, 3 channels, channels_last) and int64 labels_B, on the config's device."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Some of the images of a dataset, as batches."""
+    """Some of the images of a dataset, as batches.
+
+    Attributes:
+        world: of several processes, each gets its share of every batch; together they are the
+            batch that one process would get, to the last bit.
+    """
 
     images: Images
     indices_K: Tensor
     config: SearchConfig | TrainConfig
+    world: World = ALONE
 
     def __len__(self) -> int:
         return len(self.indices_K)
@@ -43,18 +51,24 @@ class Split:
         )
 
     def ordered_batches(self) -> Iterator[Batch]:
-        """All images in their order, not augmented; the last batch may be smaller."""
+        """All images in their order, not augmented; the last batch may be smaller.
+
+        A process whose share of a batch is empty skips it.
+        """
         return self._batches(iter(torch.split(self.indices_K, self.config.batch_size)), "none", Generator())
 
     def _batches(
         self, batch_indices: Iterator[Tensor], augmentation: Augmentation, generator: Generator
     ) -> Iterator[Batch]:
         mean, std = mean_and_std(self.config)
-        mean_C, std_C = torch.tensor(mean), torch.tensor(std)
-        pin = self.config.device != "cpu" and torch.cuda.is_available()
-        for images_BHWC, labels_B in self.images.batches(batch_indices, augmentation, generator):
-            images_BCHW = normalise(images_BHWC, mean_C, std_C)
-            yield (images_BCHW.pin_memory(), labels_B.pin_memory()) if pin else (images_BCHW, labels_B)
+        device = resolve_device(self.config.device)
+        mean_C, std_C = torch.tensor(mean, device=device), torch.tensor(std, device=device)
+        for images_BHWC, labels_B in self.images.batches(batch_indices, augmentation, generator, self.world):
+            if device.type == "cuda":
+                # Decoded files travel as bytes: a quarter of what a network sees.
+                images_BHWC = images_BHWC.pin_memory().to(device, non_blocking=True)
+                labels_B = labels_B.pin_memory().to(device, non_blocking=True)
+            yield normalise(images_BHWC, mean_C, std_C), labels_B
 
 
 def split_by_class(

@@ -17,14 +17,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from nas.architecture import Architecture
 from nas.baselines import ARCHITECTURE_NAMES, find_architecture, make_network
+from nas.batch_norm import synchronise_batch_norm
 from nas.checkpoint import load_newest_checkpoint, save_checkpoint
 from nas.config import TrainConfig
 from nas.device import resolve_device
-from nas.errors import DivergedError
+from nas.errors import DivergedError, UserError
 from nas.identity import fingerprint
 from nas.image_sets import IMAGE_RESOLUTION
 from nas.image_source import mean_and_std
@@ -32,6 +34,7 @@ from nas.space import get_space
 from nas.splits import Split
 from nas.trained import TrainedNetwork
 from nas.training_data import load_training_data
+from nas.world import ALONE, World, check_device
 
 METRIC_NAMES = (
     "train_loss",
@@ -71,7 +74,11 @@ class TrainRecord:
 
 
 def run_training(
-    config: TrainConfig, *, checkpoint_dir: Path | None = None, networks_dir: Path | None = None
+    config: TrainConfig,
+    *,
+    checkpoint_dir: Path | None = None,
+    networks_dir: Path | None = None,
+    world: World = ALONE,
 ) -> Iterator[TrainRecord]:
     """Trains a network and yields a record after each epoch.
 
@@ -84,14 +91,17 @@ def run_training(
             training goes on from there, and first yields the records of the epochs done before.
         networks_dir: folder for the networks of the best and of the last epoch, `best.pt` and
             `last.pt`, see `nas.trained`.
+        world: the processes that share each batch, each in such a call of its own; only the first
+            one's folders are read and written.
 
     Raises:
         UserError: network, data or checkpoint do not fit the config.
         DivergedError: the loss became infinite or NaN.
     """
-    training = Training(config)
-    if checkpoint_dir is not None:
-        training.load(checkpoint_dir)
+    training = Training(config, world)
+    training.load(checkpoint_dir)
+    if not world.is_first:
+        checkpoint_dir = networks_dir = None
     if training.records and networks_dir is not None:
         training.save_networks(networks_dir)
     yield from training.records
@@ -152,12 +162,16 @@ class Training:
         network: in training.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, world: World = ALONE) -> None:
         self.config = config
+        self.world = world
         self.device = resolve_device(config.device)
+        check_device(self.device, world)
+        if config.batch_size < world.size:
+            raise UserError(f"batch_size: {config.batch_size}; must be at least the {world.size} processes")
         torch.set_num_threads(config.num_threads)
         self.choice = NetworkChoice.of(config)
-        self.data = load_training_data(config, self.choice.resolution)
+        self.data = load_training_data(config, self.choice.resolution, world)
         torch.manual_seed(config.seed)
         network = make_network(
             self.choice.network,
@@ -166,6 +180,8 @@ class Training:
             dropout=config.dropout,
             drop_connect=config.drop_connect,
         )
+        if world.size > 1:
+            network = synchronise_batch_norm(network, self.device)
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self._average = _make_average(self.network, config.ema_decay)
         self._optimizer = torch.optim.SGD(
@@ -195,7 +211,7 @@ class Training:
         """
         start_s = time.perf_counter()
         epoch = self.epoch + 1
-        torch.manual_seed(_derive_seed(self.config.seed, epoch, "dropout"))
+        torch.manual_seed(_derive_seed(self.config.seed, epoch, f"dropout of process {self.world.rank}"))
         metrics = self._train(epoch) | _with_prefix(
             "val", self._evaluate(self._evaluated, self.data.val_split)
         )
@@ -213,30 +229,37 @@ class Training:
     # Steps
 
     def _train(self, epoch: int) -> dict[str, float]:
-        self.network.train()
-        loss_sum = torch.zeros((), device=self.device)
-        num_correct = torch.zeros((), device=self.device)
+        network = self._averaging_network()
+        network.train()
+        sums_2 = torch.zeros(2, dtype=torch.float64, device=self.device)
         generator = torch.Generator().manual_seed(_derive_seed(self.config.seed, epoch, "batches"))
-        num_images, lr = 0, 0.0
+        lr = 0.0
         for step, (images_BCHW, labels_B) in enumerate(self.data.train_batches(generator)):
             lr = self._set_lr(epoch, step)
-            labels_B = self._to_device(labels_B)
-            logits_BK, loss = self._step(self._to_device(images_BCHW), labels_B)
-            loss_sum += loss * len(labels_B)
-            num_correct += (logits_BK.argmax(-1) == labels_B).sum()
-            num_images += len(labels_B)
-        return {
-            "train_loss": float(loss_sum) / num_images,
-            "train_accuracy": float(num_correct) / num_images,
-            "lr": lr,
-        }
+            logits_BK, loss = self._step(network, images_BCHW, labels_B)
+            sums_2 += torch.stack([loss, (logits_BK.argmax(-1) == labels_B).sum()])
+        num_images = self._num_steps * self.config.batch_size
+        loss_mean, accuracy = (self.world.sum(sums_2) / num_images).tolist()
+        return {"train_loss": loss_mean, "train_accuracy": accuracy, "lr": lr}
 
-    def _step(self, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
+    def _averaging_network(self) -> nn.Module:
+        """The network, with gradients that are the mean of all processes'."""
+        if self.world.size == 1:
+            return self.network
+        # Anew each epoch: its first step adds in another order than those after it, and a training
+        # that was resumed must add as one that was not.
+        return DistributedDataParallel(self.network, forward_sync_buffers=False)
+
+    def _step(self, network: nn.Module, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
+        """One step; returns the logits and the sum of the losses of this process's samples."""
         self._optimizer.zero_grad(set_to_none=True)
         with self._autocast():
-            logits_BK = self.network(images_BCHW)
-        loss = F.cross_entropy(logits_BK.float(), labels_B, label_smoothing=self.config.label_smoothing)
-        loss.backward()  # type: ignore[no-untyped-call]
+            logits_BK = network(images_BCHW)
+        loss = F.cross_entropy(
+            logits_BK.float(), labels_B, label_smoothing=self.config.label_smoothing, reduction="sum"
+        )
+        # The mean over processes is then the mean over the batch, whatever their shares.
+        (loss * (self.world.size / self.config.batch_size)).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.network.parameters(), self.config.grad_clip_norm)
         self._optimizer.step()
         if self._average is not None:
@@ -249,13 +272,12 @@ class Training:
         network.eval()
         sums_3 = torch.zeros(3, dtype=torch.float64, device=self.device)
         for images_BCHW, labels_B in split.ordered_batches():
-            labels_B = self._to_device(labels_B)
             with self._autocast():
-                logits_BK = network(self._to_device(images_BCHW)).float()
+                logits_BK = network(images_BCHW).float()
             is_right_BK = logits_BK.topk(min(_NUM_TOP, logits_BK.shape[1])).indices == labels_B[:, None]
             loss = F.cross_entropy(logits_BK, labels_B, reduction="sum")
             sums_3 += torch.stack([loss, is_right_BK[:, 0].sum(), is_right_BK.sum()])
-        loss, accuracy, top5_accuracy = (sums_3 / len(split)).tolist()
+        loss, accuracy, top5_accuracy = (self.world.sum(sums_3) / len(split)).tolist()
         metrics = {"loss": loss, "accuracy": accuracy}
         return metrics | ({"top5_accuracy": top5_accuracy} if self.data.num_classes > _NUM_TOP else {})
 
@@ -280,9 +302,6 @@ class Training:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.mixed_precision)
-
-    def _to_device(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.device, non_blocking=True)
 
     def _check_finite(self, epoch: int, metrics: dict[str, float]) -> None:
         for name in ("train_loss", "val_loss"):
@@ -328,13 +347,16 @@ class Training:
         }
         save_checkpoint(directory, self.epoch, state, self._identity())
 
-    def load(self, directory: Path) -> None:
-        """Goes on from the newest intact checkpoint of a folder, if there is one.
+    def load(self, directory: Path | None) -> None:
+        """Goes on from the newest intact checkpoint of the first process's folder, if it has one.
 
         Raises:
             UserError: the checkpoint is of another training.
         """
-        state = load_newest_checkpoint(directory, self._identity())
+        state = None
+        if self.world.is_first and directory is not None:
+            state = load_newest_checkpoint(directory, self._identity())
+        state = self.world.spread(state)
         if state is None:
             return
         self.network.load_state_dict(state["network"])

@@ -12,6 +12,7 @@ from nas.image_lists import list_class_names
 from nas.image_sets import read_class_names
 from nas.image_source import fingerprint_data, load_images
 from nas.splits import Batch, Split, check_batch_size, split_by_class
+from nas.world import ALONE, World
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,12 @@ class TrainingData:
         return self.train_split.shuffled_batches(generator, augmentation=augmentation)
 
 
-def load_training_data(config: TrainConfig, resolution: int) -> TrainingData:
+def load_training_data(config: TrainConfig, resolution: int, world: World = ALONE) -> TrainingData:
     """Loads all images, and splits the training images, stratified by class, by `config.seed`.
 
     Args:
         resolution: height and width of the batches, in pixels.
+        world: the processes that share each batch.
 
     Raises:
         UserError: images are missing or broken, or too few for the split or for one batch.
@@ -59,9 +61,9 @@ def load_training_data(config: TrainConfig, resolution: int) -> TrainingData:
     )
     check_batch_size(config.batch_size, len(train_indices), "training")
     return TrainingData(
-        Split(train.images, train_indices, config),
-        Split(train.images, val_indices, config),
-        Split(test.images, torch.arange(len(test.images.labels_N)), config),
+        Split(train.images, train_indices, config, world),
+        Split(train.images, val_indices, config, world),
+        Split(test.images, torch.arange(len(test.images.labels_N)), config, world),
         train.num_skipped_images + test.num_skipped_images,
         list_class_names(config) if config.dataset in FILE_DATASETS else read_class_names(config),
         _combine(train.fingerprint, test.fingerprint),
