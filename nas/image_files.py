@@ -166,13 +166,22 @@ class _Checker(Dataset[bool]):
         return True
 
 
-def find_sound_files(files: FileList, num_workers: int) -> list[int]:
-    """Indices of the files that can be decoded; decodes every one."""
+def find_sound_files(files: FileList, num_workers: int, world: World = ALONE) -> list[int]:
+    """Indices of the files that can be decoded; decodes every one, each process its share."""
+    share = range(len(files))[world.share(len(files))]
     loader = DataLoader(
-        _Checker(files), batch_size=64, num_workers=num_workers, collate_fn=list, generator=Generator()
+        _Checker(files),
+        batch_size=64,
+        sampler=share,
+        num_workers=num_workers,
+        collate_fn=list,
+        generator=Generator(),
     )
-    is_sound = [sound for batch in loader for sound in batch]
-    return [index for index, sound in enumerate(is_sound) if sound]
+    is_sound_N = torch.zeros(len(files), dtype=torch.uint8)
+    for index, sound in zip(share, (sound for batch in loader for sound in batch), strict=True):
+        is_sound_N[index] = sound
+    sound_indices: list[int] = world.sum(is_sound_N).nonzero()[:, 0].tolist()
+    return sound_indices
 
 
 def _with_seeds(batch_indices: Iterator[Tensor], generator: Generator) -> Iterator[list[Key]]:

@@ -59,11 +59,12 @@ class ImageSource:
     fingerprint: str
 
 
-def load_images(config: DataConfig, part: Part, resolution: int) -> ImageSource:
+def load_images(config: DataConfig, part: Part, resolution: int, world: World = ALONE) -> ImageSource:
     """Loads the training or the test images of a dataset, and opens no file of the other part.
 
     Args:
         resolution: height and width of the batches, in pixels.
+        world: processes that share the work of finding broken files.
 
     Raises:
         UserError: images are missing or damaged.
@@ -74,7 +75,7 @@ def load_images(config: DataConfig, part: Part, resolution: int) -> ImageSource:
         fingerprint = _fingerprint_memory(images_NHWC, labels_N)
         return ImageSource(images, NUM_CLASSES[config.dataset], 0, fingerprint)
     listed = _limited_files(config, part)
-    files = _without_broken(listed, config)
+    files = _without_broken(listed, config, world)
     return ImageSource(
         FileImages(files, resolution, config.num_data_workers),
         len(files.class_names),
@@ -132,10 +133,10 @@ def _limited_files(config: DataConfig, part: Part) -> FileList:
     return files.take(first_of_each_class(torch.tensor(files.labels), config.max_train_images).tolist())
 
 
-def _without_broken(files: FileList, config: DataConfig) -> FileList:
+def _without_broken(files: FileList, config: DataConfig, world: World) -> FileList:
     if not config.skip_broken_images:
         return files
-    return files.take(find_sound_files(files, config.num_data_workers))
+    return files.take(find_sound_files(files, config.num_data_workers, world))
 
 
 def _fingerprint_memory(images_NHWC: NDArray[np.uint8], labels_N: NDArray[np.uint8]) -> str:

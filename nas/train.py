@@ -172,6 +172,10 @@ class Training:
         torch.set_num_threads(config.num_threads)
         self.choice = NetworkChoice.of(config)
         self.data = load_training_data(config, self.choice.resolution, world)
+        if world.spread(self._identity()) != self._identity():
+            raise UserError(
+                f"data_dir: process {world.rank} has other images or another network than 0; give it the same"
+            )
         torch.manual_seed(config.seed)
         network = make_network(
             self.choice.network,

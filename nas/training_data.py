@@ -54,8 +54,8 @@ def load_training_data(config: TrainConfig, resolution: int, world: World = ALON
     Raises:
         UserError: images are missing or broken, or too few for the split or for one batch.
     """
-    train = load_images(config, "train", resolution)
-    test = load_images(config, "test", resolution)
+    train = load_images(config, "train", resolution, world)
+    test = load_images(config, "test", resolution, world)
     train_indices, val_indices = split_by_class(
         train.images.labels_N, train.num_classes, config.val_fraction, config.seed
     )

@@ -77,6 +77,7 @@ def run_parts(world, jobs, config, folder):
     train_all(world, jobs, folder)
     train(world, config, folder / "whole")
     normalise(world, folder)
+    differ(world, jobs["batch norm"], folder)
     fail_in_second(world, folder)
 
 
@@ -206,6 +207,19 @@ def test_batch_norm_of_two_processes_is_that_of_their_whole_batch(folder):
     for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
         for share in shares:
             torch.testing.assert_close(share[name], whole[name], rtol=1e-4, atol=1e-4)
+
+
+def differ(world, config, folder):
+    """The second process has fewer images."""
+    try:
+        Training(config.model_copy(update={"max_train_images": 110 - world.rank}), world)
+    except UserError as error:
+        (folder / f"difference-{world.rank}.txt").write_text(str(error))
+
+
+def test_processes_that_see_other_images_are_refused(folder):
+    (message,) = (path.read_text() for path in folder.glob("difference-*.txt"))
+    assert message == "data_dir: process 1 has other images or another network than 0; give it the same"
 
 
 def fail_in_second(world, folder):
