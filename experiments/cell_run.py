@@ -11,19 +11,22 @@ from experiments.cell_folder import CellFolder
 from nas.architecture import Architecture
 from nas.baselines import ARCHITECTURE_NAMES
 from nas.config import SearchConfig, TrainConfig
+from nas.follow import lead
 from nas.latency import LatencyTable
 from nas.records import GPU_METRIC_NAMES, METRIC_NAMES, EpochRecord, Trajectory
 from nas.search import run_search
 from nas.train import TrainRecord, run_training
+from nas.world import ALONE, World
 
 
 def run_cell(
-    config: SearchConfig | TrainConfig, given: Input, folder: CellFolder
+    config: SearchConfig | TrainConfig, given: Input, folder: CellFolder, world: World = ALONE
 ) -> Iterator[EpochRecord | TrainRecord]:
     """Runs, or continues, a search or a training; yields every epoch, those done before included.
 
     Args:
         given: the lookup table of a search; the architecture of a training.
+        world: processes that train together; this is the first of them.
 
     Raises:
         UserError, DivergedError: see `run_search` and `run_training`.
@@ -34,7 +37,7 @@ def run_cell(
         yield from _search(config, given, folder)
     else:
         assert not isinstance(given, LatencyTable)
-        yield from _train(with_own_file(config, given, folder.artifacts), folder)
+        yield from _train(with_own_file(config, given, folder.artifacts), folder, world)
     fields = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
     (folder.artifacts / "config.yaml").write_text(fields, encoding="utf-8")
 
@@ -67,8 +70,11 @@ def _search(config: SearchConfig, table: LatencyTable, folder: CellFolder) -> It
     table.save(folder.artifacts / "latency_table.json")
 
 
-def _train(config: TrainConfig, folder: CellFolder) -> Iterator[TrainRecord]:
-    yield from run_training(config, checkpoint_dir=folder.checkpoints, networks_dir=folder.artifacts)
+def _train(config: TrainConfig, folder: CellFolder, world: World) -> Iterator[TrainRecord]:
+    lead(config, world)
+    yield from run_training(
+        config, checkpoint_dir=folder.checkpoints, networks_dir=folder.artifacts, world=world
+    )
 
 
 def _write_metrics(records: list[EpochRecord], path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from nas.errors import UserError
+from nas.errors import PeerError, UserError
 
 _COMMANDS = {
     "demo": "Draws the two figures from nothing, in minutes.",
@@ -64,6 +64,9 @@ def main() -> None:
         where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "tfnas"
         click.echo(f"tfnas: {' '.join(error.format_message().split())}; see {where} --help", err=True)
         sys.exit(error.exit_code)
+    except PeerError:
+        # The process that failed first has said why.
+        sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
         click.echo("tfnas: interrupted", err=True)
         sys.exit(130)

@@ -17,6 +17,7 @@ from experiments.tracking import Tracker
 from nas.errors import DivergedError, UserError
 from nas.records import EpochRecord
 from nas.train import TrainRecord
+from nas.world import ALONE, World
 
 _PATIENCE_S = 60.0
 """How long a training that is done waits for a tracking store that is away."""
@@ -39,9 +40,11 @@ class TrainingResult:
 
 
 def train_here(
-    cell: TrainingCell, experiment: str, out: Path, report: Callable[[str], None]
+    cell: TrainingCell, experiment: str, out: Path, report: Callable[[str], None], world: World = ALONE
 ) -> TrainingResult:
     """Runs a training in this process, or continues it, unless it is done already.
+
+    Of several processes the first calls it; the others train along, see `nas.follow`.
 
     Args:
         experiment: name of the MLflow experiment.
@@ -59,7 +62,7 @@ def train_here(
         delivery = Delivery(tracker, report)
         try:
             if not _is_finished(folder):
-                _run(cell, folder, delivery, report)
+                _run(cell, folder, delivery, report, world)
         finally:
             delivery.notify(folder)
             if delivery.close(_PATIENCE_S):
@@ -77,17 +80,24 @@ def _is_finished(folder: CellFolder) -> bool:
     return end is not None and end.outcome == "FINISHED"
 
 
-def _run(cell: TrainingCell, folder: CellFolder, delivery: Delivery, report: Callable[[str], None]) -> None:
+def _run(
+    cell: TrainingCell,
+    folder: CellFolder,
+    delivery: Delivery,
+    report: Callable[[str], None],
+    world: World,
+) -> None:
     if folder.journal.epochs:
         report(f"{cell.name}: continues after epoch {max(folder.journal.epochs)}")
     folder.journal.start(None)
     delivery.notify(folder)
     try:
-        for record in run_cell(cell.config, cell.load_input(), folder):
-            if record.epoch not in folder.journal.epochs:
-                report(_describe_epoch(cell, record))
-            folder.journal.add_epoch(record.epoch, record.metrics)
-            delivery.notify(folder)
+        with world.failing_together():
+            for record in run_cell(cell.config, cell.load_input(), folder, world):
+                if record.epoch not in folder.journal.epochs:
+                    report(_describe_epoch(cell, record))
+                folder.journal.add_epoch(record.epoch, record.metrics)
+                delivery.notify(folder)
     except KeyboardInterrupt:
         folder.journal.finish("KILLED")
         raise

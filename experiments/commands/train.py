@@ -43,26 +43,36 @@ def train(
     mobilenet_v3_large, mobilenet_v2, mnasnet1_0. Networks meant for larger images
     lose their first strides, until the last features have 4 pixels a side.
 
+    Or ARCH is the YAML file of a grid of trainings, and alone; `tfnas launch` runs several of them at a time.
+    Started by torchrun, all processes train one network together, a GPU each, then the next.
+
     Run it again to continue after whatever stopped it. Each FIELD is one of TrainConfig in nas/config.py.
     Exit code 0: all done; 1: some failed; 2: the input is wrong; 130: interrupted.
 
     Example: tfnas train tf-nas-a efficientnet_b0 --set num_epochs=5 --set num_warmup_epochs=1
     --set batch_size=64 --set lr=0.05
     """
-    # Here, since MLflow and torch take seconds to import and `--help` needs neither.
-    from experiments.training import train_here
+    # Here, since MLflow and torch take seconds to import, `--help` needs neither, and who follows no MLflow.
+    from nas.follow import dismiss, follow
+    from nas.world import join_world
 
-    console = make_console()
-    fields = dict(_parse_setting(setting) for setting in settings)
-    cells, experiment, out = _make_cells(architectures, fields, experiment, out)
-    results = []
-    for cell in cells:
-        result = train_here(
-            cell, experiment, out, lambda message: say(console, message) if not as_json else None
-        )
-        results.append(_summarize(cell, result))
-        if not as_json:
-            say(console, _describe(cell, result))
+    with join_world() as world:
+        if not world.is_first:
+            follow(world)
+            return 0
+        from experiments.training import train_here
+
+        console = make_console()
+        cells, experiment, out = _make_cells(architectures, settings, experiment, out)
+        results = []
+        for cell in cells:
+            result = train_here(
+                cell, experiment, out, lambda message: say(console, message) if not as_json else None, world
+            )
+            results.append(_summarize(cell, result))
+            if not as_json:
+                say(console, _describe(cell, result))
+        dismiss(world)
     if as_json:
         click.echo(json.dumps(results, indent=1))
     return 1 if any(result["failure"] for result in results) else 0
@@ -80,7 +90,7 @@ def _parse_setting(setting: str) -> tuple[str, Any]:
 
 
 def _make_cells(
-    architectures: tuple[str, ...], fields: dict[str, Any], experiment: str | None, out: Path | None
+    architectures: tuple[str, ...], settings: tuple[str, ...], experiment: str | None, out: Path | None
 ) -> "tuple[list[TrainingCell], str, Path]":
     from experiments.networks import find_networks
     from experiments.preparation import look_at_images
@@ -95,6 +105,13 @@ def _make_cells(
             f"--experiment {experiment}: use letters, digits, '.', '_' and '-'; name other folders by --out"
         )
 
+    if Path(architectures[0]).suffix in (".yaml", ".yml"):
+        if len(architectures) > 1 or settings or experiment:
+            raise UserError(
+                f"{architectures[0]}: holds all settings; leave out --set, --experiment, other ARCH"
+            )
+        return _read_cells(Path(architectures[0]), out)
+    fields = dict(_parse_setting(setting) for setting in settings)
     if "architecture" in fields:
         raise UserError("--set architecture: name the architecture as ARCH instead")
     out = out or Path("results") / (experiment or _DEFAULT_EXPERIMENT)
@@ -107,6 +124,21 @@ def _make_cells(
         experiment = experiment or (network.search.experiment if network.search else None)
         cells.append(make_training_cell(network, config, data_fingerprint, {}))
     return cells, experiment or _DEFAULT_EXPERIMENT, out
+
+
+def _read_cells(path: Path, out: Path | None) -> "tuple[list[TrainingCell], str, Path]":
+    from experiments.cell import TrainingCell
+    from experiments.ray_session import ThisMachine
+    from experiments.spec import TrainingSpec, load_spec
+    from experiments.training_grid import TrainingGrid
+
+    spec = load_spec(path)
+    if not isinstance(spec, TrainingSpec):
+        raise UserError(f"{path}: architectures: missing; `tfnas launch` runs a file of searches")
+    out = out or Path("results") / spec.experiment
+    place = ThisMachine(spec.resources, str(path))
+    cells = TrainingGrid.of(spec, path).cells(out, place, lambda message: click.echo(message, err=True))
+    return [cell for cell in cells if isinstance(cell, TrainingCell)], spec.experiment, out
 
 
 def _summarize(cell: "TrainingCell", result: "TrainingResult") -> dict[str, Any]:

@@ -9,8 +9,9 @@ from PIL import Image
 
 import tune_configs
 from experiments.grid import draft_cells
-from experiments.spec import load_spec
-from nas.config import SearchConfig
+from experiments.spec import TrainingSpec, load_spec
+from experiments.training_grid import TrainingGrid
+from nas.config import SearchConfig, TrainConfig
 from nas.elasticity import elasticity_scaling
 from nas.search import run_search
 from nas.space import get_space
@@ -65,6 +66,32 @@ def test_a_paper_config_says_the_published_protocol(name: str, targets_ms: list[
 def test_the_published_protocol_is_the_default() -> None:
     fields = SearchConfig.model_fields
     assert {name: fields[name].default for name in PROTOCOL} == PROTOCOL
+
+
+RETRAINING = {
+    "augmentation": "paper",
+    "num_epochs": 250,
+    "num_warmup_epochs": 5,
+    "batch_size": 512,
+    "lr": 0.2,
+    "momentum": 0.9,
+    "weight_decay": 1e-5,
+    "grad_clip_norm": 5.0,
+    "label_smoothing": 0.1,
+    "dropout": 0.2,
+    "drop_connect": 0.2,
+    "ema_decay": None,
+    "mixed_precision": False,
+}
+
+
+def test_the_published_retraining_is_said_and_is_the_default() -> None:
+    path = FOLDER / "paper_retrain.yaml"
+    spec = load_spec(path)
+    assert isinstance(spec, TrainingSpec)
+    assert TrainingGrid.of(spec, path).references == ("tf-nas-a", "efficientnet_b0")
+    assert {name: spec.base[name] for name in RETRAINING} == RETRAINING
+    assert {name: TrainConfig.model_fields[name].default for name in RETRAINING} == RETRAINING
 
 
 TARGET_MS = 600.0
