@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow test-cluster check format figures bench bench-latency readme clean
+.PHONY: install demo test test-faults test-slow test-cluster check format figures bench bench-latency readme clean
 
 install: .venv/installed
 
@@ -16,6 +16,9 @@ demo: install
 
 test: install
 	$(BIN)/pytest -n 2 --dist loadfile
+
+test-faults: install
+	$(BIN)/pytest -m 'faults and not slow' -n 2 --timeout 900
 
 test-slow: install
 	$(BIN)/pytest -m slow

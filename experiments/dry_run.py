@@ -10,10 +10,13 @@ from rich.table import Table
 from experiments.cell import Cell, SearchCell, TrainingCell
 from experiments.console import format_duration, say
 from experiments.cost import EpochCost, cost_key, time_epochs
+from experiments.grid import Grid
 from experiments.launch import load_grid
+from experiments.launch_lock import is_launch_running
 from experiments.plan import CellState, cell_states
 from experiments.ray_session import Place
-from experiments.tracking import read_tracked_cells
+from experiments.tracking import TrackedCell, read_tracked_cells
+from nas.errors import UserError
 from nas.latency import LatencyTable
 from nas.latency.table import reachable_interval_ms
 
@@ -51,14 +54,32 @@ def print_dry_run(
 
 
 def print_status(path: Path, out: Path, console: Console, *, address: str | None = None) -> None:
-    """Prints what became of each cell so far."""
+    """Prints what became of each cell so far; measures nothing and writes nothing."""
     grid = load_grid(path)
     with grid.place(address) as place:
-        cells = grid.cells(out, place, partial(say, console))
+        measured, num_unmeasured = grid.measured_part(out, place, partial(say, console))
+        cells = measured.cells(out, place, partial(say, console)) if measured else []
+    if cells:
+        _print_states(cells, _read_tracked_cells(grid, out, console), out, console)
+    if num_unmeasured:
+        say(console, f"{num_unmeasured} are missing, and so is their lookup table: a launch measures it")
+
+
+def _print_states(cells: list[Cell], tracked: Mapping[str, TrackedCell], out: Path, console: Console) -> None:
+    is_running = is_launch_running(out)
     table = Table(cells[0].noun, "state", "epochs", "reason")
-    for state in cell_states(cells, read_tracked_cells(grid.spec.experiment, out), out):
-        table.add_row(state.cell.name, state.state, _epochs(state), state.reason)
+    for state in cell_states(cells, tracked, out):
+        word = "running" if is_running and state.is_open else state.state
+        table.add_row(state.cell.name, word, _epochs(state), state.reason)
     console.print(table)
+
+
+def _read_tracked_cells(grid: Grid, out: Path, console: Console) -> Mapping[str, TrackedCell]:
+    try:
+        return read_tracked_cells(grid.spec.experiment, out)
+    except UserError as error:
+        say(console, f"warning: {error}; what follows is what the folders of the cells say")
+        return {}
 
 
 def _time_all(cells: list[Cell], place: Place, console: Console) -> Mapping[str, EpochCost]:

@@ -4,7 +4,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -65,6 +65,16 @@ class Grid(ABC):
         limit = self.spec.resources.max_concurrent_trials or num_cells
         return max(min(place.num_slots(), limit, num_cells), 1)
 
+    def measured_part(
+        self, out: Path, place: Place, report: Callable[[str], None]
+    ) -> tuple[Self | None, int]:
+        """The cells for which no lookup table is yet to be measured, and how many there are besides.
+
+        Returns:
+            None in place of the former where there are no such cells.
+        """
+        return self, 0
+
     @abstractmethod
     def cells(self, out: Path, place: Place, report: Callable[[str], None]) -> list[Cell]:
         """The cells; what they need, such as a lookup table, is made in the output folder.
@@ -91,6 +101,14 @@ class SearchGrid(Grid):
             UserError: names file, field, value and remedy.
         """
         return cls(path, spec, draft_cells(spec, path))
+
+    def measured_part(
+        self, out: Path, place: Place, report: Callable[[str], None]
+    ) -> tuple[Self | None, int]:
+        """See `Grid`."""
+        preparation = Preparation(out, place, str(self.path), report)
+        drafts = [draft for draft in self.drafts if not preparation.is_to_measure(draft.config)]
+        return replace(self, drafts=drafts) if drafts else None, len(self.drafts) - len(drafts)
 
     def cells(self, out: Path, place: Place, report: Callable[[str], None]) -> list[Cell]:
         """The searches; measures a lookup table into the output folder if need be."""

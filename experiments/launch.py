@@ -1,14 +1,12 @@
 """From a spec to results: what is missing runs as Ray trials, and tracking is told."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 
 from experiments.callback import LaunchCallback
@@ -17,12 +15,15 @@ from experiments.cell_folder import CellFolder, RunDescription, find_cell_folder
 from experiments.console import say
 from experiments.delivery import Delivery
 from experiments.grid import Grid, SearchGrid
+from experiments.journal import Outcome
+from experiments.launch_lock import only_launch_into
 from experiments.plan import CellState, cell_states
 from experiments.progress import Progress
 from experiments.ray_session import Place
+from experiments.signals import ended_in_order
 from experiments.spec import TrainingSpec, load_spec
 from experiments.storage import Storage
-from experiments.tracking import Tracker, require_server, tracking_uri
+from experiments.tracking import TrackedCell, Tracker, require_server, tracking_uri
 from experiments.training_grid import TrainingGrid
 from experiments.trial import run_trial
 from nas.errors import UserError
@@ -36,6 +37,9 @@ _REUSES_WORKERS = True
 _PATIENCE_S = 60.0
 """How long a launch that is done waits for a tracking store that is away."""
 
+_HASTE_S = 2.0
+"""The same where somebody wants it to stop at once."""
+
 
 @dataclass(frozen=True)
 class LaunchResult:
@@ -44,11 +48,13 @@ class LaunchResult:
     Attributes:
         failed: cells and reasons.
         interrupted: cells to be continued by the next launch.
+        num_undelivered: cells of which tracking does not know all yet; the next launch tells it.
     """
 
     finished: list[Cell]
     failed: list[tuple[Cell, str]]
     interrupted: list[Cell]
+    num_undelivered: int
     tracking_uri: str
 
     @property
@@ -107,34 +113,32 @@ def launch(
     Raises:
         UserError: what the cells need is missing, another launch into the folder is running, or
             cluster, storage or tracking cannot be used.
+        KeyboardInterrupt: it was to stop at once.
     """
     out = out.resolve()
     if address:
         require_server(tracking_uri(out))
     if storage:
         storage.check_writable()
-    with _only_launch_into(out), grid.place(address) as place:
+    with only_launch_into(out), grid.place(address) as place:
         cells = grid.cells(out, place, partial(say, console))
         tracker = Tracker(grid.spec.experiment, out)
         _close_cut_off_attempts(out)
         tracker.close_dead_launches()
+        tracked = tracker.cells()
+        states = cell_states(cells, tracked, out)
+        to_run = [state for state in states if state.is_to_run(retry_failed)]
+        _check_not_running_elsewhere([state.cell for state in to_run], tracker, tracked, out)
+        _print_plan(states, to_run, console)
         delivery = Delivery(tracker, partial(say, console))
         for folder in find_cell_folders(out):
             delivery.notify(folder)
-        states = cell_states(cells, tracker.cells(), out)
-        to_run = [state for state in states if state.is_to_run(retry_failed)]
-        _print_plan(states, to_run, console)
         if to_run:
-            to_do = _Work(grid, [state.cell for state in to_run], out, place, storage)
-            _run(to_do, len(states) - len(to_run), tracker, delivery, console)
-        undelivered = delivery.close(_PATIENCE_S)
-        if undelivered:
-            say(
-                console,
-                f"MLflow is still away: the records of {len(undelivered)} {cells[0].plural} wait in "
-                f"{out / 'cells'}; the next launch delivers them",
-            )
-        return _result(cell_states(cells, tracker.cells() if not undelivered else {}, out), tracker.uri)
+            work = _Work(grid, [state.cell for state in to_run], out, place, storage)
+            undelivered = _run(work, len(states) - len(to_run), tracker, delivery, console)
+        else:
+            undelivered = delivery.close(_PATIENCE_S)
+        return _result(cell_states(cells, tracked, out), len(undelivered), tracker.uri)
 
 
 @dataclass(frozen=True)
@@ -171,18 +175,29 @@ class _Work:
         }
 
 
-def _run(work: _Work, num_done: int, tracker: Tracker, delivery: Delivery, console: Console) -> None:
+def _run(work: _Work, num_done: int, tracker: Tracker, delivery: Delivery, console: Console) -> list[str]:
+    """Runs cells under a parent run, which ends as they do; returns what is still to be delivered."""
     folders = work.prepare_folders()
     launch_id = tracker.start_launch(f"launch {datetime.now():%Y-%m-%d %H:%M:%S}", work.grid.path)
-    num_parallel = work.grid.num_parallel(work.place, len(work.cells))
-    with Progress(console, work.cells, num_done, num_parallel) as progress:
-        callback = LaunchCallback(work.cells, folders, launch_id, progress, delivery)
-        try:
-            _run_trials(work, callback)
-        finally:
-            outcomes = callback.close()
-    status = "KILLED" if "KILLED" in outcomes else "FAILED" if "FAILED" in outcomes else "FINISHED"
-    tracker.end_launch(launch_id, status)
+    status, patience_s = "KILLED", _HASTE_S
+    try:
+        num_parallel = work.grid.num_parallel(work.place, len(work.cells))
+        with Progress(console, work.cells, num_done, num_parallel) as progress:
+            outcomes = _run_cells(work, LaunchCallback(work.cells, folders, launch_id, progress, delivery))
+        status = "KILLED" if "KILLED" in outcomes else "FAILED" if "FAILED" in outcomes else "FINISHED"
+        patience_s = _PATIENCE_S
+    finally:
+        undelivered = delivery.close(patience_s)
+        tracker.end_launch(launch_id, status)
+    return undelivered
+
+
+def _run_cells(work: _Work, callback: LaunchCallback) -> set[Outcome]:
+    try:
+        _run_trials(work, callback)
+    finally:
+        outcomes = callback.close()
+    return outcomes
 
 
 def _run_trials(work: _Work, callback: LaunchCallback) -> None:
@@ -208,7 +223,24 @@ def _run_trials(work: _Work, callback: LaunchCallback) -> None:
                 failure_config=tune.FailureConfig(max_failures=_MAX_PROCESS_DEATHS),
             ),
         )
-        tuner.fit()
+        with ended_in_order():
+            tuner.fit()
+
+
+def _check_not_running_elsewhere(
+    cells: list[Cell], tracker: Tracker, tracked: Mapping[str, TrackedCell], out: Path
+) -> None:
+    """Two launches into two folders would write into the same runs of a shared store."""
+    for cell in cells:
+        run = tracked.get(cell.hash)
+        if run is None or run.status != "RUNNING" or run.launch is None:
+            continue
+        ours = {event.launch for event in CellFolder.of(out, cell).journal.events}
+        if run.launch not in ours and (folder := tracker.folder_of_launch(run.launch)) != str(out):
+            raise UserError(
+                f"--out: {out}: a launch into {folder} is running {cell.name}; wait for it, run that launch "
+                f"again if it was killed, or delete run {run.run_id} in MLflow"
+            )
 
 
 def _check_same_storage(folder: CellFolder, storage: Storage | None) -> None:
@@ -243,30 +275,11 @@ def _print_plan(states: list[CellState], to_run: list[CellState], console: Conso
             say(console, f"{state.cell.name}: runs anew; {state.reason}")
 
 
-def _result(states: list[CellState], tracking_uri: str) -> LaunchResult:
+def _result(states: list[CellState], num_undelivered: int, tracking_uri: str) -> LaunchResult:
     return LaunchResult(
         finished=[state.cell for state in states if state.state == "finished"],
         failed=[(state.cell, state.reason) for state in states if state.state == "failed"],
         interrupted=[state.cell for state in states if state.state in ("interrupted", "missing")],
+        num_undelivered=num_undelivered,
         tracking_uri=tracking_uri,
     )
-
-
-@contextmanager
-def _only_launch_into(out: Path) -> Iterator[None]:
-    lock = FileLock(out / ".lock")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(
-            f"--out: {out}: another launch is running into it; wait for it, or choose another folder"
-        ) from None
-    except OSError as error:
-        raise UserError(
-            f"--out: {out}: cannot write there: {error.strerror}; choose another folder"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()

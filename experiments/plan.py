@@ -19,12 +19,14 @@ class CellState:
     Attributes:
         num_epochs: epochs that are done.
         reason: of `failed`: why; of `missing`: what differs from the nearest run that is there.
+        is_open: whether an attempt began and did not end: it is running, or was cut off.
     """
 
     cell: Cell
     state: State
     num_epochs: int = 0
     reason: str = ""
+    is_open: bool = False
 
     def is_to_run(self, retry_failed: bool) -> bool:
         """Whether a launch runs it."""
@@ -48,8 +50,9 @@ def _state(cell: Cell, tracked: Mapping[str, TrackedCell], folder: CellFolder) -
     if outcome == "FAILED":
         reason = end.reason if end else run.failure if run else None
         return CellState(cell, "failed", num_epochs, reason or "unknown reason")
-    if num_epochs or run:
-        return CellState(cell, "interrupted", num_epochs)
+    is_open = end is None and bool(folder.journal.events)
+    if num_epochs or run or is_open:
+        return CellState(cell, "interrupted", num_epochs, is_open=is_open)
     return CellState(cell, "missing", 0, _why_not_reused(cell, tracked))
 
 

@@ -50,15 +50,19 @@ class Preparation:
             remedy = "; or remove it: a new one is measured" if config.latency_table == "measure" else ""
             raise UserError(f"{self._where}: latency_table: {error}{remedy}") from None
 
+    def is_to_measure(self, config: SearchConfig) -> bool:
+        """Whether the lookup table of a config is yet to be measured."""
+        return config.latency_table == "measure" and not self._path(config).is_file()
+
+    def _path(self, config: SearchConfig) -> Path:
+        if config.latency_table != "measure":
+            return Path(config.latency_table)
+        return self._folder / _file_name(config, self.hardware(config))
+
     def _table(self, config: SearchConfig) -> tuple[Path, LatencyTable]:
-        is_measured = config.latency_table == "measure"
-        path = (
-            self._folder / _file_name(config, self.hardware(config))
-            if is_measured
-            else Path(config.latency_table)
-        )
+        path = self._path(config)
         if path not in self._tables:
-            if is_measured and not path.is_file():
+            if self.is_to_measure(config):
                 self._measure(config, path)
             self._tables[path] = LatencyTable.load(path)
         check_table(self._tables[path], get_space(config.space), self.hardware(config), str(path))

@@ -14,12 +14,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
+from filelock import FileLock, Timeout
 from pyarrow import ArrowException
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
 
 from nas.errors import UserError
 
 _CHECKPOINTS, _ARTIFACTS, _TRACEBACK = "checkpoints", "artifacts", "traceback.txt"
+
+_PATIENCE_S = 60.0
+"""How long a trial waits for one of an earlier launch to end: Ray ends those within seconds."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ class CellStorage:
         """A folder to work in, with the checkpoints that there are.
 
         Raises:
-            UserError: this node does not see the folder.
+            UserError: this node does not see the folder, or another process works in it.
             OSError: the store cannot be reached.
         """
         if self._is_folder:
@@ -126,7 +130,8 @@ class CellStorage:
                     f"--storage: {self._path}: this node does not see the folder; give one that all nodes "
                     "share, or a URL like s3://BUCKET/PREFIX"
                 )
-            yield Workplace(Path(self._path), None)
+            with _alone_in(Path(self._path)):
+                yield Workplace(Path(self._path), None)
             return
         with TemporaryDirectory(prefix="tfnas-") as folder:
             self._fetch(_CHECKPOINTS, Path(folder))
@@ -203,6 +208,22 @@ class Workplace:
         """
         if self.store:
             self.store.put_results(self.folder)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Waits for a trial whose driver was killed, and which has yet to notice; the lock dies with it."""
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=_PATIENCE_S)
+    except Timeout:
+        raise UserError(
+            f"{folder}: a process of an earlier launch still works in it; end it, then retry"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _copy(from_system: FileSystem, path: str, to_system: FileSystem, to_path: str) -> None:

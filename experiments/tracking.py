@@ -8,20 +8,27 @@ keeps one of two that agree in key, step, time and value.
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from requests import RequestException
 
 from experiments import __version__
 from experiments.cell_folder import CellFolder, RunDescription
 from experiments.journal import Event
+from nas.checkpoint import write_atomically
 from nas.errors import UserError
 
 # It reports making its tables, at length.
 logging.getLogger("mlflow").setLevel(logging.WARNING)
+
+# A request that MLflow itself sends again may make a run twice, and for minutes nobody learns that the
+# store is away: `Delivery` tries again instead.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
 _MAX_METRICS_PER_BATCH = 1000
 _FAILURE_TAG = "tfnas.failure"
@@ -44,6 +51,11 @@ class TrackedCell:
     tags: dict[str, str]
 
     @property
+    def launch(self) -> str | None:
+        """The run of the launch that ran it last."""
+        return self.tags.get(_PARENT_TAG)
+
+    @property
     def failure(self) -> str | None:
         """Why it failed, in one line; None if it did not."""
         return self.tags.get(_FAILURE_TAG)
@@ -64,11 +76,9 @@ def read_tracked_cells(experiment: str, out: Path) -> dict[str, TrackedCell]:
     if uri == _default_uri(out) and not _default_file(out).is_file():
         return {}
     client = MlflowClient(uri)
-    try:
+    with _reaching(uri):
         found = client.get_experiment_by_name(experiment)
         return _read_cells(client, found.experiment_id) if found else {}
-    except MlflowException as error:
-        raise _unreachable(uri, error) from None
 
 
 def require_server(uri: str) -> None:
@@ -100,31 +110,62 @@ class Tracker:
         self.uri = tracking_uri(out)
         self._out = out
         self._client = MlflowClient(self.uri)
-        try:
+        with _reaching(self.uri):
             self.experiment_id = self._find_or_create_experiment(experiment)
-        except MlflowException as error:
-            raise _unreachable(self.uri, error) from None
 
     def cells(self) -> dict[str, TrackedCell]:
-        """Every cell of the experiment by its hash."""
-        return _read_cells(self._client, self.experiment_id)
+        """Every cell of the experiment by its hash.
+
+        Raises:
+            UserError: the store cannot be reached.
+        """
+        with _reaching(self.uri):
+            return _read_cells(self._client, self.experiment_id)
+
+    def folder_of_launch(self, run_id: str) -> str:
+        """The output folder of a launch.
+
+        Raises:
+            UserError: the store cannot be reached.
+        """
+        with _reaching(self.uri):
+            return str(self._client.get_run(run_id).data.tags.get("tfnas.out"))
 
     def start_launch(self, name: str, spec_path: Path) -> str:
-        """Makes the parent run of a launch, the YAML file its artifact; returns its id."""
+        """Makes the parent run of a launch, the YAML file its artifact; returns its id.
+
+        Raises:
+            UserError: the store cannot be reached.
+        """
         tags = {"tfnas.kind": "launch", "tfnas.version": __version__, "tfnas.out": str(self._out)}
-        run = self._client.create_run(self.experiment_id, tags=tags, run_name=name)
-        self._client.log_artifact(run.info.run_id, str(spec_path))
+        with _reaching(self.uri):
+            run = self._client.create_run(self.experiment_id, tags=tags, run_name=name)
+            self._client.log_artifact(run.info.run_id, str(spec_path))
         return str(run.info.run_id)
 
     def end_launch(self, run_id: str, status: str) -> None:
-        """Closes the parent run of a launch."""
-        self._client.set_terminated(run_id, status)
+        """Closes the parent run of a launch; if the store is away, `close_dead_launches` does."""
+        ending = self._ending(run_id)
+        ending.parent.mkdir(exist_ok=True)
+        write_atomically(ending, status.encode())
+        try:
+            self._client.set_terminated(run_id, status)
+        except MlflowException:
+            return
+        ending.unlink()
 
     def close_dead_launches(self) -> None:
-        """Closes what launches into this output folder left RUNNING when they were killed.
+        """Closes what launches into this output folder left RUNNING when they, or the store, were gone.
 
         To be called by a launch that knows that no other one is running.
+
+        Raises:
+            UserError: the store cannot be reached.
         """
+        with _reaching(self.uri):
+            self._close_dead_launches()
+
+    def _close_dead_launches(self) -> None:
         parents = [
             run
             for run in self._search("tags.`tfnas.kind` = 'launch' and attributes.status = 'RUNNING'")
@@ -133,8 +174,15 @@ class Tracker:
         ids = {run.info.run_id for run in parents}
         children = self._search("tags.`tfnas.kind` != 'launch' and attributes.status = 'RUNNING'")
         orphans = [run for run in children if run.data.tags.get(_PARENT_TAG) in ids]
-        for run in [*parents, *orphans]:
-            self._client.set_terminated(run.info.run_id, "KILLED")
+        for run in [*orphans, *parents]:
+            ending = self._ending(run.info.run_id)
+            status = ending.read_text() if ending.is_file() else "KILLED"
+            self._client.set_terminated(run.info.run_id, status)
+            ending.unlink(missing_ok=True)
+
+    def _ending(self, run_id: str) -> Path:
+        """The file that says how a launch ended, until the store knows."""
+        return self._out / "launches" / run_id
 
     def deliver(self, folder: CellFolder) -> None:
         """Tells MLflow all that a cell's journal has and MLflow lacks.
@@ -168,7 +216,13 @@ class Tracker:
         if experiment is None:
             is_default = self.uri == _default_uri(self._out)
             location = (self._out / "mlartifacts").as_uri() if is_default else None
-            return str(self._client.create_experiment(name, artifact_location=location))
+            try:
+                return str(self._client.create_experiment(name, artifact_location=location))
+            except MlflowException:
+                # Another launch may have made it meanwhile.
+                experiment = self._client.get_experiment_by_name(name)
+                if experiment is None:
+                    raise
         if experiment.lifecycle_stage != "active":
             raise UserError(
                 f"experiment: '{name}' was deleted in {self.uri}; restore it there, or choose another name"
@@ -176,20 +230,29 @@ class Tracker:
         return str(experiment.experiment_id)
 
     def _find_or_create_run(self, description: RunDescription, start_time_ms: int) -> str:
-        runs = list(self._search(f"tags.`tfnas.cell` = '{description.cell}'"))
-        if runs:
-            run_id = str(runs[-1].info.run_id)
-            missing = set(description.params) - set(runs[-1].data.params)
-        else:
+        runs = self._runs_of(description.cell)
+        if not runs:
             # One request, so that no run can be without the tag by which it is found again.
-            run = self._client.create_run(
+            self._client.create_run(
                 self.experiment_id, start_time_ms, tags=description.tags, run_name=description.name
             )
-            run_id, missing = str(run.info.run_id), set(description.params)
+            runs = self._runs_of(description.cell)
+        run, *doubles = runs
+        for double in doubles:
+            # A request whose answer was lost, and that was sent again. All that is in it is in the journal.
+            self._client.set_terminated(double.info.run_id, "KILLED")
+            self._client.delete_run(double.info.run_id)
+        run_id = str(run.info.run_id)
+        missing = set(description.params) - set(run.data.params)
         if missing:
             params = [Param(name, description.params[name]) for name in sorted(missing)]
             self._client.log_batch(run_id, params=params, synchronous=True)
         return run_id
+
+    def _runs_of(self, cell: str) -> list[Run]:
+        """The runs of a cell, oldest first, always in the same order."""
+        runs = self._search(f"tags.`tfnas.cell` = '{cell}'")
+        return sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
 
     def _reopen(self, run_id: str, event: Event) -> None:
         tags = [RunTag(_PARENT_TAG, event.launch)] if event.launch else []
@@ -259,8 +322,13 @@ def _default_uri(out: Path) -> str:
     return f"sqlite:///{_default_file(out)}"
 
 
-def _unreachable(uri: str, error: MlflowException) -> UserError:
-    reason = str(error).splitlines()[0]
-    return UserError(
-        f"MLFLOW_TRACKING_URI: cannot use {uri} ({reason}); start the server, or unset the variable"
-    )
+@contextmanager
+def _reaching(uri: str) -> Iterator[None]:
+    """Within it a store that cannot be reached is the user's to mend."""
+    try:
+        yield
+    except (MlflowException, RequestException) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"MLFLOW_TRACKING_URI: cannot use {uri} ({reason}); start the server, or unset the variable"
+        ) from None

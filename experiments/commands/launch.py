@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from experiments.cell import Cell
     from experiments.launch import LaunchResult
 
+_HOW_TO_CONTINUE = "interrupted; run the same command again to continue"
+
 
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path))
@@ -50,7 +52,8 @@ def launch(
 
     A file that lists `architectures` is of trainings, any other of searches. Run it again to continue after
     whatever stopped it, or after adding values to the grid.
-    Exit code 0: all done; 1: some failed; 2: the input is wrong; 130: interrupted.
+    Exit code 0: all done; 1: some failed, or MLflow could not be told; 2: the input is wrong;
+    130: interrupted (Ctrl-C once: in order; twice: at once).
 
     Example: tfnas launch tune_configs/smoke.yaml --out results/smoke
     """
@@ -80,12 +83,16 @@ def launch(
         address=address,
         storage=Storage.parse(storage) if storage else None,
     )
-    result = run_grid(grid)
-    exit_code = print_result(result, console)
-    if trainings is None or exit_code == 130 or not result.finished:
-        return exit_code
-    found = trainings.with_searches(_run_ids(result.finished, grid.spec.experiment, out))
-    return max(exit_code, print_result(run_grid(found), console))
+    try:
+        result = run_grid(grid)
+        exit_code = print_result(result, console)
+        if trainings is None or exit_code == 130 or not result.finished:
+            return exit_code
+        found = trainings.with_searches(_run_ids(result.finished, grid.spec.experiment, out))
+        return max(exit_code, print_result(run_grid(found), console))
+    except KeyboardInterrupt:
+        say(console, _HOW_TO_CONTINUE)
+        return 130
 
 
 def print_result(result: "LaunchResult", console: "Console") -> int:
@@ -94,13 +101,18 @@ def print_result(result: "LaunchResult", console: "Console") -> int:
         say(console, f"failed: {cell.name}: {reason}")
     num_done, plural = f"{len(result.finished)} of {len(result.cells)}", result.cells[0].plural
     say(console, f"{num_done} {plural} are finished; {_where_to_look(result)}")
+    if result.num_undelivered:
+        say(
+            console,
+            f"MLflow is still away: the records of {result.num_undelivered} {plural} wait on disk; "
+            "run the same command again to deliver them",
+        )
     if result.interrupted:
-        say(console, "interrupted; run the same command again to continue")
+        say(console, _HOW_TO_CONTINUE)
         return 130
     if result.failed:
         say(console, "run the same command with --retry-failed to try them again")
-        return 1
-    return 0
+    return 1 if result.failed or result.num_undelivered else 0
 
 
 def _run_ids(searches: "list[Cell]", experiment: str, out: Path) -> list[str]:

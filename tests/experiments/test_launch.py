@@ -14,6 +14,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from experiments import cli
+from experiments.cell_folder import CellFolder, RunDescription
+from experiments.launch import load_grid
+from experiments.tracking import Tracker
 from nas.architecture import Architecture
 from nas.latency import LatencyTable
 from nas.records import METRIC_NAMES, Trajectory
@@ -138,6 +141,29 @@ def test_a_second_launch_into_the_same_folder_is_refused_while_one_is_running(
     (line,) = capsys.readouterr().err.splitlines()
     assert "another launch is running" in line
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
+
+
+def test_a_search_that_a_launch_into_another_folder_is_running_is_not_run_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_dense_table(get_space("micro")).save(tmp_path / "table.json")
+    spec = write_spec(tmp_path, {"seed": [0]})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'shared.db'}")
+    grid = load_grid(spec)
+    with grid.place(None) as place:
+        (cell,) = grid.cells(tmp_path / "there", place, str)
+    tracker = Tracker("tested", tmp_path / "there")
+    folder = CellFolder.of(tmp_path / "there", cell)
+    folder.describe(RunDescription.of(cell))
+    folder.journal.start(tracker.start_launch("launch", spec))
+    tracker.deliver(folder)
+    monkeypatch.setattr(sys, "argv", ["tfnas", "launch", str(spec), "--out", str(tmp_path / "here")])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"a launch into {tmp_path / 'there'} is running {cell.name}" in line
+    assert not (tmp_path / "here" / "cells").exists()
 
 
 def test_a_dry_run_tells_cells_cost_and_reach_and_leaves_nothing(

@@ -1,0 +1,85 @@
+"""Ctrl-C and SIGTERM, as a terminal and a batch system send them."""
+
+import signal
+import time
+
+import pytest
+
+from tests.faults.launches import Launch, Site
+
+pytestmark = pytest.mark.faults
+
+HOW_TO_CONTINUE = "interrupted; run the same command again to continue"
+
+
+def assert_ended_in_order(site: Site, launch: Launch) -> None:
+    assert launch.returncode == 130, launch.said
+    assert launch.said.count(HOW_TO_CONTINUE) == 1, launch.said
+    assert "Traceback" not in launch.said
+    runs = [*site.runs("search"), *site.runs("launch")]
+    assert {run.info.status for run in runs} == {"KILLED"}
+    for journal, checkpoints in zip(site.journals(), site.checkpoints(), strict=True):
+        # What was reported is saved: nothing of it is to be done again.
+        assert int(checkpoints[-1].name.split("-")[1]) >= max(journal.epochs)
+    assert site.status().count("interrupted") == 2
+
+
+def assert_continues(site: Site) -> None:
+    again = site.run()
+    assert again.returncode == 0, again.said
+    assert again.said.count("continues after epoch") == 2, again.said
+    site.assert_whole()
+    assert site.num_epochs_done_again() == 0
+
+
+def test_ctrl_c_once_ends_in_order_and_the_same_command_continues(site: Site) -> None:
+    with site.start(has_terminal=True) as launch:
+        launch.wait_until(lambda: all(journal.epochs for journal in site.journals()) and site.journals())
+        launch.press_ctrl_c()
+        launch.wait()
+    assert_ended_in_order(site, launch)
+    assert_continues(site)
+
+
+def test_ctrl_c_twice_ends_at_once_and_the_same_command_continues(site: Site) -> None:
+    with site.start(has_terminal=True) as launch:
+        launch.wait_until(lambda: all(journal.epochs for journal in site.journals()) and site.journals())
+        launch.press_ctrl_c()
+        time.sleep(0.2)
+        launch.press_ctrl_c()
+        assert launch.wait() == 130, launch.said
+    assert HOW_TO_CONTINUE in launch.said
+    assert "Traceback" not in launch.said
+    assert_continues(site)
+
+
+def test_ctrl_c_before_any_trial_runs_ends_in_order(site: Site) -> None:
+    with site.start(has_terminal=True) as launch:
+        launch.wait_for_line("2 to run")
+        launch.press_ctrl_c()
+        assert launch.wait() == 130, launch.said
+    assert HOW_TO_CONTINUE in launch.said
+    assert "Traceback" not in launch.said
+    assert {run.info.status for run in site.runs("launch")} <= {"KILLED"}
+    assert site.run().returncode == 0
+    site.assert_whole()
+    assert site.num_epochs_done_again() == 0
+
+
+def test_sigterm_ends_in_order_and_the_same_command_continues(site: Site) -> None:
+    with site.start() as launch:
+        launch.wait_until(lambda: all(journal.epochs for journal in site.journals()) and site.journals())
+        launch.process.terminate()
+        launch.wait()
+    assert_ended_in_order(site, launch)
+    assert_continues(site)
+
+
+def test_after_sigterm_to_all_of_its_processes_the_same_command_continues(site: Site) -> None:
+    with site.start() as launch:
+        launch.wait_until(lambda: all(journal.epochs for journal in site.journals()) and site.journals())
+        for process in launch.tree():
+            process.send_signal(signal.SIGTERM)
+        # Without its Ray it cannot end in order: Ray ends it after a minute.
+        launch.wait()
+    assert_continues(site)

@@ -1,0 +1,105 @@
+"""Disks that are full, folders that are read-only, checkpoints that are damaged."""
+
+import os
+import resource
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.faults.launches import Site, damage, free_bytes
+
+pytestmark = pytest.mark.faults
+
+DISK_BYTES = 100_000_000
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A small disk of its own."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    options = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(disk)]
+    mounted = subprocess.run(options, capture_output=True, text=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("left_bytes", [200_000, 0], ids=["for_small_files_only", "at_all"])
+def test_a_disk_without_room(disk: Path, tmp_path: Path, left_bytes: int) -> None:
+    site = Site(tmp_path, out=disk / "out")
+    ballast = disk / "ballast"
+    with site.start() as launch:
+        launch.wait_for_epochs(4)
+        # Searches go on writing meanwhile: until nothing more fits.
+        with ballast.open("wb") as file:
+            while (num_bytes := free_bytes(disk) - left_bytes) > 0:
+                os.posix_fallocate(file.fileno(), file.tell(), num_bytes)
+                file.seek(0, os.SEEK_END)
+        launch.wait()
+    print(launch.returncode, launch.said)
+    assert launch.returncode in (1, 2), launch.said
+    assert "No space left on device" in launch.said
+    assert "Traceback" not in launch.said
+    print(site.status())
+    ballast.unlink()
+    again = site.run("--retry-failed")
+    assert again.returncode == 0, again.said
+    site.assert_whole()
+
+
+def test_a_checkpoint_that_cannot_be_written_fails_its_search_alone(site: Site) -> None:
+    with site.start() as launch:
+        launch.wait_until(lambda: all(journal.epochs for journal in site.journals()) and site.journals())
+        trial = launch.trials()[0]
+        # No file of this process may grow beyond 1 MB: a quota, in effect.
+        resource.prlimit(trial.pid, resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+        assert launch.wait() == 1, launch.said
+    assert "1 of 2 searches are finished" in launch.said
+    assert launch.said.count("OSError: [Errno 27] File too large") == 2, launch.said
+    assert "failed" in site.status()
+    for folder in site.out.glob("cells/*/checkpoints"):
+        assert list(folder.glob("*.partial")) == []
+    again = site.run("--retry-failed")
+    assert again.returncode == 0, again.said
+    site.assert_whole()
+
+
+def test_damaged_checkpoints_cost_epochs_and_nothing_else(site: Site) -> None:
+    with site.start() as launch:
+        launch.wait_until(lambda: site.checkpoints() and all(len(found) == 2 for found in site.checkpoints()))
+        launch.kill_tree()
+    first, second = site.checkpoints()
+    damage(first[-1], cut_bytes=1000)
+    for path in second:
+        # Of this one no checkpoint is left: it starts from the beginning.
+        damage(path, flip_at=1_000_000)
+    num_reported = len(site.journals()[1].epochs)
+    again = site.run()
+    assert again.returncode == 0, again.said
+    assert again.said.count("damaged; falling back to the checkpoint before") == 3, again.said
+    site.assert_whole()
+    assert 1 <= site.num_epochs_done_again() <= num_reported + 1
+
+
+def test_a_read_only_results_folder_is_refused_and_can_be_read(disk: Path, tmp_path: Path) -> None:
+    site = Site(tmp_path, out=disk / "out")
+    with site.start() as launch:
+        launch.wait_for_epochs(3)
+        launch.kill_tree()
+    psutil.wait_procs(launch.tree(), timeout=30)
+    # Root may write whatever the modes say; not so where the file system is read-only.
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    refused = site.run()
+    assert refused.returncode == 2
+    assert refused.said.splitlines() == [
+        f"tfnas: --out: {site.out}: cannot write there: Read-only file system; choose another folder"
+    ]
+    assert site.status().count("interrupted") == 2
+    subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+    assert site.run().returncode == 0
+    site.assert_whole()
