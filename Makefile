@@ -18,7 +18,7 @@ test: install
 	$(BIN)/pytest -n 2 --dist loadfile
 
 test-faults: install
-	$(BIN)/pytest -m 'faults and not slow' -n 2 --timeout 900
+	$(BIN)/pytest -m 'faults and not slow' -n 2
 
 test-slow: install
 	$(BIN)/pytest -m slow

@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.launches import GRID, Launch, Site
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 DIVERGES, LEARNS = 1e30, 0.05
 

@@ -5,7 +5,7 @@ import pytest
 
 from tests.faults.launches import Site
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 
 def test_a_launch_that_nothing_hits_is_whole(site: Site) -> None:

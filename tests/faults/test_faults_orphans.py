@@ -5,7 +5,7 @@ import pytest
 
 from tests.faults.launches import Site
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 
 def test_a_trial_that_wakes_up_during_the_next_launch_spoils_nothing(site: Site) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.faults.launches import Launch, Site
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 HOW_TO_CONTINUE = "interrupted; run the same command again to continue"
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults.launches import Site, damage, free_bytes
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 DISK_BYTES = 100_000_000
 

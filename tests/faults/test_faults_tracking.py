@@ -13,7 +13,7 @@ from experiments.tracking import Tracker
 from tests.faults.launches import Site
 from tests.faults.server import Server, lossy_network
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
