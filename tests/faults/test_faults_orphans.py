@@ -1,14 +1,17 @@
-"""Trials whose driver was killed: they end, and until they do they keep off the next launch's files."""
+"""Trials whose driver was killed: the next launch's trials keep off their files until they are gone."""
+
+import time
 
 import psutil
 import pytest
+from filelock import FileLock
 
 from tests.faults.launches import Site
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 
-def test_a_trial_that_wakes_up_during_the_next_launch_spoils_nothing(site: Site) -> None:
+def test_trials_that_sleep_while_their_driver_is_killed_spoil_nothing_when_they_wake_up(site: Site) -> None:
     with site.start() as launch:
         launch.wait_until(lambda: all(journal.epochs for journal in site.journals()) and site.journals())
         orphans = launch.trials()
@@ -18,11 +21,34 @@ def test_a_trial_that_wakes_up_during_the_next_launch_spoils_nothing(site: Site)
         launch.kill_driver()
     with site.start() as again:
         again.wait_until(again.trials)
-        alive = [orphan for orphan in orphans if orphan.is_running()]
-        assert alive != []
-        for orphan in alive:
-            orphan.resume()
-        _, alive = psutil.wait_procs(alive, timeout=60)
+        for orphan in orphans:
+            if orphan.is_running():  # mostly its parent has killed it
+                orphan.resume()
+        _, alive = psutil.wait_procs(orphans, timeout=60)
         assert alive == []
         assert again.wait() == 0, again.said
     site.assert_whole()
+
+
+def test_a_trial_waits_for_one_that_outlives_its_launch(site: Site) -> None:
+    with site.start() as launch:
+        launch.wait_until(lambda: all(journal.epochs for journal in site.journals()) and site.journals())
+        launch.kill_tree()
+    # What a process holds that still works in the folder.
+    held = [FileLock(journal.path.parent / ".lock") for journal in site.journals()]
+    for lock in held:
+        lock.acquire(timeout=60)
+    before = site.checkpoints()
+    with site.start() as again:
+        again.wait_until(lambda: max(_num_starts(site)) == 2)
+        time.sleep(10)
+        assert site.checkpoints() == before
+        for lock in held:
+            lock.release()
+        assert again.wait() == 0, again.said
+    site.assert_whole()
+    assert site.num_epochs_done_again() == 0
+
+
+def _num_starts(site: Site) -> list[int]:
+    return [sum(event.kind == "start" for event in journal.events) for journal in site.journals()]
