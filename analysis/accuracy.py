@@ -53,10 +53,11 @@ def trainings_of_searches(experiment: Experiment) -> dict[str, list[Run]]:
     return trainings
 
 
-def trainings_of_baselines(experiment: Experiment) -> dict[str, list[Run]]:
-    """The trainings of networks that no search of any experiment found, by the network's name."""
+def trainings_of_others(experiment: Experiment) -> dict[str, list[Run]]:
+    """The trainings of networks that no search of the experiment found, by what the person named."""
+    own = {run.run_id for run in experiment.runs}
     trainings: dict[str, list[Run]] = {}
     for training in experiment.training:
-        if "tfnas.search_run" not in training.tags:
+        if training.tags.get("tfnas.search_run") not in own:
             trainings.setdefault(str(training.config.get("architecture")), []).append(training)
     return trainings

@@ -17,6 +17,9 @@ from nas.space import Space, get_space
 
 SEED = "seed"
 
+OF_NETWORK = ("architecture", "resolution")
+"""Fields of a training that say which network is trained."""
+
 _NOT_A_SETTING = frozenset(
     {"latency_table", "data_dir", "train_list", "test_list", "num_data_workers", "download", "device"}
 )
@@ -108,7 +111,7 @@ class Experiment:
     Attributes:
         runs: finished, one a cell, of one provenance; ordered by setting and seed.
         missing: cells of the same provenance without a finished run (failed, unfinished).
-        training: finished runs that trained derived networks, whatever their provenance.
+        training: finished runs that trained networks from scratch, all under one budget.
         notices: what was left out and why, for people.
     """
 
@@ -139,6 +142,14 @@ class Experiment:
     def searched(self) -> tuple[Run, ...]:
         """The runs whose trajectory could be read."""
         return tuple(run for run in self.runs if run.trajectory is not None)
+
+    def by_setting(self, factors: Iterable[str] | None = None) -> list[list[Run]]:
+        """The finished runs in groups that differ in the seed only, or in none of these factors."""
+        factors = tuple(self.factors if factors is None else factors)
+        groups: dict[tuple[Value, ...], list[Run]] = {}
+        for run in self.runs:
+            groups.setdefault(run.setting(factors), []).append(run)
+        return list(groups.values())
 
     def label(self, run: Run, factors: Iterable[str] | None = None) -> str:
         """A run's setting for people: `single, sink, T = 4 ms`."""
@@ -178,6 +189,17 @@ def varying_fields(runs: Sequence[Run]) -> tuple[str, ...]:
         for name in fields
         if name != SEED and name not in _NOT_A_SETTING and len({run.config.get(name) for run in runs}) > 1
     )
+
+
+def same_terms(training: Run) -> tuple[Value, ...]:
+    """What trainings must share to be compared: budget, protocol, images and code."""
+    config = [
+        (name, value)
+        for name, value in sorted(training.config.items())
+        if name not in (SEED, *OF_NETWORK, *_NOT_A_SETTING)
+    ]
+    tags = (training.tags.get(f"tfnas.{name}") for name in ("data_fingerprint", "code_version"))
+    return (str(config), *tags)
 
 
 def _sort_key(value: Value) -> tuple[int, float, str]:

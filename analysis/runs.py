@@ -7,7 +7,7 @@ a notice says which were left out.
 
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,16 @@ import pandas as pd
 from mlflow.entities import Run as MlflowRun
 from mlflow.tracking import MlflowClient
 
-from analysis.experiment import SEED, Experiment, Provenance, Run, sort_runs, varying_fields
+from analysis.experiment import (
+    OF_NETWORK,
+    SEED,
+    Experiment,
+    Provenance,
+    Run,
+    same_terms,
+    sort_runs,
+    varying_fields,
+)
 from analysis.store import fetch_artifact, find_experiment, is_remote, refuse_broken_store, search_all
 from analysis.values import Value, parse_value
 from nas.errors import UserError
@@ -38,10 +47,7 @@ def read_experiment(
     Raises:
         UserError: no such experiment, or no finished search run in it.
     """
-    with refuse_broken_store(tracking_uri):
-        client = MlflowClient(tracking_uri=tracking_uri)
-        experiment_id = find_experiment(client, name)
-        all_runs = [_record(run) for run in search_all(client, experiment_id)]
+    experiment_id, all_runs = _read_records(name, tracking_uri)
     searches = [run for run in all_runs if run.kind == "search"]
     if not any(run.status == "FINISHED" for run in searches):
         raise UserError(
@@ -53,6 +59,9 @@ def read_experiment(
     if superseded:
         notices.append(f"{superseded} runs left out: a newer run of the same cell is used")
     runs = _read_files(finished, tracking_uri)
+    left_out = {run.run_id for run in searches} - {run.run_id for run in runs}
+    training, other_terms = _choose_trainings(all_runs, left_out)
+    notices += other_terms
     notices += [f"run {run.name} ({run.short_id}): {run.problem}" for run in runs if run.problem]
     notices += [f"missing: {run.name} ({run.short_id}): {run.outcome}" for run in missing]
     return Experiment(
@@ -62,9 +71,64 @@ def read_experiment(
         provenance=provenance,
         runs=tuple(runs),
         missing=tuple(missing),
-        training=tuple(run for run in all_runs if run.kind == "train" and run.status == "FINISHED"),
+        training=training,
         notices=tuple(notices),
     )
+
+
+def read_trainings(name: str, tracking_uri: str, cells: Collection[str]) -> Experiment:
+    """Reads these trainings of an experiment, and the searches that found their networks.
+
+    Args:
+        cells: hashes of the trainings' cells.
+
+    Raises:
+        UserError: no such experiment.
+    """
+    experiment_id, all_runs = _read_records(name, tracking_uri)
+    training = tuple(
+        run for run in all_runs if run.status == "FINISHED" and run.tags.get("tfnas.cell") in cells
+    )
+    found = {run.tags.get("tfnas.search_run") for run in training}
+    searches = sort_runs([run for run in all_runs if run.run_id in found], (SEED,))
+    provenance = searches[0].provenance if searches else Provenance("none", "none")
+    return Experiment(name, experiment_id, tracking_uri, provenance, tuple(searches), (), training, ())
+
+
+def _read_records(name: str, tracking_uri: str) -> tuple[str, list[Run]]:
+    with refuse_broken_store(tracking_uri):
+        client = MlflowClient(tracking_uri=tracking_uri)
+        experiment_id = find_experiment(client, name)
+        return experiment_id, [_record(run) for run in search_all(client, experiment_id)]
+
+
+def _choose_trainings(runs: Sequence[Run], searches_left_out: set[str]) -> tuple[tuple[Run, ...], list[str]]:
+    """The finished trainings under the terms of most of them (or the newest), and what was left out."""
+    groups: dict[tuple[Value, ...], list[Run]] = {}
+    for run in runs:
+        is_own = run.tags.get("tfnas.search_run") not in searches_left_out
+        if run.kind == "train" and run.status == "FINISHED" and is_own:
+            groups.setdefault(same_terms(run), []).append(run)
+    if not groups:
+        return (), []
+    chosen = max(groups.values(), key=lambda group: (len(group), max(run.start_time_ms for run in group)))
+    notices = [
+        f"{len(group)} trainings left out, under other terms ({_describe_terms(group[0], chosen[0])})"
+        for group in groups.values()
+        if group is not chosen
+    ]
+    order = sorted(chosen, key=lambda run: (str(run.config.get("architecture")), run.start_time_ms))
+    return tuple(order), notices
+
+
+def _describe_terms(run: Run, chosen: Run) -> str:
+    """In what a training's terms differ from those chosen."""
+    changed = [
+        f"{name} {run.config.get(name)}, not {chosen.config.get(name)}"
+        for name in varying_fields([run, chosen])
+        if name not in OF_NETWORK
+    ]
+    return "; ".join(changed) or "other code or images"
 
 
 def read_run(run: MlflowRun, tracking_uri: str) -> Run:

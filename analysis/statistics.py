@@ -35,6 +35,12 @@ class Summary:
     mean: float
     interval: tuple[float, float] | None
 
+    def times(self, factor: float) -> "Summary":
+        """The same in another unit; the factor is positive."""
+        low, high = self.interval or (0.0, 0.0)
+        interval = None if self.interval is None else (low * factor, high * factor)
+        return Summary(self.n, self.mean * factor, interval)
+
     def show(self, digits: int = 3) -> str:
         """`0.123 [0.110, 0.140], n = 5`."""
         if not self.n:

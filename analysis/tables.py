@@ -1,10 +1,9 @@
 """Tables as numbers: ablations, latency targets, and the paper's comparison of networks."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from analysis.accuracy import trainings_of_baselines
 from analysis.drawing import NothingToDrawError, count, name_runs
 from analysis.experiment import Experiment, Run
 from analysis.latency import TARGET, TOLERANCE_PERCENT
@@ -26,6 +25,13 @@ from analysis.measures import (
 )
 from analysis.published import PUBLISHED_NETWORKS
 from analysis.statistics import Summary, summarize
+from analysis.trained import (
+    LATENCY_RATIO,
+    MEASURED_LATENCY,
+    TrainedGroup,
+    describe_measurement,
+    trained_groups,
+)
 from analysis.values import Value
 
 Cell = Value | Summary
@@ -89,6 +95,7 @@ def make_tables(experiment: Experiment, numbers: Numbers) -> tuple[list[Table], 
     makers: dict[str, Callable[[Experiment, Numbers], Table]] = {
         "ablation table": ablation_table,
         "latency targets table": targets_table,
+        "table of trained networks": lambda experiment, _: trained_table(experiment),
         "comparison with published networks": published_table,
     }
     for title, make in makers.items():
@@ -104,7 +111,7 @@ def ablation_table(experiment: Experiment, numbers: Numbers) -> Table:
     measures = _known(_ABLATION, experiment.runs, numbers)
     rows = [
         (*setting, len(runs), *_summaries(runs, measures, numbers))
-        for setting, runs in _by_setting(experiment.runs, experiment.factors).items()
+        for setting, runs in _by_setting(experiment, experiment.factors)
     ]
     return Table(
         "ablation",
@@ -124,7 +131,7 @@ def targets_table(experiment: Experiment, numbers: Numbers) -> Table:
     factors = [TARGET, *method, *experiment.other_factors(TARGET, *method)]
     measures = _known(_TARGETS, experiment.runs, numbers)
     rows = []
-    for setting, runs in _by_setting(experiment.runs, factors).items():
+    for setting, runs in _by_setting(experiment, factors):
         num_met = sum(numbers[run.run_id][ABS_LATENCY_ERROR.name] <= TOLERANCE_PERCENT for run in runs)
         rows.append((*setting, len(runs), *_summaries(runs, measures, numbers), num_met))
     return Table(
@@ -144,16 +151,63 @@ def targets_table(experiment: Experiment, numbers: Numbers) -> Table:
     )
 
 
+def trained_table(experiment: Experiment) -> Table:
+    """Every network that was trained from scratch, found by a search or not, under equal terms."""
+    groups = trained_groups(experiment)
+    if not groups:
+        raise NothingToDrawError("no network was trained")
+    runs = tuple(run for group in groups for run in group.runs)
+    config = runs[0].config
+    return Table(
+        "trained",
+        "Networks trained from scratch",
+        f"On {config.get('dataset')}, all under the same terms but for what a row names. On images: "
+        "with the interval that the number of test images leaves (95 %, Wilson). Other columns: "
+        f"{_INTERVALS[0].lower()}{_INTERVALS[1:]} Table latency: of the search's lookup table. "
+        f"{describe_measurement(groups)} Size: of the file best.pt.",
+        (
+            Column("network", "network"),
+            Column("n", "n"),
+            Column("test_accuracy_on_images", "test acc., on images", 4),
+            Column("test_accuracy", "test acc., over seeds", 4),
+            Column("parameters_millions", "parameters (M)", 3),
+            Column("macs_millions", "MACs (M)", 2),
+            Column("table_latency_ms", "table latency (ms)", 3),
+            Column(MEASURED_LATENCY, "measured latency (ms)", 3),
+            Column(LATENCY_RATIO, "to EfficientNet-B0", 3),
+            Column("size_mb", "size (MB)", 2),
+        ),
+        tuple(
+            (
+                group.name,
+                group.num_seeds,
+                group.accuracy_over_images(),
+                group.over_seeds(TEST_ACCURACY.name),
+                *_sizes(group),
+                group.over_searches(LATENCY.name),
+                group.over_seeds(MEASURED_LATENCY),
+                group.over_seeds(LATENCY_RATIO),
+                group.over_seeds("size_bytes").times(1e-6),
+            )
+            for group in groups
+        ),
+        (*experiment.runs, *runs),
+    )
+
+
 def published_table(experiment: Experiment, numbers: Numbers) -> Table:
     """The paper's comparison: our networks, then the published ones, marked as such."""
+    groups = trained_groups(experiment)
+    sizes = {group.name: _sizes(group) for group in groups}
     ours: list[tuple[Cell, ...]] = []
-    for runs in _by_setting(experiment.runs, experiment.factors).values():
+    for runs in experiment.by_setting():
         latency, accuracy = _summaries(runs, (LATENCY, TEST_ACCURACY), numbers)
         name = experiment.label(runs[0]) or experiment.name
-        ours.append((name, "searched here", accuracy, None, None, latency, None, None))
-    for name, trainings in trainings_of_baselines(experiment).items():
-        accuracy = summarize([run.metrics.get("test_accuracy", float("nan")) for run in trainings])
-        ours.append((name, "trained here", accuracy, None, None, None, None, None))
+        ours.append((name, "searched here", accuracy, *sizes.get(name, (None, None)), latency, None, None))
+    for group in groups:
+        if not group.searches:
+            accuracy = group.over_seeds(TEST_ACCURACY.name)
+            ours.append((group.name, "trained here", accuracy, *sizes[group.name], None, None, None))
     published: list[tuple[Cell, ...]] = [
         (
             network.name,
@@ -192,11 +246,16 @@ def published_table(experiment: Experiment, numbers: Numbers) -> Table:
     )
 
 
-def _by_setting(runs: Iterable[Run], factors: Sequence[str]) -> dict[tuple[Value, ...], list[Run]]:
-    groups: dict[tuple[Value, ...], list[Run]] = {}
-    for run in runs:
-        groups.setdefault(run.setting(factors), []).append(run)
-    return groups
+def _by_setting(
+    experiment: Experiment, factors: Sequence[str]
+) -> Iterator[tuple[tuple[Value, ...], list[Run]]]:
+    for runs in experiment.by_setting(factors):
+        yield runs[0].setting(factors), runs
+
+
+def _sizes(group: TrainedGroup) -> tuple[Summary, Summary]:
+    """Millions of parameters and of multiply-accumulates."""
+    return (group.over_seeds("num_parameters").times(1e-6), group.over_seeds("num_macs").times(1e-6))
 
 
 def _known(measures: Sequence[Measure], runs: Sequence[Run], numbers: Numbers) -> tuple[Measure, ...]:

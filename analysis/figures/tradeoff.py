@@ -6,13 +6,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.accuracy import Accuracies, read_accuracies
+from analysis.accuracy import Accuracies, read_accuracies, trainings_of_searches
 from analysis.drawing import Drawing, NothingToDrawError, count
 from analysis.experiment import Experiment, Run
 from analysis.figures.panels import missing_note
 from analysis.pareto import hypervolume, pareto_front
 from analysis.published import PUBLISHED_NETWORKS, PublishedNetwork
 from analysis.style import GREY, TWO_COLUMNS_IN, line_style, new_figure
+from analysis.trained import MEASURED_LATENCY, TrainedGroup, is_one_session, mean_metric, trained_groups
 
 _METHOD = ("sampling", "depth", "elasticity")
 _FAMILIES = {"TF-NAS": ("s", "#0072b2"), "EfficientNet": ("*", "#d55e00"), "others": ("o", GREY)}
@@ -42,13 +43,19 @@ def tradeoff_drawings(experiment: Experiment) -> list[Drawing]:
     )
     if not runs:
         raise NothingToDrawError("no run with an accuracy and a latency")
-    latency, accuracy = _points(runs, accuracies)
+    # Others than ours have no latency in a table: they stand beside ours where all were measured in turn.
+    trained = trained_groups(experiment)
+    is_measured = bool(trained) and is_one_session(trained)
+    others = [group for group in trained if not group.searches] if is_measured else []
+    latency, accuracy = _points(experiment, runs, accuracies, is_measured)
     front = pareto_front(latency, accuracy)
     volume = hypervolume(latency, accuracy, latency.max(), 0.0)
     caption = (
-        "Accuracy against latency. Left: our trials, by latency in their lookup table and "
-        f"{accuracies.name}; the line is the Pareto front ({count(len(front), 'network')}; hypervolume "
-        f"{volume:.4g} ms against a worst point of {latency.max():.4g} ms and accuracy 0). Middle and "
+        "Accuracy against latency. Left: our trials, by "
+        f"{'measured latency' if is_measured else 'latency in their lookup table'} and "
+        f"{accuracies.name}; the line is the Pareto front of our trials ({count(len(front), 'network')}; "
+        f"hypervolume {volume:.4g} ms against a worst point of {latency.max():.4g} ms and accuracy 0). "
+        f"{_describe_others(others)}Middle and "
         "right: published results on ImageNet-1K, open marks (squares: TF-NAS), not measured here and not "
         "comparable with the left; middle: Titan RTX, batch 32; EfficientNet-B0 is in the right panel. n "
         f"= {count(len(runs), 'trial')}.{missing_note(experiment)}"
@@ -56,9 +63,12 @@ def tradeoff_drawings(experiment: Experiment) -> list[Drawing]:
 
     def draw() -> Figure:
         groups = _by_method(experiment, runs)
-        figure = new_figure(TWO_COLUMNS_IN, 2.2 + 0.14 * -(-len(groups) // 3))
+        num_labels = len(groups) + len(others)
+        figure = new_figure(TWO_COLUMNS_IN, 2.2 + 0.14 * -(-num_labels // 3))
         ours, by_latency, by_macs = figure.subplots(1, 3, width_ratios=[1.1, 0.9, 1.1])
         _draw_ours(ours, groups, latency, accuracy)
+        _draw_others(ours, others, first_style=len(groups))
+        ours.set_xlabel("measured latency (ms)" if is_measured else "latency (ms)")
         figure.legend(loc="outside upper left", ncols=3, handles=ours.get_legend_handles_labels()[0])
         with_latency = [(network, network.gpu_ms) for network in PUBLISHED_NETWORKS if network.gpu_ms]
         _draw_published(by_latency, with_latency, _OFFSETS_BY_LATENCY, "latency (ms)")
@@ -67,13 +77,33 @@ def tradeoff_drawings(experiment: Experiment) -> list[Drawing]:
         ours.set_ylabel("test accuracy" if accuracies.is_trained else "held-out accuracy")
         return figure
 
-    return [Drawing("tradeoff", "Accuracy against latency", caption, runs, draw)]
+    all_runs = (*runs, *(run for group in trained for run in group.runs))
+    return [Drawing("tradeoff", "Accuracy against latency", caption, all_runs, draw)]
 
 
-def _points(runs: Sequence[Run], accuracies: Accuracies) -> tuple[np.ndarray, np.ndarray]:
+def _points(
+    experiment: Experiment, runs: Sequence[Run], accuracies: Accuracies, is_measured: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    trainings = trainings_of_searches(experiment)
     return (
-        np.array([run.metrics["derived_latency_ms"] for run in runs]),
+        np.array(
+            [
+                mean_metric(trainings[run.run_id], MEASURED_LATENCY)
+                if is_measured
+                else run.metrics["derived_latency_ms"]
+                for run in runs
+            ]
+        ),
         np.array([accuracies.of(run) for run in runs]),
+    )
+
+
+def _describe_others(others: Sequence[TrainedGroup]) -> str:
+    if not others:
+        return ""
+    return (
+        "Open marks: other networks under the same terms, means over seeds with the range that the number of "
+        "test images leaves (95 %). "
     )
 
 
@@ -102,7 +132,24 @@ def _draw_ours(axes: Axes, groups: dict[str, list[int]], latency: np.ndarray, ac
     front = pareto_front(latency, accuracy)
     axes.step(latency[front], accuracy[front], where="post", color="black", lw=0.8, zorder=0)
     axes.set_title("this experiment", loc="left")
-    axes.set_xlabel("latency (ms)")
+
+
+def _draw_others(axes: Axes, others: Sequence[TrainedGroup], first_style: int) -> None:
+    for index, group in enumerate(others, start=first_style):
+        style = line_style(index)
+        accuracy = group.accuracy_over_images()
+        low, high = accuracy.interval or (accuracy.mean, accuracy.mean)
+        axes.errorbar(
+            group.over_seeds(MEASURED_LATENCY).mean,
+            accuracy.mean,
+            yerr=[[accuracy.mean - low], [high - accuracy.mean]],
+            linestyle="none",
+            marker=style.marker,
+            color=style.color,
+            markerfacecolor="white",
+            elinewidth=0.7,
+            label=f"{group.name} (n = {group.num_seeds})",
+        )
 
 
 def _draw_published(

@@ -1,6 +1,7 @@
 """Trajectories made by hand, in the space `paper` (2 + 3 + 4 + 4 + 4 + 1 layers)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,21 @@ def run(name: str = "run", metrics: dict[str, float] | None = None, **config: An
         start_time_ms=0,
         artifact_uri="",
     )
+
+
+def training(
+    architecture: str,
+    search: Run | None = None,
+    seed: int = 0,
+    session: str = "noon",
+    lr: float = 0.1,
+    **metrics: float,
+) -> Run:
+    """A finished training of a network, that of a search if one is given."""
+    made = run(f"train-{architecture}-s{seed}", metrics, architecture=architecture, seed=seed, lr=lr)
+    tags = {"tfnas.latency_session": session, "tfnas.latency_conditions": "batch size 1"}
+    tags |= {"tfnas.search_run": search.run_id} if search else {}
+    return replace(made, kind="train", tags=tags)
 
 
 def experiment_of(runs: Sequence[Run], training: Sequence[Run] = ()) -> Experiment:

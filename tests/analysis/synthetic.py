@@ -302,14 +302,19 @@ class Store:
             self.client.set_terminated(run_id, status=status)
         return run_id
 
-    def add_training(self, search_run_id: str, seed: int, test_accuracy: float) -> str:
-        """A run that trained the network of a search."""
-        tags = {"tfnas.kind": "train", "tfnas.search_run": search_run_id}
-        run_id = self.client.create_run(self.experiment_id, run_name=f"train-s{seed}", tags=tags).info.run_id
+    def add_training(
+        self, architecture: str, search_run_id: str | None = None, *, seed: int = 0, num_epochs: int = 5
+    ) -> str:
+        """A finished run that trained a network, that of a search if one is given."""
+        name = f"train-{architecture}-s{seed}"
+        tags = {"tfnas.kind": "train", "tfnas.cell": name}
+        tags |= {"tfnas.search_run": search_run_id} if search_run_id else {}
+        run_id = self.client.create_run(self.experiment_id, run_name=name, tags=tags).info.run_id
+        params = {"architecture": architecture, "seed": seed, "num_epochs": num_epochs}
         self.client.log_batch(
             run_id,
-            metrics=[Metric("test_accuracy", test_accuracy, 0, 0)],
-            params=[Param("seed", str(seed)), Param("architecture", f"run:{search_run_id}")],
+            metrics=[Metric("test_accuracy", 0.8, 0, 0)],
+            params=[Param(name, str(value)) for name, value in params.items()],
         )
         self.client.set_terminated(run_id)
         return run_id
