@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -13,9 +14,11 @@ from nas.baselines import ARCHITECTURE_NAMES
 from nas.config import SearchConfig, TrainConfig
 from nas.follow import lead
 from nas.latency import LatencyTable
+from nas.profile import count_macs, count_parameters
 from nas.records import GPU_METRIC_NAMES, METRIC_NAMES, EpochRecord, Trajectory
 from nas.search import run_search
-from nas.train import TrainRecord, run_training
+from nas.train import BEST_FILE, TrainRecord, run_training
+from nas.trained import load_trained_network
 from nas.world import ALONE, World
 
 
@@ -72,9 +75,24 @@ def _search(config: SearchConfig, table: LatencyTable, folder: CellFolder) -> It
 
 def _train(config: TrainConfig, folder: CellFolder, world: World) -> Iterator[TrainRecord]:
     lead(config, world)
-    yield from run_training(
+    records = run_training(
         config, checkpoint_dir=folder.checkpoints, networks_dir=folder.artifacts, world=world
     )
+    for record in records:
+        if record.epoch == config.num_epochs:
+            yield replace(record, metrics=record.metrics | _measure_size(folder.artifacts / BEST_FILE))
+        else:
+            yield record
+
+
+def _measure_size(path: Path) -> dict[str, float]:
+    """What a trained network costs, whatever it runs on."""
+    record, network = load_trained_network(path)
+    return {
+        "num_parameters": float(count_parameters(network)),
+        "num_macs": float(count_macs(network, record.resolution)),
+        "size_bytes": float(path.stat().st_size),
+    }
 
 
 def _write_metrics(records: list[EpochRecord], path: Path) -> None:

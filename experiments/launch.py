@@ -138,7 +138,10 @@ def launch(
             undelivered = _run(work, len(states) - len(to_run), tracker, delivery, console)
         else:
             undelivered = delivery.close(_PATIENCE_S)
-        return _result(cell_states(cells, tracked, out), len(undelivered), tracker.uri)
+        result = _result(cell_states(cells, tracked, out), len(undelivered), tracker.uri)
+        if isinstance(grid, TrainingGrid) and not result.interrupted and not undelivered:
+            grid.measure(result.finished, out, place, tracker, partial(say, console))
+        return result
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ keeps one of two that agree in key, step, time and value.
 
 import logging
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,6 +211,22 @@ class Tracker:
         self._log_epochs(run_id, epochs)
         if num_delivered < num_events:
             folder.confirm_delivery(run_id, num_events)
+
+    def annotate(self, cell: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+        """Adds to a cell's run what was measured after it; measured again, it takes the place of the old.
+
+        Raises:
+            UserError: the store cannot be reached.
+        """
+        time_ms = time.time_ns() // 1_000_000
+        with _reaching(self.uri):
+            (run, *_) = self._search(f"tags.`tfnas.cell` = '{cell}'")
+            self._client.log_batch(
+                run.info.run_id,
+                metrics=[Metric(name, value, time_ms, 0) for name, value in metrics.items()],
+                tags=[RunTag(name, value) for name, value in tags.items()],
+                synchronous=True,
+            )
 
     def _find_or_create_experiment(self, name: str) -> str:
         experiment = self._client.get_experiment_by_name(name)

@@ -7,11 +7,13 @@ from typing import Any, Self
 
 from experiments.cell import Cell, TrainingCell, check_distinct
 from experiments.grid import Grid
+from experiments.measuring import measure_latencies, needs_measuring
 from experiments.named_run import RUN_PREFIX
 from experiments.networks import NamedNetwork, find_networks, is_run, resolve_file
 from experiments.preparation import Preparation
 from experiments.ray_session import Place
 from experiments.spec import TrainingSpec, parse_fields
+from experiments.tracking import Tracker
 from nas.baselines import find_architecture
 from nas.config import TrainConfig
 from nas.errors import UserError
@@ -66,6 +68,16 @@ class TrainingGrid(Grid):
         ]
         check_distinct(cells, str(self.path))
         return cells
+
+    def measure(
+        self, cells: list[Cell], out: Path, place: Place, tracker: Tracker, report: Callable[[str], None]
+    ) -> None:
+        """Measures the latency of what was trained, unless all that is done already."""
+        trainings = [cell for cell in cells if isinstance(cell, TrainingCell)]
+        if trainings and needs_measuring(trainings, tracker.cells()):
+            measurement = measure_latencies(trainings, out, place, report)
+            for cell in trainings:
+                tracker.annotate(cell.hash, measurement.metrics[cell.hash], measurement.tags)
 
     def _cell(self, network: NamedNetwork, factors: dict[str, Any], preparation: Preparation) -> Cell:
         fields = self.spec.base | factors | {"architecture": network.architecture}

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 from rich.table import Table
 
 from experiments.console import make_console
@@ -171,7 +170,7 @@ def _add_measurements(
 ) -> None:
     from nas.baselines import make_network
     from nas.device import resolve_device
-    from nas.latency.calibration import summarize_networks, time_networks_in_turn
+    from nas.latency.calibration import compare_networks
     from nas.latency.timing import check_idle, make_images, prepare_network
 
     device = resolve_device(device_name)
@@ -183,26 +182,16 @@ def _add_measurements(
         )
         for s in subjects
     ]
-    times_RNK = time_networks_in_turn(
-        networks,
-        num_threads=num_threads,
-        rng=np.random.default_rng(0),
-        num_rounds=30,
-        report=lambda message: click.echo(message, err=True),
+    timings = compare_networks(
+        networks, num_threads=num_threads, report=lambda message: click.echo(message, err=True)
     )
-    # Neighbours in time share the machine's drift: so their ratio is taken round by round.
-    medians_RN = np.median(times_RNK, axis=2)
-    ratios_RN = medians_RN / medians_RN[:, :1]
-    for description, timing, ratios_R in zip(
-        descriptions, summarize_networks(times_RNK), ratios_RN.T, strict=True
-    ):
-        low, middle, high = np.percentile(ratios_R, [25, 50, 75])
+    for description, timing in zip(descriptions, timings, strict=True):
         description["measured"] = {
             "median_ms": timing.median_ms,
             "iqr_ms": timing.iqr_ms,
             "num_repeats": timing.num_repeats,
-            "ratio_to_first": float(middle),
-            "ratio_iqr": float(high - low),
+            "ratio_to_first": timing.ratio,
+            "ratio_iqr": timing.ratio_iqr,
             "batch_size": batch_size,
         }
 

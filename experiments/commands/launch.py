@@ -86,13 +86,15 @@ def launch(
     try:
         result = run_grid(grid)
         exit_code = print_result(result, console)
-        if trainings is None or exit_code == 130 or not result.finished:
-            return exit_code
-        found = trainings.with_searches(_run_ids(result.finished, grid.spec.experiment, out))
-        return max(exit_code, print_result(run_grid(found), console))
+        if trainings is not None and exit_code != 130 and result.finished:
+            found = trainings.with_searches(_run_ids(result.finished, grid.spec.experiment, out))
+            result = run_grid(found)
+            exit_code = max(exit_code, print_result(result, console))
     except KeyboardInterrupt:
         say(console, _HOW_TO_CONTINUE)
         return 130
+    _print_trained(result, grid.spec.experiment, out, console)
+    return exit_code
 
 
 def print_result(result: "LaunchResult", console: "Console") -> int:
@@ -113,6 +115,28 @@ def print_result(result: "LaunchResult", console: "Console") -> int:
     if result.failed:
         say(console, "run the same command with --retry-failed to try them again")
     return 1 if result.failed or result.num_undelivered else 0
+
+
+def _print_trained(result: "LaunchResult", experiment: str, out: Path, console: "Console") -> None:
+    """Prints and writes the table of what was trained, if anything was."""
+    from rich.table import Table
+
+    from analysis.runs import read_trainings
+    from analysis.table_files import cell_texts, write_table
+    from analysis.tables import trained_table
+
+    trained = {cell.hash for cell in result.finished if cell.kind == "train"}
+    if not trained or result.num_undelivered:
+        return
+    runs = read_trainings(experiment, result.tracking_uri, trained)
+    table = trained_table(runs)
+    shown = Table(*(column.heading for column in table.columns), title=table.title, title_justify="left")
+    for row in cell_texts(table):
+        shown.add_row(*row)
+    console.print(shown)
+    say(console, table.caption)
+    path, *_ = write_table(table, runs, out / "tables")
+    say(console, f"Written as {path}, and as .md and .csv")
 
 
 def _run_ids(searches: "list[Cell]", experiment: str, out: Path) -> list[str]:

@@ -31,6 +31,7 @@ from nas.space import Space, get_space
 Floats = NDArray[np.float64]
 
 NUM_ROUNDS = 16
+_NUM_COMPARISON_ROUNDS = 30
 _RUNS_PER_ROUND = 5
 _NUM_WARMUP_RUNS = 2
 _COVERAGE = 0.95
@@ -87,6 +88,22 @@ class TableCheck:
     def measured_ms_N(self) -> Floats:
         """Median of each network's timings, in ms."""
         return np.array([timing.median_ms for timing in self.timings])
+
+
+@dataclass(frozen=True)
+class NetworkTiming:
+    """How long a network takes beside others that were timed in turn.
+
+    Attributes:
+        ratio: to the first network of the comparison, taken round by round: median.
+        ratio_iqr: interquartile range of that.
+    """
+
+    median_ms: float
+    iqr_ms: float
+    num_repeats: int
+    ratio: float
+    ratio_iqr: float
 
 
 def check_predictions(
@@ -179,6 +196,34 @@ def summarize_networks(times_RNK: Floats) -> list[Timing]:
     """The timing of each network; the drift between rounds is taken out."""
     round_RNK, network_RNK, _ = np.indices(times_RNK.shape)
     return summarize_timings(times_RNK.ravel(), network_RNK.ravel(), round_RNK.ravel())
+
+
+def compare_networks(
+    networks: Sequence[tuple[nn.Module, Tensor]],
+    *,
+    num_threads: int,
+    report: Callable[[str], None] = lambda message: None,
+) -> list[NetworkTiming]:
+    """Times whole networks in turn, each on its images, and compares them with the first."""
+    times_RNK = time_networks_in_turn(
+        networks,
+        num_threads=num_threads,
+        rng=np.random.default_rng(0),
+        num_rounds=_NUM_COMPARISON_ROUNDS,
+        report=report,
+    )
+    return compare_times(times_RNK)
+
+
+def compare_times(times_RNK: Floats) -> list[NetworkTiming]:
+    """Summarises the times of networks that were timed in turn, and compares them with the first's."""
+    # Neighbours in time share the machine's drift: so their ratio is taken round by round.
+    medians_RN = np.median(times_RNK, axis=2)
+    ratios_3N = np.percentile(medians_RN / medians_RN[:, :1], [25, 50, 75], axis=0)
+    return [
+        NetworkTiming(timing.median_ms, timing.iqr_ms, timing.num_repeats, float(middle), float(high - low))
+        for timing, (low, middle, high) in zip(summarize_networks(times_RNK), ratios_3N.T, strict=True)
+    ]
 
 
 def fit_calibration(predicted_ms_N: Floats, measured_ms_N: Floats) -> Calibration:

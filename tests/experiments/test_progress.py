@@ -3,10 +3,10 @@ import io
 import pytest
 from rich.console import Console
 
-from experiments.cell import SearchCell
+from experiments.cell import SearchCell, TrainingCell
 from experiments.console import format_duration
 from experiments.progress import Progress
-from nas.config import SearchConfig
+from nas.config import SearchConfig, TrainConfig
 
 
 def make_cell(seed: int) -> SearchCell:
@@ -51,6 +51,18 @@ def test_elsewhere_there_are_plain_lines_and_no_control_characters() -> None:
         "bi-sink-T1.5-s1: epoch 4/10, loss 1.234, accuracy 0.500, latency 1.46 of 1.5 ms, 3 min left",
         "bi-sink-T1.5-s1: failed: DivergedError: [loss] is nan",
     ]
+
+
+def test_trainings_tell_their_best_epoch() -> None:
+    config = TrainConfig(architecture="efficientnet_b0", num_epochs=10, dataset="fashion_mnist_subset")
+    cell = TrainingCell("train-efficientnet_b0-s0", {}, config, "data", "code", "efficientnet_b0")
+    screen = io.StringIO()
+    metrics = {"train_loss": 1.2, "val_accuracy": 0.5, "best_epoch": 3.0, "epoch_seconds": 30.0}
+    with Progress(Console(file=screen, width=120), [cell], num_done=0, num_parallel=1) as progress:
+        progress.start(cell)
+        progress.add_epoch(cell, 4, metrics)
+    expected = "train-efficientnet_b0-s0: epoch 4/10, loss 1.200, accuracy 0.500, best epoch 3, 3 min left\n"
+    assert screen.getvalue() == expected
 
 
 @pytest.mark.parametrize(

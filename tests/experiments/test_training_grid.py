@@ -10,8 +10,9 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+import tune_configs
 from experiments.cell import Cell
-from experiments.launch import load_grid
+from experiments.launch import load_grid, load_training_grid
 from experiments.spec import TrainingSpec, check_spec
 from experiments.training_grid import TrainingGrid
 from nas.architecture import full_depth_architecture
@@ -115,6 +116,33 @@ def test_a_finished_training_has_epochs_networks_and_its_launch(folder: Path, la
         assert record.metrics["test_accuracy"] == run.data.metrics["test_accuracy"]
 
 
+def test_size_cost_and_latency_are_measured_in_one_session_after_the_trials(
+    folder: Path, launched: Launched
+) -> None:
+    finished = [run for run in runs_of(folder / "out", "train") if run.info.status == "FINISHED"]
+    assert len({run.data.tags["tfnas.latency_session"] for run in finished}) == 1
+    client = MlflowClient(f"sqlite:///{folder / 'out' / 'mlflow.db'}")
+    for run in finished:
+        path = Path(client.download_artifacts(run.info.run_id, "best.pt"))
+        _, network = load_trained_network(path)
+        metrics = run.data.metrics
+        assert metrics["num_parameters"] == sum(weight.numel() for weight in network.parameters())
+        assert metrics["size_bytes"] == path.stat().st_size
+        assert metrics["num_macs"] > 0
+        assert metrics["measured_latency_ms"] > 0
+        assert metrics["latency_ratio_to_efficientnet_b0"] > 0
+        assert "EfficientNet-B0" in run.data.tags["tfnas.latency_conditions"]
+    measuring = launched.stdout.index("Measuring the latency of 3 networks in turn")
+    assert measuring > launched.stdout.rindex(": epoch 2/2")
+
+
+def test_the_table_is_printed_and_written(folder: Path, launched: Launched) -> None:
+    assert "Networks trained from scratch" in launched.stdout
+    text = (folder / "out" / "tables" / "trained.md").read_text()
+    names = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")][1:]
+    assert names[1:] == ["tested", "small"]
+
+
 def test_launching_again_starts_nothing_though_folders_are_gone(
     folder: Path, launched: Launched, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -196,6 +224,13 @@ def test_what_is_wrong_is_one_line_with_the_file(
     assert expected in str(caught.value)
     assert str(caught.value).startswith(f"{tmp_path / 'spec.yaml'}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_the_shipped_grid_trains_the_demos_networks_and_efficientnet_b0() -> None:
+    folder = Path(tune_configs.__file__).parent
+    grid = load_training_grid(folder / "quickstart_train.yaml", "demo")
+    assert load_grid(folder / "quickstart.yaml").spec.experiment == "demo"
+    assert grid.references == ("experiment:demo", "efficientnet_b0")
 
 
 def test_searches_come_first_and_once() -> None:

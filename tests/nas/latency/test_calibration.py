@@ -6,6 +6,7 @@ from nas.errors import UserError
 from nas.latency.calibration import (
     Agreement,
     check_predictions,
+    compare_times,
     draw_architecture,
     fit_calibration,
     predict_ms,
@@ -132,6 +133,14 @@ def test_drift_between_rounds_does_not_reach_a_networks_timing():
     timings = summarize_networks(times_RNK)
     assert [timing.median_ms for timing in timings] == pytest.approx([5.0, 7.0, 9.0])
     assert [timing.num_repeats for timing in timings] == [20] * 3
+
+
+def test_a_ratio_to_the_first_network_is_taken_within_rounds_so_that_drift_cancels():
+    drift_R11 = np.array([1.0, 3.0, 0.5, 2.0, 1.0]).reshape(5, 1, 1)
+    cost_1N1 = np.array([4.0, 1.0, 6.0]).reshape(1, 3, 1)
+    timings = compare_times(drift_R11 * cost_1N1 * np.ones((5, 3, 4)))
+    assert [timing.ratio for timing in timings] == pytest.approx([1.0, 0.25, 1.5])
+    assert [timing.ratio_iqr for timing in timings] == pytest.approx([0.0, 0.0, 0.0])
 
 
 def test_a_check_compares_predictions_with_networks_that_really_ran():
