@@ -38,10 +38,11 @@ PUBLISHED_NETWORKS: tuple[PublishedNetwork, ...] = (
     _tf_nas("TF-NAS-D", 219, 74.19, 91.45, 10.08, 46.09),
     _tf_nas("TF-NAS-CPU-A", 305, 75.83, 92.57, 14.00, 60.11),
     _tf_nas("TF-NAS-CPU-B", 230, 74.44, 91.82, 10.29, 40.09),
-    # Accuracy as in the first version of the paper; 77.1 in later ones, with AutoAugment.
+    # The accuracy of the conference paper; the fifth version on arXiv has 77.1.
     PublishedNetwork(
-        "EfficientNet-B0", "EfficientNet", 76.3, 385.8, "EfficientNet; MACs as built by torchvision",
-        parameters_millions=5.29,
+        "EfficientNet-B0", "EfficientNet", 76.3, 385.8,
+        "Tan and Le, EfficientNet, ICML 2019, results on ImageNet; MACs as built by torchvision",
+        93.2, parameters_millions=5.29,
     ),
     PublishedNetwork("MobileNetV2 1.0", "others", 71.8, 300, "MobileNetV2", parameters_millions=3.47),
     PublishedNetwork("MobileNetV3-Large", "others", 75.2, 217, "MobileNetV3", parameters_millions=5.4),
