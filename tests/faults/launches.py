@@ -11,6 +11,7 @@ import os
 import pty
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import termios
@@ -19,6 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import numpy as np
@@ -77,11 +79,18 @@ class Site:
 
     def _make_store(self) -> None:
         """Makes the store's tables as a launch would; that takes seconds, so it is done once and copied."""
-        self.out.mkdir()
         if not _empty_store:
-            MlflowClient(self.tracking_uri).search_experiments()
-            _empty_store.append((self.out / "mlflow.db").read_bytes())
+            with TemporaryDirectory() as folder:
+                MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
+                _empty_store.append((Path(folder) / "mlflow.db").read_bytes())
+        self.out.mkdir()
         (self.out / "mlflow.db").write_bytes(_empty_store[0])
+
+    def recover_store(self) -> None:
+        """Undoes what a process that was killed had half written, as does whoever opens the file first."""
+        connection = sqlite3.connect(self.out / "mlflow.db")
+        connection.execute("SELECT COUNT(*) FROM runs")
+        connection.close()
 
     def write_spec(self, grid: dict[str, Any], **base: Any) -> None:
         """Writes the spec anew, with another grid or other fields."""
@@ -142,9 +151,7 @@ class Site:
 
     def status(self) -> str:
         """What `tfnas launch --status` prints; it must leave everything as it is."""
-        # Whoever opens a SQLite file first undoes what a process that was killed had half written.
-        if self.tracking_uri.startswith("sqlite"):
-            self.runs("search")
+        self.recover_store()
         before = self.snapshot()
         printed = io.StringIO()
         with pytest.MonkeyPatch.context() as patch:

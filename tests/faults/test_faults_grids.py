@@ -108,7 +108,6 @@ def test_a_search_that_the_memory_monitor_kills_fails_with_that_reason_and_can_b
 
 def assert_one_failed_or_went_on(site: Site, launch: Launch) -> None:
     """An allocation that fails is an error in Python, or the end of the process in a library."""
-    print(launch.said)
     assert launch.returncode in (0, 1), launch.said
     if launch.returncode == 1:
         assert "1 of 2 searches are finished" in launch.said

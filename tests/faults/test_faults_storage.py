@@ -3,10 +3,12 @@
 import os
 import resource
 import subprocess
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
-import psutil
 import pytest
 
 from tests.faults.launches import Site, damage, free_bytes
@@ -29,24 +31,30 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
+def _fill(file: BinaryIO, num_bytes: int) -> None:
+    # The searches write meanwhile: there may be less left than there was.
+    with suppress(OSError):
+        if num_bytes > 0:
+            os.posix_fallocate(file.fileno(), file.seek(0, os.SEEK_END), num_bytes)
+
+
 @pytest.mark.parametrize("left_bytes", [200_000, 0], ids=["for_small_files_only", "at_all"])
 def test_a_disk_without_room(disk: Path, tmp_path: Path, left_bytes: int) -> None:
     site = Site(tmp_path, out=disk / "out")
     ballast = disk / "ballast"
     with site.start() as launch:
         launch.wait_for_epochs(4)
-        # Searches go on writing meanwhile: until nothing more fits.
         with ballast.open("wb") as file:
-            while (num_bytes := free_bytes(disk) - left_bytes) > 0:
-                os.posix_fallocate(file.fileno(), file.tell(), num_bytes)
-                file.seek(0, os.SEEK_END)
+            # What searches give up is filled, too.
+            while launch.process.poll() is None:
+                _fill(file, free_bytes(disk) - left_bytes)
+                time.sleep(0.02)
         launch.wait()
-    print(launch.returncode, launch.said)
     assert launch.returncode in (1, 2), launch.said
     assert "No space left on device" in launch.said
     assert "Traceback" not in launch.said
-    print(site.status())
     ballast.unlink()
+    assert site.status().count("finished") < 2
     again = site.run("--retry-failed")
     assert again.returncode == 0, again.said
     site.assert_whole()
@@ -91,15 +99,23 @@ def test_a_read_only_results_folder_is_refused_and_can_be_read(disk: Path, tmp_p
     with site.start() as launch:
         launch.wait_for_epochs(3)
         launch.kill_tree()
-    psutil.wait_procs(launch.tree(), timeout=30)
+    site.recover_store()
     # Root may write whatever the modes say; not so where the file system is read-only.
-    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    _remount(disk, "ro")
     refused = site.run()
     assert refused.returncode == 2
     assert refused.said.splitlines() == [
         f"tfnas: --out: {site.out}: cannot write there: Read-only file system; choose another folder"
     ]
     assert site.status().count("interrupted") == 2
-    subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+    _remount(disk, "rw")
     assert site.run().returncode == 0
     site.assert_whole()
+
+
+def _remount(disk: Path, mode: str) -> None:
+    end = time.monotonic() + 30
+    # It is busy until the processes that were killed are gone.
+    while subprocess.run(["mount", "-o", f"remount,{mode}", str(disk)]).returncode != 0:
+        assert time.monotonic() < end
+        time.sleep(0.5)
