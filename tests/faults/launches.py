@@ -244,6 +244,10 @@ class Launch:
         """Waits until so many epochs are done, in all cells together."""
         self.wait_until(lambda: self._site.num_epochs_done() >= num_epochs)
 
+    def wait_for_both(self) -> None:
+        """Waits until both searches of `GRID` have an epoch done."""
+        self.wait_until(lambda: [1 for journal in self._site.journals() if journal.epochs] == [1, 1])
+
     def wait_for_line(self, text: str) -> None:
         """Waits until it has printed something."""
         self.wait_until(lambda: text in self.said)

@@ -63,7 +63,7 @@ def test_a_search_that_diverges_fails_alone_and_only_it_is_retried(tmp_path: Pat
 
 def test_a_search_without_memory_fails_alone_and_can_be_retried(site: Site) -> None:
     with site.start() as launch:
-        launch.wait_until(lambda: all(journal.epochs for journal in site.journals()) and site.journals())
+        launch.wait_for_both()
         trial = launch.trials()[0]
         limit = trial.memory_info().vms
         # From here on every allocation fails that needs pages.
@@ -74,7 +74,7 @@ def test_a_search_without_memory_fails_alone_and_can_be_retried(site: Site) -> N
 
 def test_a_search_whose_process_is_killed_time_and_again_fails_alone_and_can_be_retried(site: Site) -> None:
     with site.start() as launch:
-        launch.wait_until(lambda: all(journal.epochs for journal in site.journals()) and site.journals())
+        launch.wait_for_both()
         (victim, *_) = (Path(trial.cwd()).name for trial in launch.trials())
 
         def kill_and_look() -> bool:

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 def test_trials_that_sleep_while_their_driver_is_killed_spoil_nothing_when_they_wake_up(site: Site) -> None:
     with site.start() as launch:
-        launch.wait_until(lambda: all(journal.epochs for journal in site.journals()) and site.journals())
+        launch.wait_for_both()
         orphans = launch.trials()
         for orphan in orphans:
             # As on a machine that swaps: it is there, and does not notice that its launch is gone.
@@ -32,7 +32,7 @@ def test_trials_that_sleep_while_their_driver_is_killed_spoil_nothing_when_they_
 
 def test_a_trial_waits_for_one_that_outlives_its_launch(site: Site) -> None:
     with site.start() as launch:
-        launch.wait_until(lambda: all(journal.epochs for journal in site.journals()) and site.journals())
+        launch.wait_for_both()
         launch.kill_tree()
     # What a process holds that still works in the folder.
     held = [FileLock(journal.path.parent / ".lock") for journal in site.journals()]

@@ -34,7 +34,7 @@ def assert_continues(site: Site) -> None:
 
 def test_ctrl_c_once_ends_in_order_and_the_same_command_continues(site: Site) -> None:
     with site.start(has_terminal=True) as launch:
-        launch.wait_until(lambda: all(journal.epochs for journal in site.journals()) and site.journals())
+        launch.wait_for_both()
         launch.press_ctrl_c()
         launch.wait()
     assert_ended_in_order(site, launch)
@@ -43,7 +43,7 @@ def test_ctrl_c_once_ends_in_order_and_the_same_command_continues(site: Site) ->
 
 def test_ctrl_c_twice_ends_at_once_and_the_same_command_continues(site: Site) -> None:
     with site.start(has_terminal=True) as launch:
-        launch.wait_until(lambda: all(journal.epochs for journal in site.journals()) and site.journals())
+        launch.wait_for_both()
         launch.press_ctrl_c()
         time.sleep(0.2)
         launch.press_ctrl_c()
@@ -68,7 +68,7 @@ def test_ctrl_c_before_any_trial_runs_ends_in_order(site: Site) -> None:
 
 def test_sigterm_ends_in_order_and_the_same_command_continues(site: Site) -> None:
     with site.start() as launch:
-        launch.wait_until(lambda: all(journal.epochs for journal in site.journals()) and site.journals())
+        launch.wait_for_both()
         launch.process.terminate()
         launch.wait()
     assert_ended_in_order(site, launch)
@@ -77,7 +77,7 @@ def test_sigterm_ends_in_order_and_the_same_command_continues(site: Site) -> Non
 
 def test_after_sigterm_to_all_of_its_processes_the_same_command_continues(site: Site) -> None:
     with site.start() as launch:
-        launch.wait_until(lambda: all(journal.epochs for journal in site.journals()) and site.journals())
+        launch.wait_for_both()
         for process in launch.tree():
             process.send_signal(signal.SIGTERM)
         # Without its Ray it cannot end in order: Ray ends it after a minute.

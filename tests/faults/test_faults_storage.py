@@ -62,7 +62,7 @@ def test_a_disk_without_room(disk: Path, tmp_path: Path, left_bytes: int) -> Non
 
 def test_a_checkpoint_that_cannot_be_written_fails_its_search_alone(site: Site) -> None:
     with site.start() as launch:
-        launch.wait_until(lambda: all(journal.epochs for journal in site.journals()) and site.journals())
+        launch.wait_for_both()
         trial = launch.trials()[0]
         # No file of this process may grow beyond 1 MB: a quota, in effect.
         resource.prlimit(trial.pid, resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
@@ -79,7 +79,7 @@ def test_a_checkpoint_that_cannot_be_written_fails_its_search_alone(site: Site) 
 
 def test_damaged_checkpoints_cost_epochs_and_nothing_else(site: Site) -> None:
     with site.start() as launch:
-        launch.wait_until(lambda: site.checkpoints() and all(len(found) == 2 for found in site.checkpoints()))
+        launch.wait_until(lambda: [len(found) for found in site.checkpoints()] == [2, 2])
         launch.kill_tree()
     first, second = site.checkpoints()
     damage(first[-1], cut_bytes=1000)
