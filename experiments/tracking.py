@@ -26,6 +26,8 @@ from nas.errors import UserError
 
 # It reports making its tables, at length.
 logging.getLogger("mlflow").setLevel(logging.WARNING)
+# It prints the traceback of what it raises besides.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 # A request that MLflow itself sends again may make a run twice, and for minutes nobody learns that the
 # store is away: `Delivery` tries again instead.
