@@ -88,7 +88,14 @@ class Cluster:
         Raises:
             UserError: it has another one.
         """
-        if self.run(code_version) != code_version():
+        try:
+            there = self.run(code_version)
+        except RayTaskError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise UserError(
+                f"--address: a node cannot run tfnas ({reason}); install it on all nodes, as it is here"
+            ) from None
+        if there != code_version():
             raise UserError(
                 "--address: the nodes have other code than this machine (tfnas or torch differ in version); "
                 "install the same on all of them"

@@ -22,7 +22,7 @@ _COST_FIELDS = {
     *("space", "depth", "elasticity", "dataset", "data_dir", "train_list", "max_train_images"),
     *("augmentation", "batch_size", "arch_fraction", "weight_steps_per_arch_step"),
     *("architecture", "resolution", "val_fraction", "mixed_precision"),
-    *("device", "num_threads", "num_data_workers"),
+    *("device", "deterministic", "num_threads", "num_data_workers"),
 }
 
 

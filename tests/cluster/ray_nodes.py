@@ -45,18 +45,19 @@ class Nodes:
 
 
 @contextmanager
-def two_nodes(num_cpus: int = 1, num_gpus: int = 0) -> Iterator[Nodes]:
+def two_nodes(num_cpus: int = 1, num_gpus: int = 0, code: Path = ROOT) -> Iterator[Nodes]:
     """Starts them, with a token, and ends them.
 
     Args:
         num_cpus: that each says it has.
         num_gpus: that the worker says it has; Ray believes it.
+        code: folder of the packages that they run.
     """
     port = free_port()
     # Ray's sockets have long names, and a socket's path may have 107 characters.
     temporary = Path("/tmp") / f"ray-{secrets.token_hex(4)}"
     environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": str(code),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -113,9 +114,7 @@ def with_signal(process: psutil.Process, number: int) -> None:
 def _start(arguments: list[str], environment: dict[str, str]) -> Node:
     ray = Path(sys.executable).with_name("ray")
     return Node(
-        subprocess.Popen(
-            [str(ray), "start", *arguments], env=environment, stdout=subprocess.DEVNULL, cwd=ROOT
-        )
+        subprocess.Popen([str(ray), "start", *arguments], env=environment, stdout=subprocess.DEVNULL, cwd="/")
     )
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -53,7 +54,7 @@ def write_spec(folder: Path, **changes: Any) -> Path:
 def start(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", "from experiments.cli import main; main()", *arguments]
     return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd="/"
     )
 
 
@@ -114,6 +115,21 @@ def assert_same(found: dict[str, dict[str, Any]], expected: dict[str, dict[str, 
                 assert found[name][key] == value, (name, key)
 
 
+def assert_goes_on_from_checkpoints(
+    before: dict[str, dict[int, dict[str, float]]], uri: str, results: Path
+) -> None:
+    """An epoch that is run again takes another time: none that was reported before was run again."""
+    assert any(before.values())
+    for cell, epochs in before.items():
+        (run,) = [run for run in runs_of(uri) if cell.startswith(run.info.run_name)]
+        with (results / run.info.run_id / "metrics.csv").open() as file:
+            seconds = {int(row["epoch"]): float(row["epoch_seconds"]) for row in csv.DictReader(file)}
+        # An epoch is reported once its checkpoint is in the storage.
+        assert {epoch: seconds[epoch] for epoch in epochs} == {
+            epoch: metrics["epoch_seconds"] for epoch, metrics in epochs.items()
+        }, cell
+
+
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """What the four searches give on one node."""
@@ -161,17 +177,7 @@ def test_a_grid_outlives_one_of_its_two_nodes_and_gives_what_one_node_gives(
         said = finish(launch)
         assert "4 of 4 searches are finished" in said
         assert_same(results_of(uri, tmp_path / "results"), expected)
-        # An epoch that is run again takes another time: what was done before is taken from checkpoints.
-        for cell, epochs in epochs_of(out).items():
-            (run,) = [run for run in runs_of(uri) if cell.startswith(run.info.run_name)]
-            artifacts = tmp_path / "results" / run.info.run_id
-            with (artifacts / "metrics.csv").open() as file:
-                seconds = {int(row["epoch"]): float(row["epoch_seconds"]) for row in csv.DictReader(file)}
-            kept = [
-                epoch for epoch in before.get(cell, {}) if seconds[epoch] == epochs[epoch]["epoch_seconds"]
-            ]
-            # The last epoch that was reported has been saved before; none is lost.
-            assert kept == list(before.get(cell, {})), cell
+        assert_goes_on_from_checkpoints(before, uri, tmp_path / "results")
         left = list(out.rglob("*.pt"))
         assert left == [], "checkpoints belong into the storage"
 
@@ -192,10 +198,12 @@ def test_a_search_whose_process_dies_goes_on_from_the_object_store(
             if "ray::" in process.name() and "IDLE" not in " ".join(process.cmdline())
         ]
         trial.send_signal(signal.SIGKILL)
+        before = epochs_of(out)
         finish(launch)
     (name,) = [name for name in expected if name.startswith("bi-sink") and name.endswith("s0")]
     found = results_of(f"sqlite:///{out / 'mlflow.db'}", tmp_path / "results")
     assert_same(found, {name: expected[name]})
+    assert_goes_on_from_checkpoints(before, f"sqlite:///{out / 'mlflow.db'}", tmp_path / "results")
 
 
 def test_what_is_to_be_measured_runs_alone_on_a_node_of_the_right_kind() -> None:
@@ -260,6 +268,24 @@ def test_what_cannot_work_on_a_cluster_is_refused_in_one_line(tmp_path: Path) ->
         said = refused(nodes, *common, "--storage", "s3://nowhere?endpoint_override=127.0.0.1:9&scheme=http")
         assert "--storage: s3://nowhere" in said
         assert "cannot write there" in said
+
+
+def test_nodes_with_other_code_or_none_are_refused(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(ROOT / "nas", other / "nas", ignore=shutil.ignore_patterns("data", "__pycache__"))
+    shutil.copytree(ROOT / "experiments", other / "experiments")
+    with (other / "nas" / "objective.py").open("a") as file:
+        file.write("OTHER = 1\n")
+    common = (str(write_spec(tmp_path)), "--out", str(tmp_path / "out"))
+    changes = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "PYTHONPATH": str(ROOT)}
+    with two_nodes(code=other) as nodes:
+        said = refused(nodes, *common, "--address", nodes.address, **changes)
+        assert "--address: the nodes have other code than this machine" in said
+        # Now they have none that can be imported.
+        (other / "nas" / "__init__.py").write_text("raise ImportError('no nas here')\n")
+        said = refused(nodes, *common, "--address", nodes.address, **changes)
+        assert "--address: a node cannot run tfnas" in said
+        assert "no nas here" in said
 
 
 def test_no_step_of_eight_concurrent_trials_is_lost_on_postgresql(tmp_path: Path) -> None:
