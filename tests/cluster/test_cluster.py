@@ -195,7 +195,7 @@ def test_a_search_whose_process_dies_goes_on_from_the_object_store(
         (trial,) = [
             process
             for process in psutil.Process(launch.pid).children(recursive=True)
-            if "ray::" in process.name() and "IDLE" not in " ".join(process.cmdline())
+            if "ray::ImplicitFunc" in " ".join(process.cmdline())
         ]
         trial.send_signal(signal.SIGKILL)
         before = epochs_of(out)
