@@ -224,6 +224,14 @@ def test_only_the_derived_operators_widths_change() -> None:
     assert (records[0].arrays["mid_channels_ELO"] != records[-1].arrays["mid_channels_ELO"]).any()
 
 
+@pytest.mark.parametrize("depth", ["sink", "skip"])
+def test_the_trajectory_of_a_search_is_read_as_it_was_written(depth: str, tmp_path: Path) -> None:
+    trajectory = Trajectory.of(TINY.name, depth, search(make_config(depth=depth, num_epochs=2)))
+    trajectory.save(tmp_path / "trajectory.npz")
+    for name, array in vars(Trajectory.load(tmp_path / "trajectory.npz")).items():
+        assert np.array_equal(array, getattr(trajectory, name), equal_nan=name == "scaling_ms_EP"), name
+
+
 def test_an_encoding_is_redundant_where_the_skip_space_has_others_for_its_network() -> None:
     records = search(make_config(depth="skip", num_epochs=6, arch_lr=0.5, elasticity=False))
     trajectory = Trajectory.of(TINY.name, "skip", records)
