@@ -151,11 +151,9 @@ def _this_node() -> str:
 
 def _explain(error: Exception) -> str:
     reason = " ".join(str(error).split())
-    if isinstance(error, AuthenticationError):
-        return "wrong or no token; set RAY_AUTH_TOKEN, or put the cluster's token into ~/.ray/auth_token"
     if "ersion mismatch" in reason:
         return f"{reason[:300]}; install the cluster's versions here"
     return (
-        f"cannot connect ({reason[:200]}); run the launch on a machine that is a node of the cluster "
-        "(`ray start --address=HOST:PORT`)"
+        f"cannot connect ({reason[:200]}); run the launch on a node of the cluster, with the cluster's token "
+        "(RAY_AUTH_TOKEN, or ~/.ray/auth_token)"
     )

@@ -64,7 +64,8 @@ def postgres(programs: Path) -> Iterator[str]:
         with _running([programs / "postgres", *options], user=user, cwd=folder):
             uri = f"postgresql://tfnas:{_PASSWORD}@127.0.0.1:{port}/postgres"
             _wait_until(lambda: _answers_sql(uri), "PostgreSQL")
-            yield uri
+            # The driver by name: SQLAlchemy's default has changed.
+            yield uri.replace("postgresql:", "postgresql+psycopg2:")
     finally:
         shutil.rmtree(folder)
 
