@@ -12,7 +12,11 @@ from experiments.progress import Progress
 
 
 class LaunchCallback(tune.Callback):
-    """Writes down what the trials of a launch do; the journal comes first, whoever else is told."""
+    """Writes down what the trials of a launch do; the journal comes first, whoever else is told.
+
+    Attributes:
+        shared_epochs_s: for each warm-up epoch that a cell took up from another: what it took there.
+    """
 
     def __init__(
         self,
@@ -28,6 +32,7 @@ class LaunchCallback(tune.Callback):
         self._progress = progress
         self._delivery = delivery
         self._failures: dict[str, str] = {}
+        self.shared_epochs_s: list[float] = []
 
     def __getstate__(self) -> dict[str, Any]:
         # Ray writes callbacks to disk to restore a run from; ours starts from the journals instead.
@@ -57,12 +62,18 @@ class LaunchCallback(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """A trial reports an epoch, or why it failed."""
+        """A trial reports an epoch, a warning, or why it failed."""
         key = _key(trial)
         if "failure" in result:
             self._failures[key] = result["failure"]
             return
-        self._folders[key].journal.add_epoch(result["epoch"], result["metrics"])
+        if "warning" in result:
+            self._progress.note(f"{self._cells[key].name}: warning: {result['warning']}")
+            return
+        journal = self._folders[key].journal
+        if result["is_shared"] and result["epoch"] not in journal.epochs:
+            self.shared_epochs_s.append(result["metrics"]["epoch_seconds"])
+        journal.add_epoch(result["epoch"], result["metrics"])
         self._progress.add_epoch(self._cells[key], result["epoch"], result["metrics"])
         self._delivery.notify(self._folders[key])
 

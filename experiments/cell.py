@@ -2,6 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,7 @@ from nas.architecture import Architecture
 from nas.baselines import find_architecture
 from nas.config import SearchConfig, TrainConfig
 from nas.errors import UserError
-from nas.identity import fingerprint, result_fields
+from nas.identity import fingerprint, result_fields, warmup_hash
 from nas.latency import LatencyTable
 from nas.train import NetworkChoice
 from nas.train import result_fields as training_result_fields
@@ -69,6 +70,11 @@ class Cell(ABC):
         return fingerprint(self.identity)[:32]
 
     @property
+    def warmup(self) -> str:
+        """Equal for cells that may share a warm-up, on devices of one type."""
+        return self.hash
+
+    @property
     def folder_name(self) -> str:
         """A file name that is readable and unique."""
         return f"{re.sub(r'[^A-Za-z0-9._=-]+', '_', self.name)[:80]}-{self.hash[:10]}"
@@ -111,6 +117,11 @@ class SearchCell(Cell):
             "data": self.data_fingerprint,
             "code": self.code_version,
         }
+
+    @cached_property
+    def warmup(self) -> str:
+        """A hash of what its warm-up epochs depend on."""
+        return warmup_hash(self.config, self.data_fingerprint, self.config.device)
 
     @property
     def input_name(self) -> str:
@@ -186,6 +197,16 @@ class TrainingCell(Cell):
     def tags(self) -> dict[str, str]:
         """The search that found the network."""
         return {} if self.search_run is None else {"tfnas.search_run": self.search_run}
+
+
+def first_of_each_warmup_first(cells: list[Cell]) -> list[Cell]:
+    """The cells in turns, one of each warm-up a turn: those of one warm-up wait for each other."""
+    num_seen: Counter[str] = Counter()
+    turns = []
+    for cell in cells:
+        turns.append(num_seen[cell.warmup])
+        num_seen[cell.warmup] += 1
+    return [cell for _, cell in sorted(zip(turns, cells, strict=True), key=lambda pair: pair[0])]
 
 
 def check_distinct(cells: list[Cell], where: str) -> None:

@@ -23,12 +23,18 @@ from nas.world import ALONE, World
 
 
 def run_cell(
-    config: SearchConfig | TrainConfig, given: Input, folder: CellFolder, world: World = ALONE
+    config: SearchConfig | TrainConfig,
+    given: Input,
+    folder: CellFolder,
+    *,
+    warmups_dir: Path | None = None,
+    world: World = ALONE,
 ) -> Iterator[EpochRecord | TrainRecord]:
     """Runs, or continues, a search or a training; yields every epoch, those done before included.
 
     Args:
         given: the lookup table of a search; the architecture of a training.
+        warmups_dir: where searches share warm-ups, if they do.
         world: processes that train together; this is the first of them.
 
     Raises:
@@ -37,7 +43,7 @@ def run_cell(
     folder.artifacts.mkdir(exist_ok=True)
     if isinstance(config, SearchConfig):
         assert isinstance(given, LatencyTable)
-        yield from _search(config, given, folder)
+        yield from _search(config, given, folder, warmups_dir)
     else:
         assert not isinstance(given, LatencyTable)
         yield from _train(with_own_file(config, given, folder.artifacts), folder, world)
@@ -62,9 +68,11 @@ def with_own_file(config: TrainConfig, architecture: Architecture | None, folder
     return config.model_copy(update={"architecture": str(path)})
 
 
-def _search(config: SearchConfig, table: LatencyTable, folder: CellFolder) -> Iterator[EpochRecord]:
+def _search(
+    config: SearchConfig, table: LatencyTable, folder: CellFolder, warmups_dir: Path | None
+) -> Iterator[EpochRecord]:
     records: list[EpochRecord] = []
-    for record in run_search(config, table=table, checkpoint_dir=folder.checkpoints):
+    for record in run_search(config, table=table, checkpoint_dir=folder.checkpoints, warmups_dir=warmups_dir):
         records.append(record)
         yield record
     Trajectory.of(config.space, config.depth, records).save(folder.artifacts / "trajectory.npz")

@@ -33,10 +33,16 @@ class EpochCost:
     warmup_s: float
     joint_s: float
 
-    def run_s(self, config: SearchConfig | TrainConfig) -> float:
-        """Seconds of a whole search or training."""
-        num_joint = config.num_epochs - config.num_warmup_epochs
-        return config.num_warmup_epochs * self.warmup_s + num_joint * self.joint_s
+    def left_s(self, config: SearchConfig | TrainConfig, num_done: int, *, warms_up: bool) -> float:
+        """Seconds of what is left of a search or a training.
+
+        Args:
+            num_done: epochs.
+            warms_up: False where it takes the warm-up up from another search.
+        """
+        num_warmup = max(config.num_warmup_epochs - num_done, 0) if warms_up else 0
+        num_joint = config.num_epochs - max(config.num_warmup_epochs, num_done)
+        return num_warmup * self.warmup_s + num_joint * self.joint_s
 
 
 def cost_key(config: SearchConfig | TrainConfig) -> str:

@@ -39,13 +39,14 @@ def print_dry_run(
         to_run = [state for state in states if state.is_to_run(retry_failed)]
         costs = _time_all([state.cell for state in to_run], place, console)
         at_a_time = grid.num_parallel(place, len(to_run))
+    costs_s = _costs_s(to_run, costs, share_warmup=grid.spec.share_warmup)
     subject = "target within reach" if isinstance(cells[0], SearchCell) else "network"
     table = Table(cells[0].noun, "state", subject, "epochs", "cost")
     for state in states:
-        cost = _cost_s(state, costs) if state in to_run else 0
-        table.add_row(state.cell.name, state.state, _subject(state.cell), _epochs(state), _show(cost))
+        cost = _show(costs_s.get(state.cell.hash, 0))
+        table.add_row(state.cell.name, state.state, _subject(state.cell), _epochs(state), cost)
     console.print(table)
-    total_s = sum(_cost_s(state, costs) for state in to_run)
+    total_s = sum(costs_s.values())
     say(
         console,
         f"{len(to_run)} of {len(cells)} {cells[0].plural} to run, {at_a_time} at a time: about "
@@ -91,10 +92,18 @@ def _time_all(cells: list[Cell], place: Place, console: Console) -> Mapping[str,
     }
 
 
-def _cost_s(state: CellState, costs: Mapping[str, EpochCost]) -> float:
-    config = state.cell.config
-    left = 1 - state.num_epochs / config.num_epochs
-    return left * costs[cost_key(config)].run_s(config)
+def _costs_s(
+    states: list[CellState], costs: Mapping[str, EpochCost], *, share_warmup: bool
+) -> dict[str, float]:
+    """Seconds of each cell, by its hash; the first of those with one warm-up pays for it."""
+    costs_s = {}
+    warm: set[str] = set()
+    for state in states:
+        cell, cost = state.cell, costs[cost_key(state.cell.config)]
+        warms_up = not share_warmup or cell.warmup not in warm
+        costs_s[cell.hash] = cost.left_s(cell.config, state.num_epochs, warms_up=warms_up)
+        warm.add(cell.warmup)
+    return costs_s
 
 
 def _subject(cell: Cell) -> str:

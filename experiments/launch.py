@@ -10,9 +10,9 @@ from typing import Any
 from rich.console import Console
 
 from experiments.callback import LaunchCallback
-from experiments.cell import Cell
+from experiments.cell import Cell, first_of_each_warmup_first
 from experiments.cell_folder import CellFolder, RunDescription, find_cell_folders
-from experiments.console import say
+from experiments.console import format_duration, say
 from experiments.delivery import Delivery
 from experiments.grid import Grid, SearchGrid
 from experiments.journal import Outcome
@@ -165,7 +165,17 @@ class _Work:
                 self.storage.cell(folder.path.name).make()
         return folders
 
-    def trial_params(self, cell: Cell) -> dict[str, Any]:
+    @property
+    def has_common_warmups(self) -> bool:
+        """Whether cells could share warm-ups, and may."""
+        return self.grid.spec.share_warmup and len({cell.warmup for cell in self.cells}) < len(self.cells)
+
+    def all_trial_params(self) -> list[dict[str, Any]]:
+        """For each trial what it is told, in the order in which they start."""
+        in_order = first_of_each_warmup_first(self.cells) if self.has_common_warmups else self.cells
+        return [self._trial_params(cell) for cell in in_order]
+
+    def _trial_params(self, cell: Cell) -> dict[str, Any]:
         """What a trial is told; paths of this machine mean nothing to it."""
         return {
             "hash": cell.hash,
@@ -174,6 +184,7 @@ class _Work:
             "input": cell.input_name,
             "storage": (self.storage or Storage(str(self.out))).uri,
             "name": cell.folder_name,
+            "share_warmup": self.grid.spec.share_warmup,
             "config": cell.config.model_dump(mode="json"),
         }
 
@@ -181,12 +192,16 @@ class _Work:
 def _run(work: _Work, num_done: int, tracker: Tracker, delivery: Delivery, console: Console) -> list[str]:
     """Runs cells under a parent run, which ends as they do; returns what is still to be delivered."""
     folders = work.prepare_folders()
+    if work.has_common_warmups and work.storage and not work.storage.warmups_dir:
+        say(console, f"Warm-ups are not shared: {work.storage.uri} is no folder, and so has no locks")
     launch_id = tracker.start_launch(f"launch {datetime.now():%Y-%m-%d %H:%M:%S}", work.grid.path)
     status, patience_s = "KILLED", _HASTE_S
     try:
         num_parallel = work.grid.num_parallel(work.place, len(work.cells))
         with Progress(console, work.cells, num_done, num_parallel) as progress:
-            outcomes = _run_cells(work, LaunchCallback(work.cells, folders, launch_id, progress, delivery))
+            callback = LaunchCallback(work.cells, folders, launch_id, progress, delivery)
+            outcomes = _run_cells(work, callback)
+        _print_saved(callback.shared_epochs_s, console)
         status = "KILLED" if "KILLED" in outcomes else "FAILED" if "FAILED" in outcomes else "FINISHED"
         patience_s = _PATIENCE_S
     finally:
@@ -213,7 +228,7 @@ def _run_trials(work: _Work, callback: LaunchCallback) -> None:
         trial = tune.with_parameters(run_trial, inputs=inputs)
         tuner = tune.Tuner(
             tune.with_resources(trial, tune.PlacementGroupFactory([work.place.bundle])),
-            param_space={"cell": tune.grid_search([work.trial_params(cell) for cell in work.cells])},
+            param_space={"cell": tune.grid_search(work.all_trial_params())},
             tune_config=tune.TuneConfig(
                 max_concurrent_trials=resources.max_concurrent_trials,
                 reuse_actors=_REUSES_WORKERS,
@@ -276,6 +291,14 @@ def _print_plan(states: list[CellState], to_run: list[CellState], console: Conso
             say(console, f"{state.cell.name}: continues after epoch {state.num_epochs}")
         elif state.state == "missing" and state.reason:
             say(console, f"{state.cell.name}: runs anew; {state.reason}")
+
+
+def _print_saved(shared_epochs_s: list[float], console: Console) -> None:
+    num_epochs = len(shared_epochs_s)
+    if num_epochs:
+        epochs = "1 epoch was" if num_epochs == 1 else f"{num_epochs} epochs were"
+        saved = f"saved {format_duration(sum(shared_epochs_s))}"
+        say(console, f"Shared warm-ups: {epochs} not computed again, {saved} of computing")
 
 
 def _result(states: list[CellState], num_undelivered: int, tracking_uri: str) -> LaunchResult:

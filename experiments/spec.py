@@ -5,9 +5,9 @@ import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from experiments.yaml_file import read_yaml
 from nas.config import ConfigRecord, SearchConfig, TrainConfig
@@ -97,6 +97,9 @@ class ExperimentSpec(ConfigRecord):
     grid: dict[str, list[Any]] = Field(default_factory=dict)
     """Factors and their values, all combined with each other."""
 
+    share_warmup: bool = True
+    """Whether cells whose warm-up is the same compute it once; their results are the same either way."""
+
     resources: Resources = Field(default_factory=Resources)
 
     def factor_names(self) -> list[str]:
@@ -126,6 +129,12 @@ class TrainingSpec(ExperimentSpec):
 
     architectures: Annotated[list[str], Field(min_length=1)]
     """Files, `run:RUN_ID` of a search, `experiment:NAME` for all its finished searches, or names."""
+
+    @model_validator(mode="after")
+    def _shares_nothing(self) -> Self:
+        if "share_warmup" in self.model_fields_set:
+            raise ValueError("share_warmup: has no effect on trainings; remove it")
+        return self
 
 
 def load_spec(path: Path) -> ExperimentSpec:

@@ -59,6 +59,11 @@ class Storage:
         filesystem, root = self._open()
         return Path(root) if isinstance(filesystem, LocalFileSystem) else None
 
+    @property
+    def warmups_dir(self) -> Path | None:
+        """Where cells share warm-ups; None in an object store, which has no locks."""
+        return self.folder / "warmups" if self.folder else None
+
     def check_writable(self) -> None:
         """Writes a file and removes it.
 

@@ -93,7 +93,7 @@ def _run(
     delivery.notify(folder)
     try:
         with world.failing_together():
-            for record in run_cell(cell.config, cell.load_input(), folder, world):
+            for record in run_cell(cell.config, cell.load_input(), folder, world=world):
                 if record.epoch not in folder.journal.epochs:
                     report(_describe_epoch(cell, record))
                 folder.journal.add_epoch(record.epoch, record.metrics)

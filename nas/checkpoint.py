@@ -8,7 +8,6 @@ rename makes both appear. What is in it may hold tensors, numbers, strings and c
 import hashlib
 import io
 import os
-import random
 import re
 import warnings
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 
 from nas.architecture import Architecture
-from nas.errors import UserError
+from nas.errors import DamagedCheckpointWarning, UserError
 from nas.files import check_archive
 from nas.records import EpochRecord
 
@@ -62,11 +61,15 @@ def load_newest_checkpoint(directory: Path, config_hash: str) -> dict[str, Any] 
     for path in reversed(find_checkpoints(directory)):
         content = _read(path)
         if content is None:
-            warnings.warn(f"{path}: damaged; falling back to the checkpoint before", stacklevel=2)
+            warnings.warn(
+                f"{path}: damaged; falling back to the checkpoint before",
+                DamagedCheckpointWarning,
+                stacklevel=2,
+            )
             continue
         if content.get("config_hash") != config_hash or content.get("format") != _FORMAT:
             raise UserError(
-                f"{path}: checkpoint of another search (config or latency table differ); "
+                f"{path}: checkpoint of another search (config, lookup table or images differ); "
                 "give each search a folder of its own, or remove this one"
             )
         state: dict[str, Any] = content["state"]
@@ -82,6 +85,11 @@ def find_checkpoints(directory: Path) -> list[Path]:
         (path for path in directory.iterdir() if _NAME.fullmatch(path.name)),
         key=lambda path: (_epoch_of(path), path.stat().st_mtime_ns),
     )
+
+
+def newest_epoch(directory: Path) -> int:
+    """Epochs that are done by the newest file named like a checkpoint; 0 where there is none."""
+    return max(map(_epoch_of, find_checkpoints(directory)), default=0)
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
@@ -108,27 +116,6 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
         os.close(folder)
 
 
-def capture_random_state() -> dict[str, Any]:
-    """State of every global random generator: Python's, NumPy's, torch's, CUDA's."""
-    kind, keys, *rest = np.random.get_state(legacy=True)
-    return {
-        "python": random.getstate(),
-        "numpy": (kind, np.asarray(keys).tolist(), *rest),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def restore_random_state(state: dict[str, Any]) -> None:
-    """Sets every global random generator to a state of `capture_random_state`."""
-    random.setstate(state["python"])
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
-
-
 def records_to_state(records: Sequence[EpochRecord]) -> list[dict[str, Any]]:
     """Epoch records as what a checkpoint may hold."""
     return [
@@ -138,6 +125,7 @@ def records_to_state(records: Sequence[EpochRecord]) -> list[dict[str, Any]]:
             "metrics": dict(record.metrics),
             "architecture": record.architecture.model_dump(mode="json"),
             "arrays": {name: torch.from_numpy(np.array(array)) for name, array in record.arrays.items()},
+            "is_shared": record.is_shared,
         }
         for record in records
     ]
@@ -152,6 +140,7 @@ def records_from_state(state: Sequence[dict[str, Any]]) -> list[EpochRecord]:
             metrics=entry["metrics"],
             architecture=Architecture.model_validate(entry["architecture"]),
             arrays={name: tensor.numpy() for name, tensor in entry["arrays"].items()},
+            is_shared=entry["is_shared"],
         )
         for entry in state
     ]

@@ -27,6 +27,10 @@ class InfeasibleTargetError(UserError):
         self.reachable_ms = reachable_ms
 
 
+class DamagedCheckpointWarning(UserWarning):
+    """A checkpoint is damaged; what it held is computed again."""
+
+
 class DivergedError(RuntimeError):
     """A loss or a parameter is no longer a finite number."""
 

@@ -19,6 +19,14 @@ FIELDS_WITHOUT_EFFECT = (
 )
 """Where things are (what is found there has a fingerprint of its own), and what only makes it fast."""
 
+FIELDS_AFTER_WARMUP = (
+    *("target_latency_ms", "sampling", "elasticity", "refine_widths"),
+    *("objective", "latency_weight", "objective_scale", "objective_exponent"),
+    *("weight_steps_per_arch_step", "arch_lr", "arch_beta1", "arch_beta2", "arch_weight_decay"),
+    *("initial_temperature", "temperature_decay"),
+)
+"""What only joint epochs heed. Warm-up trains weights alone, on one path, at the initial widths."""
+
 
 def fingerprint(content: Mapping[str, Any]) -> str:
     """SHA-256 of what can be written as JSON, in hexadecimal; the order of keys is irrelevant."""
@@ -35,9 +43,28 @@ def result_fields(config: SearchConfig) -> dict[str, Any]:
     return fields
 
 
-def config_hash(config: SearchConfig, table_fingerprint: str) -> str:
-    """What a checkpoint belongs to: a search by its config and its lookup table."""
-    return fingerprint({"config": result_fields(config), "latency_table": table_fingerprint})
+def config_hash(config: SearchConfig, table_fingerprint: str, data_fingerprint: str) -> str:
+    """What a checkpoint belongs to: a search by its config, its lookup table and its images."""
+    return fingerprint(
+        {"config": result_fields(config), "latency_table": table_fingerprint, "data": data_fingerprint}
+    )
+
+
+def warmup_hash(config: SearchConfig, data_fingerprint: str, device_type: str) -> str:
+    """All that determines the warm-up of a search: searches with equal hashes may share one.
+
+    Args:
+        device_type: where it is computed: `cpu` or `cuda`.
+    """
+    fields = result_fields(config)
+    return fingerprint(
+        {
+            "config": {name: value for name, value in fields.items() if name not in FIELDS_AFTER_WARMUP},
+            "data": data_fingerprint,
+            "device": device_type,
+            "code": code_version(),
+        }
+    )
 
 
 @lru_cache

@@ -57,6 +57,8 @@ class EpochRecord:
         metrics: see `METRIC_NAMES` and `GPU_METRIC_NAMES`; accuracies are fractions of 1.
         architecture: the network that the parameters derive at the end of the epoch.
         arrays: this epoch's row of each array of `Trajectory`.
+        is_shared: whether it is a warm-up epoch that another search computed; `epoch_seconds` is
+            what it took there.
     """
 
     epoch: int
@@ -64,6 +66,7 @@ class EpochRecord:
     metrics: dict[str, float]
     architecture: Architecture
     arrays: dict[str, NDArray[Any]]
+    is_shared: bool = False
 
 
 @dataclass(frozen=True)

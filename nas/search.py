@@ -9,36 +9,36 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
+from numpy.typing import NDArray
 from torch import Tensor
 
-from nas.checkpoint import load_newest_checkpoint, records_from_state, records_to_state, save_checkpoint
 from nas.config import SearchConfig
-from nas.data import SearchData, load_search_data
 from nas.device import determinism, keep_freed_memory
 from nas.device import resolve_device as resolve_device
 from nas.elasticity import ScalingReport, elasticity_scaling
 from nas.errors import DivergedError as DivergedError
 from nas.errors import UserError
-from nas.identity import config_hash
 from nas.latency import LatencyTable
 from nas.latency.compatibility import Hardware, check_table
 from nas.latency.measure import measure_table
 from nas.latency.table import reachable_interval_ms
 from nas.objective import check_latencies
 from nas.records import EpochRecord, Phase
-from nas.redundancy import has_other_encodings
-from nas.sampling import sample_first_path, sample_second_path, temperature_at
-from nas.space import Space, get_space
-from nas.steps import SearchSteps
-from nas.supernet import Supernet
+from nas.sampling import sample_first_path, sample_second_path
+from nas.search_state import SearchState
+from nas.space import get_space
 
 
 def run_search(
-    config: SearchConfig, *, table: LatencyTable | None = None, checkpoint_dir: Path | None = None
+    config: SearchConfig,
+    *,
+    table: LatencyTable | None = None,
+    checkpoint_dir: Path | None = None,
+    warmups_dir: Path | None = None,
 ) -> Iterator[EpochRecord]:
     """Runs a search and yields a record after each epoch.
 
@@ -46,6 +46,8 @@ def run_search(
         table: lookup table; where not given, the one that `config.latency_table` says.
         checkpoint_dir: folder for a checkpoint after each epoch. Where it holds one already, the
             search goes on from there, and first yields the records of the epochs done before.
+        warmups_dir: folder of warm-ups that searches share, also while they run at the same time:
+            each warm-up epoch is computed once, by one of the searches that have it in common.
 
     Raises:
         UserError: table, target, data or checkpoint do not fit the config.
@@ -57,43 +59,26 @@ def run_search(
     yield from search.records
     while search.epoch < config.num_epochs:
         with determinism(config.deterministic):
-            record = search.run_epoch()
+            if warmups_dir is not None and search.epoch < config.num_warmup_epochs:
+                records = search.share_epochs(warmups_dir)
+            else:
+                records = [search.run_epoch()]
         if checkpoint_dir is not None:
             search.save(checkpoint_dir)
-        yield record
+        yield from records
 
 
-class Search:
-    """The state of a search between two epochs, and the step from one to the next.
+class Search(SearchState):
+    """A search, and the step from one epoch to the next.
 
-    Attributes:
-        records: one for each epoch that is done.
-        supernet: weights, alpha, beta and widths.
+    Raises:
+        UserError: see `check_fit`; or the images are missing or too few.
     """
 
     def __init__(self, config: SearchConfig, table: LatencyTable) -> None:
-        self.config = config
-        self.table = table
-        self.space: Space = get_space(config.space)
-        self.device = resolve_device(config.device)
-        check_fit(config, table, Hardware.of(self.device))
-        torch.set_num_threads(config.num_threads)
+        check_fit(config, table, Hardware.of(resolve_device(config.device)))
         keep_freed_memory()
-        self.data: SearchData = load_search_data(config, self.space.resolution)
-        self.supernet = Supernet(self.space, self.data.num_classes, config.depth, seed=config.seed)
-        self.supernet.to(self.device)
-        self.records: list[EpochRecord] = []
-        # Draws of batches and of paths are apart, so that cells of a grid see the same batches.
-        self._generators = {
-            name: torch.Generator().manual_seed(config.seed * len(_STREAMS) + index)
-            for index, name in enumerate(_STREAMS)
-        }
-        self._steps = SearchSteps(self.supernet, config, table)
-
-    @property
-    def epoch(self) -> int:
-        """Number of epochs that are done."""
-        return len(self.records)
+        super().__init__(config, table)
 
     def run_epoch(self) -> EpochRecord:
         """Runs the next epoch and appends its record.
@@ -102,38 +87,51 @@ class Search:
             DivergedError: a loss or a parameter is no longer finite.
         """
         start_s = time.perf_counter()
+        # Here, since another search of this process may have set its own number.
+        torch.set_num_threads(self.config.num_threads)
         epoch = self.epoch + 1
         phase: Phase = "warmup" if epoch <= self.config.num_warmup_epochs else "joint"
         if self.config.reset_optimizers_each_epoch:
             self._steps.reset_optimizers()
         weight_lr = self._steps.set_weight_lr(epoch)
-        temperature = temperature_at(
-            epoch,
-            num_warmup_epochs=self.config.num_warmup_epochs,
-            initial_temperature=self.config.initial_temperature,
-            temperature_decay=self.config.temperature_decay,
-        )
-        sums, train_count_LO = self._train(phase, temperature)
+        sums, train_count_LO = self._train(phase, self._temperature(epoch))
         metrics = sums.means()
         self._check_finite(epoch, metrics)
         scaling = self._scale_widths() if phase == "joint" and self.config.elasticity else None
-        metrics |= self._derived_metrics() | {
+        metrics |= {
             "val_accuracy": self._evaluate(),
-            "temperature": temperature,
             "weight_lr": weight_lr,
             "epoch_seconds": time.perf_counter() - start_s,
             "num_skipped_images": float(self.data.num_skipped_images),
             **self._peak_memory(),
         }
-        record = EpochRecord(
-            epoch, phase, metrics, self.supernet.derive(), self._arrays(train_count_LO, scaling)
-        )
-        self.records.append(record)
-        return record
+        return self._add_record(phase, metrics, train_count_LO, scaling)
+
+    def share_epochs(self, warmups_dir: Path) -> list[EpochRecord]:
+        """Takes up the warm-up epochs that other searches have computed, or else computes the next.
+
+        One of the searches that have this warm-up in common computes an epoch, while the others wait.
+
+        Args:
+            warmups_dir: holds a folder for each warm-up.
+
+        Returns:
+            The records of the epochs that are new here.
+        """
+        num_done = self.epoch
+        directory = warmups_dir / self.warmup_identity[:32]
+        directory.mkdir(parents=True, exist_ok=True)
+        # The system takes the lock from a process that dies.
+        with FileLock(directory / ".lock"):
+            self.take_up_warmup(directory)
+            if self.epoch == num_done:
+                self.run_epoch()
+                self.save_warmup(directory)
+        return self.records[num_done:]
 
     # Steps
 
-    def _train(self, phase: Phase, temperature: float) -> tuple["_Sums", np.ndarray[Any, Any]]:
+    def _train(self, phase: Phase, temperature: float) -> tuple["_Sums", NDArray[np.int64]]:
         sums = _Sums()
         train_count_LO = np.zeros(tuple(self.supernet.alpha.shape), dtype=np.int64)
         arch_batches = self.data.arch_batches(self._generators["arch_batches"])
@@ -187,20 +185,6 @@ class Search:
 
     # Bookkeeping
 
-    def _derived_metrics(self) -> dict[str, float]:
-        latency_ms = self.table.latency_ms(self.supernet.derive())
-        log_alpha_LO = self.supernet.log_alpha().detach()
-        terms_LO = torch.where(log_alpha_LO.isinf(), 0, log_alpha_LO.exp() * log_alpha_LO)
-        max_entropy_L = self.supernet.has_candidate_LO.sum(-1).log()
-        return {
-            "expected_latency_ms": float(self.supernet.expected_latency_ms(self.table).detach()),
-            "derived_latency_ms": latency_ms,
-            "latency_error_percent": (latency_ms / self.config.target_latency_ms - 1) * 100,
-            "derived_depth": float(self.supernet.derive().depth),
-            "alpha_entropy": float((-terms_LO.sum(-1) / max_entropy_L).mean()),
-            "redundant_encoding": float(self._is_redundant()),
-        }
-
     def _peak_memory(self) -> dict[str, float]:
         """The most that tensors took on the GPU since the last call; nothing on the CPU."""
         if self.device.type != "cuda":
@@ -208,27 +192,6 @@ class Search:
         peak_bytes = torch.cuda.max_memory_allocated(self.device)
         torch.cuda.reset_peak_memory_stats(self.device)
         return {"peak_gpu_memory_bytes": float(peak_bytes)}
-
-    def _is_redundant(self) -> bool:
-        is_skip = self.config.depth == "skip"
-        return is_skip and has_other_encodings(self.space, self.supernet.derived_ops())
-
-    def _arrays(
-        self, train_count_LO: np.ndarray[Any, Any], scaling: ScalingReport | None
-    ) -> dict[str, np.ndarray[Any, Any]]:
-        num_phases = 1 + len(self.space.stages) + self.config.refine_widths
-        scaling_ms_P = np.full(num_phases, np.nan)
-        if scaling is not None:
-            scaling_ms_P[: len(scaling.latencies_ms)] = scaling.latencies_ms
-        return {
-            "alpha_ELO": self.supernet.log_alpha().detach().cpu().numpy(),
-            "beta_ESD": self.supernet.log_beta().detach().cpu().numpy(),
-            "mid_channels_ELO": np.array(self.supernet.widths(), dtype=np.int64),
-            "derived_op_EL": np.array(self.supernet.derived_ops(), dtype=np.int64),
-            "train_count_ELO": train_count_LO,
-            "scaling_ms_EP": scaling_ms_P,
-            "redundant_E": np.array(self._is_redundant()),
-        }
 
     def _check_finite(self, epoch: int, metrics: dict[str, float]) -> None:
         values = metrics | {
@@ -243,47 +206,6 @@ class Search:
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, non_blocking=True)
-
-    # Checkpoints
-
-    def save(self, directory: Path) -> None:
-        """Writes a checkpoint of all that the next epoch depends on."""
-        save_checkpoint(directory, self.epoch, self.state_dict(), self._identity())
-
-    def load(self, directory: Path) -> None:
-        """Goes on from the newest intact checkpoint of a folder, if there is one.
-
-        Raises:
-            UserError: the checkpoint is of another search.
-        """
-        state = load_newest_checkpoint(directory, self._identity())
-        if state is not None:
-            self.load_state_dict(state)
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that the next epoch depends on, as tensors, numbers and strings."""
-        return {
-            "supernet": self.supernet.state_dict(),
-            "widths": self.supernet.widths(),
-            "optimizers": self._steps.state_dict(),
-            "generators": {name: generator.get_state() for name, generator in self._generators.items()},
-            "records": records_to_state(self.records),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up a state of `state_dict`."""
-        self.supernet.load_state_dict(state["supernet"])
-        self.supernet.set_widths(state["widths"])
-        self._steps.load_state_dict(state["optimizers"])
-        for name, generator in self._generators.items():
-            generator.set_state(state["generators"][name])
-        self.records = records_from_state(state["records"])
-
-    def _identity(self) -> str:
-        return config_hash(self.config, self.table.fingerprint)
-
-
-_STREAMS = ("weight_batches", "arch_batches", "paths")
 
 
 class _Sums:

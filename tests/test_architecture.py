@@ -36,7 +36,7 @@ INSIDE_NAS = (
     ("architecture", "records", "profile", "device"),
     ("latency", "network", "augment"),
     ("elasticity", "supernet", "sampling", "objective", "redundancy", "kernels"),
-    ("search", "train"),
+    ("search", "search_state", "train"),
 )
 """Rooms of `nas` from the ground up: none imports from a floor above its own. Others are free."""
 

@@ -1,4 +1,4 @@
-"""Spaces that a test can search in a second, and what tests make of a space: tables, networks, supernets."""
+"""Spaces that a test can search in a second, and what tests make of a space: tables, networks, searches."""
 
 import random
 
@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from nas.architecture import Architecture, LayerChoice
-from nas.config import Depth
+from nas.config import Depth, SearchConfig
 from nas.latency.entry import LatencyEntry, space_keys
 from nas.latency.table import LatencyTable, Provenance
 from nas.ops import CANDIDATE_OPS
+from nas.records import EpochRecord
 from nas.space import Space, StageSpec
 from nas.supernet import SKIP, Supernet
 
@@ -108,3 +109,33 @@ def make_images(space: Space, batch_size: int = 8, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     images_BCHW = torch.randn(batch_size, 3, space.resolution, space.resolution, generator=generator)
     return images_BCHW.to(memory_format=torch.channels_last)
+
+
+def make_config(**fields: object) -> SearchConfig:
+    """A search of the tiny space of a second: 40 images for weights and 10 for alpha and beta."""
+    base = {
+        "space": TINY.name,
+        "dataset": "fashion_mnist_subset",
+        "max_train_images": 50,
+        "augmentation": "crop_flip",
+        "batch_size": 10,
+        "target_latency_ms": 2.3,
+        "num_epochs": 4,
+        "num_warmup_epochs": 1,
+        "weight_lr": 0.1,
+        "device": "cpu",
+    }
+    return SearchConfig.model_validate(base | fields)
+
+
+def assert_identical(one: list[EpochRecord], other: list[EpochRecord]) -> None:
+    """To the last bit, in all but the time that it took."""
+    assert [record.epoch for record in one] == [record.epoch for record in other]
+    for a, b in zip(one, other, strict=True):
+        assert a.architecture == b.architecture
+        assert a.arrays.keys() == b.arrays.keys()
+        for name, array in a.arrays.items():
+            assert array.dtype == b.arrays[name].dtype
+            assert array.tobytes() == b.arrays[name].tobytes(), name
+        metrics = [record.metrics | {"epoch_seconds": 0.0} for record in (a, b)]
+        assert metrics[0] == metrics[1]

@@ -1,5 +1,6 @@
 """Whole launches: the real command, Ray, searches and MLflow."""
 
+import csv
 import os
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from filelock import FileLock
@@ -18,8 +20,10 @@ from experiments.cell_folder import CellFolder, RunDescription
 from experiments.launch import load_grid
 from experiments.tracking import Tracker
 from nas.architecture import Architecture
+from nas.config import SearchConfig
 from nas.latency import LatencyTable
 from nas.records import METRIC_NAMES, Trajectory
+from nas.search import run_search
 from nas.space import get_space
 from tests.tiny import make_dense_table
 
@@ -176,3 +180,37 @@ def test_a_dry_run_tells_cells_cost_and_reach_and_leaves_nothing(
     assert "4 of 4 searches to run" in said
     assert said.count("50% of") == 4
     assert not (tmp_path / "out").exists()
+
+
+def test_cells_share_a_warm_up_and_each_result_is_that_of_the_cell_alone(tmp_path: Path) -> None:
+    make_dense_table(get_space("micro")).save(tmp_path / "table.json")
+    out = tmp_path / "out"
+    first = tfnas("launch", str(write_spec(tmp_path, {"sampling": ["single", "bi"]})), "--out", str(out))
+    assert first.returncode == 0, first.stderr
+    assert "Shared warm-ups: 1 epoch was not computed again" in first.stdout
+    for checkpoint in (out / "warmups").glob("*/checkpoint-*.pt"):
+        checkpoint.write_bytes(b"damaged")
+    spec = write_spec(tmp_path, {"sampling": ["single", "bi", "bi_max", "bi_min"]})
+    second = tfnas("launch", str(spec), "--out", str(out))
+    assert second.returncode == 0, second.stderr
+    assert "2 finished, 2 missing; 2 to run" in second.stdout
+    (warning,) = (line for line in second.stdout.splitlines() if "warning" in line)
+    assert "bi_m" in warning
+    assert "checkpoint-00001-" in warning
+    assert "damaged" in warning
+    client = MlflowClient(f"sqlite:///{out / 'mlflow.db'}")
+    runs = runs_of(out, "search")
+    assert len(runs) == 4
+    for run in runs:
+        steps = [entry.step for entry in client.get_metric_history(run.info.run_id, "val_accuracy")]
+        assert steps == [1, 2]
+        artifacts = Path(client.download_artifacts(run.info.run_id, ""))
+        fields = yaml.safe_load((artifacts / "config.yaml").read_text())
+        records = list(run_search(SearchConfig(**fields)))
+        alone = Trajectory.of(fields["space"], fields["depth"], records)
+        for name, array in vars(Trajectory.load(artifacts / "trajectory.npz")).items():
+            assert np.array_equal(array, getattr(alone, name), equal_nan=name == "scaling_ms_EP"), name
+        with (artifacts / "metrics.csv").open(newline="") as file:
+            for row, record in zip(csv.DictReader(file), records, strict=True):
+                for name, value in record.metrics.items():
+                    assert name == "epoch_seconds" or float(row[name]) == value, name

@@ -8,14 +8,14 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.cell import SearchCell
+from experiments.cell import SearchCell, first_of_each_warmup_first
 from experiments.grid import draft_cells, make_cells
 from experiments.preparation import Preparation
 from experiments.ray_session import ThisMachine
 from experiments.spec import Resources, check_spec, load_spec
 from nas.config import SearchConfig
 from nas.errors import UserError
-from nas.identity import FIELDS_WITHOUT_EFFECT, config_hash
+from nas.identity import FIELDS_AFTER_WARMUP, FIELDS_WITHOUT_EFFECT, config_hash, warmup_hash
 from nas.latency.table import reachable_interval_ms
 from nas.space import get_space
 from tests.tiny import make_dense_table
@@ -228,17 +228,51 @@ def test_every_field_that_can_change_a_result_is_part_of_the_identity() -> None:
         other = plain.model_copy(update={field: value})
         if field in ("objective_scale", "objective_exponent"):
             continue
-        assert config_hash(plain, "table") != config_hash(other, "table"), field
-    assert config_hash(plain, "table") != config_hash(plain, "other table")
+        assert config_hash(plain, "table", "data") != config_hash(other, "table", "data"), field
+    assert config_hash(plain, "table", "data") != config_hash(plain, "other table", "data")
+    assert config_hash(plain, "table", "data") != config_hash(plain, "table", "other data")
+
+
+def test_every_field_that_can_change_a_warm_up_is_part_of_its_identity() -> None:
+    plain = SearchConfig(target_latency_ms=1.0)
+    for field, value in CHANGES.items():
+        other = plain.model_copy(update={field: value})
+        is_same = warmup_hash(plain, "data", "cpu") == warmup_hash(other, "data", "cpu")
+        assert is_same == (field in FIELDS_AFTER_WARMUP), field
+    assert warmup_hash(plain, "data", "cpu") != warmup_hash(plain, "other data", "cpu")
+    assert warmup_hash(plain, "data", "cpu") != warmup_hash(plain, "data", "cuda")
+
+
+def test_a_new_field_is_part_of_a_warm_ups_identity_unless_it_is_listed() -> None:
+    class Extended(SearchConfig):
+        stem_dropout: float = 0.0
+
+    plain, other = Extended(target_latency_ms=1.0), Extended(target_latency_ms=1.0, stem_dropout=0.1)
+    assert warmup_hash(plain, "data", "cpu") != warmup_hash(other, "data", "cpu")
+
+
+def test_whether_warm_ups_are_shared_is_no_part_of_a_cells_identity(folder: Path) -> None:
+    shared, alone = (cells_of(folder, SMALL | {"share_warmup": share}) for share in (True, False))
+    assert [cell.hash for cell in shared] == [cell.hash for cell in alone]
+
+
+def test_cells_whose_warm_ups_differ_start_before_those_that_wait(folder: Path) -> None:
+    content = SMALL | {"grid": {"seed": [0, 1], "sampling": ["single", "bi"], "depth": ["sink"]}}
+    in_order = first_of_each_warmup_first(cells_of(folder, content))
+    assert [(cell.config.seed, cell.config.sampling) for cell in in_order] == [
+        *[(0, "single"), (1, "single")],
+        *[(0, "bi"), (1, "bi")],
+    ]
 
 
 def test_fields_of_another_objective_are_no_part_of_the_identity() -> None:
     plain = SearchConfig(target_latency_ms=1.0)
-    assert config_hash(plain, "t") == config_hash(
-        SearchConfig(target_latency_ms=1.0, objective_scale=0.3), "t"
+    assert config_hash(plain, "t", "d") == config_hash(
+        SearchConfig(target_latency_ms=1.0, objective_scale=0.3), "t", "d"
     )
     fbnet = SearchConfig(target_latency_ms=1.0, objective="fbnet")
-    assert config_hash(fbnet, "t") != config_hash(fbnet.model_copy(update={"objective_scale": 0.3}), "t")
+    scaled = fbnet.model_copy(update={"objective_scale": 0.3})
+    assert config_hash(fbnet, "t", "d") != config_hash(scaled, "t", "d")
 
 
 @settings(max_examples=100, deadline=None)

@@ -1,5 +1,4 @@
 import os
-import random
 import resource
 import signal
 from pathlib import Path
@@ -10,12 +9,10 @@ import torch
 
 from nas.architecture import full_depth_architecture
 from nas.checkpoint import (
-    capture_random_state,
     find_checkpoints,
     load_newest_checkpoint,
     records_from_state,
     records_to_state,
-    restore_random_state,
     save_checkpoint,
 )
 from nas.errors import UserError
@@ -108,18 +105,7 @@ def test_a_write_that_fails_leaves_the_former_checkpoints_and_no_litter(tmp_path
     assert load_newest_checkpoint(tmp_path, "search") is not None
 
 
-def test_random_generators_continue_where_they_were() -> None:
-    def draw() -> list[float]:
-        return [random.random(), float(np.random.rand()), float(np.random.randn()), float(torch.rand(()))]
-
-    draw()
-    state = capture_random_state()
-    expected = draw()
-    restore_random_state(state)
-    assert draw() == expected
-
-
-def test_random_state_and_records_survive_the_file_exactly(tmp_path: Path) -> None:
+def test_records_survive_the_file_exactly(tmp_path: Path) -> None:
     record = EpochRecord(
         epoch=3,
         phase="joint",
@@ -127,14 +113,9 @@ def test_random_state_and_records_survive_the_file_exactly(tmp_path: Path) -> No
         architecture=full_depth_architecture(get_space("micro")),
         arrays={"alpha_ELO": np.random.rand(2, 3).astype(np.float32), "redundant_E": np.array(True)},
     )
-    save_checkpoint(
-        tmp_path, 3, {"records": records_to_state([record]), "random": capture_random_state()}, "s"
-    )
-    expected = random.random()
+    save_checkpoint(tmp_path, 3, {"records": records_to_state([record])}, "s")
     state = load_newest_checkpoint(tmp_path, "s")
     assert state is not None
-    restore_random_state(state["random"])
-    assert random.random() == expected
     (loaded,) = records_from_state(state["records"])
     assert loaded.architecture == record.architecture
     assert loaded.metrics["train_loss"] == 0.1 + 0.2

@@ -19,7 +19,15 @@ from nas.sampling import sample_first_path, sample_second_path
 from nas.search import Search, run_search
 from nas.steps import SearchSteps
 from nas.supernet import SKIP
-from tests.tiny import NUM_CLASSES, TINY, make_dense_table, make_images, make_supernet
+from tests.tiny import (
+    NUM_CLASSES,
+    TINY,
+    assert_identical,
+    make_config,
+    make_dense_table,
+    make_images,
+    make_supernet,
+)
 
 TABLE = make_dense_table(TINY)
 
@@ -27,38 +35,8 @@ NUM_STEPS = 4
 """Weight steps in an epoch of `make_config`."""
 
 
-def make_config(**fields: object) -> SearchConfig:
-    """A search of the tiny space of a second: 40 images for weights and 10 for alpha and beta."""
-    base = {
-        "space": TINY.name,
-        "dataset": "fashion_mnist_subset",
-        "max_train_images": 50,
-        "augmentation": "crop_flip",
-        "batch_size": 10,
-        "target_latency_ms": 2.3,
-        "num_epochs": 4,
-        "num_warmup_epochs": 1,
-        "weight_lr": 0.1,
-        "device": "cpu",
-    }
-    return SearchConfig.model_validate(base | fields)
-
-
 def search(config: SearchConfig, folder: Path | None = None) -> list[EpochRecord]:
     return list(run_search(config, table=TABLE, checkpoint_dir=folder))
-
-
-def assert_identical(one: list[EpochRecord], other: list[EpochRecord]) -> None:
-    """To the last bit, in all but the time that it took."""
-    assert [record.epoch for record in one] == [record.epoch for record in other]
-    for a, b in zip(one, other, strict=True):
-        assert a.architecture == b.architecture
-        assert a.arrays.keys() == b.arrays.keys()
-        for name, array in a.arrays.items():
-            assert array.dtype == b.arrays[name].dtype
-            assert array.tobytes() == b.arrays[name].tobytes(), name
-        metrics = [record.metrics | {"epoch_seconds": 0.0} for record in (a, b)]
-        assert metrics[0] == metrics[1]
 
 
 # Steps
