@@ -1,9 +1,10 @@
 """Where trials put their files: a folder that every node sees, or an object store.
 
 Below its root a storage has `cells/NAME/` with the checkpoints and artifacts of each cell and, should
-its search fail, the traceback. Where it is a folder, trials work in it. Where it is an object store,
-they work in a folder of their node and bring what is new to the store after every epoch: a checkpoint's
-name carries the checksum of its content, so that one cut off on the way is never taken for whole.
+its search fail, the traceback. Where it is a folder, trials work in it, and share warm-ups in `warmups/`.
+Where it is an object store, they work in a folder of their node and bring what is new to the store after
+every epoch: a checkpoint's name carries the checksum of its content, so that one cut off on the way is
+never taken for whole.
 """
 
 import secrets

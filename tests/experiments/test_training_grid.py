@@ -209,6 +209,7 @@ def test_without_a_grid_each_network_is_trained_once(folder: Path) -> None:
         (SMALL | {"architectures": ["experiment:none"]}, "architectures: experiment:none: no"),
         (SMALL | {"base": {"architecture": "tf-nas-a"}}, "move it to `architectures`"),
         (SMALL | {"base": {"space": "micro"}}, "base.space: unknown field"),
+        (SMALL | {"share_warmup": True}, "share_warmup: has no effect on trainings; remove it"),
         (SMALL | {"base": {"lr": "1e-1"}}, "YAML reads it as text: write it like"),
         (SMALL | {"grid": {"lr": [0.1, -0.1]}}, "grid.lr: -0.1"),
         (SMALL | {"base": {"num_threads": 4}}, "a trial has 1 cores"),
