@@ -13,7 +13,6 @@ from torch import Tensor
 from nas.architecture import Architecture
 from nas.config import SearchConfig
 from nas.errors import DivergedError, UserError
-from nas.latency import LatencyTable
 from nas.records import METRIC_NAMES, EpochRecord, Trajectory
 from nas.sampling import sample_first_path, sample_second_path
 from nas.search import Search, run_search
@@ -303,7 +302,7 @@ def test_a_target_that_no_network_has_is_refused_before_anything_runs() -> None:
 
 
 def test_a_table_of_another_space_is_refused() -> None:
-    table = LatencyTable(**dict(TABLE) | {"space": "micro"})
+    table = TABLE.model_copy(update={"space": "micro"})
     with pytest.raises(UserError, match="is of space 'micro', the search of 'tiny'"):
         Search(make_config(), table)
 
