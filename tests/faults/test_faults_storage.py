@@ -84,13 +84,14 @@ def test_damaged_checkpoints_cost_epochs_and_nothing_else(site: Site) -> None:
     first, second = site.checkpoints()
     damage(first[-1], cut_bytes=1000)
     for path in second:
-        # Of this one no checkpoint is left: it starts from the beginning.
+        # Of this one no checkpoint of its own is left.
         damage(path, flip_at=1_000_000)
     num_reported = len(site.journals()[1].epochs)
     again = site.run()
     assert again.returncode == 0, again.said
     site.assert_whole()
-    assert 1 <= site.num_epochs_done_again() <= num_reported + 1
+    # Warm-up epochs come back from what the two searches share.
+    assert site.num_epochs_done_again() <= num_reported + 1
     assert again.said.count("damaged; falling back to the checkpoint before") == 3, again.said
 
 
