@@ -1,5 +1,6 @@
 """From Ray's events to journals, to the screen and to tracking."""
 
+from textwrap import shorten
 from typing import Any
 
 from ray import tune
@@ -86,7 +87,9 @@ class LaunchCallback(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process died once too often."""
         lines = str(trial.get_error()).strip().splitlines()
-        self._finish(_key(trial), "FAILED", f"its process died: {lines[-1] if lines else 'unknown'}")
+        # Ray adds advice at length.
+        reason = shorten(lines[-1] if lines else "unknown", 300, placeholder=" ...")
+        self._finish(_key(trial), "FAILED", f"its process died: {reason}")
 
     def _finish(self, key: str, outcome: Outcome, reason: str | None) -> None:
         self._folders[key].journal.finish(outcome, reason)
