@@ -140,3 +140,5 @@ def _prepare_environment() -> None:
         os.environ.setdefault(name, value)
     # Before `ray.init` sets it: that warns that only this launch may use its Ray.
     logging.getLogger("ray").setLevel(logging.ERROR)
+    # What Tune keeps of a run is not used: a full disk is told by what is.
+    logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
