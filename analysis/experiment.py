@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.store import fetch_artifact
+from analysis.study import StudyRecord
 from analysis.values import Value, show_value
 from nas.architecture import Architecture
 from nas.latency.table import LatencyTable
@@ -113,6 +114,7 @@ class Experiment:
         missing: cells of the same provenance without a finished run (failed, unfinished).
         training: finished runs that trained networks from scratch, all under one budget.
         notices: what was left out and why, for people.
+        study: where the runs are the searches of a study that has results.
     """
 
     name: str
@@ -123,6 +125,7 @@ class Experiment:
     missing: tuple[Run, ...]
     training: tuple[Run, ...]
     notices: tuple[str, ...]
+    study: StudyRecord | None = None
 
     @cached_property
     def factors(self) -> tuple[str, ...]:

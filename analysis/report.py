@@ -102,6 +102,7 @@ def write_report(
         constants=_constants(experiment),
         table_about=_describe_table(experiment),
         claims=claims,
+        study=_study_view(experiment),
         figures=[_figure_view(drawing, figures_dir) for drawing in drawings],
         tables=[_table_view(table) for table in tables],
         trials=trials,
@@ -126,6 +127,24 @@ def _levels(experiment: Experiment) -> dict[str, list[str]]:
     return {
         factor: list(dict.fromkeys(show_value(factor, run.config.get(factor)) for run in experiment.cells))
         for factor in (*experiment.factors, SEED)
+    }
+
+
+def _study_view(experiment: Experiment) -> dict[str, str] | None:
+    """What was asked of a study and what came of it, in a few words each."""
+    study = experiment.study
+    if study is None:
+        return None
+    about = study.about
+    limits = [f"{value} {name.removeprefix('num_')}" for name, value in about["budget"].items() if value]
+    return {
+        "objectives": "; ".join(
+            f"{one.metric}, {'higher' if one.is_maximized else 'lower'} is better" for one in study.objectives
+        ),
+        "sampler": f"{about['sampler']}; pruning: {about['pruning']}; budget: {', '.join(limits)}",
+        "points": f"{study.count('COMPLETE')} complete, {study.count('PRUNED')} pruned, "
+        f"{study.count('FAIL')} failed; values are means over seeds {', '.join(map(str, about['seeds']))}",
+        **{f"space: {one.name}": one.text for one in study.fields},
     }
 
 

@@ -27,6 +27,7 @@ from analysis.experiment import (
     varying_fields,
 )
 from analysis.store import fetch_artifact, find_experiment, is_remote, refuse_broken_store, search_all
+from analysis.study import STUDY_TAG, StudyRecord, read_study
 from analysis.values import Value, parse_value
 from nas.errors import UserError
 from nas.records import METRIC_NAMES, Trajectory
@@ -73,6 +74,7 @@ def read_experiment(
         missing=tuple(missing),
         training=training,
         notices=tuple(notices),
+        study=_newest_study(all_runs, tracking_uri),
     )
 
 
@@ -134,6 +136,14 @@ def _describe_terms(run: Run, chosen: Run) -> str:
 def read_run(run: MlflowRun, tracking_uri: str) -> Run:
     """One run of MLflow with its files."""
     return _read_files([_record(run)], tracking_uri)[0]
+
+
+def _newest_study(runs: Sequence[Run], tracking_uri: str) -> StudyRecord | None:
+    studies = [run for run in runs if STUDY_TAG in run.tags]
+    if not studies:
+        return None
+    newest = max(studies, key=lambda run: run.start_time_ms)
+    return read_study(newest.run_id, newest.artifact_uri, tracking_uri)
 
 
 def _record(run: MlflowRun) -> Run:

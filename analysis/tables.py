@@ -98,6 +98,8 @@ def make_tables(experiment: Experiment, numbers: Numbers) -> tuple[list[Table], 
         "table of trained networks": lambda experiment, _: trained_table(experiment),
         "comparison with published networks": published_table,
     }
+    if experiment.study is not None:
+        makers["best points of the study"] = best_points_table
     for title, make in makers.items():
         try:
             tables.append(make(experiment, numbers))
@@ -244,6 +246,52 @@ def published_table(experiment: Experiment, numbers: Numbers) -> Table:
         (*experiment.runs, *experiment.training),
         rule_before=len(ours),
     )
+
+
+def best_points_table(experiment: Experiment, numbers: Numbers) -> Table:
+    """The Pareto front of a study with several objectives, or the best points of one."""
+    study = experiment.study
+    if study is None or study.complete.empty:
+        raise NothingToDrawError("no point of a study has values")
+    best = study.best()
+    metrics = [one.metric for one in study.objectives]
+    fields = [one.name for one in study.fields]
+    rows = tuple(
+        (
+            int(row["number"]),
+            *(float(row[name]) for name in metrics),
+            *(_setting(row[name]) for name in fields),
+        )
+        for row in best.to_dict("records")
+    )
+    which = (
+        "Points that no other betters in one objective without being worse in another"
+        if len(metrics) > 1
+        else "The best points"
+    )
+    seeds = study.about["seeds"]
+    return Table(
+        "study-best",
+        "Best points of the study",
+        f"{which}, among {count(len(study.complete), 'point')}; values are means over seeds "
+        f"{', '.join(map(str, seeds))}, and flattered by the choice.",
+        (
+            Column("number", "trial"),
+            *(Column(name, name.replace("_", " "), 4) for name in metrics),
+            *_factor_columns(fields),
+        ),
+        rows,
+        tuple(
+            run
+            for run in experiment.runs
+            if any(run.name.startswith(f"trial-{number}-") for number in best["number"])
+        ),
+    )
+
+
+def _setting(value: Value) -> Value:
+    """A field's value; None where it was not varied."""
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _by_setting(

@@ -39,6 +39,12 @@ class LaunchCallback(tune.Callback):
         # Ray writes callbacks to disk to restore a run from; ours starts from the journals instead.
         return {}
 
+    def add(self, cell: Cell, folder: CellFolder) -> None:
+        """A cell that was not known when the launch began."""
+        self._cells[cell.hash] = cell
+        self._folders[cell.hash] = folder
+        self._progress.add(cell)
+
     def close(self) -> set[Outcome]:
         """Ends, as interrupted, what has started and not ended.
 
@@ -53,7 +59,7 @@ class LaunchCallback(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial starts, for the first time or after its process died."""
-        key = _key(trial)
+        key = cell_key(trial)
         folder = self._folders[key]
         if folder.journal.end is not None or not folder.journal.events:
             folder.journal.start(self._launch_id)
@@ -64,7 +70,7 @@ class LaunchCallback(tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """A trial reports an epoch, a warning, or why it failed."""
-        key = _key(trial)
+        key = cell_key(trial)
         if "failure" in result:
             self._failures[key] = result["failure"]
             return
@@ -80,7 +86,7 @@ class LaunchCallback(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's function returned."""
-        key = _key(trial)
+        key = cell_key(trial)
         reason = self._failures.pop(key, None)
         self._finish(key, "FAILED" if reason else "FINISHED", reason)
 
@@ -89,7 +95,7 @@ class LaunchCallback(tune.Callback):
         lines = str(trial.get_error()).strip().splitlines()
         # Ray adds advice at length.
         reason = shorten(lines[-1] if lines else "unknown", 300, placeholder=" ...")
-        self._finish(_key(trial), "FAILED", f"its process died: {reason}")
+        self._finish(cell_key(trial), "FAILED", f"its process died: {reason}")
 
     def _finish(self, key: str, outcome: Outcome, reason: str | None) -> None:
         self._folders[key].journal.finish(outcome, reason)
@@ -97,7 +103,7 @@ class LaunchCallback(tune.Callback):
         self._delivery.notify(self._folders[key])
 
 
-def _key(trial: Any) -> str:
+def cell_key(trial: Any) -> str:
     """The hash of a trial's cell."""
     key: str = trial.config["cell"]["hash"]
     return key

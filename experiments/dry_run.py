@@ -1,6 +1,6 @@
 """What a launch would do and cost, and what became of it so far; neither starts anything."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def print_dry_run(
         cells = grid.cells(out, place, partial(say, console))
         states = cell_states(cells, read_tracked_cells(grid.spec.experiment, out), out)
         to_run = [state for state in states if state.is_to_run(retry_failed)]
-        costs = _time_all([state.cell for state in to_run], place, console)
+        costs = time_all([state.cell for state in to_run], place, console)
         at_a_time = grid.num_parallel(place, len(to_run))
     costs_s = _costs_s(to_run, costs, share_warmup=grid.spec.share_warmup)
     subject = "target within reach" if isinstance(cells[0], SearchCell) else "network"
@@ -83,7 +83,8 @@ def _read_tracked_cells(grid: Grid, out: Path, console: Console) -> Mapping[str,
         return {}
 
 
-def _time_all(cells: list[Cell], place: Place, console: Console) -> Mapping[str, EpochCost]:
+def time_all(cells: Sequence[Cell], place: Place, console: Console) -> Mapping[str, EpochCost]:
+    """What an epoch costs, by the `cost_key` of a config, timed where trials run."""
     kinds = {cost_key(cell.config): cell for cell in cells}
     if kinds:
         say(console, f"Timing a few steps of {len(kinds)} kinds of {cells[0].noun} ...")

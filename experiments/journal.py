@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from nas.errors import UserError
 
-Outcome = Literal["FINISHED", "FAILED", "KILLED"]
-"""How an attempt ended, in MLflow's words: KILLED is interrupted, to be continued."""
+Outcome = Literal["FINISHED", "FAILED", "KILLED", "PRUNED"]
+"""How an attempt ended; KILLED is interrupted, to be continued, and PRUNED is ended early for good."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Event:
         epoch: for `epoch`, which one, from 1.
         metrics: for `epoch`.
         outcome: for `end`.
-        reason: for `end` with FAILED, one line.
+        reason: for `end` with FAILED or PRUNED, one line.
     """
 
     kind: Literal["start", "epoch", "end"]

@@ -23,6 +23,7 @@ from experiments.ray_session import Place
 from experiments.signals import ended_in_order
 from experiments.spec import TrainingSpec, load_spec
 from experiments.storage import Storage
+from experiments.study.plan import StudyPlan
 from experiments.tracking import TrackedCell, Tracker, require_server, tracking_uri
 from experiments.training_grid import TrainingGrid
 from experiments.trial import run_trial
@@ -34,10 +35,10 @@ _MAX_PROCESS_DEATHS = 3
 _REUSES_WORKERS = True
 """Whether a process runs trial after trial: a fresh one costs seconds, for importing torch."""
 
-_PATIENCE_S = 60.0
+PATIENCE_S = 60.0
 """How long a launch that is done waits for a tracking store that is away."""
 
-_HASTE_S = 2.0
+HASTE_S = 2.0
 """The same where somebody wants it to stop at once."""
 
 
@@ -64,13 +65,15 @@ class LaunchResult:
 
 
 def load_grid(path: Path) -> Grid:
-    """Reads and checks a YAML file, of searches or of trainings.
+    """Reads and checks a YAML file, of searches (a study's, too) or of trainings.
 
     Raises:
         UserError: names file, field, value and remedy.
     """
     spec = load_spec(path)
-    return TrainingGrid.of(spec, path) if isinstance(spec, TrainingSpec) else SearchGrid.of(spec, path)
+    if isinstance(spec, TrainingSpec):
+        return TrainingGrid.of(spec, path)
+    return StudyPlan.of(spec, path) if spec.study else SearchGrid.of(spec, path)
 
 
 def load_training_grid(path: Path, experiment: str) -> TrainingGrid:
@@ -123,7 +126,7 @@ def launch(
     with only_launch_into(out), grid.place(address) as place:
         cells = grid.cells(out, place, partial(say, console))
         tracker = Tracker(grid.spec.experiment, out)
-        _close_cut_off_attempts(out)
+        close_cut_off_attempts(out)
         tracker.close_dead_launches()
         tracked = tracker.cells()
         states = cell_states(cells, tracked, out)
@@ -134,10 +137,10 @@ def launch(
         for folder in find_cell_folders(out):
             delivery.notify(folder)
         if to_run:
-            work = _Work(grid, [state.cell for state in to_run], out, place, storage)
+            work = Work(grid, [state.cell for state in to_run], out, place, storage)
             undelivered = _run(work, len(states) - len(to_run), tracker, delivery, console)
         else:
-            undelivered = delivery.close(_PATIENCE_S)
+            undelivered = delivery.close(PATIENCE_S)
         result = _result(cell_states(cells, tracked, out), len(undelivered), tracker.uri)
         if isinstance(grid, TrainingGrid) and not result.interrupted and not undelivered:
             grid.measure(result.finished, out, place, tracker, partial(say, console))
@@ -145,8 +148,8 @@ def launch(
 
 
 @dataclass(frozen=True)
-class _Work:
-    """The cells that a launch runs, and where."""
+class Work:
+    """The cells that a launch runs (of a study: one for each lookup table), and where."""
 
     grid: Grid
     cells: list[Cell]
@@ -154,16 +157,14 @@ class _Work:
     place: Place
     storage: Storage | None
 
-    def prepare_folders(self) -> dict[str, CellFolder]:
-        """Makes every cell's folder, here and where its trials put their files."""
-        folders = {cell.hash: CellFolder.of(self.out, cell) for cell in self.cells}
-        for cell in self.cells:
-            folder = folders[cell.hash]
-            _check_same_storage(folder, self.storage)
-            folder.describe(RunDescription.of(cell, self.storage))
-            if self.storage:
-                self.storage.cell(folder.path.name).make()
-        return folders
+    def prepare(self, cell: Cell) -> CellFolder:
+        """Makes a cell's folder, here and where its trials put their files."""
+        folder = CellFolder.of(self.out, cell)
+        _check_same_storage(folder, self.storage)
+        folder.describe(RunDescription.of(cell, self.storage))
+        if self.storage:
+            self.storage.cell(folder.path.name).make()
+        return folder
 
     @property
     def has_common_warmups(self) -> bool:
@@ -173,9 +174,9 @@ class _Work:
     def all_trial_params(self) -> list[dict[str, Any]]:
         """For each trial what it is told, in the order in which they start."""
         in_order = first_of_each_warmup_first(self.cells) if self.has_common_warmups else self.cells
-        return [self._trial_params(cell) for cell in in_order]
+        return [self.trial_params(cell) for cell in in_order]
 
-    def _trial_params(self, cell: Cell) -> dict[str, Any]:
+    def trial_params(self, cell: Cell) -> dict[str, Any]:
         """What a trial is told; paths of this machine mean nothing to it."""
         return {
             "hash": cell.hash,
@@ -189,13 +190,13 @@ class _Work:
         }
 
 
-def _run(work: _Work, num_done: int, tracker: Tracker, delivery: Delivery, console: Console) -> list[str]:
+def _run(work: Work, num_done: int, tracker: Tracker, delivery: Delivery, console: Console) -> list[str]:
     """Runs cells under a parent run, which ends as they do; returns what is still to be delivered."""
-    folders = work.prepare_folders()
+    folders = {cell.hash: work.prepare(cell) for cell in work.cells}
     if work.has_common_warmups and work.storage and not work.storage.warmups_dir:
         say(console, f"Warm-ups are not shared: {work.storage.uri} is no folder, and so has no locks")
     launch_id = tracker.start_launch(f"launch {datetime.now():%Y-%m-%d %H:%M:%S}", work.grid.path)
-    status, patience_s = "KILLED", _HASTE_S
+    status, patience_s = "KILLED", HASTE_S
     try:
         num_parallel = work.grid.num_parallel(work.place, len(work.cells))
         with Progress(console, work.cells, num_done, num_parallel) as progress:
@@ -203,23 +204,32 @@ def _run(work: _Work, num_done: int, tracker: Tracker, delivery: Delivery, conso
             outcomes = _run_cells(work, callback)
         _print_saved(callback.shared_epochs_s, console)
         status = "KILLED" if "KILLED" in outcomes else "FAILED" if "FAILED" in outcomes else "FINISHED"
-        patience_s = _PATIENCE_S
+        patience_s = PATIENCE_S
     finally:
         undelivered = delivery.close(patience_s)
         tracker.end_launch(launch_id, status)
     return undelivered
 
 
-def _run_cells(work: _Work, callback: LaunchCallback) -> set[Outcome]:
+def _run_cells(work: Work, callback: LaunchCallback) -> set[Outcome]:
     try:
-        _run_trials(work, callback)
+        grid = {"grid_search": work.all_trial_params()}
+        limit = work.grid.spec.resources.max_concurrent_trials
+        run_trials(work, callback, param_space={"cell": grid}, max_concurrent_trials=limit)
     finally:
         outcomes = callback.close()
     return outcomes
 
 
-def _run_trials(work: _Work, callback: LaunchCallback) -> None:
-    resources = work.grid.spec.resources
+def run_trials(
+    work: Work, callback: LaunchCallback, *, param_space: dict[str, Any] | None = None, **choice: Any
+) -> None:
+    """Runs searches as Ray trials.
+
+    Args:
+        param_space: a grid; None where a searcher chooses.
+        choice: further arguments of `tune.TuneConfig`: what runs, and when.
+    """
     with work.place.ray():
         from ray import tune
 
@@ -228,11 +238,11 @@ def _run_trials(work: _Work, callback: LaunchCallback) -> None:
         trial = tune.with_parameters(run_trial, inputs=inputs)
         tuner = tune.Tuner(
             tune.with_resources(trial, tune.PlacementGroupFactory([work.place.bundle])),
-            param_space={"cell": tune.grid_search(work.all_trial_params())},
+            param_space=param_space,
             tune_config=tune.TuneConfig(
-                max_concurrent_trials=resources.max_concurrent_trials,
                 reuse_actors=_REUSES_WORKERS,
                 trial_dirname_creator=lambda trial: trial.config["cell"]["name"],
+                **choice,
             ),
             run_config=tune.RunConfig(
                 storage_path=str(work.out / "ray"),
@@ -272,7 +282,7 @@ def _check_same_storage(folder: CellFolder, storage: Storage | None) -> None:
         )
 
 
-def _close_cut_off_attempts(out: Path) -> None:
+def close_cut_off_attempts(out: Path) -> None:
     """Ends, as interrupted, what a launch that was killed could not end itself."""
     for folder in find_cell_folders(out):
         if folder.journal.events and folder.journal.end is None:

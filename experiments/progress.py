@@ -49,13 +49,22 @@ class Progress:
 
     Args:
         num_done: cells of the grid that need not run.
+        num_to_come: cells that will be added.
     """
 
-    def __init__(self, console: Console, cells: list[Cell], num_done: int, num_parallel: int) -> None:
+    def __init__(
+        self,
+        console: Console,
+        cells: list[Cell],
+        num_done: int,
+        num_parallel: int,
+        num_to_come: int = 0,
+    ) -> None:
         self._console = console
         self._rows = {cell.hash: _Row(cell) for cell in cells}
         self._num_done = num_done
         self._num_parallel = num_parallel
+        self._num_to_come = num_to_come
         self._live = Live(console=console, get_renderable=self._table, refresh_per_second=2)
 
     def __enter__(self) -> Self:
@@ -70,6 +79,12 @@ class Progress:
     def note(self, message: str) -> None:
         """Says something beside the table."""
         say(self._console, message)
+
+    def add(self, cell: Cell) -> None:
+        """A cell joins those of the launch."""
+        if cell.hash not in self._rows:
+            self._rows[cell.hash] = _Row(cell)
+            self._num_to_come = max(self._num_to_come - 1, 0)
 
     def start(self, cell: Cell) -> None:
         """A cell's trial starts, or starts again."""
@@ -93,6 +108,9 @@ class Progress:
 
     def _table(self) -> Table:
         rows = sorted(self._rows.values(), key=_order)[:_MAX_ROWS]
+        if not rows:
+            # A study whose first point is still to be drawn.
+            return Table()
         table = Table(title=self._title(), title_justify="left", caption_justify="left")
         table.add_column(rows[0].cell.noun, no_wrap=True)
         for name in ("state", "epoch", "loss", "accuracy", rows[0].cell.result_heading, "left"):
@@ -105,9 +123,10 @@ class Progress:
 
     def _title(self) -> str:
         states = [row.state for row in self._rows.values()]
-        num_done = self._num_done + states.count("FINISHED")
+        num_done = self._num_done + states.count("FINISHED") + states.count("PRUNED")
         plural = next(iter(self._rows.values())).cell.plural
-        title = f"{num_done} of {self._num_done + len(states)} {plural} done"
+        num_cells = self._num_done + len(states) + self._num_to_come
+        title = f"{num_done} of {num_cells} {plural} done"
         if states.count("FAILED"):
             title += f", {states.count('FAILED')} failed"
         left_s = self._seconds_left()
@@ -123,11 +142,12 @@ class Progress:
             for row in self._rows.values()
             if row.state in ("waiting", "running")
         )
+        num_epochs += self._num_to_come * max(row.cell.config.num_epochs for row in self._rows.values())
         return num_epochs * sum(seen) / len(seen) / self._num_parallel
 
 
-_STYLES = {"FAILED": "red", "FINISHED": "green", "waiting": "dim"}
-_ORDER = ("running", "FAILED", "KILLED", "waiting", "FINISHED")
+_STYLES = {"FAILED": "red", "FINISHED": "green", "PRUNED": "dim", "waiting": "dim"}
+_ORDER = ("running", "FAILED", "KILLED", "waiting", "PRUNED", "FINISHED")
 
 
 def _word(state: str) -> str:

@@ -9,12 +9,13 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from experiments.study.spec import Study
 from experiments.yaml_file import read_yaml
 from nas.config import ConfigRecord, SearchConfig, TrainConfig
 from nas.errors import UserError
 from nas.validation import first_error
 
-Section = Literal["base", "cells", "grid"]
+Section = Literal["base", "cells", "grid", "study.space"]
 Config = TypeVar("Config", SearchConfig, TrainConfig)
 
 EXPERIMENT_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -100,14 +101,21 @@ class ExperimentSpec(ConfigRecord):
     share_warmup: bool = True
     """Whether cells whose warm-up is the same compute it once; their results are the same either way."""
 
+    study: Study | None = None
+    """In place of `cells` and `grid`: a search space, and how to look for its best points."""
+
     resources: Resources = Field(default_factory=Resources)
 
     def factor_names(self) -> list[str]:
         """Fields in which the cells differ, in the file's order."""
+        if self.study:
+            return list(self.study.space)
         return [*(self.cells[0] if self.cells else ()), *self.grid]
 
     def section_of(self, field: str) -> Section:
         """Where in the file a field stands (`base` if nowhere)."""
+        if self.study and field in self.study.space:
+            return "study.space"
         if field in self.grid:
             return "grid"
         return "cells" if self.cells and field in self.cells[0] else "base"
@@ -155,6 +163,11 @@ def check_spec(content: dict[str, Any], path: Path) -> ExperimentSpec:
     Raises:
         UserError: it is no experiment, or its sections contradict each other.
     """
+    if "pruning" in content:
+        raise UserError(
+            f"{path}: pruning: ending searches early would bias the comparison that a grid makes; remove it "
+            "(it goes within `study`)"
+        )
     try:
         spec = (TrainingSpec if "architectures" in content else ExperimentSpec)(**content)
     except ValidationError as error:
@@ -176,7 +189,7 @@ def parse_fields(
         UserError: names file, section, field, value and remedy.
     """
     try:
-        config = config_type(**_with_absolute_paths(fields, path.resolve().parent))
+        config = config_type(**with_absolute_paths(fields, path.resolve().parent))
     except ValidationError as error:
         field = str(error.errors()[0]["loc"][0]) if error.errors()[0]["loc"] else ""
         prefix = f"{spec.section_of(field)}." if field in fields else ""
@@ -203,7 +216,9 @@ def _place_on_device(spec: ExperimentSpec, config: Config, path: Path) -> Config
 
 
 def _contradictions(spec: ExperimentSpec) -> Iterator[str]:
-    if not spec.cells and not spec.grid and not isinstance(spec, TrainingSpec):
+    if spec.study:
+        yield from _study_contradictions(spec, spec.study)
+    elif not spec.cells and not spec.grid and not isinstance(spec, TrainingSpec):
         yield "grid: missing or empty; add what to compare, for instance `seed: [0, 1]`"
     num_cells = math.prod(map(len, spec.grid.values())) * len(spec.cells or [{}])
     if isinstance(spec, TrainingSpec):
@@ -222,7 +237,8 @@ def _contradictions(spec: ExperimentSpec) -> Iterator[str]:
         if any(_same(one, other) for one, other in itertools.combinations(values, 2)):
             yield f"grid.{field}: {values}: a value is there twice; remove one"
     for field in spec.factor_names():
-        if field in spec.base:
+        is_conditional = spec.study is not None and spec.study.space[field].when
+        if field in spec.base and not is_conditional:
             yield f"base.{field}: also in `{spec.section_of(field)}`; remove one of the two"
         if field in spec.grid and spec.cells and field in spec.cells[0]:
             yield f"grid.{field}: also in `cells`; remove one of the two"
@@ -231,6 +247,20 @@ def _contradictions(spec: ExperimentSpec) -> Iterator[str]:
             yield f"{spec.section_of(field)}.architecture: move it to `architectures`, where all are listed"
         if field not in spec.config_type.model_fields:
             yield f"{spec.section_of(field)}.{field}: unknown field; {_suggest(field, spec.config_type)}"
+
+
+def _study_contradictions(spec: ExperimentSpec, study: Study) -> Iterator[str]:
+    for section in ("cells", "grid"):
+        if getattr(spec, section):
+            yield (
+                f"{section}: does not go with `study`: a grid runs every point, a study those that its "
+                "sampler chooses; name the values as `choices` in study.space, or remove `study`"
+            )
+    if isinstance(spec, TrainingSpec):
+        yield "study: does not go with `architectures`: a study is of searches; remove one of the two"
+    if study.seeds is not None and "seed" in spec.base:
+        yield "base.seed: also in study.seeds; remove one of the two"
+    yield from (f"study.{problem}" for problem in study.problems())
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -262,7 +292,8 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _with_absolute_paths(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
+def with_absolute_paths(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A config's fields with paths that hold wherever one is."""
     return {
         field: str(folder / value)
         if field in _PATH_FIELDS and isinstance(value, str) and value != "measure"

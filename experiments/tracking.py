@@ -8,7 +8,7 @@ keeps one of two that agree in key, step, time and value.
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +134,7 @@ class Tracker:
         with _reaching(self.uri):
             return str(self._client.get_run(run_id).data.tags.get("tfnas.out"))
 
-    def start_launch(self, name: str, spec_path: Path) -> str:
+    def start_launch(self, name: str, spec_path: Path, more_tags: Mapping[str, str] = {}) -> str:
         """Makes the parent run of a launch, the YAML file its artifact; returns its id.
 
         Raises:
@@ -142,7 +142,7 @@ class Tracker:
         """
         tags = {"tfnas.kind": "launch", "tfnas.version": __version__, "tfnas.out": str(self._out)}
         with _reaching(self.uri):
-            run = self._client.create_run(self.experiment_id, tags=tags, run_name=name)
+            run = self._client.create_run(self.experiment_id, tags=tags | dict(more_tags), run_name=name)
             self._client.log_artifact(run.info.run_id, str(spec_path))
         return str(run.info.run_id)
 
@@ -156,6 +156,34 @@ class Tracker:
         except MlflowException:
             return
         ending.unlink()
+
+    def open_study(self, name: str, spec_path: Path, params: dict[str, str]) -> str:
+        """Makes, or opens again, the parent run of a study into this output folder; returns its id.
+
+        Raises:
+            UserError: the store cannot be reached.
+        """
+        with _reaching(self.uri):
+            found = self._search(f"tags.`tfnas.study` = '{name}'")
+            own = [run.info.run_id for run in found if run.data.tags.get("tfnas.out") == str(self._out)]
+            if own:
+                self._client.log_artifact(own[0], str(spec_path))
+                self._client.update_run(own[0], status="RUNNING")
+                return str(own[0])
+            run_id = self.start_launch(f"study {name}", spec_path, {"tfnas.study": name})
+            self._client.log_batch(run_id, params=[Param(*item) for item in params.items()])
+            return run_id
+
+    def add_files(self, run_id: str, paths: Sequence[Path], folder: str | None = None) -> None:
+        """Puts files on the run of a study, into a folder of its artifacts."""
+        for path in paths:
+            self._client.log_artifact(run_id, str(path), folder)
+
+    def add_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
+        """Puts numbers on the run of a study."""
+        now_ms = time.time_ns() // 1_000_000
+        entries = [Metric(name, value, now_ms, 0) for name, value in metrics.items()]
+        self._client.log_batch(run_id, metrics=entries, synchronous=True)
 
     def close_dead_launches(self) -> None:
         """Closes what launches into this output folder left RUNNING when they, or the store, were gone.
@@ -301,8 +329,9 @@ class Tracker:
             self._client.set_tag(run_id, _FAILURE_TAG, event.reason)
             if folder.traceback.is_file():
                 self._client.log_artifact(run_id, str(folder.traceback))
-        # Last, so that FINISHED means complete.
-        self._client.set_terminated(run_id, event.outcome, event.time_ms)
+        # Last, so that FINISHED means complete. MLflow knows no pruned runs: the reason says so.
+        status = "KILLED" if event.outcome == "PRUNED" else event.outcome
+        self._client.set_terminated(run_id, status, event.time_ms)
 
     def _search(self, condition: str) -> Iterator[Run]:
         return search_runs(self._client, self.experiment_id, condition)

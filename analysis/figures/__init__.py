@@ -10,6 +10,7 @@ from analysis.figures.latency import objective_drawings, scaling_drawings
 from analysis.figures.learning import learning_drawings
 from analysis.figures.networks import network_drawings
 from analysis.figures.redundancy import redundancy_drawings
+from analysis.figures.study import study_drawings
 from analysis.figures.tradeoff import tradeoff_drawings
 
 FIGURES: dict[str, Callable[[Experiment], list[Drawing]]] = {
@@ -21,6 +22,7 @@ FIGURES: dict[str, Callable[[Experiment], list[Drawing]]] = {
     "accuracy against latency": tradeoff_drawings,
     "space and derived networks": network_drawings,
     "learning curves": learning_drawings,
+    "study": study_drawings,
 }
 
 

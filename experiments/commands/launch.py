@@ -1,4 +1,4 @@
-"""`tfnas launch`: run what is missing of a YAML file's grid."""
+"""`tfnas launch`: run what is missing of a YAML file's grid, or of its study."""
 
 from functools import partial
 from pathlib import Path
@@ -50,25 +50,36 @@ def launch(
 ) -> int:
     """Runs the searches, or the trainings, of CONFIG, a YAML file, that are not done yet.
 
-    A file that lists `architectures` is of trainings, any other of searches. Run it again to continue after
-    whatever stopped it, or after adding values to the grid.
+    A file that lists `architectures` is of trainings, any other of searches: all those of a grid, or those
+    that Optuna chooses for a `study`. Run it again to continue after whatever stopped it, or after adding
+    values to the grid.
     Exit code 0: all done; 1: some failed, or MLflow could not be told; 2: the input is wrong;
     130: interrupted (Ctrl-C once: in order; twice: at once).
 
     Example: tfnas launch tune_configs/smoke.yaml --out results/smoke
     """
     # Here, since Ray, MLflow and torch take seconds to import and `--help` needs none of them.
+    from experiments.commands.study import study
     from experiments.dry_run import print_dry_run, print_status
     from experiments.launch import launch as run_launch
     from experiments.launch import load_grid, load_training_grid
     from experiments.storage import Storage
+    from experiments.study.plan import StudyPlan
 
     console = make_console()
     if training is not None and (dry_run or status):
         raise UserError("--then-train: not with --dry-run or --status; give these to each file by itself")
     grid = load_grid(config)
-    trainings = load_training_grid(training, grid.spec.experiment) if training is not None else None
     out = out or Path("results") / grid.spec.experiment
+    if isinstance(grid, StudyPlan):
+        if retry_failed:
+            raise UserError(
+                "--retry-failed: a study is done with points that failed; raise study.budget for further ones"
+            )
+        if training is not None:
+            raise UserError("--then-train: not after a study; launch the best.yaml that it writes instead")
+        return study(grid, out, console, dry_run=dry_run, status=status, address=address, storage=storage)
+    trainings = load_training_grid(training, grid.spec.experiment) if training is not None else None
     if dry_run:
         print_dry_run(config, out, console, retry_failed=retry_failed, address=address)
         return 0
