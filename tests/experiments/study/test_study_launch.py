@@ -146,7 +146,7 @@ def test_launching_a_study_again_runs_nothing_and_best_yaml_launches(
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp"])
 def test_each_sampler_runs_a_study_of_points_that_differ(sampler: str, tmp_path: Path) -> None:
-    space = {"weight_lr": RATES, "arch_lr": RATES} if sampler == "gp" else SPACE
+    space = {"weight_lr": RATES, "arch_lr": dict(RATES)} if sampler == "gp" else SPACE
     content = make_study(
         sampler=sampler, space=space, objectives=[ACCURACY, ERROR], budget={"num_trials": 12}
     )
@@ -155,7 +155,9 @@ def test_each_sampler_runs_a_study_of_points_that_differ(sampler: str, tmp_path:
     assert done.returncode == 0, done.stdout + done.stderr
     trials = load(out).get_trials()
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 12
-    assert len({trial.params["weight_lr"] for trial in trials}) == 12
+    # From its second generation of eight on, NSGA-II hands values down from one point to another.
+    num_distinct = len({trial.params["weight_lr"] for trial in trials})
+    assert num_distinct >= 8 if sampler == "nsga2" else num_distinct == 12
 
 
 @pytest.mark.slow
