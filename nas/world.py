@@ -110,6 +110,8 @@ def join_world() -> Iterator[World]:
     try:
         with world.failing_together():
             yield world
+            # A process that ends while another one still receives can take that one down.
+            dist.barrier()
     finally:
         dist.destroy_process_group()
 

@@ -74,7 +74,7 @@ def test_in_a_folder_trials_work_in_place(tmp_path: Path) -> None:
         assert workplace.folder == tmp_path / "cells" / "bi"
         write(workplace.folder, checkpoints__1_dot_pt="one")
         workplace.save_checkpoints()
-    assert names_in(tmp_path) == ["cells/bi/checkpoints/1.pt"]
+    assert names_in(tmp_path) == ["cells/bi/.lock", "cells/bi/checkpoints/1.pt"]
 
 
 def test_a_storage_is_written_to_before_any_work(s3: str, tmp_path: Path) -> None:

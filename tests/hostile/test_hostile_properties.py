@@ -213,7 +213,7 @@ def test_a_config_survives_its_yaml_file_with_its_identity(
     again = record.parse(read_yaml(path), "spec.yaml")
     assert again == made
     if isinstance(made, SearchConfig):
-        assert config_hash(again, "table") == config_hash(made, "table")
+        assert config_hash(again, "table", "data") == config_hash(made, "table", "data")
 
 
 @given(fields=good_fields(SearchConfig), others=good_fields(SearchConfig))
@@ -229,7 +229,7 @@ def test_what_has_no_effect_on_the_result_is_not_part_of_the_identity(
         assume(False)
     changed = {name: value for name, value in others.items() if name in without_effect}
     other = SearchConfig.parse(fields | changed, "other")
-    assert config_hash(one, "table") == config_hash(other, "table")
+    assert config_hash(one, "table", "data") == config_hash(other, "table", "data")
 
 
 # Two values of each field, and what else it takes for them to be possible and to have an effect.
@@ -306,7 +306,7 @@ def test_every_field_is_known_to_have_an_effect_on_the_result_or_none() -> None:
 def test_a_field_of_a_search_that_has_an_effect_is_part_of_its_identity(field: str) -> None:
     one, other, needed = SEARCH_CHANGES[field]
     base = {"target_latency_ms": 1.0} | needed
-    hashes = {config_hash(SearchConfig(**base | {field: value}), "table") for value in (one, other)}
+    hashes = {config_hash(SearchConfig(**base | {field: value}), "table", "data") for value in (one, other)}
     assert len(hashes) == 2
 
 
@@ -320,7 +320,7 @@ def test_a_field_of_a_training_that_has_an_effect_is_part_of_its_identity(field:
 
 def test_an_alias_and_a_default_written_out_are_the_same_search() -> None:
     def identity(**fields: Any) -> str:
-        return config_hash(SearchConfig(target_latency_ms=1.0, **fields), "table")
+        return config_hash(SearchConfig(target_latency_ms=1.0, **fields), "table", "data")
 
     assert identity(sampling="bi") == identity(sampling="bi_random") == identity()
     assert identity(objective="fbnet", objective_exponent=0.6) == identity(objective="fbnet")
