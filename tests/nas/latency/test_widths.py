@@ -7,8 +7,19 @@ from nas.latency.widths import initial_widths, next_widths
 
 
 def test_initial_widths_hold_both_ends_of_the_interval():
-    assert initial_widths(32, 128) == [32, 56, 80, 104, 128]
+    assert initial_widths(32, 128) == [32, 57, 81, 105, 128]
     assert initial_widths(16, 18) == [16, 17, 18]
+    assert initial_widths(7, 7) == [7]
+
+
+def test_what_is_interpolated_holds_where_multiples_of_8_are_faster():
+    every = np.arange(192, 1153)
+    cost_ms = (1 + 0.001 * every) * np.where(every % 8 == 0, 0.9, 1.0)
+    chosen = np.array(initial_widths(192, 1152))
+    for _ in range(6):
+        chosen = np.sort(np.append(chosen, next_widths(chosen, cost_ms[chosen - 192])[0][1]))
+    errors = interpolate(chosen, cost_ms[chosen - 192], every) / cost_ms - 1
+    assert np.median(np.abs(errors)) < 0.01
 
 
 def test_the_next_width_lies_beside_the_kink_that_interpolation_missed():
