@@ -71,6 +71,7 @@ def launch(
         raise UserError("--then-train: not with --dry-run or --status; give these to each file by itself")
     grid = load_grid(config)
     out = out or Path("results") / grid.spec.experiment
+    files = Storage.parse(storage) if storage else None
     if isinstance(grid, StudyPlan):
         if retry_failed:
             raise UserError(
@@ -78,7 +79,7 @@ def launch(
             )
         if training is not None:
             raise UserError("--then-train: not after a study; launch the best.yaml that it writes instead")
-        return study(grid, out, console, dry_run=dry_run, status=status, address=address, storage=storage)
+        return study(grid, out, console, dry_run=dry_run, status=status, address=address, storage=files)
     trainings = load_training_grid(training, grid.spec.experiment) if training is not None else None
     if dry_run:
         print_dry_run(config, out, console, retry_failed=retry_failed, address=address)
@@ -92,7 +93,7 @@ def launch(
         console=console,
         retry_failed=retry_failed,
         address=address,
-        storage=Storage.parse(storage) if storage else None,
+        storage=files,
     )
     try:
         result = run_grid(grid)

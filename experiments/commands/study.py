@@ -9,6 +9,7 @@ from nas.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from experiments.storage import Storage
     from experiments.study.launch import StudyResult
     from experiments.study.plan import StudyPlan
 
@@ -23,10 +24,9 @@ def study(
     dry_run: bool,
     status: bool,
     address: str | None,
-    storage: str | None,
+    storage: "Storage | None",
 ) -> int:
     """Does what the options of `tfnas launch` say; returns the exit code."""
-    from experiments.storage import Storage
     from experiments.study.launch import launch_study
     from experiments.study.preview import print_study, print_study_status
 
@@ -36,9 +36,8 @@ def study(
     if status:
         print_study_status(plan, out, console)
         return 0
-    files = Storage.parse(storage) if storage else None
     try:
-        result = launch_study(plan, out, console, address=address, storage=files)
+        result = launch_study(plan, out, console, address=address, storage=storage)
     except KeyboardInterrupt:
         say(console, _HOW_TO_CONTINUE)
         return 130

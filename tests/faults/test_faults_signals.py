@@ -12,22 +12,33 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 HOW_TO_CONTINUE = "interrupted; run the same command again to continue"
 
 
+def count_interrupted(site: Site) -> int:
+    """How many of the two searches are interrupted: on a slow machine one may be finished already."""
+    status = site.status()
+    num_interrupted = status.count("interrupted")
+    assert num_interrupted >= 1, status
+    assert num_interrupted + status.count("finished") == 2, status
+    return num_interrupted
+
+
 def assert_ended_in_order(site: Site, launch: Launch) -> None:
     assert launch.returncode == 130, launch.said
     assert launch.said.count(HOW_TO_CONTINUE) == 1, launch.said
     assert "Traceback" not in launch.said
-    runs = [*site.runs("search"), *site.runs("launch")]
-    assert {run.info.status for run in runs} == {"KILLED"}
+    num_interrupted = count_interrupted(site)
+    statuses = sorted(run.info.status for run in site.runs("search"))
+    assert statuses == ["FINISHED"] * (2 - num_interrupted) + ["KILLED"] * num_interrupted
+    assert [run.info.status for run in site.runs("launch")] == ["KILLED"]
     for journal, checkpoints in zip(site.journals(), site.checkpoints(), strict=True):
         # What was reported is saved: nothing of it is to be done again.
         assert int(checkpoints[-1].name.split("-")[1]) >= max(journal.epochs)
-    assert site.status().count("interrupted") == 2
 
 
 def assert_continues(site: Site) -> None:
+    num_interrupted = count_interrupted(site)
     again = site.run()
     assert again.returncode == 0, again.said
-    assert again.said.count("continues after epoch") == 2, again.said
+    assert again.said.count("continues after epoch") == num_interrupted, again.said
     site.assert_whole()
     assert site.num_epochs_done_again() == 0
 
