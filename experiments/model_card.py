@@ -1,7 +1,8 @@
 """A model card: what a trained network is, what it was trained on, how well it does, how fast it is."""
 
 from dataclasses import dataclass
-from statistics import NormalDist
+
+from scipy.stats import binomtest
 
 from nas.architecture import Architecture
 from nas.trained import TrainedNetwork
@@ -87,20 +88,12 @@ def describe_accuracy(record: TrainedNetwork) -> str:
     if "test_accuracy" not in metrics:
         return "not known: the test images are for the best epoch of a finished training"
     num_images = int(metrics["num_test_images"])
-    low, high = wilson_interval(metrics["test_accuracy"], num_images)
+    test = binomtest(round(metrics["test_accuracy"] * num_images), num_images)
+    low, high = test.proportion_ci(0.95, method="wilson")
     text = f"{metrics['test_accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}, n = {num_images}), top-1"
     if "test_top5_accuracy" in metrics:
         text += f"; {metrics['test_top5_accuracy']:.2%}, top-5"
     return text
-
-
-def wilson_interval(share: float, num_trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval of a binomial proportion."""
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    centre = share + z**2 / (2 * num_trials)
-    half_width = z * (share * (1 - share) / num_trials + z**2 / (4 * num_trials**2)) ** 0.5
-    scale = 1 + z**2 / num_trials
-    return (centre - half_width) / scale, (centre + half_width) / scale
 
 
 def _describe_input(record: TrainedNetwork) -> str:
