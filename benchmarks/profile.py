@@ -12,29 +12,36 @@ import importlib
 import os
 import pkgutil
 import re
+import statistics
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import click
+import numpy as np
+import torch
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
 import nas.kernels
 from benchmarks.machine import describe_machine, print_table
 from benchmarks.steps import Setting
-from nas.space import get_space
+from nas.kernels.compilation import multiply
+from nas.ops import CANDIDATE_OPS, CandidateOp
+from nas.space import LayerSpec, Space, get_space
 
 KINDS = {
     "depthwise, forward": r"kernel: depthwise_conv$",
     "depthwise, input gradient": r"kernel: depthwise_input_gradient$",
     "depthwise, weight gradient": r"kernel: depthwise_weight_gradient$",
-    "squeeze-and-excitation": r"kernel: .*([Gg]ate|_images)",
-    "batch norm and activation": r"kernel: .*(normal|activat|slope|mean_and_scale)",
-    "optimiser and clipping": r"Optimizer\.|aten::_foreach|clip",
-    "matrix products": r"aten::(mm|addmm|addmm_|bmm|matmul|linear)$",
+    "before it: product, batch norm, activation": r"kernel: (fold|expand_\w+|activate\w*)$",
+    "before it, backward": r"kernel: (folded|finish_folded|plain)_backward$",
+    "after it: batch norm, activation, SE, products, sum": r"kernel: project$",
+    "after it, backward": r"kernel: project_backward$",
+    "optimiser and clipping": r"Optimizer\.|aten::_foreach|aten::_fused_sgd|norm_",
     "stem and head": r"aten::(\w*convolution\w*|native_batch_norm\w*|relu_?|silu\w*)$",
     "copies and fills": r"aten::(copy_|fill_|zero_|empty_strided)$",
 }
@@ -96,13 +103,58 @@ def profile_step(run: Callable[[], Any], num_repeats: int) -> Counter[str]:
     return ms_of
 
 
+class Product(NamedTuple):
+    """One matrix product, (rows, inner) by (inner, columns)."""
+
+    rows: int
+    inner: int
+    columns: int
+
+
+def products_of(layer: LayerSpec, op: CandidateOp, batch_size: int) -> list[Product]:
+    """The products of a candidate that cannot be left out: forward, and backward to its input."""
+    width, reduced = op.initial_width(layer.in_channels), op.se_channels(layer.in_channels)
+    pixels = batch_size * layer.resolution**2
+    out_pixels = batch_size * (-(-layer.resolution // layer.stride)) ** 2
+    forward = [
+        Product(pixels, layer.in_channels, width),
+        *([Product(batch_size, width, reduced), Product(batch_size, reduced, width)] if reduced else []),
+        Product(out_pixels, width, layer.out_channels),
+    ]
+    return forward + [Product(rows, columns, inner) for rows, inner, columns in reversed(forward)]
+
+
+def products_floor(space: Space, batch_size: int, num_repeats: int = 5) -> tuple[float, float]:
+    """GFLOP of the products of an architecture step, and the seconds that they take by themselves.
+
+    Each has operands of its own, as in a step, so that weights come from main memory.
+    """
+    runs = [
+        (
+            *(torch.randn(shape).numpy() for shape in ((rows, inner), (inner, columns))),
+            torch.empty(rows, columns).numpy(),
+        )
+        for layer in space.layers
+        for op in CANDIDATE_OPS
+        for rows, inner, columns in products_of(layer, op, batch_size)
+    ]
+    gflop = sum(2 * a.size * b.shape[1] for a, b, _ in runs) / 1e9
+    all_s = []
+    for _ in range(num_repeats):
+        start_s = time.perf_counter()
+        for a, b, out in runs:
+            multiply(a, False, b, False, np.float32(1), np.float32(0), out)
+        all_s.append(time.perf_counter() - start_s)
+    return gflop, statistics.median(all_s)
+
+
 @click.command(help=__doc__)
 @click.option("--space", "space_name", default="paper", show_default=True)
 @click.option("--resolution", "resolutions", type=int, multiple=True, default=(32, 64), show_default=True)
 @click.option("--batch-size", default=32, show_default=True)
 @click.option("--repeats", default=3, show_default=True)
 def main(space_name: str, resolutions: tuple[int, ...], batch_size: int, repeats: int) -> None:
-    """Prints a table in Markdown."""
+    """Prints two tables in Markdown."""
     # The profiler reports its own starts and stops, as errors.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     print(describe_machine())
@@ -117,6 +169,18 @@ def main(space_name: str, resolutions: tuple[int, ...], batch_size: int, repeats
     ]
     rows.append(["all, ms", *(f"{ms_of.total():.0f}" for ms_of in columns.values())])
     print_table(["work", *columns], rows)
+    floors = [
+        products_floor(get_space(space_name).at_resolution(resolution), batch_size)
+        for resolution in resolutions
+    ]
+    print_table(
+        ["matrix products of an architecture step alone", *map(str, resolutions)],
+        [
+            ["GFLOP", *(f"{gflop:.1f}" for gflop, _ in floors)],
+            ["seconds", *(f"{seconds:.3f}" for _, seconds in floors)],
+            ["GFLOP/s", *(f"{gflop / seconds:.0f}" for gflop, seconds in floors)],
+        ],
+    )
 
 
 if __name__ == "__main__":

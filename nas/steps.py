@@ -100,7 +100,7 @@ class SearchSteps:
             accuracy = (logits_BK.detach().argmax(-1) == labels_B).float().mean()
             results.append(PathResult(loss.detach(), accuracy))
         stem_BCHW.backward(stem_leaf_BCHW.grad)  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self._weights, self._config.grad_clip_norm)
+        self._clip_in_step()
         self.weight_optimizer.step()
         return results
 
@@ -146,6 +146,12 @@ class SearchSteps:
         """Takes up a state of `state_dict`."""
         self.weight_optimizer.load_state_dict(state["weights"])
         self.arch_optimizer.load_state_dict(state["arch"])
+
+    def _clip_in_step(self) -> None:
+        """Has the fused step of the weights divide gradients as `clip_grad_norm_` would, in passing."""
+        gradients = [weight.grad for weight in self._weights if weight.grad is not None]
+        excess = (nn.utils.get_total_norm(gradients) + 1e-6) / self._config.grad_clip_norm
+        self.weight_optimizer.grad_scale = excess.clamp(min=1)  # type: ignore[attr-defined]
 
     def _require_gradients(self, *, weights: bool) -> None:
         for parameter in self._weights:

@@ -6,7 +6,7 @@ skip space, whose last is identity), S stages, D depths of a stage (index d: d l
 Source: TF-NAS, search space; operator, depth and width levels.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -60,18 +60,13 @@ class Candidate(nn.Module):
         for name, std in stds.items():
             nn.init.normal_(self.get_parameter(name), 0, std, generator=generator)
 
-    def active_weights(self) -> MBConvWeights:
-        """The weights of the active channels, as views."""
-        width = self.width
-        active = (self.expansion[:width], self.depthwise[:width], self.projection[:width])
+    def weights(self) -> MBConvWeights:
+        """The weights at the maximum width."""
+        always = (self.expansion, self.depthwise, self.projection)
         if not self.has_se:
-            return MBConvWeights(*active)
+            return MBConvWeights(*always)
         return MBConvWeights(
-            *active,
-            self.se_reduce[:width],
-            self.se_reduce_bias,
-            self.se_expand[:width],
-            self.se_expand_bias[:width],
+            *always, self.se_reduce, self.se_reduce_bias, self.se_expand, self.se_expand_bias
         )
 
     def channel_parameters(self) -> Iterator[nn.Parameter]:
@@ -112,14 +107,24 @@ class MixedBlock(nn.Module):
         if isinstance(choice, int):
             if choice == SKIP:
                 return features_BCHW
-            return mixed_block(features_BCHW, [self._weights(choice)], None, self.block_shape)
-        all_weights = [self._weights(index) for index in range(SKIP)]
-        return mixed_block(features_BCHW, all_weights, choice[:SKIP], self.block_shape)
+            return self._mix(features_BCHW, [choice], None)
+        return self._mix(features_BCHW, range(SKIP), choice[:SKIP])
 
-    def _weights(self, index: int) -> MBConvWeights:
+    def _mix(self, features_BCHW: Tensor, indices: Iterable[int], mix_weights_O: Tensor | None) -> Tensor:
+        candidates = [self.candidate(index) for index in indices]
+        return mixed_block(
+            features_BCHW,
+            [candidate.weights() for candidate in candidates],
+            [candidate.width for candidate in candidates],
+            mix_weights_O,
+            self.block_shape,
+        )
+
+    def candidate(self, index: int) -> Candidate:
+        """The candidate operator of that index."""
         candidate = self.candidates[index]
         assert isinstance(candidate, Candidate)
-        return candidate.active_weights()
+        return candidate
 
 
 class Supernet(nn.Module):
@@ -280,9 +285,7 @@ class Supernet(nn.Module):
         """The candidate operator of those indices."""
         block = self.blocks[layer]
         assert isinstance(block, MixedBlock)
-        candidate = block.candidates[op]
-        assert isinstance(candidate, Candidate)
-        return candidate
+        return block.candidate(op)
 
     def widths(self) -> list[list[int]]:
         """Active mid channels of each layer's candidates; 0 for identity."""

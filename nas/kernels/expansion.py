@@ -10,14 +10,13 @@ convolution, nor are they kept for the backward pass. That pays as long as the q
 less than passes over all pixels; other layers are small, and are processed whole.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from nas.kernels import normalization_loops as loops
-from nas.kernels.compilation import BN_EPS
+from nas.kernels import mbconv_loops as loops
+
+Floats = NDArray[np.float32]
 
 _FOLD_RATIO = 8
 """Pixels times this must reach the square of the input channels."""
@@ -38,31 +37,21 @@ class LayerInput:
     """
 
     def __init__(self, features_NI: Tensor, batch_and_space: tuple[int, int, int]) -> None:
-        self.features_NI, self.batch_and_space = features_NI, batch_and_space
+        self.features_NI: Floats = features_NI.numpy()
+        self.batch_and_space = batch_and_space
         num_pixels, num_channels = features_NI.shape
         self.is_folded = _FOLD_RATIO * num_pixels >= num_channels**2
-        self._scratch: dict[str, Tensor] = {}
         if self.is_folded:
-            self.centred_NI = features_NI - features_NI.mean(0)
-            self.covariance_II = self.centred_NI.t() @ self.centred_NI / num_pixels
+            centred_NI = features_NI - features_NI.mean(0)
+            self.centred_NI: Floats = centred_NI.numpy()
+            self.covariance_II: Floats = (centred_NI.t() @ centred_NI / num_pixels).numpy()
 
-    def scratch(self, name: str, num_pixels: int, width: int) -> Tensor:
-        """Memory that all chunks of all candidates use in turn; what was in it is lost."""
-        size = num_pixels * width
-        if len(self._scratch.get(name, ())) < size:
-            self._scratch[name] = torch.empty(size)
-        return self._scratch[name][:size].view(num_pixels, width)
-
-    def free_scratch(self) -> None:
-        """Lets the memory of `scratch` go, between the forward pass and the backward pass."""
-        self._scratch.clear()
-
-    def chunks(self, width: int) -> Iterator[slice]:
+    def chunks(self, width: int) -> list[slice]:
         """Slices of images that are processed at a time."""
         batch, height, image_width = self.batch_and_space
         image_bytes = 4 * width * height * image_width
         size = max(_CHUNK_BYTES // image_bytes, 1) if self.is_folded else batch
-        return (slice(first, min(first + size, batch)) for first in range(0, batch, size))
+        return [slice(first, min(first + size, batch)) for first in range(0, batch, size)]
 
     def space_of(self, images: slice) -> tuple[int, int, int]:
         """Images, height and width of a slice."""
@@ -77,99 +66,109 @@ class LayerInput:
 class FoldedExpansion:
     """One run, normalised by the weights; keeps the normal mid channels only if they are costly."""
 
-    def __init__(self, layer_input: LayerInput, expansion_WI: Tensor, is_relu: bool, *, trains: bool) -> None:
+    def __init__(self, layer_input: LayerInput, expansion_WI: Floats, is_relu: bool) -> None:
         self._input, self._is_relu = layer_input, is_relu
-        self._spread_WI = expansion_WI @ layer_input.covariance_II
-        variance_W = (self._spread_WI * expansion_WI).sum(1)
-        self._scale_W = (variance_W.clamp_(min=0) + BN_EPS).rsqrt()
-        self._normalizing_WI = expansion_WI * self._scale_W[:, None]
+        self._spread_WI, self._scale_W, self._normalizing_WI = loops.fold(
+            expansion_WI, layer_input.covariance_II
+        )
         self._keeps = expansion_WI.shape[1] > _MAX_RECOMPUTED_CHANNELS
-        self._kept: dict[int, Tensor] = {}
-        width = len(expansion_WI)
-        self._sums_W, self._products_W = np.zeros(width), np.zeros(width)
-        self._to_normalizing_WI = torch.zeros_like(expansion_WI) if trains else None
+        self._kept: dict[int, Floats] = {}
 
-    def expand(self, images: slice) -> Tensor:
+    def expand(self, images: slice) -> Floats:
         """Normal mid channels of a chunk, (n, W)."""
-        if images.start in self._kept:
-            return self._kept[images.start]
-        centred_nI = self._input.centred_NI[self._input.pixels(images)]
+        kept_nW = self._kept.get(images.start)
+        if kept_nW is not None:
+            return kept_nW
+        normal_nW: Floats = loops.expand_folded(
+            self._input.centred_NI[self._input.pixels(images)], self._normalizing_WI
+        )
         if self._keeps:
-            self._kept[images.start] = centred_nI @ self._normalizing_WI.t()
-            return self._kept[images.start]
-        normal_nW = self._input.scratch("normal", len(centred_nI), len(self._normalizing_WI))
-        return torch.mm(centred_nI, self._normalizing_WI.t(), out=normal_nW)
+            self._kept[images.start] = normal_nW
+        return normal_nW
 
-    def activate(self, normal_nW: Tensor) -> Tensor:
+    def activate(self, normal_nW: Floats) -> Floats:
         """Active mid channels of what `expand` returned."""
-        active_nW = self._input.scratch("active", *normal_nW.shape)
-        loops.activate(normal_nW.numpy(), self._is_relu, active_nW.numpy())
+        active_nW: Floats = loops.activate(normal_nW, self._is_relu)
         return active_nW
 
+    def start_backward(self, to_expansion_WI: Floats) -> None:
+        """To be called before the chunks' `backward`.
+
+        Args:
+            to_expansion_WI: is filled with the gradient; without rows where weights are frozen.
+        """
+        width = len(self._scale_W)
+        self._sum_W, self._product_W = np.zeros(width), np.zeros(width)
+        self._to_normalizing_WI = to_expansion_WI
+        to_expansion_WI[:] = 0
+
     def backward(
-        self, images: slice, normal_nW: Tensor, to_active_nW: Tensor, to_features_NI: Tensor
+        self, images: slice, normal_nW: Floats, to_active_nW: Floats, to_features_NI: Floats
     ) -> None:
         """Adds a chunk's part of the input's gradient; overwrites `to_active_nW`."""
-        loops.multiply_slopes(
-            normal_nW.numpy(), self._is_relu, to_active_nW.numpy(), self._sums_W, self._products_W
-        )
         self._kept.pop(images.start, None)
         pixels = self._input.pixels(images)
-        to_features_NI[pixels].addmm_(to_active_nW, self._normalizing_WI)
-        if self._to_normalizing_WI is not None:
-            self._to_normalizing_WI.addmm_(to_active_nW.t(), self._input.centred_NI[pixels])
+        loops.folded_backward(
+            normal_nW,
+            self._is_relu,
+            to_active_nW,
+            self._normalizing_WI,
+            self._input.centred_NI[pixels],
+            self._sum_W,
+            self._product_W,
+            to_features_NI[pixels],
+            self._to_normalizing_WI,
+        )
 
-    def finish(self, to_features_NI: Tensor) -> Tensor | None:
-        """Adds what batch norm subtracts of the input's gradient; returns that of trained weights.
-
-        The gradient of W x through batch norm is scale * (g - mean(g) - normal * mean(g * normal)); the
-        two means are in `g` alone linear, so what they subtract is a row and a matrix of I channels.
-        """
-        num_pixels = len(to_features_NI)
-        mean_W = torch.from_numpy(self._sums_W / num_pixels).float()
-        mean_product_W = torch.from_numpy(self._products_W / num_pixels).float()
-        correction_II = self._normalizing_WI.t() @ (mean_product_W[:, None] * self._normalizing_WI)
-        to_features_NI -= mean_W @ self._normalizing_WI
-        to_features_NI.addmm_(self._input.centred_NI, correction_II, alpha=-1)
-        if self._to_normalizing_WI is None:
-            return None
-        # The sum of normal * x over pixels is the scaled quadratic form's inner part.
-        shrink_W = num_pixels * mean_product_W * self._scale_W
-        self._to_normalizing_WI -= shrink_W[:, None] * self._spread_WI
-        return self._to_normalizing_WI.mul_(self._scale_W[:, None])
+    def finish_backward(self, to_features_NI: Floats) -> None:
+        """To be called after the chunks' `backward`."""
+        loops.finish_folded_backward(
+            self._sum_W,
+            self._product_W,
+            self._normalizing_WI,
+            self._spread_WI,
+            self._scale_W,
+            self._input.centred_NI,
+            to_features_NI,
+            self._to_normalizing_WI,
+        )
 
 
 class PlainExpansion:
-    """One run over the whole batch; keeps what batch norm normalises."""
+    """One run over the whole batch, with the interface of `FoldedExpansion`; keeps what it expands."""
 
-    def __init__(self, layer_input: LayerInput, expansion_WI: Tensor, is_relu: bool, *, trains: bool) -> None:
-        self._input, self._is_relu, self._trains = layer_input, is_relu, trains
-        self._expansion_WI = expansion_WI
-        self._expanded_NW = layer_input.features_NI @ expansion_WI.t()
-        self._statistics = loops.mean_and_scale(self._expanded_NW.numpy(), BN_EPS)
-        self._to_expansion_WI: Tensor | None = None
+    def __init__(self, layer_input: LayerInput, expansion_WI: Floats, is_relu: bool) -> None:
+        self._input, self._is_relu, self._expansion_WI = layer_input, is_relu, expansion_WI
+        self._expanded_NW, *self._statistics = loops.expand_plain(layer_input.features_NI, expansion_WI)
 
-    def expand(self, images: slice) -> Tensor:
+    def expand(self, images: slice) -> Floats:
         """Mid channels of the batch, not normalised, (N, W)."""
-        return self._expanded_NW
+        expanded_NW: Floats = self._expanded_NW
+        return expanded_NW
 
-    def activate(self, expanded_NW: Tensor) -> Tensor:
+    def activate(self, expanded_NW: Floats) -> Floats:
         """Active mid channels of what `expand` returned."""
-        active_NW = torch.empty_like(expanded_NW)
-        loops.normalize_and_activate(expanded_NW.numpy(), *self._statistics, self._is_relu, active_NW.numpy())
+        active_NW: Floats = loops.activate_plain(expanded_NW, *self._statistics, self._is_relu)
         return active_NW
 
+    def start_backward(self, to_expansion_WI: Floats) -> None:
+        """See `FoldedExpansion`."""
+        self._to_expansion_WI = to_expansion_WI
+
     def backward(
-        self, images: slice, expanded_NW: Tensor, to_active_NW: Tensor, to_features_NI: Tensor
+        self, images: slice, expanded_NW: Floats, to_active_NW: Floats, to_features_NI: Floats
     ) -> None:
         """Adds the input's gradient; overwrites `to_active_NW`."""
-        loops.activation_gradient(
-            expanded_NW.numpy(), *self._statistics, self._is_relu, to_active_NW.numpy(), *loops.NO_GATE
+        loops.plain_backward(
+            expanded_NW,
+            *self._statistics,
+            self._is_relu,
+            to_active_NW,
+            self._expansion_WI,
+            self._input.features_NI,
+            to_features_NI,
+            self._to_expansion_WI,
         )
-        to_features_NI.addmm_(to_active_NW, self._expansion_WI)
-        if self._trains:
-            self._to_expansion_WI = to_active_NW.t() @ self._input.features_NI
 
-    def finish(self, to_features_NI: Tensor) -> Tensor | None:
-        """Returns the gradient of trained weights."""
-        return self._to_expansion_WI
+    def finish_backward(self, to_features_NI: Floats) -> None:
+        """See `FoldedExpansion`."""

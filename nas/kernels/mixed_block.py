@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nas.kernels import normalization_loops as loops
 from nas.kernels.compilation import BN_EPS, as_features, as_pixels, runs_compiled
 from nas.kernels.expansion import LayerInput
 from nas.kernels.mbconv import CompiledMBConv, MBConvShape, MBConvWeights, compose_mbconv
@@ -21,6 +20,7 @@ from nas.kernels.mbconv import CompiledMBConv, MBConvShape, MBConvWeights, compo
 def mixed_block(
     features_BCHX: Tensor,
     candidates: Sequence[MBConvWeights],
+    widths: Sequence[int],
     mix_weights_O: Tensor | None,
     shape: MBConvShape,
 ) -> Tensor:
@@ -31,12 +31,15 @@ def mixed_block(
 
     Args:
         features_BCHX: channels last.
+        widths: how many of the mid channels of each candidate, the first ones, are active.
         mix_weights_O: None for ones.
     """
     if not runs_compiled(features_BCHX):
-        return _compose(features_BCHX, candidates, mix_weights_O, shape)
+        active = [weights.first(width) for weights, width in zip(candidates, widths, strict=True)]
+        return _compose(features_BCHX, active, mix_weights_O, shape)
+    # Slicing is the function's own: autograd would write each slice's gradient a second time.
     flat = [tensor for weights in candidates for tensor in weights]
-    out_BCHX: Tensor = _MixedBlock.apply(features_BCHX, mix_weights_O, shape, *flat)
+    out_BCHX: Tensor = _MixedBlock.apply(features_BCHX, mix_weights_O, shape, tuple(widths), *flat)
     return out_BCHX
 
 
@@ -61,58 +64,82 @@ class _MixedBlock(torch.autograd.Function):
         features_BCHX: Tensor,
         mix_weights_O: Tensor | None,
         shape: MBConvShape,
+        widths: tuple[int, ...],
         *flat: Tensor | None,
     ) -> Tensor:
         batch, num_channels, height, width = features_BCHX.shape
-        features_NC = as_pixels(features_BCHX)
+        features_NC = as_pixels(features_BCHX.detach())
         layer_input = LayerInput(features_NC, (batch, height, width))
-        size = len(MBConvWeights._fields)
-        runs = [
-            CompiledMBConv(
-                layer_input,
-                MBConvWeights(*flat[first : first + size]),  # type: ignore[arg-type]
-                shape,
-                trains=any(ctx.needs_input_grad[3 + first : 3 + first + size]),
-            )
-            for first in range(0, len(flat), size)
-        ]
-        layer_input.free_scratch()
-        mix_weights = [1.0] * len(runs) if mix_weights_O is None else mix_weights_O.tolist()
-        out_NP = features_NC.clone() if shape.keeps_shape else torch.zeros_like(runs[0].out_MP)
-        statistics = [
-            loops.add_normalized(run.out_MP.numpy(), BN_EPS, np.float32(weight), out_NP.numpy())
-            for run, weight in zip(runs, mix_weights, strict=True)
-        ]
-        ctx.runs, ctx.mix_weights, ctx.statistics, ctx.shape = runs, mix_weights, statistics, shape
-        ctx.space, ctx.num_channels = (batch, height, width), num_channels
         out_space = (batch, -(-height // shape.stride), -(-width // shape.stride))
+        candidates = _unflatten(tuple(None if tensor is None else tensor.detach() for tensor in flat))
+        if shape.keeps_shape:
+            out_NP = features_NC.clone()
+        else:
+            out_NP = torch.zeros(math.prod(out_space), candidates[0].projection_WP.shape[1])
+        mix_weights = [1.0] * len(widths) if mix_weights_O is None else mix_weights_O.tolist()
+        ctx.runs = [
+            CompiledMBConv(
+                layer_input, weights.first(num_active), shape, mix_weight, out_NP.numpy(), trains=trains
+            )
+            for weights, num_active, mix_weight, trains in zip(
+                candidates,
+                widths,
+                mix_weights,
+                map(any, _split(ctx.needs_input_grad[_NUM_OTHERS:])),
+                strict=True,
+            )
+        ]
+        ctx.space, ctx.num_channels, ctx.keeps_shape = (batch, height, width), num_channels, shape.keeps_shape
+        ctx.flat, ctx.widths = flat, widths
         return as_features(out_NP, out_space)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         gradient_NP = as_pixels(gradients[0])
-        gradient = gradient_NP.numpy()
-        mean_gradient_P = gradient.mean(0, dtype=np.float64).astype(np.float32)
-        if ctx.shape.keeps_shape:
+        mean_gradient_P = gradient_NP.numpy().mean(0, dtype=np.float64).astype(np.float32)
+        if ctx.keeps_shape:
             to_features_NC = gradient_NP.clone()
         else:
             to_features_NC = torch.zeros(math.prod(ctx.space), ctx.num_channels)
-        to_mix_weights, to_flat = [], []
-        for index, (weight, statistics) in enumerate(zip(ctx.mix_weights, ctx.statistics, strict=True)):
+        to_mix_weights: list[float] = []
+        to_flat: list[Tensor | None] = []
+        for index, (width, needed, weights) in enumerate(
+            zip(ctx.widths, _split(ctx.needs_input_grad[_NUM_OTHERS:]), _unflatten(ctx.flat), strict=True)
+        ):
             # Each run is let go as soon as it is done with.
             run, ctx.runs[index] = ctx.runs[index], None
-            to_out_MP = torch.empty_like(run.out_MP)
+            to_weights = _gradients_like(weights, width) if any(needed) else None
             to_mix_weights.append(
-                loops.normalized_gradient(
-                    run.out_MP.numpy(),
-                    *statistics,
-                    np.float32(weight),
-                    gradient,
+                run.backward(
+                    gradient_NP.numpy(),
                     mean_gradient_P,
-                    to_out_MP.numpy(),
+                    to_features_NC.numpy(),
+                    None if to_weights is None else to_weights.first(width),
                 )
             )
-            to_weights = run.backward(to_out_MP, to_features_NC)
-            to_flat += [to_weights.get(name) for name in MBConvWeights._fields]
+            to_flat += [None] * len(needed) if to_weights is None else to_weights
         to_mix_weights_O = torch.tensor(to_mix_weights) if ctx.needs_input_grad[1] else None
-        return as_features(to_features_NC, ctx.space), to_mix_weights_O, None, *to_flat
+        return as_features(to_features_NC, ctx.space), to_mix_weights_O, None, None, *to_flat
+
+
+_NUM_OTHERS = 4
+"""Arguments of `_MixedBlock` before the weights."""
+
+
+def _split(flat: Sequence[Any]) -> list[Sequence[Any]]:
+    """What belongs to each candidate."""
+    size = len(MBConvWeights._fields)
+    return [flat[first : first + size] for first in range(0, len(flat), size)]
+
+
+def _unflatten(flat: Sequence[Tensor | None]) -> list[MBConvWeights]:
+    return [MBConvWeights(*each) for each in _split(flat)]
+
+
+def _gradients_like(weights: MBConvWeights, width: int) -> MBConvWeights:
+    """Memory for gradients; those of channels that are not active are 0."""
+    gradients = _unflatten([None if tensor is None else torch.empty_like(tensor) for tensor in weights])[0]
+    for name, gradient in zip(gradients._fields, gradients, strict=True):
+        if gradient is not None and name != "se_reduce_bias_R":
+            gradient.numpy()[width:] = 0
+    return gradients

@@ -9,17 +9,11 @@ blocks of pixels that stay in the second-level cache, and over blocks in float64
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nas.kernels.compilation import compile_loop
 
-Floats = NDArray[np.float32]
-
 _BLOCK = 32
 """Pixels a block: 192 KiB at 1536 channels."""
-
-NO_GATE = (np.empty((0, 0), np.float32), np.empty((0, 0), np.float32))
-"""Factors and offsets of `activation_gradient` where there are none."""
 
 
 @compile_loop
@@ -98,17 +92,49 @@ def normalize_and_activate(features_NC: Any, mean_C: Any, scale_C: Any, is_relu:
 
 
 @compile_loop
-def mean_images(features_NC: Any, num_images: int) -> Any:
-    """Mean over each image's pixels, (B, C)."""
-    num_pixels, num_channels = len(features_NC) // num_images, features_NC.shape[1]
-    means_BC = np.zeros((num_images, num_channels), np.float32)
-    for b in range(num_images):
+def mean_images(features_NC: Any, mean_BC: Any) -> None:
+    """Fills mean_BC with the means over each image's pixels."""
+    num_pixels, num_channels = len(features_NC) // len(mean_BC), features_NC.shape[1]
+    mean_BC[:] = 0
+    for b in range(len(mean_BC)):
         for n in range(b * num_pixels, (b + 1) * num_pixels):
             for c in range(num_channels):
-                means_BC[b, c] += features_NC[n, c]
+                mean_BC[b, c] += features_NC[n, c]
         for c in range(num_channels):
-            means_BC[b, c] /= np.float32(num_pixels)
-    return means_BC
+            mean_BC[b, c] /= np.float32(num_pixels)
+
+
+@compile_loop
+def fill_rows(values_C: Any, out_NC: Any) -> None:
+    """Fills each pixel of out_NC with the values."""
+    for n in range(len(out_NC)):
+        for c in range(len(values_C)):
+            out_NC[n, c] = values_C[c]
+
+
+@compile_loop
+def sum_rows(features_NC: Any, sum_C: Any) -> None:
+    """Fills sum_C with the sums over pixels."""
+    sum_C[:] = 0
+    for n in range(len(features_NC)):
+        for c in range(features_NC.shape[1]):
+            sum_C[c] += features_NC[n, c]
+
+
+@compile_loop
+def apply_sigmoid(features_NC: Any) -> None:
+    """Applies the logistic function in place."""
+    for n in range(len(features_NC)):
+        for c in range(features_NC.shape[1]):
+            features_NC[n, c] = _sigmoid(features_NC[n, c])
+
+
+@compile_loop
+def multiply_sigmoid_slopes(gates_NC: Any, gradient_NC: Any) -> None:
+    """Multiplies gradient_NC by the slopes of the logistic function whose values are the gates."""
+    for n in range(len(gates_NC)):
+        for c in range(gates_NC.shape[1]):
+            gradient_NC[n, c] *= gates_NC[n, c] * (np.float32(1) - gates_NC[n, c])
 
 
 @compile_loop

@@ -1,6 +1,7 @@
 """The compiled loops agree with the same block made of torch's own functions, in double precision."""
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from nas.ops import Activation
 
 TOLERANCE = 3e-5
 NUM_INPUT_CHANNELS, NUM_REDUCED_CHANNELS = 6, 3
+WIDTHS, MAX_WIDTHS = (13, 20), (16, 20)
 
 
 def draw_weights(width: int, num_out_channels: int, kernel_size: int, *, has_se: bool) -> list[Tensor | None]:
@@ -42,12 +44,20 @@ def run_block(
         for each in tensors
     ]
     candidates = [MBConvWeights(*each) for each in leaves]  # type: ignore[arg-type]
-    out = block(features, candidates, mix_weights_O, shape)  # type: ignore[operator]
+    out = block(features, candidates, WIDTHS, mix_weights_O, shape)  # type: ignore[operator]
     out.backward(torch.linspace(-1, 1, out.numel()).view(out.shape).to(dtype))
     gradients = [features.grad, mix_weights_O.grad]
     if trains:
         gradients += [leaf.grad for each in leaves for leaf in each if leaf is not None]
     return [out.detach(), *(gradient for gradient in gradients if gradient is not None)]
+
+
+def compose_active(
+    features: Tensor, candidates: list[MBConvWeights], widths: tuple[int, ...], *others: Any
+) -> Tensor:
+    """The block of the active channels, made of torch's own functions."""
+    active = [weights.first(width) for weights, width in zip(candidates, widths, strict=True)]
+    return _compose(features, active, *others)
 
 
 WAYS = {
@@ -79,11 +89,11 @@ def test_a_compiled_block_agrees_with_the_composed_one_in_double_precision(
     shape = MBConvShape(stride, activation, keeps_shape)
     torch.manual_seed(0)
     tensors = [
-        draw_weights(13, num_out_channels, kernel_size, has_se=False),
-        draw_weights(20, num_out_channels, kernel_size, has_se=True),
+        draw_weights(MAX_WIDTHS[0], num_out_channels, kernel_size, has_se=False),
+        draw_weights(MAX_WIDTHS[1], num_out_channels, kernel_size, has_se=True),
     ]
     results = []
-    for block, dtype in ((mixed_block, torch.float32), (_compose, torch.float64)):
+    for block, dtype in ((mixed_block, torch.float32), (compose_active, torch.float64)):
         torch.manual_seed(1)
         results.append(run_block(block, dtype, tensors, trains=trains, shape=shape))
     for compiled, composed in zip(*results, strict=True):
@@ -123,5 +133,5 @@ def test_what_is_not_finite_comes_through_the_compiled_loops(
     weights = MBConvWeights(*draw_weights(12, 8, 5, has_se=True))  # type: ignore[arg-type]
     features = torch.randn(2, NUM_INPUT_CHANNELS, 4, 4).contiguous(memory_format=torch.channels_last)
     features[0, 0, 0, 0] = bad
-    out = mixed_block(features, [weights], None, MBConvShape(1, "swish", keeps_shape=False))
+    out = mixed_block(features, [weights], [12], None, MBConvShape(1, "swish", keeps_shape=False))
     assert out.isnan().any()
