@@ -56,6 +56,10 @@ EQUAL_LATENCY = 1.05
 MIN_SHARE_MET = 0.95
 """Least share of the elastic trials that must meet their target."""
 
+NONE_OF_A_STUDY = (
+    "A study compares no settings: claims are tested by grids, such as the one in its best.yaml."
+)
+
 _OBJECTIVE = ("objective", "latency_weight", "objective_scale", "objective_exponent")
 _METHOD: dict[str, Value] = {"sampling": "bi", "depth": "sink", "elasticity": True}
 _BASELINE: dict[str, Value] = {"sampling": "single", "depth": "skip", "elasticity": False}
@@ -103,7 +107,9 @@ class Claim:
 
 
 def judge_claims(experiment: Experiment, numbers: Numbers) -> list[Claim]:
-    """All five claims, each with its verdict."""
+    """All five claims, each with its verdict; none of a study (`NONE_OF_A_STUDY`)."""
+    if experiment.is_study:
+        return []
     return [
         _lessens(
             experiment, numbers, "a", "Bi-sampling lessens operator collapse.", "sampling", LOCKED_EARLY

@@ -114,7 +114,7 @@ class Experiment:
         missing: cells of the same provenance without a finished run (failed, unfinished).
         training: finished runs that trained networks from scratch, all under one budget.
         notices: what was left out and why, for people.
-        study: where the runs are the searches of a study that has results.
+        study: the newest study of the experiment; None where there is none, or it has no results yet.
     """
 
     name: str
@@ -145,6 +145,17 @@ class Experiment:
     def searched(self) -> tuple[Run, ...]:
         """The runs whose trajectory could be read."""
         return tuple(run for run in self.runs if run.trajectory is not None)
+
+    @property
+    def study_runs(self) -> tuple[Run, ...]:
+        """The finished searches of the study."""
+        return tuple(run for run in self.runs if self.study is not None and run.run_id in self.study.searches)
+
+    @property
+    def is_study(self) -> bool:
+        """Whether every cell is a search of the study, so that there is no grid to speak of."""
+        study = self.study
+        return study is not None and all(run.run_id in study.searches for run in self.cells)
 
     def by_setting(self, factors: Iterable[str] | None = None) -> list[list[Run]]:
         """The finished runs in groups that differ in the seed only, or in none of these factors."""

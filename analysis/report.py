@@ -11,7 +11,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from analysis.claims import Claim
+from analysis.claims import NONE_OF_A_STUDY, Claim
 from analysis.collapse import CANDIDATE_NAMES
 from analysis.drawing import Drawing
 from analysis.experiment import SEED, Experiment, Run
@@ -92,6 +92,7 @@ def write_report(
         lstrip_blocks=True,
     )
     trials = [_trial_view(experiment, numbers, run) for run in experiment.cells]
+    figures = [_figure_view(drawing, figures_dir) for drawing in drawings]
     newest_ms = max(run.start_time_ms for run in experiment.runs)
     text = environment.get_template("report.html.j2").render(
         experiment=experiment,
@@ -102,8 +103,10 @@ def write_report(
         constants=_constants(experiment),
         table_about=_describe_table(experiment),
         claims=claims,
+        none_of_a_study=NONE_OF_A_STUDY,
         study=_study_view(experiment),
-        figures=[_figure_view(drawing, figures_dir) for drawing in drawings],
+        study_figures=[view for view in figures if view.name.startswith("study")],
+        figures=[view for view in figures if not view.name.startswith("study")],
         tables=[_table_view(table) for table in tables],
         trials=trials,
         is_trained=any(math.isfinite(run[TEST_ACCURACY.name]) for run in numbers.values()),
@@ -143,7 +146,7 @@ def _study_view(experiment: Experiment) -> dict[str, str] | None:
         ),
         "sampler": f"{about['sampler']}; pruning: {about['pruning']}; budget: {', '.join(limits)}",
         "points": f"{study.count('COMPLETE')} complete, {study.count('PRUNED')} pruned, "
-        f"{study.count('FAIL')} failed; values are means over seeds {', '.join(map(str, about['seeds']))}",
+        f"{study.count('FAIL')} failed; values are {study.seeds_text}",
         **{f"space: {one.name}": one.text for one in study.fields},
     }
 

@@ -5,6 +5,7 @@ with different lookup tables, or by different code, are never mixed: one group o
 a notice says which were left out.
 """
 
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -34,6 +35,8 @@ from nas.records import METRIC_NAMES, Trajectory
 from nas.space import get_space
 
 _NUM_DOWNLOADS = 8
+_PARENT_TAG = "mlflow.parentRunId"
+_NAME_IN_STUDY = re.compile(r"trial-\d+-s\d+")
 
 
 def read_experiment(
@@ -143,7 +146,23 @@ def _newest_study(runs: Sequence[Run], tracking_uri: str) -> StudyRecord | None:
     if not studies:
         return None
     newest = max(studies, key=lambda run: run.start_time_ms)
-    return read_study(newest.run_id, newest.artifact_uri, tracking_uri)
+    searches = _searches_of(newest, runs)
+    return read_study(newest.run_id, newest.artifact_uri, tracking_uri, searches)
+
+
+def _searches_of(study: Run, runs: Sequence[Run]) -> set[str]:
+    """Ids of a study's searches: of one study all have its run for a parent, over all its launches.
+
+    But for a store that took the place of another one: told anew from their journals, searches that had
+    ended name a parent that is not there. Their names say that they are of a study.
+    """
+    launches = {run.run_id for run in runs if run.kind == "launch"}
+    return {
+        run.run_id
+        for run in runs
+        if (parent := run.tags.get(_PARENT_TAG)) == study.run_id
+        or (parent not in launches and _NAME_IN_STUDY.fullmatch(run.name))
+    }
 
 
 def _record(run: MlflowRun) -> Run:

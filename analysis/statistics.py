@@ -177,6 +177,23 @@ def compare(pairs: Pairs, direction: Direction, margin: float = 0.0) -> Comparis
     return Comparison(difference, _effect_size(difference_N), p_value, test)
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values of several tests, each corrected for all of them, in the order given.
+
+    Whatever the tests have to do with each other, one falls below alpha by mistake with a probability of
+    at most alpha.
+
+    Source: Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979.
+    """
+    p_N = np.asarray(p_values, np.float64)
+    order_N = np.argsort(p_N, kind="stable")
+    factor_N = np.arange(len(p_N), 0, -1)
+    corrected_N = np.empty_like(p_N)
+    # No test may be easier to pass than one with a smaller p.
+    corrected_N[order_N] = np.minimum(np.maximum.accumulate(factor_N * p_N[order_N]), 1)
+    return [float(p) for p in corrected_N]
+
+
 def _one_sided_p(difference_N: NDArray[np.float64], direction: Direction) -> tuple[float, str]:
     if len(difference_N) > _MAX_EXACT:
         wilcoxon = stats.wilcoxon(difference_N, alternative=direction, zero_method="zsplit")

@@ -1,4 +1,4 @@
-"""A hyper-parameter study: its points, what each field does, and the trade-off between objectives.
+"""A hyper-parameter study: its points, how much each field matters, and which points are best.
 
 Read from the files of the study's own run in MLflow: `study.json` says what was asked, `trials.csv`
 what came of each point.
@@ -8,7 +8,7 @@ Shapes: N complete points, K objectives.
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from analysis.store import fetch_artifact
 from analysis.values import Value
@@ -77,6 +76,7 @@ class StudyRecord:
     Attributes:
         run_id: of the study's run, the parent of its searches.
         about: sampler, budget, pruning and seeds.
+        searches: ids of the runs of its searches.
         points: one row a point that has ended: number, state, objectives, fields, failure.
     """
 
@@ -87,6 +87,7 @@ class StudyRecord:
     fields: tuple[Field, ...]
     importances: tuple[Importance, ...]
     points: pd.DataFrame = field(repr=False)
+    searches: frozenset[str] = field(repr=False)
 
     @cached_property
     def complete(self) -> pd.DataFrame:
@@ -106,42 +107,15 @@ class StudyRecord:
             order = np.argsort(sign * self.values_NK[:, 0], kind="stable")[:num_best]
         return self.complete.iloc[order]
 
+    @property
+    def seeds_text(self) -> str:
+        """What its values are of, for people."""
+        seeds = self.about["seeds"]
+        return f"of seed {seeds[0]}" if len(seeds) == 1 else f"means over seeds {', '.join(map(str, seeds))}"
+
     def count(self, state: str) -> int:
         """How many points ended so: COMPLETE, PRUNED or FAIL."""
         return int((self.points["state"] == state).sum())
-
-
-@dataclass(frozen=True)
-class Slice:
-    """An objective against one field, over the complete points that have it.
-
-    Attributes:
-        positions_N: values; of choices, their places among them.
-        rho: Spearman's rank correlation; NaN for choices or where one of the two does not vary.
-        numbers_N: which points.
-    """
-
-    field: Field
-    objective: Objective
-    positions_N: NDArray[np.float64]
-    values_N: NDArray[np.float64]
-    numbers_N: NDArray[np.int64]
-    rho: float
-
-
-def slice_study(study: StudyRecord, objective: Objective, along: Field) -> Slice:
-    """An objective's values along a field."""
-    points = study.complete[study.complete[along.name].notna()]
-    values_N = points[objective.metric].to_numpy(np.float64)
-    rho = float("nan")
-    if along.choices is not None:
-        places = {choice: place for place, choice in enumerate(along.choices)}
-        positions_N = np.array([places[str(choice)] for choice in points[along.name]], np.float64)
-    else:
-        positions_N = points[along.name].to_numpy(np.float64)
-        if len(points) > 2 and np.ptp(positions_N) > 0 and np.ptp(values_N) > 0:
-            rho = float(spearmanr(positions_N, values_N).statistic)
-    return Slice(along, objective, positions_N, values_N, points["number"].to_numpy(np.int64), rho)
 
 
 def nondominated(values_NK: NDArray[np.float64], objectives: Sequence[Objective]) -> NDArray[np.int64]:
@@ -159,8 +133,14 @@ def nondominated(values_NK: NDArray[np.float64], objectives: Sequence[Objective]
     return np.array(sorted(kept, key=lambda place: values_NK[place].tolist()), np.int64)
 
 
-def read_study(run_id: str, artifact_uri: str, tracking_uri: str) -> StudyRecord | None:
-    """The study of a run; None where the run has no results yet."""
+def read_study(
+    run_id: str, artifact_uri: str, tracking_uri: str, searches: Collection[str]
+) -> StudyRecord | None:
+    """The study of a run; None where the run has no results yet.
+
+    Args:
+        searches: ids of the runs of its searches.
+    """
     with tempfile.TemporaryDirectory() as folder:
         paths = [
             fetch_artifact(run_id, artifact_uri, name, tracking_uri, Path(folder))
@@ -181,7 +161,14 @@ def read_study(run_id: str, artifact_uri: str, tracking_uri: str) -> StudyRecord
         for entry in about.pop("importances")
     )
     return StudyRecord(
-        about.pop("name"), run_id, about, objectives, tuple(space.values()), importances, points
+        about.pop("name"),
+        run_id,
+        about,
+        objectives,
+        tuple(space.values()),
+        importances,
+        points,
+        frozenset(searches),
     )
 
 

@@ -89,23 +89,31 @@ class Table:
 
 
 def make_tables(experiment: Experiment, numbers: Numbers) -> tuple[list[Table], list[str]]:
-    """All tables that an experiment supports; and for each other one what is missing for it."""
+    """All tables that an experiment supports; and for each other one what is missing for it.
+
+    Of a study none that has a row for each setting: there a setting is a point, of few seeds.
+    """
     tables: list[Table] = []
     missing: list[str] = []
-    makers: dict[str, Callable[[Experiment, Numbers], Table]] = {
-        "ablation table": ablation_table,
-        "latency targets table": targets_table,
-        "table of trained networks": lambda experiment, _: trained_table(experiment),
-        "comparison with published networks": published_table,
-    }
-    if experiment.study is not None:
-        makers["best points of the study"] = best_points_table
-    for title, make in makers.items():
+    for title, make in _table_makers(experiment).items():
         try:
             tables.append(make(experiment, numbers))
         except NothingToDrawError as reason:
             missing.append(f"{title}: not made: {reason}")
     return tables, missing
+
+
+def _table_makers(experiment: Experiment) -> dict[str, Callable[[Experiment, Numbers], Table]]:
+    makers: dict[str, Callable[[Experiment, Numbers], Table]] = {}
+    if not experiment.is_study:
+        makers |= {"ablation table": ablation_table, "latency targets table": targets_table}
+    if not experiment.is_study or experiment.training:
+        makers["table of trained networks"] = lambda experiment, _: trained_table(experiment)
+    if not experiment.is_study:
+        makers["comparison with published networks"] = published_table
+    if experiment.study is not None:
+        makers["best points of the study"] = best_points_table
+    return makers
 
 
 def ablation_table(experiment: Experiment, numbers: Numbers) -> Table:
@@ -269,12 +277,11 @@ def best_points_table(experiment: Experiment, numbers: Numbers) -> Table:
         if len(metrics) > 1
         else "The best points"
     )
-    seeds = study.about["seeds"]
     return Table(
         "study-best",
         "Best points of the study",
-        f"{which}, among {count(len(study.complete), 'point')}; values are means over seeds "
-        f"{', '.join(map(str, seeds))}, and flattered by the choice.",
+        f"{which}, among {count(len(study.complete), 'point')}; values are {study.seeds_text}, and "
+        "flattered by the choice.",
         (
             Column("number", "trial"),
             *(Column(name, name.replace("_", " "), 4) for name in metrics),

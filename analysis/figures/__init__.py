@@ -27,10 +27,13 @@ FIGURES: dict[str, Callable[[Experiment], list[Drawing]]] = {
 
 
 def make_drawings(experiment: Experiment) -> tuple[list[Drawing], list[str]]:
-    """All figures that an experiment supports; and for each other one what is missing for it."""
+    """All figures that an experiment supports; and for each other one what is missing for it.
+
+    Of a study only its own: no two of its points are alike but in one thing, as the other figures need.
+    """
     drawings: list[Drawing] = []
     undrawn: list[str] = []
-    for title, make in FIGURES.items():
+    for title, make in ({"study": study_drawings} if experiment.is_study else FIGURES).items():
         try:
             drawings += make(experiment)
         except NothingToDrawError as missing:

@@ -7,16 +7,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-from numpy.typing import NDArray
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from analysis.drawing import Drawing, NothingToDrawError, count
 from analysis.experiment import Experiment, Run
 from analysis.figures.panels import missing_note
-from analysis.study import Importance, Objective, Slice, StudyRecord, slice_study
+from analysis.slices import Slice, slice_study
+from analysis.statistics import ALPHA
+from analysis.study import Importance, Objective, StudyRecord
 from analysis.style import GREY, LIGHT_GREY, ONE_COLUMN_IN, TWO_COLUMNS_IN, line_style, new_figure
 
 _MAX_COLUMNS = 5
+_TITLE_PT = 6.5
+"""Of a panel among five: bold, rho and p are as wide as it."""
+_MAX_CHARS = 18
+"""Of all choices of a field together, to stand side by side below such a panel."""
 _LABELS = {
     "val_accuracy": "held-out accuracy",
     "abs_latency_error_percent": "distance from target (%)",
@@ -34,7 +39,7 @@ def study_drawings(experiment: Experiment) -> list[Drawing]:
         return []
     if study.complete.empty:
         raise NothingToDrawError("no point of the study has values")
-    runs = tuple(run for run in experiment.runs if run.tags.get("mlflow.parentRunId") == study.run_id)
+    runs = experiment.study_runs
     drawings = [_slices(experiment, study, runs)]
     if study.importances:
         drawings.append(_importances(experiment, study, runs))
@@ -65,7 +70,7 @@ def _importances(experiment: Experiment, study: StudyRecord, runs: tuple[Run, ..
         figure.legend(
             handles=[
                 Patch(color=_OTHER, label="above chance"),
-                Patch(color=_OTHER, alpha=0.35, label="not above chance"),
+                Patch(color=_OTHER, alpha=0.35, lw=0, label="not above chance"),
                 Patch(color=LIGHT_GREY, label="by chance"),
             ],
             loc="outside upper left",
@@ -96,12 +101,12 @@ def _draw_importances(axes: Axes, objective: Objective, found: list[Importance])
 
 
 def _slices(experiment: Experiment, study: StudyRecord, runs: tuple[Run, ...]) -> Drawing:
-    slices = [[slice_study(study, one, along) for along in study.fields] for one in study.objectives]
+    slices = slice_study(study)
     best = set(study.best()["number"])
     several = len(study.objectives) > 1
     caption = (
         f"Every point of the study along each field. Orange: {'Pareto front' if several else 'the best'}. "
-        "ρ: Spearman's rank correlation over the points that are drawn, all other fields varying, too. "
+        f"{_explain_correlations(study, slices)}"
         f"n = {count(len(study.complete), 'point')}, {_describe_seeds(study)}.{missing_note(experiment)}"
     )
 
@@ -112,7 +117,7 @@ def _slices(experiment: Experiment, study: StudyRecord, runs: tuple[Run, ...]) -
         ]
         width_in = ONE_COLUMN_IN if num_columns == 1 else TWO_COLUMNS_IN
         figure = new_figure(width_in, 1.5 * len(rows))
-        panels = figure.subplots(len(rows), num_columns, squeeze=False)
+        panels = figure.subplots(len(rows), num_columns, squeeze=False, sharey="row")
         for row, all_axes in zip(rows, panels, strict=True):
             for axes in all_axes[len(row) :]:
                 axes.remove()
@@ -121,6 +126,25 @@ def _slices(experiment: Experiment, study: StudyRecord, runs: tuple[Run, ...]) -
         return figure
 
     return Drawing("study-slices", "Slices through the study", caption, runs, draw)
+
+
+def _explain_correlations(study: StudyRecord, slices: list[list[Slice]]) -> str:
+    num_tested = sum(np.isfinite(one.rho) for row in slices for one in row)
+    if not num_tested:
+        return ""
+    is_drawn = study.about["sampler"] == "random"
+    caveat = "" if is_drawn else " (those that a sampler chose by earlier ones are not quite)"
+    return (
+        "ρ: Spearman's rank correlation over all points of a panel, all other fields varying, too; p: of its "
+        f"two-sided test, which takes each point as independent{caveat}, corrected by Holm for "
+        f"{count(num_tested, 'panel')}; bold: p < {ALPHA:g}. "
+    )
+
+
+def _show_p(p_value: float) -> str:
+    if p_value < 0.001:
+        return "p < 0.001"
+    return f"p = {p_value:.3f}" if p_value < 0.1 else f"p = {p_value:.2f}"
 
 
 def _draw_slice(axes: Axes, one: Slice, best: set[int], *, is_left: bool) -> None:
@@ -137,21 +161,40 @@ def _draw_slice(axes: Axes, one: Slice, best: set[int], *, is_left: bool) -> Non
         )
     if one.field.choices is not None:
         axes.set_xticks(range(len(one.field.choices)), one.field.choices)
+        if sum(map(len, one.field.choices)) > _MAX_CHARS:
+            axes.tick_params("x", labelrotation=30)
+            for label in axes.get_xticklabels():
+                label.set(ha="right", rotation_mode="anchor")
         axes.set_xlim(-0.5, len(one.field.choices) - 0.5)
     elif one.field.is_log:
-        _set_log_axis(axes, one.positions_N)
+        _set_log_axis(axes)
     axes.set_xlabel(one.field.name)
     if is_left:
         axes.set_ylabel(_label(one.objective))
     if np.isfinite(one.rho):
-        axes.set_title(f"ρ = {one.rho:+.2f}".replace("-", "−"), loc="left")
+        # Plus 0, since a rho that rounds to zero has no sign.
+        title = f"ρ = {round(one.rho, 2) + 0:+.2f}, {_show_p(one.p_value)}".replace("-", "−")
+        weight = "bold" if one.p_value < ALPHA else "normal"
+        axes.set_title(title, loc="left", fontsize=_TITLE_PT, fontweight=weight)
 
 
-def _set_log_axis(axes: Axes, positions_N: NDArray[np.float64]) -> None:
+def _set_log_axis(axes: Axes) -> None:
     """A log scale with few plain numbers on it: there is little room."""
     axes.set_xscale("log")
-    spans_decades = positions_N.max() > 20 * positions_N.min()
-    axes.xaxis.set_major_locator(LogLocator(subs=(1,) if spans_decades else (1, 2, 5)))
+    low, high = axes.get_xlim()
+    exponents = np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+
+    def count_ticks(subs: tuple[int, ...]) -> int:
+        ticks = np.outer(subs, 10.0**exponents)
+        return int(((low <= ticks) & (ticks <= high)).sum())
+
+    # With less than two ticks, `LogLocator` would take those of a linear axis, and too many.
+    if high > 20 * low and count_ticks((1,)) > 1:
+        axes.xaxis.set_major_locator(LogLocator(subs=(1,), numticks=5))
+    elif count_ticks((1, 2, 5)) > 1:
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(3))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
 

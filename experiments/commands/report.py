@@ -11,18 +11,19 @@ from experiments.commands.options import experiment_options, open_experiment
 
 @click.command()
 @experiment_options
-@click.option("--json", "as_json", is_flag=True, help="Print the claims as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the claims as JSON; of a study none.")
 def report(
     experiment: str, out: Path | None, table: str | None, code_version: str | None, as_json: bool
 ) -> None:
     """Puts the paper's claims to the test with the runs of EXPERIMENT, and writes OUT/report.html.
 
     The page holds the grid, claims, figures, tables, derived networks and provenance, and needs no other
-    file. Figures and tables are written beside it, too.
+    file. Of a study it holds the space, what each field does and the best points instead of grid and claims.
+    Figures and tables are written beside it, too.
 
     Example: tfnas report ablation_sampling --out results/ablation_sampling
     """
-    from analysis.claims import judge_claims
+    from analysis.claims import NONE_OF_A_STUDY, judge_claims
     from analysis.figures import make_drawings
     from analysis.measures import measure_runs
     from analysis.provenance import write_drawings
@@ -59,4 +60,6 @@ def report(
         click.echo(f"({claim.letter}) {claim.statement}")
         click.echo(f"    {claim.verdict.upper()}: {claim.reason}")
         click.echo(f"    {claim.measure}: {claim.effect}; n = {claim.num_seeds} seeds")
+    if runs.is_study:
+        click.echo(NONE_OF_A_STUDY)
     click.echo(page)

@@ -3,8 +3,10 @@ import itertools
 import numpy as np
 import pytest
 from hand_made import run
+from hypothesis import given
+from hypothesis import strategies as st
 
-from analysis.statistics import Pairs, average_by_seed, compare, pair_runs, summarize
+from analysis.statistics import Pairs, average_by_seed, compare, holm, pair_runs, summarize
 
 
 def pairs_of(differences: list[float]) -> Pairs:
@@ -102,3 +104,12 @@ def test_a_pair_without_the_measure_is_left_out():
     pairs = [(run("a", seed=seed), run("b", seed=seed)) for seed in range(3)]
     averaged = average_by_seed(pairs, lambda r: np.nan if r.name == "a" and r.seed == 1 else 1.0)
     assert averaged.seeds == (0, 2)
+
+
+@given(st.lists(st.floats(0, 1) | st.sampled_from([0.0, 0.01, 0.02, 0.05, 1.0]), max_size=7))
+def test_holm_is_the_closed_test_that_takes_bonferroni_for_every_subset(p_values: list[float]):
+    places = range(len(p_values))
+    subsets = [set(s) for size in places for s in itertools.combinations(places, size + 1)]
+    bonferroni = [min(1, len(subset) * min(p_values[i] for i in subset)) for subset in subsets]
+    expected = [max(p for subset, p in zip(subsets, bonferroni, strict=True) if i in subset) for i in places]
+    assert holm(p_values) == pytest.approx(expected)

@@ -1,29 +1,36 @@
-"""A study read from its run in MLflow, its numbers against plain loops, and its figures."""
+"""A study read from its run in MLflow, its numbers against plain loops, its figures and its report."""
 
 import csv
+import itertools
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from mlflow.tracking import MlflowClient
+from matplotlib.text import Text
 from scipy.stats import spearmanr
 from synthetic import Store
 
+from analysis.claims import NONE_OF_A_STUDY, judge_claims
 from analysis.experiment import Experiment
+from analysis.figures import FIGURES, make_drawings
 from analysis.figures.study import study_drawings
 from analysis.measures import measure_runs
 from analysis.provenance import write_drawings
 from analysis.report import write_report
 from analysis.runs import read_experiment
-from analysis.study import Objective, nondominated, slice_study
+from analysis.slices import Slice, slice_study
+from analysis.study import Objective, nondominated
 from analysis.table_files import to_csv
-from analysis.tables import best_points_table
+from analysis.tables import best_points_table, make_tables
+from experiments.commands.report import report
 
-FIELDS = ("weight_lr", "objective", "latency_weight")
 POINTS = [
     (0, "COMPLETE", 0.5, 4.0, 0.01, "tfnas", 0.1, ""),
     (1, "COMPLETE", 0.6, 2.0, 0.1, "fbnet", "", ""),
@@ -54,6 +61,50 @@ ABOUT = {
     ],
 }
 
+RANDOM_ABOUT = ABOUT | {
+    "name": "random",
+    "sampler": "random",
+    "seeds": [0],
+    "space": {
+        "weight_lr": {"choices": None, "log": True, "text": "0.01 to 0.2, log"},
+        "arch_lr": {"choices": None, "log": False, "text": "0.001 to 0.1"},
+    },
+    "importances": [],
+}
+_rng = np.random.default_rng(0)
+RANDOM_POINTS = [
+    (
+        number,
+        "COMPLETE",
+        0.3 + 2 * lr + _rng.normal(0, 0.01),
+        _rng.uniform(0, 9),
+        lr,
+        _rng.uniform(0.001, 0.1),
+    )
+    for number, lr in enumerate(_rng.uniform(0.01, 0.2, 12))
+]
+
+
+def add_study(store: Store, about: dict, points: Sequence[tuple]) -> str:
+    """Adds a study's run with its files, as a launch leaves it; returns its id."""
+    folder = store.out_dir / "study"
+    folder.mkdir(exist_ok=True)
+    tags = {"tfnas.kind": "launch", "tfnas.study": about["name"]}
+    run = store.client.create_run(store.experiment_id, tags=tags, run_name=f"study {about['name']}")
+    (folder / "study.json").write_text(json.dumps(about))
+    with (folder / "trials.csv").open("w", newline="") as file:
+        metrics = [one["metric"] for one in about["objectives"]]
+        csv.writer(file).writerow(["number", "state", *metrics, *about["space"], "failure"])
+        csv.writer(file).writerows(points)
+    store.client.log_artifacts(run.info.run_id, str(folder))
+    return run.info.run_id
+
+
+def add_search(store: Store, number: int, **fields: float) -> None:
+    """Adds the search of a study's point."""
+    run_id = store.add({"target_latency_ms": 1.0, "num_epochs": 4, "num_warmup_epochs": 1, **fields}, [])
+    store.client.update_run(run_id, name=f"trial-{number}-s0")
+
 
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Experiment]:
@@ -61,17 +112,22 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Experiment
     store = Store(tmp_path_factory.mktemp("study"), "studied")
     for rate in (0.01, 0.1, 0.05):
         store.add({"target_latency_ms": 1.0, "weight_lr": rate}, ["weight_lr"])
-    client = MlflowClient(store.tracking_uri)
-    experiment_id = client.get_experiment_by_name("studied").experiment_id
-    tags = {"tfnas.kind": "launch", "tfnas.study": "studied"}
-    run = client.create_run(experiment_id, tags=tags, run_name="study studied")
-    folder = tmp_path_factory.mktemp("files")
-    (folder / "study.json").write_text(json.dumps(ABOUT))
-    with (folder / "trials.csv").open("w", newline="") as file:
-        names = ("val_accuracy", "abs_latency_error_percent")
-        csv.writer(file).writerows([("number", "state", *names, *FIELDS, "failure"), *POINTS])
-    client.log_artifacts(run.info.run_id, str(folder))
+    add_study(store, ABOUT, POINTS)
     return store, read_experiment("studied", store.tracking_uri)
+
+
+@pytest.fixture(scope="module")
+def random_study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Experiment]:
+    """A store with nothing but a study: twelve random points, and one whose search failed."""
+    store = Store(tmp_path_factory.mktemp("random"), "random")
+    failed = (len(RANDOM_POINTS), "FAIL", "", "", 0.2, 0.1, "it diverged")
+    store.parent_id = add_study(store, RANDOM_ABOUT, [*RANDOM_POINTS, failed])
+    for number, *_, weight_lr, arch_lr in RANDOM_POINTS:
+        add_search(store, number, weight_lr=weight_lr, arch_lr=arch_lr)
+    store.add(
+        {"target_latency_ms": 1.0, "weight_lr": 0.2}, ["weight_lr"], status="FAILED", failure="it diverged"
+    )
+    return store, read_experiment("random", store.tracking_uri)
 
 
 Studied = tuple[Store, Experiment]
@@ -98,13 +154,52 @@ def test_the_best_of_several_objectives_are_the_pareto_front(studied: Studied) -
 def test_a_slice_has_the_complete_points_that_have_the_field(studied: Studied) -> None:
     study = studied[1].study
     assert study is not None
-    accuracy = study.objectives[0]
-    rates, kinds, weights = (slice_study(study, accuracy, field) for field in study.fields)
+    rates, kinds, weights = slice_study(study)[0]
     assert rates.numbers_N.tolist() == [0, 1, 3, 4]
     assert rates.rho == pytest.approx(spearmanr([0.01, 0.1, 0.05, 0.02], [0.5, 0.6, 0.7, 0.4]).statistic)
     assert kinds.positions_N.tolist() == [0, 1, 0, 0]
-    assert np.isnan(kinds.rho)
+    assert np.isnan([kinds.rho, kinds.p_value]).all()
     assert weights.numbers_N.tolist() == [0, 3, 4]
+
+
+def assert_corrected_by_holm(slices: list[Slice], p_values: list[float]) -> None:
+    """The smallest times the number of tests, the next times one less, and none below one before it."""
+    ranked = sorted(zip(p_values, slices, strict=True), key=lambda pair: pair[0])
+    so_far = 0.0
+    for rank, (p_value, one) in enumerate(ranked):
+        so_far = max(so_far, min(1, (len(ranked) - rank) * p_value))
+        assert one.p_value == pytest.approx(so_far)
+
+
+def test_the_p_of_a_slice_is_scipys_times_holms_factor_over_all_slices(random_study: Studied) -> None:
+    study = random_study[1].study
+    assert study is not None
+    slices = [one for row in slice_study(study) for one in row]
+    assert len(slices) == 4
+    assert_corrected_by_holm(slices, [spearmanr(one.positions_N, one.values_N).pvalue for one in slices])
+    assert slices[0].p_value < 0.001
+
+
+def test_the_p_of_few_points_counts_all_their_orders(studied: Studied) -> None:
+    study = studied[1].study
+    assert study is not None
+    slices = [one for row in slice_study(study) for one in row if np.isfinite(one.rho)]
+    assert len(slices) == 4
+
+    def count_orders(one: Slice) -> float:
+        rhos = [spearmanr(order, one.values_N).statistic for order in itertools.permutations(one.positions_N)]
+        return float(np.mean(np.abs(rhos) >= abs(one.rho) - 1e-9))
+
+    assert_corrected_by_holm(slices, [count_orders(one) for one in slices])
+
+
+def test_three_points_in_line_are_no_evidence(studied: Studied) -> None:
+    study = studied[1].study
+    assert study is not None
+    points = study.points.iloc[:4].assign(val_accuracy=[0.1, 0.3, np.nan, 0.2])
+    rates, _, _ = slice_study(replace(study, points=points, objectives=study.objectives[:1]))[0]
+    assert rates.rho == pytest.approx(1)
+    assert rates.p_value == pytest.approx(1 / 3)
 
 
 @given(
@@ -137,6 +232,45 @@ def test_a_study_has_three_figures_and_a_grid_has_none(studied: Studied) -> None
     assert study_drawings(replace(studied[1], study=None)) == []
 
 
+def test_bold_are_the_correlations_that_are_significant(random_study: Studied) -> None:
+    study = random_study[1].study
+    assert study is not None
+    drawing = next(one for one in study_drawings(random_study[1]) if one.name == "study-slices")
+    assert "corrected by Holm for 4 panels" in drawing.caption
+    panels = drawing.draw().axes
+    slices = [one for row in slice_study(study) for one in row]
+    titles = [text for axes in panels for text in axes.findobj(Text) if text.get_text().startswith("ρ")]
+    assert titles[0].get_text().endswith("p < 0.001")
+    assert [title.get_fontweight() == "bold" for title in titles] == [one.p_value < 0.05 for one in slices]
+    assert sum(one.p_value < 0.05 for one in slices) == 1
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0031, 0.0094), (0.05, 0.06), (0.003, 0.09), (0.02, 0.9), (0.01, 1), (1e-6, 1)]
+)
+def test_a_log_axis_has_a_few_numbers_whatever_it_spans(
+    random_study: Studied, low: float, high: float
+) -> None:
+    study = random_study[1].study
+    assert study is not None
+    points = study.points.assign(weight_lr=np.geomspace(low, high, len(study.points)))
+    slices = study_drawings(replace(random_study[1], study=replace(study, points=points)))[0]
+    figure = slices.draw()
+    figure.draw_without_rendering()
+    left, right = figure.axes[0].get_xlim()
+    ticks = [tick for tick in figure.axes[0].get_xticks() if left <= tick <= right]
+    assert 2 <= len(ticks) <= 5
+
+
+def test_a_field_that_no_complete_point_has_is_an_empty_panel(studied: Studied) -> None:
+    study = studied[1].study
+    assert study is not None
+    empty = replace(study, points=study.points.assign(weight_lr=np.nan, latency_weight=np.nan))
+    figure = study_drawings(replace(studied[1], study=empty))[0].draw()
+    figure.draw_without_rendering()
+    assert len(figure.axes) == 6
+
+
 def test_the_report_has_a_section_on_the_study(studied: Studied, tmp_path: Path) -> None:
     experiment = studied[1]
     numbers = measure_runs(experiment)
@@ -147,6 +281,81 @@ def test_the_report_has_a_section_on_the_study(studied: Studied, tmp_path: Path)
     write_report(experiment, numbers, [], drawings, [table], [], tmp_path, page)
     text = page.read_text()
     assert "4 complete, 1 pruned, 1 failed" in text
+    assert 'id="grid"' in text
     assert text.index('id="study"') < text.index('id="figure-study-front"') < text.index('id="claims"')
     assert [row[0] for row in table.rows] == [1, 3]
     assert to_csv(table).splitlines()[1] == "1,0.6,2.0,0.1,fbnet,"
+
+
+def test_a_study_beside_a_grid_takes_nothing_from_the_grid(studied: Studied) -> None:
+    experiment = studied[1]
+    assert not experiment.is_study
+    numbers = measure_runs(experiment)
+    assert len(judge_claims(experiment, numbers)) == 5
+    drawings, undrawn = make_drawings(experiment)
+    assert {"learning", "study-slices"} <= {drawing.name for drawing in drawings}
+    assert len(undrawn) < len(FIGURES)
+    tables, unmade = make_tables(experiment, numbers)
+    assert [table.name for table in tables] == ["ablation", "published", "study-best"]
+    assert [line.split(":")[0] for line in unmade] == ["latency targets table", "table of trained networks"]
+
+
+def test_of_a_study_alone_the_report_has_nothing_that_only_a_grid_can_have(
+    random_study: Studied, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    store, experiment = random_study
+    assert experiment.is_study
+    assert len(experiment.study_runs) == len(RANDOM_POINTS)
+    said = CliRunner().invoke(report, ["random", "--out", str(store.out_dir)])
+    assert said.exit_code == 0, said.output
+    assert said.stdout.splitlines() == [NONE_OF_A_STUDY, str(store.out_dir / "report.html")]
+    assert re.fullmatch(r"missing: 0\.2 \(\w+\): failed: it diverged\n", said.stderr)
+    assert {path.stem for path in (store.out_dir / "figures").iterdir()} == {"study-slices", "study-front"}
+    assert {path.stem for path in (store.out_dir / "tables").iterdir()} == {"study-best"}
+
+    text = (store.out_dir / "report.html").read_text()
+    headings = re.findall("<h[23].*?>(.*?)</h", text)
+    assert headings == [
+        "The study",
+        "What is missing or left out",
+        "Claims",
+        "Tables",
+        "Best points of the study",
+        "Trials and derived networks",
+        "Derived networks",
+        "Config and provenance",
+        "Config fields that all trials share",
+    ]
+    assert NONE_OF_A_STUDY in text
+    assert "failed: it diverged" in text
+    assert set(re.findall('href="#([^"]*)"', text)) <= set(re.findall(' id="([^"]*)"', text))
+    assert all(run.run_id in text for run in experiment.cells)
+
+    said = CliRunner().invoke(report, ["random", "--out", str(store.out_dir), "--json"])
+    assert json.loads(said.stdout)["claims"] == []
+
+
+@pytest.mark.parametrize(
+    ("names", "is_study"), [(("trial-0-s0", "trial-1-s0"), True), (("trial-0-s0", "bi-s0"), False)]
+)
+def test_searches_told_anew_to_another_store_are_of_the_study_by_their_names(
+    names: tuple[str, str], is_study: bool, tmp_path: Path
+) -> None:
+    store = Store(tmp_path, "random")
+    store.parent_id = "a run of the store that is gone"
+    for number, name in enumerate(names):
+        run_id = store.add({"target_latency_ms": 1.0, "num_epochs": 4, "seed": number}, [])
+        store.client.update_run(run_id, name=name)
+    add_study(store, RANDOM_ABOUT, RANDOM_POINTS[:2])
+    assert read_experiment("random", store.tracking_uri).is_study == is_study
+
+
+def test_searches_of_another_study_in_the_experiment_are_not_of_this_one(tmp_path: Path) -> None:
+    store = Store(tmp_path, "random")
+    for number in range(2):
+        store.parent_id = add_study(store, RANDOM_ABOUT, RANDOM_POINTS[:1])
+        add_search(store, 0, seed=number)
+    experiment = read_experiment("random", store.tracking_uri)
+    assert not experiment.is_study
+    assert [run.seed for run in experiment.study_runs] == [1]
