@@ -11,6 +11,9 @@ from experiments.tracking import Tracker
 
 _RETRY_S = 2.0
 
+_PAUSE_S = 2.0
+"""Between rounds, so that short epochs come in batches: most of what MLflow takes for one is per request."""
+
 
 class Delivery:
     """A thread that delivers journals, and tries again while the store is away.
@@ -54,19 +57,23 @@ class Delivery:
 
     def _run(self) -> None:
         try:
-            while folder := self._next():
-                self._deliver(folder)
+            while folders := self._next():
+                for folder in folders:
+                    self._deliver(folder)
+                self._pause()
         except Exception as bug:
             # A thread's exception would vanish: it is raised again by `close`.
             self._bug = bug
 
-    def _next(self) -> CellFolder | None:
+    def _next(self) -> list[CellFolder]:
+        """What is pending, as soon as something is; nothing when there is nothing more to come."""
         with self._changed:
-            while not self._pending:
-                if self._is_closing:
-                    return None
-                self._changed.wait()
-            return next(iter(self._pending.values()))
+            self._changed.wait_for(lambda: self._pending or self._is_closing)
+            return list(self._pending.values())
+
+    def _pause(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_closing, _PAUSE_S)
 
     def _deliver(self, folder: CellFolder) -> None:
         num_events = len(folder.journal.events)
@@ -77,9 +84,6 @@ class Delivery:
                 reason = (str(error) or type(error).__name__).splitlines()[0]
                 self._report(f"MLflow is away ({reason}); records wait on disk")
             self._is_away = True
-            with self._changed:
-                # To the end of the line: should the fault be this cell's alone, the others go on.
-                self._pending[folder.path.name] = self._pending.pop(folder.path.name)
             time.sleep(_RETRY_S)
             return
         if self._is_away:

@@ -113,6 +113,7 @@ class Tracker:
         self.uri = tracking_uri(out)
         self._out = out
         self._client = MlflowClient(self.uri)
+        self._run_ids: dict[str, str] = {}
         with _reaching(self.uri):
             self.experiment_id = self._find_or_create_experiment(experiment)
 
@@ -221,11 +222,22 @@ class Tracker:
         Raises:
             MlflowException, OSError: the store cannot be reached; to be tried again.
         """
-        description = folder.description
         num_events = len(folder.journal.events)
         if num_events == 0:
             return
-        run_id = self._find_or_create_run(description, folder.journal.events[0].time_ms)
+        try:
+            self._deliver(folder, num_events)
+        except (MlflowException, OSError):
+            # Somebody may have deleted the run: the next time it is looked for, and made, again.
+            self._run_ids.pop(folder.description.cell, None)
+            raise
+
+    def _deliver(self, folder: CellFolder, num_events: int) -> None:
+        description = folder.description
+        run_id = self._run_ids.get(description.cell)
+        if run_id is None:
+            run_id = self._find_or_create_run(description, folder.journal.events[0].time_ms)
+            self._run_ids[description.cell] = run_id
         num_delivered = folder.num_delivered(run_id)
         epochs: list[Event] = []
         for event in folder.journal.events[num_delivered:num_events]:
