@@ -66,8 +66,8 @@ def runs_compiled(tensor: Tensor) -> bool:
 
 
 def as_pixels(features_BCHW: Tensor) -> Tensor:
-    """Channels-last features as pixels by channels; a view of them if they are dense."""
-    return features_BCHW.permute(0, 2, 3, 1).reshape(-1, features_BCHW.shape[1])
+    """Channels-last features as pixels by channels, dense; a view of them if they are dense."""
+    return features_BCHW.permute(0, 2, 3, 1).reshape(-1, features_BCHW.shape[1]).contiguous()
 
 
 def as_features(pixels_NC: Tensor, batch_and_space: tuple[int, int, int]) -> Tensor:
@@ -86,7 +86,10 @@ def make_matrix(num_rows: int, num_columns: int) -> Any:
 
 @compile_loop
 def multiply(a: Any, is_a_turned: bool, b: Any, is_b_turned: bool, alpha: Any, beta: Any, out: Any) -> None:
-    """Fills out with alpha * A B + beta * out; A is a or its transpose, B is b or its transpose."""
+    """Fills out with alpha * A B + beta * out; A is a or its transpose, B is b or its transpose.
+
+    All are dense in memory, rows first; what has other strides would be misread.
+    """
     num_rows, num_columns = out.shape
     # BLAS takes columns for rows: it is told to compute the transpose, B' A'. And it takes addresses.
     letters, sizes, factors = np.empty(2, np.uint8), np.empty(6, np.int32), np.empty(2, np.float32)

@@ -3,12 +3,14 @@
 import itertools
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from nas.kernels import MBConvShape, MBConvWeights, expansion, mixed_block
+from nas.kernels.compilation import multiply
 from nas.kernels.depthwise import depthwise_conv, depthwise_input_gradient, depthwise_weight_gradient
 from nas.kernels.mixed_block import _compose
 from nas.ops import Activation
@@ -99,6 +101,45 @@ def test_a_compiled_block_agrees_with_the_composed_one_in_double_precision(
     for compiled, composed in zip(*results, strict=True):
         error = (compiled - composed).abs().max() / composed.abs().max().clamp_min(1e-3)
         assert error < TOLERANCE
+
+
+@pytest.mark.parametrize(("is_a_turned", "is_b_turned"), itertools.product([False, True], repeat=2))
+@pytest.mark.parametrize("beta", [0.0, 1.0])
+def test_the_matrix_product_of_compiled_loops_agrees_with_numpy(
+    is_a_turned: bool, is_b_turned: bool, beta: float
+) -> None:
+    random = np.random.default_rng(0)
+    a, b = (random.standard_normal(shape).astype(np.float32) for shape in ((5, 7), (7, 3)))
+    out = random.standard_normal((5, 3)).astype(np.float32)
+    expected = -0.5 * a @ b + beta * out
+    turned = [
+        np.ascontiguousarray(x.T) if is_turned else x for x, is_turned in ((a, is_a_turned), (b, is_b_turned))
+    ]
+    multiply(turned[0], is_a_turned, turned[1], is_b_turned, np.float32(-0.5), np.float32(beta), out)
+    np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_features_and_gradients_may_have_any_strides() -> None:
+    torch.manual_seed(0)
+    weights = MBConvWeights(*draw_weights(12, 8, 3, has_se=True))  # type: ignore[arg-type]
+    features, gradient = torch.randn(1, NUM_INPUT_CHANNELS, 4, 4), torch.randn(1, 8, 4, 4)
+    results = []
+    for arrange in (to_channels_last, every_second_number):
+        leaf = arrange(features).requires_grad_()
+        out = mixed_block(leaf, [weights], [12], None, MBConvShape(1, "relu", keeps_shape=False))
+        (to_features,) = torch.autograd.grad(out, leaf, arrange(gradient))
+        results.append((out, to_features))
+    for of_dense, of_strided in zip(*results, strict=True):
+        torch.testing.assert_close(of_dense, of_strided)
+
+
+def to_channels_last(features: Tensor) -> Tensor:
+    return features.contiguous(memory_format=torch.channels_last)
+
+
+def every_second_number(features: Tensor) -> Tensor:
+    """The same, between numbers that are no part of it."""
+    return torch.stack([features, torch.full_like(features, torch.nan)], dim=-1)[..., 0]
 
 
 @pytest.mark.parametrize("resolution", [1, 2, 3, 7, 14])
