@@ -100,8 +100,7 @@ class SearchSteps:
             accuracy = (logits_BK.detach().argmax(-1) == labels_B).float().mean()
             results.append(PathResult(loss.detach(), accuracy))
         stem_BCHW.backward(stem_leaf_BCHW.grad)  # type: ignore[no-untyped-call]
-        self._clip_in_step()
-        self.weight_optimizer.step()
+        self._step_clipped()
         return results
 
     def arch_step(
@@ -147,11 +146,13 @@ class SearchSteps:
         self.weight_optimizer.load_state_dict(state["weights"])
         self.arch_optimizer.load_state_dict(state["arch"])
 
-    def _clip_in_step(self) -> None:
-        """Has the fused step of the weights divide gradients as `clip_grad_norm_` would, in passing."""
+    def _step_clipped(self) -> None:
+        """`clip_grad_norm_` and a step of the weights; the fused step divides gradients in passing."""
         gradients = [weight.grad for weight in self._weights if weight.grad is not None]
         excess = (nn.utils.get_total_norm(gradients) + 1e-6) / self._config.grad_clip_norm
         self.weight_optimizer.grad_scale = excess.clamp(min=1)  # type: ignore[attr-defined]
+        self.weight_optimizer.step()
+        del self.weight_optimizer.grad_scale  # type: ignore[attr-defined]
 
     def _require_gradients(self, *, weights: bool) -> None:
         for parameter in self._weights:

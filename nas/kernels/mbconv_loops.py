@@ -231,7 +231,8 @@ def project_backward(
     multiply(to_out_MP, False, projection_WP, True, _ONE, _ZERO, to_filtered_MW)
     offset_BW = make_matrix(0, 0)
     if len(gate_BW) > 0:
-        to_gate_BW = loops.gate_gradient(filtered_MW, mean_W, scale_W, is_relu, to_filtered_MW, len(gate_BW))
+        to_gate_BW = make_matrix(*gate_BW.shape)
+        loops.gate_gradient(filtered_MW, mean_W, scale_W, is_relu, to_filtered_MW, to_gate_BW)
         offset_BW = _squeeze_backward(
             to_gate_BW, gate_BW, squeezed_BR, mean_BW, is_relu, squeeze, len(gated_MW) > 0, to_squeeze
         )
@@ -261,8 +262,8 @@ def _squeeze_backward(
     multiply(to_gate_BW, False, expand_WR, False, _ONE, _ZERO, to_squeezed_BR)
     reduced_BR = make_matrix(*squeezed_BR.shape)
     loops.activate(squeezed_BR, is_relu, reduced_BR)
-    none_R = np.zeros(squeezed_BR.shape[1], np.float64)
-    loops.multiply_slopes(squeezed_BR, is_relu, to_squeezed_BR, none_R, np.zeros_like(none_R))
+    unused_sum_R, unused_product_R = np.zeros(squeezed_BR.shape[1]), np.zeros(squeezed_BR.shape[1])
+    loops.multiply_slopes(squeezed_BR, is_relu, to_squeezed_BR, unused_sum_R, unused_product_R)
     if trains:
         to_reduce_WR, to_reduce_bias_R, to_expand_WR, to_expand_bias_W = to_squeeze
         multiply(to_gate_BW, True, reduced_BR, False, _ONE, _ZERO, to_expand_WR)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from nas.kernels.compilation import BN_EPS, as_features, as_pixels, runs_compiled
@@ -71,6 +72,8 @@ class _MixedBlock(torch.autograd.Function):
         features_NC = as_pixels(features_BCHX.detach())
         layer_input = LayerInput(features_NC, (batch, height, width))
         out_space = (batch, -(-height // shape.stride), -(-width // shape.stride))
+        assert flat[0] is not None
+        assert flat[0].shape[1] == num_channels
         candidates = _unflatten(tuple(None if tensor is None else tensor.detach() for tensor in flat))
         if shape.keeps_shape:
             out_NP = features_NC.clone()
@@ -94,6 +97,7 @@ class _MixedBlock(torch.autograd.Function):
         return as_features(out_NP, out_space)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         gradient_NP = as_pixels(gradients[0])
         mean_gradient_P = gradient_NP.numpy().mean(0, dtype=np.float64).astype(np.float32)

@@ -149,18 +149,18 @@ def multiply_images(features_NC: Any, factors_BC: Any) -> None:
 
 @compile_loop
 def gate_gradient(
-    features_NC: Any, mean_C: Any, scale_C: Any, is_relu: bool, gradient_NC: Any, num_images: int
-) -> Any:
-    """Gradient of the factors of each image's activated features: sums of products, (B, C)."""
-    num_pixels, num_channels = len(features_NC) // num_images, features_NC.shape[1]
-    to_factors_BC = np.zeros((num_images, num_channels), np.float32)
+    features_NC: Any, mean_C: Any, scale_C: Any, is_relu: bool, gradient_NC: Any, to_factors_BC: Any
+) -> None:
+    """Fills to_factors_BC with the gradient of each image's factors: sums of products."""
+    num_images, num_channels = to_factors_BC.shape
+    num_pixels = len(features_NC) // num_images
+    to_factors_BC[:] = 0
     for b in range(num_images):
         for n in range(b * num_pixels, (b + 1) * num_pixels):
             for c in range(num_channels):
                 normal = (features_NC[n, c] - mean_C[c]) * scale_C[c]
                 active = max(normal, np.float32(0)) if is_relu else normal * _sigmoid(normal)
                 to_factors_BC[b, c] += gradient_NC[n, c] * active
-    return to_factors_BC
 
 
 @compile_loop

@@ -66,6 +66,7 @@ WAYS = {
     "plain": {"_FOLD_RATIO": 0},
     "folded": {},
     "folded, in chunks of one image": {"_CHUNK_BYTES": 1},
+    "folded, the last chunk shorter": {"_CHUNK_BYTES": 2 * 20 * 16 * 4},
     "folded, in chunks that are kept": {"_CHUNK_BYTES": 1, "_MAX_RECOMPUTED_CHANNELS": 0},
 }
 """Ways of expanding, which sizes of layers choose among."""

@@ -186,6 +186,19 @@ def test_steps_agree_with_the_reference(sampling: Sampling, depth: Depth, object
         duel.arch_step()
 
 
+def test_clipped_steps_agree_with_the_reference() -> None:
+    config = SearchConfig(
+        space="tiny", target_latency_ms=2.4, weight_lr=0.05, batch_size=8, grad_clip_norm=0.01
+    )
+    duel = Duel(config)
+    for _ in range(2):
+        duel.weight_step("bi")
+        weights = duel.supernet.weight_parameters()
+        norm = nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+        # Which is what clipping leaves of it: it was larger.
+        assert float(norm) == pytest.approx(0.01, rel=1e-3)
+
+
 def test_paper_agrees_with_the_reference_at_32_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     paper = get_space("paper")
     # Of millions of ReLUs one is always at its kink; the tiny spaces have them in their layers.

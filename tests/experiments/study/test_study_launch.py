@@ -43,10 +43,10 @@ def kill_in_the_middle(*arguments: str, out: Path) -> None:
     deadline = time.monotonic() + 250
     while time.monotonic() < deadline and process.poll() is None:
         states = [trial.state for trial in load(out).get_trials()] if (out / "mlflow.db").exists() else []
-        num_begun = sum(bool(journal.epochs) for journal in journals(out).values())
-        if TrialState.COMPLETE in states and num_begun > len(SEEDS):
+        is_under_way = any(journal.epochs and journal.end is None for journal in journals(out).values())
+        if TrialState.COMPLETE in states and is_under_way:
             break
-        time.sleep(0.1)
+        time.sleep(0.05)
     assert process.poll() is None, "it ended before it was killed"
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -59,6 +59,8 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.
     content = make_study(
         space=SPACE, objectives=[ACCURACY, ERROR], seeds=SEEDS, budget={"num_trials": NUM_POINTS}
     )
+    # So long that none ends between being seen and being killed.
+    content["base"] = content["base"] | {"max_train_images": 800}
     path, out = write_study(folder, content), folder / "out"
     kill_in_the_middle("launch", str(path), "--out", str(out), out=out)
     left = load(out).get_trials()
