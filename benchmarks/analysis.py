@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from benchmarks.machine import describe_machine, print_table
-from tests.analysis.synthetic import Store
+from tests.support.synthetic import Store
 
 EXPERIMENT = "scale"
 MAX_SECONDS = 60.0

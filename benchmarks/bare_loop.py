@@ -16,7 +16,7 @@ def search(fields: dict[str, Any], checkpoint_dir: str | None = None) -> None:
     """Runs one search."""
     # Here, so that only the processes that search import torch.
     from nas.config import SearchConfig
-    from nas.search import run_search
+    from nas.search.search import run_search
 
     for _ in run_search(
         SearchConfig(**fields), checkpoint_dir=Path(checkpoint_dir) if checkpoint_dir else None

@@ -12,9 +12,9 @@ import time
 import click
 
 from benchmarks.machine import describe_machine, print_table
-from nas.elasticity import elasticity_scaling
-from nas.space import get_space
-from tests.tiny import make_dense_table, random_architecture
+from nas.latency.elasticity import elasticity_scaling
+from nas.space.macro_space import get_space
+from tests.support.tiny import make_dense_table, random_architecture
 
 GOAL_MS = 50
 

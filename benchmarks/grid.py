@@ -26,11 +26,11 @@ from rich.console import Console
 
 from benchmarks.machine import describe_machine, print_table
 from benchmarks.searches import NUM_PARALLEL, Searches, seconds_of
-from experiments.cell import Input
-from experiments.cell_folder import CellFolder, find_cell_folders
-from experiments.launch import launch, load_grid
-from experiments.tracking import Tracker
-from experiments.trial import run_trial
+from experiments.cells.cell import Input
+from experiments.cells.cell_folder import CellFolder, find_cell_folders
+from experiments.cells.trial import run_trial
+from experiments.launching.grid_launch import launch, load_grid
+from experiments.tracking.tracker import Tracker
 
 MAX_FURTHER_TRIAL_S = 1.0
 MAX_LOGGING_PERCENT = 1.0
@@ -91,7 +91,10 @@ def time_launch(spec: Path, out: Path) -> GridTimes:
         deliver(tracker, folder)
         delivery_s += time.perf_counter() - before_s
 
-    with patch("experiments.launch.run_trial", timed_trial), patch.object(Tracker, "deliver", timed_deliver):
+    with (
+        patch("experiments.launching.grid_launch.run_trial", timed_trial),
+        patch.object(Tracker, "deliver", timed_deliver),
+    ):
         total_s = seconds_of(lambda: launch(load_grid(spec), out, Console(quiet=True)))
     trials = [_read_times(folder) for folder in find_cell_folders(out)]
     return GridTimes(

@@ -17,20 +17,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from analysis.calibration_plot import CalibrationPlot
+from analysis.figures.calibration_figure import CalibrationPlot
 from benchmarks.machine import describe_machine
-from nas.architecture import Architecture
-from nas.latency.calibration import (
-    TableCheck,
-    check_predictions,
-    summarize_networks,
-    time_networks_in_turn,
-)
+from nas.latency.calibration import TableCheck, check_predictions, summarize_networks, time_networks_in_turn
 from nas.latency.campaign import Campaign, Point
-from nas.latency.measure import measure_table
+from nas.latency.measurement import measure_table
 from nas.latency.table import LatencyTable, space_keys
 from nas.latency.timing import make_images, make_network, measure_busy_cpus, timing_conditions
-from nas.space import get_space
+from nas.space.architecture import Architecture
+from nas.space.macro_space import get_space
 
 CPU = torch.device("cpu")
 SPACE = get_space("paper")

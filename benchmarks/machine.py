@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import torch
 
-from nas.latency.measure import device_name
+from nas.latency.measurement import device_name
 
 
 def describe_machine() -> str:

@@ -3,7 +3,7 @@
     python -m benchmarks.profile
     python -m benchmarks.profile --resolution 32 --repeats 1
 
-By torch's profiler, one thread. The functions and compiled loops of `nas/kernels` are made visible
+By torch's profiler, one thread. The functions and compiled loops of `nas/supernet/compiled` are made visible
 to it by name. Profiling costs time of its own: shares are the figure here, not seconds. Then the matrix
 products of an architecture step by themselves, not profiled, as the floor of what a step can take.
 """
@@ -27,12 +27,12 @@ import torch
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
-import nas.kernels
+import nas.supernet.compiled
 from benchmarks.machine import describe_machine, print_table
 from benchmarks.steps import Setting
-from nas.kernels.compilation import multiply
-from nas.ops import CANDIDATE_OPS, CandidateOp
-from nas.space import LayerSpec, Space, get_space
+from nas.space.macro_space import LayerSpec, Space, get_space
+from nas.space.operators import CANDIDATE_OPS, CandidateOp
+from nas.supernet.compiled.compilation import multiply
 
 KINDS = {
     "depthwise, forward": r"kernel: depthwise_conv$",
@@ -63,12 +63,12 @@ def kind_of(event: FunctionEvent) -> str:
 
 @contextmanager
 def visible_kernels() -> Iterator[None]:
-    """Within it the profiler sees the functions and loops of `nas/kernels` that Python calls.
+    """Within it the profiler sees the functions and loops of `nas/supernet/compiled` that Python calls.
 
     What a step uses must have been compiled before: a loop cannot call what stands in for another.
     """
     with ExitStack() as patches:
-        for each in pkgutil.iter_modules(nas.kernels.__path__, "nas.kernels."):
+        for each in pkgutil.iter_modules(nas.supernet.compiled.__path__, "nas.supernet.compiled."):
             module = importlib.import_module(each.name)
             for name, value in list(vars(module).items()):
                 if callable(value) and not isinstance(value, type) and _is_kernel(value):
@@ -77,7 +77,7 @@ def visible_kernels() -> Iterator[None]:
 
 
 def _is_kernel(function: Callable[..., Any]) -> bool:
-    return getattr(function, "__module__", "").startswith("nas.kernels.")
+    return getattr(function, "__module__", "").startswith("nas.supernet.compiled.")
 
 
 def _visible(function: Callable[..., Any]) -> Callable[..., Any]:

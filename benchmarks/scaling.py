@@ -15,7 +15,7 @@ import click
 
 from benchmarks.machine import describe_machine, print_table
 from benchmarks.steps import Setting
-from nas.space import Space, get_space
+from nas.space.macro_space import Space, get_space
 
 BASE_BATCH_SIZE = 32
 BASE_RESOLUTION = 32

@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 
-from experiments.cost import time_epochs
+from experiments.launching.cost import time_epochs
 from nas.config import SearchConfig
 from nas.latency.table import LatencyTable, reachable_interval_ms
-from nas.space import get_space
-from tests.tiny import make_dense_table
+from nas.space.macro_space import get_space
+from tests.support.tiny import make_dense_table
 
 NUM_PARALLEL = 2
 """Searches at a time."""

@@ -24,14 +24,14 @@ import torch
 
 from benchmarks.machine import describe_machine, print_table
 from nas.config import SearchConfig
-from nas.device import keep_freed_memory
-from nas.latency import LatencyTable
-from nas.sampling import sample_first_path, sample_gumbel, sample_second_path
-from nas.space import Space, get_space
-from nas.steps import SearchSteps
-from nas.supernet import Supernet
-from tests.reference_supernet import ReferenceStep, reference_of
-from tests.tiny import make_dense_table
+from nas.foundation.device import keep_freed_memory
+from nas.latency.table import LatencyTable
+from nas.space.macro_space import Space, get_space
+from nas.supernet.sampling import sample_first_path, sample_gumbel, sample_second_path
+from nas.supernet.steps import SearchSteps
+from nas.supernet.supernet import Supernet
+from tests.support.reference_supernet import ReferenceStep, reference_of
+from tests.support.tiny import make_dense_table
 
 Side = Literal["ours", "reference"]
 STEP_NAMES = ("weight step", "architecture step")

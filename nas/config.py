@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from nas.errors import UserError
-from nas.space import SPACE_NAMES, get_space
-from nas.validation import first_error
+from nas.foundation.errors import UserError
+from nas.foundation.validation import first_error
+from nas.space.macro_space import SPACE_NAMES, get_space
 
 Sampling = Literal["single", "bi", "bi_random", "bi_gumbel", "bi_min", "bi_max"]
 Depth = Literal["sink", "skip"]

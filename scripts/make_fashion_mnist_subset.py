@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.image_sets import BUNDLED_FILE, read_fashion_mnist
+from nas.data.memory_images import BUNDLED_FILE, read_fashion_mnist
 
 NUM_PER_CLASS = {"train": 500, "test": 100}
 NUM_CLASSES = 10

@@ -2,16 +2,16 @@
 
 from collections.abc import Callable
 
-from analysis.drawing import Drawing, NothingToDrawError
-from analysis.experiment import Experiment
-from analysis.figures.collapse import collapse_drawings
-from analysis.figures.depth import depth_drawings
-from analysis.figures.latency import objective_drawings, scaling_drawings
-from analysis.figures.learning import learning_drawings
-from analysis.figures.networks import network_drawings
-from analysis.figures.redundancy import redundancy_drawings
-from analysis.figures.study import study_drawings
-from analysis.figures.tradeoff import tradeoff_drawings
+from analysis.figures.collapse_figure import collapse_drawings
+from analysis.figures.depth_figure import depth_drawings
+from analysis.figures.ink.drawing import Drawing, NothingToDrawError
+from analysis.figures.latency_figure import objective_drawings, scaling_drawings
+from analysis.figures.learning_figure import learning_drawings
+from analysis.figures.networks_figure import network_drawings
+from analysis.figures.redundancy_figure import redundancy_drawings
+from analysis.figures.study_figure import study_drawings
+from analysis.figures.tradeoff_figure import tradeoff_drawings
+from analysis.reading.experiment import Experiment
 
 FIGURES: dict[str, Callable[[Experiment], list[Drawing]]] = {
     "operator collapse": collapse_drawings,

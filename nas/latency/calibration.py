@@ -14,19 +14,14 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor, nn
 
-from nas.architecture import Architecture, LayerChoice
-from nas.device import resolve_device
+from nas.foundation.device import resolve_device
 from nas.latency.compatibility import Hardware, check_table
 from nas.latency.drift import Timing, summarize_timings
 from nas.latency.table import Calibration, LatencyTable
-from nas.latency.timing import (
-    make_images,
-    make_network,
-    time_network_ms,
-    timing_conditions,
-)
-from nas.ops import CANDIDATE_OPS
-from nas.space import Space, get_space
+from nas.latency.timing import make_images, make_network, time_network_ms, timing_conditions
+from nas.space.architecture import Architecture, LayerChoice
+from nas.space.macro_space import Space, get_space
+from nas.space.operators import CANDIDATE_OPS
 
 Floats = NDArray[np.float64]
 

@@ -13,12 +13,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from nas.architecture import Architecture, LayerChoice
 from nas.latency.drift import Timing, summarize_timings
 from nas.latency.entry import OpKey
 from nas.latency.timing import make_images, make_network, time_parts_ms
-from nas.ops import CANDIDATE_OPS
-from nas.space import LayerSpec, Space
+from nas.space.architecture import Architecture, LayerChoice
+from nas.space.macro_space import LayerSpec, Space
+from nas.space.operators import CANDIDATE_OPS
 
 PRECISION = 0.02
 """A point has repeats enough once the standard error of its median is below this share of it."""

@@ -4,11 +4,11 @@ from typing import NamedTuple, Self
 
 import torch
 
-from nas.device import resolve_device
-from nas.errors import UserError
+from nas.foundation.device import resolve_device
+from nas.foundation.errors import UserError
 from nas.latency.table import LatencyTable
 from nas.latency.timing import device_name
-from nas.space import Space
+from nas.space.macro_space import Space
 
 
 class Hardware(NamedTuple):

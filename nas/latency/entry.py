@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy.interpolate import PchipInterpolator
 
-from nas.ops import CANDIDATE_OPS, Activation, CandidateOp
-from nas.space import LayerSpec, Space
+from nas.space.macro_space import LayerSpec, Space
+from nas.space.operators import CANDIDATE_OPS, Activation, CandidateOp
 
 Milliseconds = Annotated[float, Field(ge=-1e9, le=1e9)]
 """Of an operator or a network; negative in imported tables only. Sums stay finite."""

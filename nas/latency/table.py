@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
-from nas.architecture import Architecture
-from nas.errors import UserError
+from nas.foundation.errors import UserError
+from nas.foundation.validation import first_error, read_json
 from nas.latency.entry import LatencyEntry, Milliseconds, OpKey, Record, space_keys
-from nas.ops import CANDIDATE_OPS, CandidateOp
-from nas.space import LayerSpec, Space, get_space
-from nas.validation import first_error, read_json
+from nas.space.architecture import Architecture
+from nas.space.macro_space import LayerSpec, Space, get_space
+from nas.space.operators import CANDIDATE_OPS, CandidateOp
 
 SCHEMA_VERSION = 1
 _CHECKSUM = "checksum"

@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nas.architecture import Architecture
-from nas.device import keep_freed_memory
-from nas.errors import UserError
-from nas.network import DerivedNetwork
+from nas.foundation.device import keep_freed_memory
+from nas.foundation.errors import UserError
+from nas.space.architecture import Architecture
+from nas.space.derived_network import DerivedNetwork
 
 Network = TypeVar("Network", bound=nn.Module)
 

@@ -2,11 +2,11 @@
 
 import pytest
 from click.testing import CliRunner, Result
-from synthetic import Store, grid, make_table
 
-from analysis.experiment import Experiment
-from analysis.runs import read_experiment
-from experiments.commands.report import report
+from analysis.reading.experiment import Experiment
+from analysis.reading.runs import read_experiment
+from experiments.cli.report_command import report
+from tests.support.synthetic import Store, grid, make_table
 
 
 @pytest.fixture(scope="session")

@@ -20,11 +20,11 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from nas.records import Trajectory
-from nas.space import get_space
+from nas.search.records import Trajectory
+from nas.space.macro_space import get_space
 from tests.cluster.ray_nodes import ROOT, Nodes, two_nodes
 from tests.cluster.services import find_postgres, mlflow_server, postgres, s3_server
-from tests.tiny import make_dense_table
+from tests.support.tiny import make_dense_table
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

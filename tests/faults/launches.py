@@ -31,16 +31,16 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 from rich.console import Console
 
-from experiments.dry_run import print_status
-from experiments.journal import Journal
-from experiments.launch import load_grid
-from nas.checkpoint import find_checkpoints
+from experiments.cells.journal import Journal
+from experiments.launching.dry_run import print_status
+from experiments.launching.grid_launch import load_grid
 from nas.config import SearchConfig
-from nas.latency import LatencyTable
-from nas.records import EpochRecord, Trajectory
-from nas.search import run_search
-from nas.space import get_space
-from tests.tiny import make_dense_table
+from nas.foundation.checkpoint import find_checkpoints
+from nas.latency.table import LatencyTable
+from nas.search.records import EpochRecord, Trajectory
+from nas.search.search import run_search
+from nas.space.macro_space import get_space
+from tests.support.tiny import make_dense_table
 
 EXPERIMENT = "faulty"
 NUM_EPOCHS = 6

@@ -8,8 +8,8 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 
-from experiments.cell_folder import CellFolder, RunDescription
-from experiments.tracking import Tracker
+from experiments.cells.cell_folder import CellFolder, RunDescription
+from experiments.tracking.tracker import Tracker
 from tests.faults.launches import Site
 from tests.faults.server import Server, lossy_network
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import cli
+from experiments.cli import main as cli
 
 MAX_MEMORY_BYTES = 1_500_000_000
 """What a refusal may take beyond what the process has."""

@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import settings
 
-from nas.space import get_space
+from nas.space.macro_space import get_space
 from tests.hostile.command import Command
-from tests.tiny import make_dense_table
+from tests.support.tiny import make_dense_table
 
 torch.set_num_threads(1)
 

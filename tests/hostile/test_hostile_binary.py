@@ -16,14 +16,14 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from nas.architecture import full_depth_architecture
-from nas.baselines import make_network
-from nas.checkpoint import load_newest_checkpoint, save_checkpoint
-from nas.errors import UserError
-from nas.export import INPUT_NAME, METADATA_KEY
-from nas.records import Trajectory
-from nas.space import get_space
-from nas.trained import TrainedNetwork
+from nas.foundation.checkpoint import load_newest_checkpoint, save_checkpoint
+from nas.foundation.errors import UserError
+from nas.search.records import Trajectory
+from nas.space.architecture import full_depth_architecture
+from nas.space.baselines import make_network
+from nas.space.macro_space import get_space
+from nas.training.export import INPUT_NAME, METADATA_KEY
+from nas.training.trained_network import TrainedNetwork
 from tests.hostile.command import Command
 
 CANARY = "attacked"
@@ -288,7 +288,7 @@ def test_images_that_are_no_files_or_no_images_are_named_and_the_others_answered
 ) -> None:
     from PIL import Image
 
-    from experiments import cli
+    from experiments.cli import main as cli
 
     Path("model.onnx").write_bytes(exported())
     os.mkfifo("pipe.png")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from nas.architecture import full_depth_architecture
-from nas.space import get_space
+from nas.space.architecture import full_depth_architecture
+from nas.space.macro_space import get_space
 from tests.hostile.command import Command
 
 Content = dict[str, Any]
@@ -221,7 +221,7 @@ def test_what_is_no_file_is_refused_and_not_waited_for(command: Command) -> None
 def test_names_are_shown_as_they_are_and_not_as_markup(
     command: Command, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from experiments import cli
+    from experiments.cli import main as cli
 
     content = full_depth_architecture(get_space("micro")).model_dump(mode="json") | {"name": "[/red] a"}
     Path("architecture.json").write_text(json.dumps(content))

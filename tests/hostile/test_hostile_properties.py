@@ -14,20 +14,19 @@ import yaml
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from experiments.grid import draft_cells
-from experiments.launch import load_grid
-from experiments.spec import check_spec
-from experiments.yaml_file import read_yaml
+from experiments.launching.grid_launch import load_grid
+from experiments.specs.experiment_spec import check_spec
+from experiments.specs.search_grid import draft_cells
+from experiments.specs.yaml_file import read_yaml
 from nas import config as configs
-from nas.architecture import Architecture, full_depth_architecture
 from nas.config import ConfigRecord, SearchConfig, TrainConfig
-from nas.errors import UserError, escape_unprintable
-from nas.identity import config_hash
-from nas.latency import LatencyTable
+from nas.foundation.errors import UserError, escape_unprintable
 from nas.latency.entry import LatencyEntry, space_keys
-from nas.latency.table import Provenance
-from nas.space import SPACE_NAMES, get_space
-from nas.train import result_fields as training_fields
+from nas.latency.table import LatencyTable, Provenance
+from nas.search.search_identity import config_hash
+from nas.space.architecture import Architecture, full_depth_architecture
+from nas.space.macro_space import SPACE_NAMES, get_space
+from nas.training.training import result_fields as training_fields
 
 TRAININGS = b"""experiment: a
 architectures: [tf-nas-a, mobilenet_v2]

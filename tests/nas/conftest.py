@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from nas import space
-from tests.tiny import TINY_SPACES
+from nas.space import macro_space as space
+from tests.support.tiny import TINY_SPACES
 
 # Threads that wait for each other cost more than they gain at these sizes.
 torch.set_num_threads(1)

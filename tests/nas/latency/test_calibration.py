@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nas.errors import UserError
+from nas.foundation.errors import UserError
 from nas.latency.calibration import (
     Agreement,
     check_predictions,
@@ -13,11 +13,11 @@ from nas.latency.calibration import (
     summarize_networks,
     time_networks_in_turn,
 )
-from nas.latency.measure import measure_table
+from nas.latency.measurement import measure_table
 from nas.latency.table import Provenance, reachable_interval_ms
-from nas.ops import OP_NAMES
-from nas.space import get_space
-from tests.tiny import TINY, make_dense_table
+from nas.space.macro_space import get_space
+from nas.space.operators import OP_NAMES
+from tests.support.tiny import TINY, make_dense_table
 
 
 def _measurements(rng, num_networks=30, slope=1.2, intercept_ms=-2.0, noise=0.02):

@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from nas.errors import UserError
+from nas.foundation.errors import UserError
 from nas.latency.compatibility import Hardware, check_table
 from nas.latency.table import Provenance
 from nas.latency.timing import device_name
-from tests.tiny import TINY, TINY_AT_8, make_dense_table
+from tests.support.tiny import TINY, TINY_AT_8, make_dense_table
 
 HERE = device_name(torch.device("cpu"))
 CPU = Hardware.of("cpu")

@@ -2,14 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from nas.architecture import full_depth_architecture
-from nas.device import resolve_device
-from nas.errors import UserError
-from nas.latency import OpKey
+from nas.foundation.device import resolve_device
+from nas.foundation.errors import UserError
 from nas.latency.calibration import draw_architecture
 from nas.latency.campaign import Point, compose_networks
 from nas.latency.compatibility import Hardware, check_table
-from nas.latency.measure import measure_table
+from nas.latency.entry import OpKey
+from nas.latency.measurement import measure_table
 from nas.latency.table import LatencyTable, space_keys
 from nas.latency.timing import (
     device_name,
@@ -20,9 +19,10 @@ from nas.latency.timing import (
     timing_conditions,
 )
 from nas.latency.widths import initial_widths
-from nas.ops import CANDIDATE_OPS
-from nas.space import get_space
-from tests.tiny import TINY, TINY_AT_8
+from nas.space.architecture import full_depth_architecture
+from nas.space.macro_space import get_space
+from nas.space.operators import CANDIDATE_OPS
+from tests.support.tiny import TINY, TINY_AT_8
 
 CPU = torch.device("cpu")
 

@@ -4,12 +4,13 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
-from nas.errors import UserError
-from nas.latency import LatencyTable, OpKey
+from nas.foundation.errors import UserError
 from nas.latency.calibration import draw_architecture
-from nas.latency.published import import_table
-from nas.space import get_space
-from tests.tiny import TINY, make_dense_table
+from nas.latency.entry import OpKey
+from nas.latency.table import LatencyTable
+from nas.latency.table_import import import_table
+from nas.space.macro_space import get_space
+from tests.support.tiny import TINY, make_dense_table
 
 PAPER = get_space("paper")
 

@@ -5,14 +5,14 @@ import re
 import numpy as np
 import pytest
 
-from nas.elasticity import scale_to_latency
-from nas.errors import UserError
-from nas.latency import LatencyTable, OpKey
+from nas.foundation.errors import UserError
 from nas.latency.calibration import draw_architecture
-from nas.latency.table import Calibration, LatencyEntry, reachable_interval_ms, space_keys
-from nas.ops import CANDIDATE_OPS
-from nas.space import get_space
-from tests.tiny import TINY, make_dense_table
+from nas.latency.elasticity import scale_to_latency
+from nas.latency.entry import OpKey
+from nas.latency.table import Calibration, LatencyEntry, LatencyTable, reachable_interval_ms, space_keys
+from nas.space.macro_space import get_space
+from nas.space.operators import CANDIDATE_OPS
+from tests.support.tiny import TINY, make_dense_table
 
 CORRECTION = Calibration(
     slope=1.2,

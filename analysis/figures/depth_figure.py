@@ -1,0 +1,77 @@
+"""Depth fluctuation: derived depth by epoch, skip against sink, with every seed.
+
+Shapes: E epochs, N seeds.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from analysis.figures.ink.curves import READING, draw_course, draw_epoch_axis, legend_below
+from analysis.figures.ink.drawing import Drawing, NothingToDrawError, count
+from analysis.figures.ink.panels import (
+    Course,
+    Panel,
+    arrange_panels,
+    courses_of,
+    drawn_runs,
+    missing_note,
+    most_courses,
+    panel_figure,
+)
+from analysis.measures.depth import DepthCourse, measure_depth
+from analysis.reading.experiment import Experiment
+
+FACTOR = "depth"
+
+
+def depth_drawings(experiment: Experiment) -> list[Drawing]:
+    """Derived depth by epoch, a panel for each setting of the other factors."""
+    runs = experiment.searched
+    if not runs:
+        raise NothingToDrawError("no run with a trajectory")
+    numbers = {run.run_id: measure_depth(run.trajectory) for run in runs if run.trajectory is not None}
+    panels, shown = arrange_panels(experiment, runs, FACTOR)
+    runs = drawn_runs(panels)
+    caption = (
+        "Depth fluctuation: number of searchable layers that the derived network keeps, by epoch. "
+        f"{READING} Fluctuation: mean absolute change from one joint epoch to the next, mean ± standard "
+        "deviation over seeds. Grey: warm-up, before depth is searched. n = "
+        f"{count(len(runs), 'trial')}.{shown}{missing_note(experiment)}"
+    )
+
+    def draw() -> Figure:
+        figure, all_axes = panel_figure(len(panels), most_courses(experiment, panels, FACTOR))
+        for panel, axes in zip(panels, all_axes, strict=True):
+            _draw_panel(axes, panel, courses_of(experiment, panel, FACTOR), numbers)
+        return figure
+
+    return [Drawing("depth", "Depth fluctuation", caption, runs, draw)]
+
+
+def _draw_panel(axes: Axes, panel: Panel, courses: Sequence[Course], numbers: dict[str, DepthCourse]) -> None:
+    for course in courses:
+        trajectory = course.runs[0].trajectory
+        assert trajectory is not None
+        joint_E = trajectory.is_joint_E
+        depth_NE = np.stack([numbers[run.run_id].depth_ES.sum(axis=1)[joint_E] for run in course.runs])
+        label = f"{course.label}: {_summary(course, numbers)}"
+        draw_course(axes, trajectory.epoch_E[joint_E], depth_NE, course.index, label)
+    draw_epoch_axis(axes, panel.runs[0])
+    axes.set_title(panel.title, loc="left")
+    axes.set_ylabel("derived depth (layers)")
+    space = panel.runs[0].space
+    axes.set_ylim(sum(map(space.min_depth, range(len(space.stages)))) - 0.5, len(space.layers) + 0.5)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    legend_below(axes)
+
+
+def _summary(course: Course, numbers: dict[str, DepthCourse]) -> str:
+    values = np.array([numbers[run.run_id].fluctuation for run in course.runs])
+    if np.isnan(values).all():
+        return f"fluctuation unknown, n = {len(values)}"
+    spread = f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else ""
+    return f"fluctuation {values.mean():.2f}{spread}, n = {len(values)}"

@@ -1,0 +1,68 @@
+"""Courses over epochs: the mean over seeds, each seed, and a band of one standard deviation.
+
+Shapes: E epochs, N seeds.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from analysis.figures.ink.style import line_style, mark_warmup
+from analysis.reading.experiment import Run
+
+READING = "Thin: each seed; thick: their mean; band: one standard deviation."
+
+
+def draw_course(
+    axes: Axes, epochs: NDArray[np.int64], values_NE: NDArray[np.float64], index: int, label: str
+) -> None:
+    """Draws one course; `index` decides its style."""
+    style = line_style(index)
+    mean_E = values_NE.mean(axis=0)
+    if len(values_NE) > 1:
+        spread_E = values_NE.std(axis=0, ddof=1)
+        axes.fill_between(epochs, mean_E - spread_E, mean_E + spread_E, color=style.color, alpha=0.15, lw=0)
+        seeds = [np.column_stack([epochs, values_E]) for values_E in values_NE]
+        axes.add_collection(
+            LineCollection(seeds, color=style.color, lw=0.5, alpha=0.6, linestyle=style.dashes)
+        )
+    axes.plot(
+        epochs,
+        mean_E,
+        color=style.color,
+        linestyle=style.dashes,
+        marker=style.marker,
+        markevery=max(1, len(epochs) // 12),
+        markeredgecolor="white",
+        markeredgewidth=0.4,
+        label=label,
+    )
+
+
+def draw_epoch_axis(axes: Axes, run: Run) -> None:
+    """The axis of epochs, with warm-up shaded."""
+    num_warmup, num_epochs = int(run.number("num_warmup_epochs")), int(run.number("num_epochs"))
+    mark_warmup(axes, num_warmup)
+    axes.set_xlim(0.5, num_epochs + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("epoch")
+
+
+def stack_epochs(runs: Sequence[Run], column: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """A metric of runs that have epochs, as far as the shortest of them goes: epochs, values_NE."""
+    tables = [run.epochs for run in runs if run.epochs is not None]
+    length = min(map(len, tables))
+    return (
+        tables[0].index.to_numpy(np.int64)[:length],
+        np.stack([table[column].to_numpy(np.float64)[:length] for table in tables]),
+    )
+
+
+def legend_below(axes: Axes) -> None:
+    """The legend under the axis, one line a course."""
+    # The pad is in font sizes, so it clears the axis label whatever the panel's height.
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=4.4, handlelength=3.2)

@@ -1,0 +1,168 @@
+"""From which runs a file was made: in its metadata, and in a JSON beside it; and whether that still holds."""
+
+import json
+import textwrap
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from analysis.figures.ink.drawing import Drawing, count
+from analysis.figures.ink.style import STYLE
+from analysis.reading.experiment import Experiment, Run
+from analysis.reading.stamp import run_stamp, sha256, write_stamp
+
+FORMATS = ("png", "pdf", "svg")
+PNG_DPI = 300
+_CAPTION_PT = 6.2
+_CHAR_IN = 0.0458
+_LINE_IN = 0.115
+
+
+def write_drawing(drawing: Drawing, experiment: Experiment, folder: Path) -> list[Path]:
+    """Draws and writes PNG, PDF, SVG and the JSON that says from which runs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context(STYLE):
+        figure = drawing.draw()
+        _write_caption(figure, drawing.full_caption)
+        # Laid out once, and printed by each canvas itself: `savefig` would draw each format twice.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        paths = [folder / f"{drawing.name}.{suffix}" for suffix in FORMATS]
+        for path in paths:
+            _print_figure(figure, path, _metadata(drawing, experiment, path.suffix))
+    return [
+        *paths,
+        write_stamp(drawing.name, drawing.title, drawing.full_caption, drawing.runs, experiment, paths),
+    ]
+
+
+def _print_figure(figure: Figure, path: Path, metadata: dict[str, Any]) -> None:
+    canvas: Any  # `Any`, since matplotlib's stubs leave these methods untyped.
+    if path.suffix == ".png":
+        figure.set_dpi(PNG_DPI)
+        canvas = FigureCanvasAgg(figure)
+        canvas.print_png(path, metadata=metadata)
+    elif path.suffix == ".pdf":
+        canvas = FigureCanvasPdf(figure)
+        canvas.print_pdf(path, metadata=metadata)
+    else:
+        canvas = FigureCanvasSVG(figure)
+        canvas.print_svg(path, metadata=metadata)
+
+
+def _metadata(drawing: Drawing, experiment: Experiment, suffix: str) -> dict[str, Any]:
+    about = f"experiment {experiment.name}; {experiment.provenance}; runs " + " ".join(
+        run.run_id for run in drawing.runs
+    )
+    if suffix == ".png":
+        return {"Title": drawing.title, "Description": drawing.full_caption, "Source": about}
+    if suffix == ".pdf":
+        return {
+            "Title": drawing.title,
+            "Subject": drawing.full_caption,
+            "Keywords": about,
+            "CreationDate": None,
+        }
+    return {"Title": drawing.title, "Description": drawing.full_caption, "Source": about, "Date": None}
+
+
+def _write_caption(figure: Figure, caption: str) -> None:
+    """Adds the caption below the panels; the figure grows by its height."""
+    width_in, height_in = figure.get_size_inches()
+    lines = textwrap.wrap(caption, int((width_in - 0.1) / _CHAR_IN))
+    caption_in = _LINE_IN * len(lines) + 0.08
+    figure.set_size_inches(width_in, height_in + caption_in)
+    share = caption_in / (height_in + caption_in)
+    engine = figure.get_layout_engine()
+    assert isinstance(engine, ConstrainedLayoutEngine)
+    engine.set(rect=(0, share, 1, 1 - share))
+    text = figure.text(
+        0.05 / width_in,
+        share - 0.03 / (height_in + caption_in),
+        "\n".join(lines),
+        va="top",
+        ha="left",
+        fontsize=_CAPTION_PT,
+        linespacing=1.25,
+        color="#222222",
+    )
+    text.set_in_layout(False)
+
+
+def write_drawings(drawings: Sequence[Drawing], experiment: Experiment, folder: Path) -> list[Path]:
+    """Writes all figures, and removes those of earlier times that the runs no longer support.
+
+    Only files that are as they were written are removed.
+    """
+    names = {drawing.name for drawing in drawings}
+    for path in folder.glob("*.json"):
+        stamp = _read_stamp(path)
+        if stamp is not None and path.stem not in names and not _check_files(stamp, folder):
+            for name in (*stamp["files"], path.name):
+                (folder / name).unlink()
+    return [path for drawing in drawings for path in write_drawing(drawing, experiment, folder)]
+
+
+def check_drawings(drawings: Sequence[Drawing], folder: Path) -> list[str]:
+    """What is no longer true of the figures in a folder, one line each; nothing if all still holds.
+
+    A figure holds if it was made from the very runs that it would be made from now, with the content
+    that they have now, and if its files are as they were written.
+    """
+    current = {drawing.name: drawing for drawing in drawings}
+    stamps = {path.stem: _read_stamp(path) for path in sorted(folder.glob("*.json"))}
+    problems = [f"{name}: not drawn yet" for name in current if name not in stamps]
+    for name, stamp in stamps.items():
+        if stamp is None:
+            problems.append(f"{name}: {name}.json cannot be read; draw it again")
+        elif name not in current:
+            problems.append(f"{name}: the runs no longer support it")
+        else:
+            problems += [f"{name}: {problem}" for problem in _check_runs(stamp, current[name].runs)]
+            problems += [f"{name}: {problem}" for problem in _check_files(stamp, folder)]
+    return problems
+
+
+def _read_stamp(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    has_fields = isinstance(content, dict) and {"runs", "files"} <= content.keys()
+    return content if has_fields else None
+
+
+def _check_runs(stamp: dict[str, Any], runs: Iterable[Run]) -> list[str]:
+    then = {run["run_id"]: run for run in stamp["runs"]}
+    now = {run.run_id: run_stamp(run) for run in runs}
+    problems = []
+    if added := now.keys() - then.keys():
+        problems.append(f"{count(len(added), 'run')} not in it: {_name_ids(added)}")
+    if removed := then.keys() - now.keys():
+        problems.append(f"{count(len(removed), 'run')} in it no longer: {_name_ids(removed)}")
+    if changed := {run_id for run_id in then.keys() & now.keys() if then[run_id] != now[run_id]}:
+        problems.append(f"{count(len(changed), 'run')} changed since: {_name_ids(changed)}")
+    return problems
+
+
+def _check_files(stamp: dict[str, Any], folder: Path) -> list[str]:
+    problems = []
+    for name, digest in stamp["files"].items():
+        path = folder / name
+        if not path.is_file():
+            problems.append(f"{name} is missing")
+        elif sha256(path.read_bytes()) != digest:
+            problems.append(f"{name} was changed after it was written")
+    return problems
+
+
+def _name_ids(run_ids: Iterable[str]) -> str:
+    ids = sorted(run_id[:8] for run_id in run_ids)
+    return ", ".join(ids[:4]) + (", ..." if len(ids) > 4 else "")

@@ -1,0 +1,1 @@
+"""Numbers of runs, one question each."""

@@ -1,0 +1,1 @@
+"""Reading MLflow: stores, runs, experiments."""

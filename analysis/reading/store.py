@@ -1,0 +1,99 @@
+"""The MLflow store: where it is, its experiments and runs, and the files of a run."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
+from mlflow.artifacts import download_artifacts
+from mlflow.entities import Run as MlflowRun
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
+
+from nas.foundation.errors import UserError
+
+_SQLITE_MAGIC = b"SQLite format 3\x00"
+
+
+def tracking_uri_of(out_dir: Path) -> str:
+    """The MLflow store of a launch's folder, or the one that the environment names.
+
+    Raises:
+        UserError: the folder holds no store.
+    """
+    if uri := os.environ.get("MLFLOW_TRACKING_URI"):
+        return uri
+    path = out_dir.absolute() / "mlflow.db"
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no MLflow store; give --out the folder of a launch, or set MLFLOW_TRACKING_URI"
+        )
+    with path.open("rb") as file:
+        if file.read(len(_SQLITE_MAGIC)) != _SQLITE_MAGIC:
+            raise UserError(
+                f"{path}: not an MLflow store, but another kind of file; launch into a new folder"
+            )
+    return f"sqlite:///{path}"
+
+
+@contextmanager
+def refuse_broken_store(tracking_uri: str) -> Iterator[None]:
+    """Says in one line what is wrong with a store that cannot be read.
+
+    Raises:
+        UserError: MLflow or its database refused.
+    """
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError) as error:
+        raise UserError(
+            f"{tracking_uri}: cannot read this MLflow store: {str(error).strip().splitlines()[0]}"
+        ) from None
+
+
+def find_experiment(client: MlflowClient, name: str) -> str:
+    """The id of the experiment of that name.
+
+    Raises:
+        UserError: there is none; its message offers the nearest names.
+    """
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    names = [experiment.name for experiment in client.search_experiments()]
+    names = get_close_matches(name, names, n=3, cutoff=0.0)
+    raise UserError(f"experiment '{name}': there is none; the nearest names: {', '.join(names)}")
+
+
+def search_all(client: MlflowClient, experiment_id: str) -> list[MlflowRun]:
+    """All runs of an experiment, in as few requests as the store allows."""
+    runs: list[MlflowRun] = []
+    token: str | None = None
+    while True:
+        page = client.search_runs([experiment_id], max_results=1000, page_token=token)
+        runs += page
+        token = page.token
+        if not token:
+            return runs
+
+
+def is_remote(artifact_uri: str) -> bool:
+    """Whether artifacts are to be downloaded before they can be read."""
+    return urlparse(artifact_uri).scheme not in ("", "file")
+
+
+def fetch_artifact(run_id: str, artifact_uri: str, name: str, tracking_uri: str, folder: Path) -> Path | None:
+    """The local path of an artifact, downloaded into a folder if need be; None where the run has none."""
+    if not is_remote(artifact_uri):
+        path = Path(url2pathname(urlparse(artifact_uri).path)) / name
+        return path if path.is_file() else None
+    if name not in {item.path for item in MlflowClient(tracking_uri).list_artifacts(run_id)}:
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    return Path(
+        download_artifacts(run_id=run_id, artifact_path=name, dst_path=str(folder), tracking_uri=tracking_uri)
+    )

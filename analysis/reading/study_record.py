@@ -1,0 +1,184 @@
+"""A hyper-parameter study: its points, how much each field matters, and which points are best.
+
+Read from the files of the study's own run in MLflow: `study.json` says what was asked, `trials.csv`
+what came of each point.
+
+Shapes: N complete points, K objectives.
+"""
+
+import json
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.reading.store import fetch_artifact
+from analysis.reading.values import Value
+
+STUDY_TAG = "tfnas.study"
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A metric, and which way is better."""
+
+    metric: str
+    is_maximized: bool
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field of the space.
+
+    Attributes:
+        choices: as text; None for an interval.
+        is_log: whether it was varied on a log scale.
+        text: the domain in a few words.
+    """
+
+    name: str
+    choices: tuple[str, ...] | None
+    is_log: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Importance:
+    """Share of the variance that a field explains alone.
+
+    Attributes:
+        chance: largest share with the values shuffled; NaN where that was not tried.
+        num_trials: points on which both rest.
+    """
+
+    field: str
+    metric: str
+    share: float
+    chance: float
+    num_trials: int
+
+    @property
+    def is_above_chance(self) -> bool:
+        """Whether the share is larger than any that chance gave, so far as that was tried."""
+        return not self.share <= self.chance
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """A study as its run in MLflow keeps it.
+
+    Attributes:
+        run_id: of the study's run, the parent of its searches.
+        about: sampler, budget, pruning and seeds.
+        searches: ids of the runs of its searches.
+        points: one row a point that has ended: number, state, objectives, fields, failure.
+    """
+
+    name: str
+    run_id: str
+    about: Mapping[str, Any]
+    objectives: tuple[Objective, ...]
+    fields: tuple[Field, ...]
+    importances: tuple[Importance, ...]
+    points: pd.DataFrame = field(repr=False)
+    searches: frozenset[str] = field(repr=False)
+
+    @cached_property
+    def complete(self) -> pd.DataFrame:
+        """The points that have values."""
+        return self.points[self.points["state"] == "COMPLETE"]
+
+    @property
+    def values_NK(self) -> NDArray[np.float64]:
+        """The values of the complete points."""
+        return self.complete[[one.metric for one in self.objectives]].to_numpy(np.float64)
+
+    def best(self, num_best: int = 3) -> pd.DataFrame:
+        """The Pareto front of several objectives, or the best few points of one."""
+        order = nondominated(self.values_NK, self.objectives)
+        if len(self.objectives) == 1:
+            sign = -1 if self.objectives[0].is_maximized else 1
+            order = np.argsort(sign * self.values_NK[:, 0], kind="stable")[:num_best]
+        return self.complete.iloc[order]
+
+    @property
+    def seeds_text(self) -> str:
+        """What its values are of, for people."""
+        seeds = self.about["seeds"]
+        return f"of seed {seeds[0]}" if len(seeds) == 1 else f"means over seeds {', '.join(map(str, seeds))}"
+
+    def count(self, state: str) -> int:
+        """How many points ended so: COMPLETE, PRUNED or FAIL."""
+        return int((self.points["state"] == state).sum())
+
+
+def nondominated(values_NK: NDArray[np.float64], objectives: Sequence[Objective]) -> NDArray[np.int64]:
+    """Places of the points that no other is at least as good as in all objectives and better in one.
+
+    By the first objective, the smallest value first.
+    """
+    signs_K = np.array([-1.0 if one.is_maximized else 1.0 for one in objectives])
+    costs_NK = values_NK * signs_K
+    kept = [
+        place
+        for place, cost_K in enumerate(costs_NK)
+        if not ((costs_NK <= cost_K).all(axis=1) & (costs_NK < cost_K).any(axis=1)).any()
+    ]
+    return np.array(sorted(kept, key=lambda place: values_NK[place].tolist()), np.int64)
+
+
+def read_study(
+    run_id: str, artifact_uri: str, tracking_uri: str, searches: Collection[str]
+) -> StudyRecord | None:
+    """The study of a run; None where the run has no results yet.
+
+    Args:
+        searches: ids of the runs of its searches.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [
+            fetch_artifact(run_id, artifact_uri, name, tracking_uri, Path(folder))
+            for name in ("study.json", "trials.csv")
+        ]
+        about_path, points_path = paths
+        if about_path is None or points_path is None:
+            return None
+        about = json.loads(about_path.read_text(encoding="utf-8"))
+        space = {name: _field(name, domain) for name, domain in about.pop("space").items()}
+        as_text = {name: str for name, one in space.items() if one.choices is not None}
+        points = pd.read_csv(points_path, dtype=as_text, keep_default_na=False, na_values=[""])
+    objectives = tuple(
+        Objective(entry["metric"], entry["direction"] == "maximize") for entry in about.pop("objectives")
+    )
+    importances = tuple(
+        Importance(**entry | {"chance": float("nan") if entry["chance"] is None else entry["chance"]})
+        for entry in about.pop("importances")
+    )
+    return StudyRecord(
+        about.pop("name"),
+        run_id,
+        about,
+        objectives,
+        tuple(space.values()),
+        importances,
+        points,
+        frozenset(searches),
+    )
+
+
+def _field(name: str, domain: Mapping[str, Any]) -> Field:
+    choices = domain["choices"]
+    if choices is not None:
+        return Field(name, tuple(map(_as_csv, choices)), False, domain["text"])
+    return Field(name, None, domain["log"], domain["text"])
+
+
+def _as_csv(choice: Value) -> str:
+    """A choice as a CSV file has it."""
+    return "None" if choice is None else str(choice)

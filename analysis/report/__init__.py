@@ -1,0 +1,1 @@
+"""The report page, and two runs side by side."""

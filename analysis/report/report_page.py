@@ -1,0 +1,231 @@
+"""The report of an experiment: one HTML page that needs nothing but itself."""
+
+import base64
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from analysis.figures.ink.drawing import Drawing
+from analysis.figures.networks_figure import derived_blocks
+from analysis.measures.collapse import CANDIDATE_NAMES
+from analysis.measures.latency_error import TARGET
+from analysis.measures.measure import (
+    DERIVED_DEPTH,
+    LATENCY,
+    LATENCY_ERROR,
+    SUPERNET_ACCURACY,
+    TEST_ACCURACY,
+    Numbers,
+)
+from analysis.reading.experiment import SEED, Experiment, Run
+from analysis.reading.values import show_value
+from analysis.tables.table_files import cell_texts
+from analysis.tables.tables import Table
+from analysis.verdicts.claims import NONE_OF_A_STUDY, Claim
+
+_PX_PER_PT = 1.9
+_LOCAL_MLFLOW = "http://127.0.0.1:5000"
+
+
+@dataclass(frozen=True)
+class FigureView:
+    """A figure of the page: its SVG as a data URI, and how wide it is shown."""
+
+    name: str
+    title: str
+    caption: str
+    source: str
+    width_px: int
+
+
+@dataclass(frozen=True)
+class TableView:
+    """A table of the page: headings and cells as text."""
+
+    name: str
+    title: str
+    caption: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    rule_before: int | None
+
+
+@dataclass(frozen=True)
+class TrialView:
+    """A trial of the page."""
+
+    name: str
+    url: str
+    short_id: str
+    outcome: str
+    is_finished: bool
+    setting: str
+    seed: str
+    accuracy: str
+    latency: str
+    error: str
+    depth: str
+    stages: Sequence[Sequence[str]]
+
+
+def write_report(
+    experiment: Experiment,
+    numbers: Numbers,
+    claims: Sequence[Claim],
+    drawings: Sequence[Drawing],
+    tables: Sequence[Table],
+    undrawn: Sequence[str],
+    figures_dir: Path,
+    path: Path,
+) -> Path:
+    """Writes the page.
+
+    Args:
+        drawings: figures whose SVG files are in `figures_dir`.
+        undrawn: what is missing for the other figures and tables, one line each.
+        path: the HTML file.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    trials = [_trial_view(experiment, numbers, run) for run in experiment.cells]
+    figures = [_figure_view(drawing, figures_dir) for drawing in drawings]
+    newest_ms = max(run.start_time_ms for run in experiment.runs)
+    text = environment.get_template("report.html.j2").render(
+        experiment=experiment,
+        version=version("tfnas"),
+        newest=datetime.fromtimestamp(newest_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        num_trials=len(experiment.cells),
+        factors=_levels(experiment),
+        constants=_constants(experiment),
+        table_about=_describe_table(experiment),
+        claims=claims,
+        none_of_a_study=NONE_OF_A_STUDY,
+        study=_study_view(experiment),
+        study_figures=[view for view in figures if view.name.startswith("study")],
+        figures=[view for view in figures if not view.name.startswith("study")],
+        tables=[_table_view(table) for table in tables],
+        trials=trials,
+        is_trained=any(math.isfinite(run[TEST_ACCURACY.name]) for run in numbers.values()),
+        num_stages=max((len(trial.stages) for trial in trials), default=0),
+        messages=[*experiment.notices, *undrawn],
+        is_local=not experiment.tracking_uri.startswith("http"),
+        mlflow_url=f"{_mlflow_url(experiment)}/#/experiments/{experiment.experiment_id}",
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _mlflow_url(experiment: Experiment) -> str:
+    uri = experiment.tracking_uri
+    return uri.rstrip("/") if uri.startswith("http") else _LOCAL_MLFLOW
+
+
+def _levels(experiment: Experiment) -> dict[str, list[str]]:
+    """Each factor with its levels."""
+    return {
+        factor: list(dict.fromkeys(show_value(factor, run.config.get(factor)) for run in experiment.cells))
+        for factor in (*experiment.factors, SEED)
+    }
+
+
+def _study_view(experiment: Experiment) -> dict[str, str] | None:
+    """What was asked of a study and what came of it, in a few words each."""
+    study = experiment.study
+    if study is None:
+        return None
+    about = study.about
+    limits = [f"{value} {name.removeprefix('num_')}" for name, value in about["budget"].items() if value]
+    return {
+        "objectives": "; ".join(
+            f"{one.metric}, {'higher' if one.is_maximized else 'lower'} is better" for one in study.objectives
+        ),
+        "sampler": f"{about['sampler']}; pruning: {about['pruning']}; budget: {', '.join(limits)}",
+        "points": f"{study.count('COMPLETE')} complete, {study.count('PRUNED')} pruned, "
+        f"{study.count('FAIL')} failed; values are {study.seeds_text}",
+        **{f"space: {one.name}": one.text for one in study.fields},
+    }
+
+
+def _constants(experiment: Experiment) -> dict[str, str]:
+    """The config fields that all trials share."""
+    first = experiment.runs[0].config
+    return {
+        name: str(value)
+        for name, value in first.items()
+        if all(run.config.get(name) == value for run in experiment.cells)
+    }
+
+
+def _describe_table(experiment: Experiment) -> Mapping[str, str]:
+    table = experiment.read_table()
+    if table is None:
+        return {}
+    about = {name: str(value) for name, value in table.provenance if value is not None}
+    return about | {"base latency (ms)": f"{table.base_latency_ms:.4g}", "entries": str(len(table.entries))}
+
+
+def _figure_view(drawing: Drawing, folder: Path) -> FigureView:
+    svg = (folder / f"{drawing.name}.svg").read_text(encoding="utf-8")
+    width = re.search(r'<svg[^>]* width="([\d.]+)pt"', svg)
+    assert width is not None
+    return FigureView(
+        name=drawing.name,
+        title=drawing.title,
+        caption=drawing.full_caption,
+        source=f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}",
+        width_px=round(_PX_PER_PT * float(width[1])),
+    )
+
+
+def _table_view(table: Table) -> TableView:
+    headings = [column.heading for column in table.columns]
+    return TableView(
+        table.name, table.title, table.full_caption, headings, cell_texts(table), table.rule_before
+    )
+
+
+def _trial_view(experiment: Experiment, numbers: Numbers, run: Run) -> TrialView:
+    known = numbers.get(run.run_id, {})
+
+    def show(name: str, digits: int) -> str:
+        value = known.get(name, float("nan"))
+        return f"{value:.{digits}f}" if math.isfinite(value) else "–"
+
+    tested = show(TEST_ACCURACY.name, 4)
+    target_ms = run.number(TARGET)
+    return TrialView(
+        name=run.name,
+        url=f"{_mlflow_url(experiment)}/#/experiments/{experiment.experiment_id}/runs/{run.run_id}",
+        short_id=run.short_id,
+        outcome=run.outcome,
+        is_finished=run.status == "FINISHED",
+        setting=experiment.label(run),
+        seed=str(run.seed),
+        accuracy=tested if tested != "–" else show(SUPERNET_ACCURACY.name, 4),
+        latency=f"{show(LATENCY.name, 3)} / {target_ms:.4g}",
+        error=show(LATENCY_ERROR.name, 2),
+        depth=show(DERIVED_DEPTH.name, 0),
+        stages=_stage_texts(run),
+    )
+
+
+def _stage_texts(run: Run) -> list[list[str]]:
+    """Each stage of the derived network: its operators and mid channels, in order."""
+    if run.trajectory is None:
+        return []
+    return [
+        [f"{CANDIDATE_NAMES[block.op]} {block.mid_channels}" for block in blocks]
+        for blocks in derived_blocks(run)
+    ]

@@ -1,0 +1,1 @@
+"""Tables: rows first, then LaTeX, Markdown and CSV."""

@@ -1,0 +1,1 @@
+"""One search or training: its identity, folder, journal and Ray trial."""

@@ -1,0 +1,90 @@
+"""One Ray trial: one whole search or training."""
+
+import platform
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from ray import tune
+
+from experiments.cells.cell import Input
+from experiments.cells.cell_folder import CellFolder
+from experiments.cells.cell_run import describe_failure, run_cell
+from experiments.places.storage import Storage, Workplace
+from nas.config import SearchConfig, TrainConfig
+from nas.foundation.errors import DamagedCheckpointWarning, UserError
+from nas.foundation.identity import code_version
+from nas.search.records import EpochRecord
+
+_CONFIGS: dict[str, type[SearchConfig | TrainConfig]] = {"search": SearchConfig, "train": TrainConfig}
+
+
+def run_trial(params: dict[str, Any], inputs: dict[str, Input]) -> None:
+    """Runs, or continues, a cell and reports every epoch.
+
+    A cell that fails ends its own trial and reports why: only a process that dies is Ray's to
+    start again.
+
+    Args:
+        inputs: lookup tables and architectures by their names.
+    """
+    cell = params["cell"]
+    try:
+        storage = Storage(cell["storage"])
+        warmups_dir = storage.warmups_dir if cell["share_warmup"] else None
+        with storage.cell(cell["name"]).workplace() as workplace, _warnings_reported():
+            _run_in(workplace, cell, inputs[cell["input"]], warmups_dir)
+    except Exception as error:
+        tune.report({"failure": describe_failure(error)})
+
+
+def _run_in(workplace: Workplace, cell: dict[str, Any], given: Input, warmups_dir: Path | None) -> None:
+    folder = CellFolder(workplace.folder)
+    try:
+        _check_code(cell["kind"], cell["code"])
+        config = _CONFIGS[cell["kind"]](**cell["config"])
+        for record in run_cell(config, given, folder, warmups_dir=warmups_dir):
+            workplace.save_checkpoints()
+            is_shared = isinstance(record, EpochRecord) and record.is_shared
+            tune.report({"epoch": record.epoch, "metrics": record.metrics, "is_shared": is_shared})
+        workplace.save_results()
+    except Exception:
+        folder.traceback.write_text(traceback.format_exc(), encoding="utf-8")
+        workplace.save_results()
+        raise
+
+
+def _check_code(kind: str, expected: str) -> None:
+    """The launch said which code gives the result; a node may have been installed at another time."""
+    if code_version(f"{kind}.py") != expected:
+        raise UserError(
+            f"node {platform.node()} has other code than the launch (tfnas or torch differ in version); "
+            "install the same on all nodes"
+        )
+
+
+@contextmanager
+def _warnings_reported() -> Iterator[None]:
+    """Within it the driver is told of damaged checkpoints; other warnings end in the worker's log."""
+
+    def report(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, DamagedCheckpointWarning):
+            tune.report({"warning": str(message)})
+        else:
+            show(message, category, filename, lineno, file, line)
+
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+        warnings.simplefilter("always", DamagedCheckpointWarning)
+        warnings.showwarning = report
+        yield

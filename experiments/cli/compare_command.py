@@ -1,0 +1,54 @@
+"""`tfnas compare`: two trials side by side."""
+
+import json
+from pathlib import Path
+
+import click
+from rich.table import Table
+
+from experiments.console import make_console
+
+
+@click.command()
+@click.argument("first", metavar="RUN")
+@click.argument("second", metavar="RUN")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("."),
+    help="Folder of the launch, which holds mlflow.db.  [default: the current folder]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
+def compare(first: str, second: str, out: Path, as_json: bool) -> None:
+    """Shows two trials side by side: differences in config, final numbers, networks layer by layer.
+
+    RUN is the name of a trial, or the first digits of its MLflow run id.
+
+    Example: tfnas compare single-sink-s0 bi-sink-s0 --out results/ablation_sampling
+    """
+    from analysis.reading.store import tracking_uri_of
+    from analysis.report.run_comparison import compare_runs, find_run
+
+    uri = tracking_uri_of(out)
+    comparison = compare_runs(find_run(first, uri), find_run(second, uri))
+    parts = {
+        "provenance": comparison.provenance,
+        "config fields that differ": comparison.config,
+        "last value of each metric": comparison.numbers,
+        "derived network: operator and mid channels": comparison.layers,
+    }
+    if as_json:
+        content = vars(comparison) | {"runs": [run.run_id for run in comparison.runs]}
+        click.echo(json.dumps(content, indent=1))
+        return
+    console = make_console()
+    for title, rows in parts.items():
+        table = Table(title=title, title_justify="left")
+        for heading in ("", *(f"{run.name} ({run.short_id})" for run in comparison.runs)):
+            table.add_column(heading)
+        for label, (left, right) in rows.items():
+            table.add_row(label, left, right, style="bold" if left != right else "dim")
+        if rows:
+            console.print(table)
+        else:
+            console.print(f"{title}: nothing")

@@ -1,0 +1,275 @@
+"""`tfnas describe`: what networks are, what they cost, and how long they take."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.table import Table
+
+from experiments.console import make_console
+from nas.foundation.errors import UserError
+
+if TYPE_CHECKING:
+    from nas.latency.table import LatencyTable
+    from nas.space.architecture import Architecture
+
+_DEFAULT_RESOLUTION = 224
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A network to describe; torchvision's have no architecture record."""
+
+    name: str
+    architecture: "Architecture | None"
+    resolution: int
+
+
+@click.command()
+@click.argument("references", metavar="ARCH...", nargs=-1, required=True)
+@click.option(
+    "--latency",
+    "table_path",
+    metavar="TABLE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Lookup table to say the latency by.",
+)
+@click.option(
+    "--classes", type=click.IntRange(2), default=1000, show_default=True, help="Classifier outputs."
+)
+@click.option("--measure", is_flag=True, help="Run the networks in turn and say how long they take.")
+@click.option("--device", default="cpu", show_default=True, help="With --measure: cpu, cuda or cuda:N.")
+@click.option(
+    "--threads", type=click.IntRange(1), default=1, show_default=True, help="With --measure, on the CPU."
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="With --measure: images at a time.",
+)
+@click.option("--even-if-busy", is_flag=True, help="With --measure: measure although others use the machine.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: an object, or a list for several ARCHs.")
+def describe(
+    references: tuple[str, ...],
+    table_path: Path | None,
+    classes: int,
+    measure: bool,
+    device: str,
+    threads: int,
+    batch_size: int,
+    even_if_busy: bool,
+    as_json: bool,
+) -> None:
+    """Describes networks: layers, parameters, multiply-accumulates, latency.
+
+    ARCH is an architecture file, the name of one that comes with tfnas (tf-nas-a), or one of torchvision's
+    networks (efficientnet_b0, mobilenet_v3_large, mobilenet_v2, mnasnet1_0).
+
+    Example: tfnas describe tf-nas-a efficientnet_b0 --measure
+    """
+    subjects = _find_subjects(references)
+    descriptions = [_describe(subject, classes) for subject in subjects]
+    if table_path is not None:
+        _add_latencies(subjects, descriptions, table_path)
+    if measure:
+        _add_measurements(subjects, descriptions, classes, device, threads, batch_size, even_if_busy)
+    if as_json:
+        click.echo(json.dumps(descriptions if len(descriptions) > 1 else descriptions[0], indent=1))
+    else:
+        _print(descriptions)
+
+
+def _find_subjects(references: tuple[str, ...]) -> list[_Subject]:
+    from nas.space.baselines import find_architecture
+    from nas.space.macro_space import get_space
+
+    architectures = [find_architecture(reference) for reference in references]
+    resolutions = [get_space(a.space).resolution for a in architectures if a is not None]
+    return [
+        _Subject(reference, None, max(resolutions, default=_DEFAULT_RESOLUTION))
+        if architecture is None
+        else _Subject(architecture.name or reference, architecture, get_space(architecture.space).resolution)
+        for reference, architecture in zip(references, architectures, strict=True)
+    ]
+
+
+def _describe(subject: _Subject, num_classes: int) -> dict[str, Any]:
+    import torch
+
+    from nas.space.baselines import make_network
+    from nas.space.profile import count_macs, count_parameters
+
+    with torch.device("meta"):
+        network = make_network(subject.architecture or subject.name, num_classes, subject.resolution)
+        cost = {"parameters": count_parameters(network), "macs": count_macs(network, subject.resolution)}
+    description = {"name": subject.name, "resolution": subject.resolution, "classes": num_classes, **cost}
+    if subject.architecture is None:
+        return description
+    layers = [
+        {
+            "stage": layer.stage + 1,
+            "layer": layer.index + 1,
+            "op": op.name,
+            "resolution": layer.resolution,
+            "in_channels": layer.in_channels,
+            "mid_channels": mid_channels,
+            "out_channels": layer.out_channels,
+            "stride": layer.stride,
+        }
+        for layer, op, mid_channels in subject.architecture.layers
+    ]
+    return {
+        **description,
+        "space": subject.architecture.space,
+        "depth": subject.architecture.depth,
+        "layers": layers,
+    }
+
+
+def _add_latencies(subjects: list[_Subject], descriptions: list[dict[str, Any]], table_path: Path) -> None:
+    from nas.latency.table import LatencyTable
+
+    table = LatencyTable.load(table_path)
+    if all(subject.architecture is None for subject in subjects):
+        raise UserError(f"--latency {table_path}: no ARCH is of a space; measure with --measure instead")
+    for subject, description in zip(subjects, descriptions, strict=True):
+        if subject.architecture is not None:
+            _add_latency(subject.architecture, description, table, table_path)
+
+
+def _add_latency(
+    architecture: "Architecture", description: dict[str, Any], table: "LatencyTable", table_path: Path
+) -> None:
+    try:
+        description["latency_ms"] = table.latency_ms(architecture)
+    except UserError as error:
+        raise UserError(f"{table_path}: {error}") from None
+    interval_ms = table.interval_ms(architecture)
+    if interval_ms is not None:
+        description["latency_interval_ms"] = interval_ms
+    stages_ms = dict.fromkeys(range(1, len(architecture.stages) + 1), 0.0)
+    for layer, layer_ms in zip(description["layers"], table.layer_latencies_ms(architecture), strict=True):
+        layer["latency_ms"] = layer_ms
+        stages_ms[layer["stage"]] += layer_ms
+    description["base_latency_ms"] = table.base_latency_ms
+    description["stage_latencies_ms"] = list(stages_ms.values())
+
+
+def _add_measurements(
+    subjects: list[_Subject],
+    descriptions: list[dict[str, Any]],
+    num_classes: int,
+    device_name: str,
+    num_threads: int,
+    batch_size: int,
+    even_if_busy: bool,
+) -> None:
+    from nas.foundation.device import resolve_device
+    from nas.latency.calibration import compare_networks
+    from nas.latency.timing import check_idle, make_images, prepare_network
+    from nas.space.baselines import make_network
+
+    device = resolve_device(device_name)
+    check_idle(even_if_busy)
+    networks = [
+        (
+            prepare_network(make_network(s.architecture or s.name, num_classes, s.resolution), device),
+            make_images(s.resolution, batch_size, device),
+        )
+        for s in subjects
+    ]
+    timings = compare_networks(
+        networks, num_threads=num_threads, report=lambda message: click.echo(message, err=True)
+    )
+    for description, timing in zip(descriptions, timings, strict=True):
+        description["measured"] = {
+            "median_ms": timing.median_ms,
+            "iqr_ms": timing.iqr_ms,
+            "num_repeats": timing.num_repeats,
+            "ratio_to_first": timing.ratio,
+            "ratio_iqr": timing.ratio_iqr,
+            "batch_size": batch_size,
+        }
+
+
+def _print(descriptions: list[dict[str, Any]]) -> None:
+    console = make_console()
+    for description in descriptions:
+        if "layers" in description:
+            console.print(_layer_table(description))
+        for line in _summary(description):
+            click.echo(line)
+        click.echo()
+    if len(descriptions) > 1 and "measured" in descriptions[0]:
+        console.print(_comparison_table(descriptions))
+
+
+def _layer_table(description: dict[str, Any]) -> Table:
+    has_latency = "latency_ms" in description
+    table = Table(title=f"{description['name']} (space '{description['space']}')", title_justify="left")
+    for column in ("stage", "layer", "operator", "pixels", "in", "mid", "out", "stride"):
+        table.add_column(column, justify="left" if column == "operator" else "right")
+    if has_latency:
+        table.add_column("ms", justify="right")
+    for layer in description["layers"]:
+        cells = [
+            layer[name]
+            for name in (
+                "stage",
+                "layer",
+                "op",
+                "resolution",
+                "in_channels",
+                "mid_channels",
+                "out_channels",
+                "stride",
+            )
+        ]
+        table.add_row(
+            *(str(cell) for cell in cells), *([f"{layer['latency_ms']:.3f}"] if has_latency else [])
+        )
+    return table
+
+
+def _summary(description: dict[str, Any]) -> list[str]:
+    lines = [
+        f"{description['name']}: {description['resolution']}x{description['resolution']} pixels, "
+        f"{description['classes']} classes",
+        f"  parameters  {description['parameters']:>15,}",
+        f"  MACs        {description['macs']:>15,}",
+    ]
+    if "depth" in description:
+        lines.append(f"  depth       {description['depth']:>15} searchable layers")
+    if "latency_ms" in description:
+        stages = " + ".join(f"{stage_ms:.2f}" for stage_ms in description["stage_latencies_ms"])
+        low_ms, high_ms = description.get("latency_interval_ms", (None, None))
+        interval = f" (95 % interval {low_ms:.2f} to {high_ms:.2f})" if low_ms is not None else ""
+        lines += [
+            f"  latency     {description['latency_ms']:>15.3f} ms by the table{interval}",
+            f"    base {description['base_latency_ms']:.2f}, stages {stages}",
+        ]
+    if "measured" in description:
+        measured = description["measured"]
+        lines.append(
+            f"  measured    {measured['median_ms']:>15.3f} ms (interquartile range {measured['iqr_ms']:.3f})"
+        )
+    return lines
+
+
+def _comparison_table(descriptions: list[dict[str, Any]]) -> Table:
+    table = Table(title="Measured in turn", title_justify="left")
+    for column in ("network", "ms", "interquartile range", f"ratio to {descriptions[0]['name']}"):
+        table.add_column(column, justify="left" if column == "network" else "right")
+    for description in descriptions:
+        measured = description["measured"]
+        table.add_row(
+            description["name"],
+            f"{measured['median_ms']:.3f}",
+            f"{measured['iqr_ms']:.3f}",
+            f"{measured['ratio_to_first']:.3f} ± {measured['ratio_iqr'] / 2:.3f}",
+        )
+    return table

@@ -1,0 +1,72 @@
+"""`tfnas export`: write a trained network for use elsewhere."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from nas.training.export import ExportFormat
+
+
+@click.command()
+@click.argument("architecture", metavar="ARCH")
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Trained network, best.pt or last.pt of a training.  [default: the best of the run]",
+)
+@click.option(
+    "--format",
+    "export_format",
+    type=click.Choice(["onnx", "torch-export", "state-dict"]),
+    default="onnx",
+    show_default=True,
+    help="Whole networks from pixels to logits, or the weights alone.",
+)
+@click.option(
+    "--file", "path", type=click.Path(path_type=Path), help="File to write.  [default: OUT/exports/NAME]"
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("results/training"),
+    show_default=True,
+    help="Folder of the training, which holds mlflow.db.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+def export(
+    architecture: str,
+    checkpoint: Path | None,
+    export_format: "ExportFormat",
+    path: Path | None,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Writes a trained network for use elsewhere, with a model card beside it.
+
+    ARCH is `run:RUN_ID` of a training in MLflow, to which the file, its card and a model are logged; or an
+    architecture (a file or a name) whose weights --checkpoint holds. What was written is read back and
+    compared with the network on real images.
+
+    Example: tfnas export run:0123abcd --format onnx
+    """
+    # Here, since MLflow and torch take seconds to import and `--help` needs neither.
+    from experiments.products.exporting import export as run_export
+    from experiments.products.exporting import find_source
+    from nas.training.export import SUFFIXES
+
+    source = find_source(architecture, checkpoint, out)
+    name = source.run.name if source.run else Path(architecture).stem
+    path = path or out / "exports" / f"{name}{SUFFIXES[export_format]}"
+    exported = run_export(source, path, export_format)
+    if as_json:
+        click.echo(json.dumps(asdict(exported), indent=1, default=str))
+        return
+    click.echo(f"{exported.path}: logits within {exported.max_error:.1e}, on {exported.checked_on}")
+    click.echo(f"{exported.card}: model card")
+    if source.run is not None:
+        command = f"mlflow models serve --model-uri {exported.model_uri} --env-manager local"
+        click.echo(f"serve it: MLFLOW_TRACKING_URI={source.run.client.tracking_uri} {command}")

@@ -1,0 +1,1 @@
+"""Launching a grid: what runs, in which order, with what progress and cost."""

@@ -1,0 +1,321 @@
+"""From a spec to results: what is missing runs as Ray trials, and tracking is told."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from experiments.cells.cell import Cell, first_of_each_warmup_first
+from experiments.cells.cell_folder import CellFolder, RunDescription, find_cell_folders
+from experiments.cells.journal import Outcome
+from experiments.cells.trial import run_trial
+from experiments.console import format_duration, say
+from experiments.launching.callback import LaunchCallback
+from experiments.launching.cell_states import CellState, cell_states
+from experiments.launching.launch_lock import only_launch_into
+from experiments.launching.progress import Progress
+from experiments.launching.signals import ended_in_order
+from experiments.places.place import Place
+from experiments.places.storage import Storage
+from experiments.specs.experiment_spec import TrainingSpec, load_spec
+from experiments.specs.search_grid import Grid, SearchGrid
+from experiments.specs.study_grid import StudyPlan
+from experiments.specs.training_grid import TrainingGrid
+from experiments.tracking.delivery import Delivery
+from experiments.tracking.tracker import TrackedCell, Tracker, require_server, tracking_uri
+from nas.foundation.errors import UserError
+
+_MAX_PROCESS_DEATHS = 3
+"""How often Ray starts a trial again whose process died (killed, out of memory)."""
+
+_REUSES_WORKERS = True
+"""Whether a process runs trial after trial: a fresh one costs seconds, for importing torch."""
+
+PATIENCE_S = 60.0
+"""How long a launch that is done waits for a tracking store that is away."""
+
+HASTE_S = 2.0
+"""The same where somebody wants it to stop at once."""
+
+
+@dataclass(frozen=True)
+class LaunchResult:
+    """How the cells of a grid ended, after a launch.
+
+    Attributes:
+        failed: cells and reasons.
+        interrupted: cells to be continued by the next launch.
+        num_undelivered: cells of which tracking does not know all yet; the next launch tells it.
+    """
+
+    finished: list[Cell]
+    failed: list[tuple[Cell, str]]
+    interrupted: list[Cell]
+    num_undelivered: int
+    tracking_uri: str
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All cells of the grid."""
+        return [*self.finished, *(cell for cell, _ in self.failed), *self.interrupted]
+
+
+def load_grid(path: Path) -> Grid:
+    """Reads and checks a YAML file, of searches (a study's, too) or of trainings.
+
+    Raises:
+        UserError: names file, field, value and remedy.
+    """
+    spec = load_spec(path)
+    if isinstance(spec, TrainingSpec):
+        return TrainingGrid.of(spec, path)
+    return StudyPlan.of(spec, path) if spec.study else SearchGrid.of(spec, path)
+
+
+def load_training_grid(path: Path, experiment: str) -> TrainingGrid:
+    """Reads and checks a YAML file of trainings that are to follow searches.
+
+    Args:
+        experiment: the searches'.
+
+    Raises:
+        UserError: the file is wrong, or of another experiment.
+    """
+    grid = load_grid(path)
+    if not isinstance(grid, TrainingGrid):
+        raise UserError(f"{path}: architectures: missing; --then-train takes a file of trainings")
+    if grid.spec.experiment != experiment:
+        raise UserError(
+            f"{path}: experiment: '{grid.spec.experiment}'; must be the searches', '{experiment}', so that "
+            "figures and report see both"
+        )
+    return grid
+
+
+def launch(
+    grid: Grid,
+    out: Path,
+    console: Console,
+    *,
+    retry_failed: bool = False,
+    address: str | None = None,
+    storage: Storage | None = None,
+) -> LaunchResult:
+    """Runs the cells of a grid that are not done yet.
+
+    Args:
+        out: output folder of this machine; made if it is missing.
+        retry_failed: whether cells that failed before are tried again.
+        address: of a Ray cluster, `HOST:PORT` or `auto`; None for this machine.
+        storage: where trials put checkpoints and artifacts; None for the output folder.
+
+    Raises:
+        UserError: what the cells need is missing, another launch into the folder is running, or
+            cluster, storage or tracking cannot be used.
+        KeyboardInterrupt: it was to stop at once.
+    """
+    out = out.resolve()
+    if address:
+        require_server(tracking_uri(out))
+    if storage:
+        storage.check_writable()
+    with only_launch_into(out), grid.place(address) as place:
+        cells = grid.cells(out, place, partial(say, console))
+        tracker = Tracker(grid.spec.experiment, out)
+        close_cut_off_attempts(out)
+        tracker.close_dead_launches()
+        tracked = tracker.cells()
+        states = cell_states(cells, tracked, out)
+        to_run = [state for state in states if state.is_to_run(retry_failed)]
+        _check_not_running_elsewhere([state.cell for state in to_run], tracker, tracked, out)
+        _print_plan(states, to_run, console)
+        delivery = Delivery(tracker, partial(say, console))
+        for folder in find_cell_folders(out):
+            delivery.notify(folder)
+        if to_run:
+            work = Work(grid, [state.cell for state in to_run], out, place, storage)
+            undelivered = _run(work, len(states) - len(to_run), tracker, delivery, console)
+        else:
+            undelivered = delivery.close(PATIENCE_S)
+        result = _result(cell_states(cells, tracked, out), len(undelivered), tracker.uri)
+        if isinstance(grid, TrainingGrid) and not result.interrupted and not undelivered:
+            grid.measure(result.finished, out, place, tracker, partial(say, console))
+        return result
+
+
+@dataclass(frozen=True)
+class Work:
+    """The cells that a launch runs (of a study: one for each lookup table), and where."""
+
+    grid: Grid
+    cells: list[Cell]
+    out: Path
+    place: Place
+    storage: Storage | None
+
+    def prepare(self, cell: Cell) -> CellFolder:
+        """Makes a cell's folder, here and where its trials put their files."""
+        folder = CellFolder.of(self.out, cell)
+        _check_same_storage(folder, self.storage)
+        folder.describe(RunDescription.of(cell, self.storage))
+        if self.storage:
+            self.storage.cell(folder.path.name).make()
+        return folder
+
+    @property
+    def has_common_warmups(self) -> bool:
+        """Whether cells could share warm-ups, and may."""
+        return self.grid.spec.share_warmup and len({cell.warmup for cell in self.cells}) < len(self.cells)
+
+    def all_trial_params(self) -> list[dict[str, Any]]:
+        """For each trial what it is told, in the order in which they start."""
+        in_order = first_of_each_warmup_first(self.cells) if self.has_common_warmups else self.cells
+        return [self.trial_params(cell) for cell in in_order]
+
+    def trial_params(self, cell: Cell) -> dict[str, Any]:
+        """What a trial is told; paths of this machine mean nothing to it."""
+        return {
+            "hash": cell.hash,
+            "kind": cell.kind,
+            "code": cell.code_version,
+            "input": cell.input_name,
+            "storage": (self.storage or Storage(str(self.out))).uri,
+            "name": cell.folder_name,
+            "share_warmup": self.grid.spec.share_warmup,
+            "config": cell.config.model_dump(mode="json"),
+        }
+
+
+def _run(work: Work, num_done: int, tracker: Tracker, delivery: Delivery, console: Console) -> list[str]:
+    """Runs cells under a parent run, which ends as they do; returns what is still to be delivered."""
+    folders = {cell.hash: work.prepare(cell) for cell in work.cells}
+    if work.has_common_warmups and work.storage and not work.storage.warmups_dir:
+        say(console, f"Warm-ups are not shared: {work.storage.uri} is no folder, and so has no locks")
+    launch_id = tracker.start_launch(f"launch {datetime.now():%Y-%m-%d %H:%M:%S}", work.grid.path)
+    status, patience_s = "KILLED", HASTE_S
+    try:
+        num_parallel = work.grid.num_parallel(work.place, len(work.cells))
+        with Progress(console, work.cells, num_done, num_parallel) as progress:
+            callback = LaunchCallback(work.cells, folders, launch_id, progress, delivery)
+            outcomes = _run_cells(work, callback)
+        _print_saved(callback.shared_epochs_s, console)
+        status = "KILLED" if "KILLED" in outcomes else "FAILED" if "FAILED" in outcomes else "FINISHED"
+        patience_s = PATIENCE_S
+    finally:
+        undelivered = delivery.close(patience_s)
+        tracker.end_launch(launch_id, status)
+    return undelivered
+
+
+def _run_cells(work: Work, callback: LaunchCallback) -> set[Outcome]:
+    try:
+        grid = {"grid_search": work.all_trial_params()}
+        limit = work.grid.spec.resources.max_concurrent_trials
+        run_trials(work, callback, param_space={"cell": grid}, max_concurrent_trials=limit)
+    finally:
+        outcomes = callback.close()
+    return outcomes
+
+
+def run_trials(
+    work: Work, callback: LaunchCallback, *, param_space: dict[str, Any] | None = None, **choice: Any
+) -> None:
+    """Runs searches as Ray trials.
+
+    Args:
+        param_space: a grid; None where a searcher chooses.
+        choice: further arguments of `tune.TuneConfig`: what runs, and when.
+    """
+    with work.place.ray():
+        from ray import tune
+
+        sources = {cell.input_name: cell for cell in work.cells}
+        inputs = {name: cell.load_input() for name, cell in sources.items()}
+        trial = tune.with_parameters(run_trial, inputs=inputs)
+        tuner = tune.Tuner(
+            tune.with_resources(trial, tune.PlacementGroupFactory([work.place.bundle])),
+            param_space=param_space,
+            tune_config=tune.TuneConfig(
+                reuse_actors=_REUSES_WORKERS,
+                trial_dirname_creator=lambda trial: trial.config["cell"]["name"],
+                **choice,
+            ),
+            run_config=tune.RunConfig(
+                storage_path=str(work.out / "ray"),
+                verbose=0,
+                callbacks=[callback],
+                failure_config=tune.FailureConfig(max_failures=_MAX_PROCESS_DEATHS),
+            ),
+        )
+        with ended_in_order():
+            tuner.fit()
+
+
+def _check_not_running_elsewhere(
+    cells: list[Cell], tracker: Tracker, tracked: Mapping[str, TrackedCell], out: Path
+) -> None:
+    """Two launches into two folders would write into the same runs of a shared store."""
+    for cell in cells:
+        run = tracked.get(cell.hash)
+        if run is None or run.status != "RUNNING" or run.launch is None:
+            continue
+        ours = {event.launch for event in CellFolder.of(out, cell).journal.events}
+        if run.launch not in ours and (folder := tracker.folder_of_launch(run.launch)) != str(out):
+            raise UserError(
+                f"--out: {out}: a launch into {folder} is running {cell.name}; wait for it, run that launch "
+                f"again if it was killed, or delete run {run.run_id} in MLflow"
+            )
+
+
+def _check_same_storage(folder: CellFolder, storage: Storage | None) -> None:
+    if not folder.journal.epochs:
+        return
+    before, now = folder.description.storage, storage.uri if storage else None
+    if before != now:
+        raise UserError(
+            f"--storage: {now or 'not given'}; {folder.path.name} began with "
+            f"{before or 'none'}, where its checkpoints are: give the same, or remove {folder.path}"
+        )
+
+
+def close_cut_off_attempts(out: Path) -> None:
+    """Ends, as interrupted, what a launch that was killed could not end itself."""
+    for folder in find_cell_folders(out):
+        if folder.journal.events and folder.journal.end is None:
+            folder.journal.finish("KILLED")
+
+
+def _print_plan(states: list[CellState], to_run: list[CellState], console: Console) -> None:
+    counts = {
+        name: sum(state.state == name for state in states)
+        for name in ("finished", "failed", "interrupted", "missing")
+    }
+    said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    say(console, f"{len(states)} {states[0].cell.plural}: {said}; {len(to_run)} to run")
+    for state in states:
+        if state.state == "interrupted":
+            say(console, f"{state.cell.name}: continues after epoch {state.num_epochs}")
+        elif state.state == "missing" and state.reason:
+            say(console, f"{state.cell.name}: runs anew; {state.reason}")
+
+
+def _print_saved(shared_epochs_s: list[float], console: Console) -> None:
+    num_epochs = len(shared_epochs_s)
+    if num_epochs:
+        epochs = "1 epoch was" if num_epochs == 1 else f"{num_epochs} epochs were"
+        saved = f"saved {format_duration(sum(shared_epochs_s))}"
+        say(console, f"Shared warm-ups: {epochs} not computed again, {saved} of computing")
+
+
+def _result(states: list[CellState], num_undelivered: int, tracking_uri: str) -> LaunchResult:
+    return LaunchResult(
+        finished=[state.cell for state in states if state.state == "finished"],
+        failed=[(state.cell, state.reason) for state in states if state.state == "failed"],
+        interrupted=[state.cell for state in states if state.state in ("interrupted", "missing")],
+        num_undelivered=num_undelivered,
+        tracking_uri=tracking_uri,
+    )

@@ -1,0 +1,62 @@
+"""One launch at a time into an output folder; the lock ends with the process that holds it."""
+
+import errno
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from nas.foundation.errors import UserError
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
+"""What happens to a folder that could be written to: the disk is full, broken, or gone."""
+
+
+def is_launch_running(out: Path) -> bool:
+    """Whether a launch into an output folder is running now."""
+    try:
+        with _lock_path(out).open("rb") as file:
+            # Shared, so that asking hinders nobody who asks; it is released with the file.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _lock_path(out: Path) -> Path:
+    return out / ".lock"
+
+
+@contextmanager
+def only_launch_into(out: Path) -> Iterator[None]:
+    """Within it this is the only launch into an output folder, which is made if it is missing.
+
+    Raises:
+        UserError: another launch is running into it, or it cannot be written to, now or later on.
+    """
+    lock = FileLock(_lock_path(out))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"--out: {out}: another launch is running into it; wait for it, or choose another folder"
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"--out: {out}: cannot write there: {error.strerror}; choose another folder"
+        ) from None
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        raise UserError(
+            f"--out: {out}: {error}; mend that, then run the same command again to continue"
+        ) from None
+    finally:
+        lock.release()

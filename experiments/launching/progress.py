@@ -1,0 +1,162 @@
+"""Live progress of a launch: a table where there is a terminal, plain lines elsewhere."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from experiments.cells.cell import Cell
+from experiments.cells.journal import Outcome
+from experiments.console import format_duration, say
+
+_MAX_ROWS = 24
+
+
+@dataclass
+class _Row:
+    """What is known of one cell; `state` is `waiting`, `running` or an outcome."""
+
+    cell: Cell
+    state: str = "waiting"
+    epoch: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    reason: str = ""
+
+    @property
+    def seconds_left(self) -> float:
+        """By the last epoch's time; warm-up epochs are cheaper than the joint ones to come."""
+        return (self.cell.config.num_epochs - self.epoch) * self.metrics.get("epoch_seconds", math.nan)
+
+    @property
+    def texts(self) -> tuple[str, str, str, str, str, str]:
+        """State, epoch, loss, accuracy, what else came of it, time left."""
+        return (
+            _word(self.state),
+            f"{self.epoch}/{self.cell.config.num_epochs}",
+            _format(self.metrics.get("train_loss"), ".3f"),
+            _format(self.metrics.get("val_accuracy"), ".3f"),
+            self.cell.result(self.metrics),
+            format_duration(self.seconds_left) if self.state == "running" else "",
+        )
+
+
+class Progress:
+    """Shows how the cells of a launch get on; to be used as a context.
+
+    Args:
+        num_done: cells of the grid that need not run.
+        num_to_come: cells that will be added.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        cells: list[Cell],
+        num_done: int,
+        num_parallel: int,
+        num_to_come: int = 0,
+    ) -> None:
+        self._console = console
+        self._rows = {cell.hash: _Row(cell) for cell in cells}
+        self._num_done = num_done
+        self._num_parallel = num_parallel
+        self._num_to_come = num_to_come
+        self._live = Live(console=console, get_renderable=self._table, refresh_per_second=2)
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def note(self, message: str) -> None:
+        """Says something beside the table."""
+        say(self._console, message)
+
+    def add(self, cell: Cell) -> None:
+        """A cell joins those of the launch."""
+        if cell.hash not in self._rows:
+            self._rows[cell.hash] = _Row(cell)
+            self._num_to_come = max(self._num_to_come - 1, 0)
+
+    def start(self, cell: Cell) -> None:
+        """A cell's trial starts, or starts again."""
+        self._rows[cell.hash].state = "running"
+
+    def add_epoch(self, cell: Cell, epoch: int, metrics: Mapping[str, float]) -> None:
+        """An epoch is done."""
+        row = self._rows[cell.hash]
+        row.epoch, row.metrics = epoch, metrics
+        if not self._console.is_terminal:
+            _, epochs, loss, accuracy, result, left = row.texts
+            quality = f"loss {loss}, accuracy {accuracy}, {cell.result_heading} {result}"
+            self.note(f"{cell.name}: epoch {epochs}, {quality}, {left} left")
+
+    def end(self, cell: Cell, outcome: Outcome, reason: str | None) -> None:
+        """A cell's trial ended."""
+        row = self._rows[cell.hash]
+        row.state, row.reason = outcome, reason or ""
+        if not self._console.is_terminal or reason:
+            self.note(f"{cell.name}: {_word(outcome)}{': ' + reason if reason else ''}")
+
+    def _table(self) -> Table:
+        rows = sorted(self._rows.values(), key=_order)[:_MAX_ROWS]
+        if not rows:
+            # A study whose first point is still to be drawn.
+            return Table()
+        table = Table(title=self._title(), title_justify="left", caption_justify="left")
+        table.add_column(rows[0].cell.noun, no_wrap=True)
+        for name in ("state", "epoch", "loss", "accuracy", rows[0].cell.result_heading, "left"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for row in rows:
+            table.add_row(row.cell.name, *row.texts, style=_STYLES.get(row.state))
+        if len(rows) < len(self._rows):
+            table.caption = f"and {len(self._rows) - len(rows)} more"
+        return table
+
+    def _title(self) -> str:
+        states = [row.state for row in self._rows.values()]
+        num_done = self._num_done + states.count("FINISHED") + states.count("PRUNED")
+        plural = next(iter(self._rows.values())).cell.plural
+        num_cells = self._num_done + len(states) + self._num_to_come
+        title = f"{num_done} of {num_cells} {plural} done"
+        if states.count("FAILED"):
+            title += f", {states.count('FAILED')} failed"
+        left_s = self._seconds_left()
+        return title if math.isnan(left_s) else f"{title}, about {format_duration(left_s)} left"
+
+    def _seconds_left(self) -> float:
+        """By the epochs seen so far, for cells that wait as for those that run."""
+        seen = [row.metrics["epoch_seconds"] for row in self._rows.values() if row.metrics]
+        if not seen:
+            return math.nan
+        num_epochs = sum(
+            row.cell.config.num_epochs - row.epoch
+            for row in self._rows.values()
+            if row.state in ("waiting", "running")
+        )
+        num_epochs += self._num_to_come * max(row.cell.config.num_epochs for row in self._rows.values())
+        return num_epochs * sum(seen) / len(seen) / self._num_parallel
+
+
+_STYLES = {"FAILED": "red", "FINISHED": "green", "PRUNED": "dim", "waiting": "dim"}
+_ORDER = ("running", "FAILED", "KILLED", "waiting", "PRUNED", "FINISHED")
+
+
+def _word(state: str) -> str:
+    return "interrupted" if state == "KILLED" else state.lower()
+
+
+def _order(row: _Row) -> int:
+    return _ORDER.index(row.state)
+
+
+def _format(value: float | None, form: str) -> str:
+    return "-" if value is None or math.isnan(value) else format(value, form)

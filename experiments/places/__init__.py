@@ -1,0 +1,1 @@
+"""Where trials run and put their files: this machine, a cluster, storage."""

@@ -1,0 +1,159 @@
+"""A Ray cluster that is there: trials go wherever their resources are."""
+
+import logging
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, TypeVar
+
+import ray
+from ray.exceptions import AuthenticationError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from experiments.console import make_console, say
+from experiments.places.resources import Resources, num_bundles
+from nas.foundation.errors import UserError
+from nas.foundation.identity import code_version
+
+Result = TypeVar("Result")
+
+_PATIENCE_S = 15.0
+"""How long the head may take to answer, and a function to find a node before the person is told."""
+
+
+@contextmanager
+def open_cluster(address: str, resources: Resources) -> Iterator["Cluster"]:
+    """Connects to a cluster; it stays when the launch is gone.
+
+    Args:
+        address: `HOST:PORT`, or `auto` for the cluster that this machine is a node of.
+
+    Raises:
+        UserError: it cannot be reached, or runs other versions.
+    """
+    _check_answers(address)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, AuthenticationError, RuntimeError, ValueError) as error:
+        raise UserError(f"--address: {address}: {_explain(error)}") from None
+    try:
+        cluster = Cluster(resources)
+        cluster.check_code()
+        yield cluster
+    finally:
+        ray.shutdown()
+
+
+class Cluster:
+    """The cluster that this process is connected to, as a place for trials.
+
+    Args:
+        resources: of a trial.
+
+    Attributes:
+        bundle: what a trial reserves.
+    """
+
+    def __init__(self, resources: Resources) -> None:
+        self.bundle = resources.bundle(on_cluster=True)
+
+    def run(self, function: Callable[..., Result], *arguments: Any, alone: bool = False) -> Result:
+        """Calls a function of this package on a node that a trial could run on.
+
+        Args:
+            alone: whether it has that node to itself, once what runs there is done.
+
+        Raises:
+            UserError: the function did.
+        """
+        options = _as_options(self.bundle)
+        if alone:
+            node_id = self._wait(_this_node, (), options)
+            (node,) = [node for node in _nodes() if node["NodeID"] == node_id]
+            options = _as_options({name: node["Resources"].get(name, 0) for name in ("CPU", "GPU")})
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node_id, soft=False)
+        return self._wait(function, arguments, options)
+
+    def num_slots(self) -> int:
+        """By the resources of the nodes that are there now."""
+        return sum(num_bundles(self.bundle, node["Resources"]) for node in _nodes())
+
+    def ray(self) -> nullcontext[None]:
+        """It is there already."""
+        return nullcontext()
+
+    def check_code(self) -> None:
+        """Checks that a node has the code of this process; every trial checks it again where it runs.
+
+        Raises:
+            UserError: it has another one.
+        """
+        try:
+            there = self.run(code_version)
+        except RayTaskError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise UserError(
+                f"--address: a node cannot run tfnas ({reason}); install it on all nodes, as it is here"
+            ) from None
+        if there != code_version():
+            raise UserError(
+                "--address: the nodes have other code than this machine (tfnas or torch differ in version); "
+                "install the same on all of them"
+            )
+
+    def _wait(
+        self, function: Callable[..., Result], arguments: tuple[Any, ...], options: dict[str, Any]
+    ) -> Result:
+        reference = ray.remote(_call).options(max_retries=0, **options).remote(function, *arguments)
+        ready, _ = ray.wait([reference], timeout=_PATIENCE_S)
+        if not ready and not any(num_bundles(self.bundle, node["Resources"]) for node in _nodes()):
+            say(make_console(), f"Waiting for a node with {self.bundle}: no node of the cluster has that")
+        try:
+            result: Result = ray.get(reference)
+        except RayTaskError as error:
+            if isinstance(error.cause, UserError):
+                raise error.cause from None
+            raise
+        return result
+
+
+def _check_answers(address: str) -> None:
+    """Ray itself waits a minute, and longer, for a head that is not there."""
+    host, _, port = address.rpartition(":")
+    if address == "auto":
+        return
+    if not host or not port.isdecimal():
+        raise UserError(f"--address: {address}; write HOST:PORT, or auto")
+    try:
+        socket.create_connection((host, int(port)), timeout=_PATIENCE_S).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"--address: {address}: nothing answers there ({error}); is it the port of `ray start --head`?"
+        ) from None
+
+
+def _as_options(bundle: dict[str, float]) -> dict[str, Any]:
+    custom = {name: amount for name, amount in bundle.items() if name not in ("CPU", "GPU")}
+    return {"num_cpus": bundle.get("CPU", 0), "num_gpus": bundle.get("GPU", 0), "resources": custom}
+
+
+def _call(function: Callable[..., Result], *arguments: Any) -> Result:
+    return function(*arguments)
+
+
+def _nodes() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def _this_node() -> str:
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def _explain(error: Exception) -> str:
+    reason = " ".join(str(error).split())
+    if "ersion mismatch" in reason:
+        return f"{reason[:300]}; install the cluster's versions here"
+    return (
+        f"cannot connect ({reason[:200]}); run the launch on a node of the cluster, with the cluster's token "
+        "(RAY_AUTH_TOKEN, or ~/.ray/auth_token)"
+    )

@@ -1,0 +1,146 @@
+"""Where trials run: a Ray of our own on this machine, or a cluster that is there.
+
+Whatever depends on where trials run - which device there is, what it is called, how fast it is, which
+images are there - is asked there, by `Place.run`, and not of the machine that the launch was typed on.
+"""
+
+import logging
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+from experiments.places.resources import Resources, num_bundles
+from nas.foundation.errors import UserError
+
+Result = TypeVar("Result")
+
+_ENVIRONMENT = {
+    # The reporter that heeds `verbose=0`.
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # What a searcher goes by is not in the report of a failure.
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+_OBJECT_STORE_BYTES = 100_000_000
+_UNITS = {"CPU": ("cores", "cpus_per_trial"), "GPU": ("GPUs", "gpus_per_trial")}
+
+
+class Place(Protocol):
+    """Where the trials of a launch run.
+
+    Attributes:
+        bundle: what a trial reserves, in Ray's words.
+    """
+
+    bundle: dict[str, float]
+
+    def run(self, function: Callable[..., Result], *arguments: Any, alone: bool = False) -> Result:
+        """Calls a function of this package where a trial would run.
+
+        Args:
+            alone: whether nothing else of Ray's may run on that node meanwhile, as for timing.
+
+        Raises:
+            UserError: the function did.
+        """
+        ...
+
+    def num_slots(self) -> int:
+        """How many trials fit at a time, now."""
+        ...
+
+    def ray(self) -> AbstractContextManager[None]:
+        """Within it Ray is there for trials."""
+        ...
+
+
+class ThisMachine:
+    """The cores and GPUs of this machine, whatever other Ray there is.
+
+    Args:
+        where: the YAML file, for errors.
+
+    Raises:
+        UserError: a trial needs more than the machine has.
+    """
+
+    def __init__(self, resources: Resources, where: str) -> None:
+        self.bundle = resources.bundle(on_cluster=False)
+        self._has: dict[str, float] = {"CPU": num_cores(), "GPU": torch.cuda.device_count()}
+        for name, (unit, field) in _UNITS.items():
+            if self.bundle.get(name, 0) > self._has[name]:
+                raise UserError(
+                    f"{where}: resources.{field}: {getattr(resources, field)}; this machine has "
+                    f"{self._has[name]} {unit}; lower it"
+                )
+
+    def run(self, function: Callable[..., Result], *arguments: Any, alone: bool = False) -> Result:
+        """Calls the function; a launch does that before any trial starts."""
+        return function(*arguments)
+
+    def num_slots(self) -> int:
+        """By cores and GPUs."""
+        return num_bundles(self.bundle, self._has)
+
+    @contextmanager
+    def ray(self) -> Iterator[None]:
+        """A Ray of our own: quiet, closed to others, and gone afterwards."""
+        _prepare_environment()
+        # Otherwise Ray writes one into the home folder.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        import ray
+
+        ray.init(
+            address="local",
+            num_cpus=num_cores(),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=_OBJECT_STORE_BYTES,
+        )
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+@contextmanager
+def open_place(address: str | None, resources: Resources, where: str) -> Iterator[Place]:
+    """This machine, or the cluster of an address.
+
+    Args:
+        address: `HOST:PORT` of a cluster, or `auto`; None for this machine.
+        where: the YAML file, for errors.
+
+    Raises:
+        UserError: this machine is too small, or the cluster cannot be used.
+    """
+    if address is None:
+        yield ThisMachine(resources, where)
+        return
+    _prepare_environment()
+    from experiments.places.cluster import open_cluster
+
+    with open_cluster(address, resources) as cluster:
+        yield cluster
+
+
+def _prepare_environment() -> None:
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    # Before `ray.init` sets it: that warns that only this launch may use its Ray.
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    # What Tune keeps of a run is not used: a full disk is told by what is.
+    logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)

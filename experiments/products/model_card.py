@@ -1,0 +1,124 @@
+"""A model card: what a trained network is, what it was trained on, how well it does, how fast it is."""
+
+from dataclasses import dataclass
+
+from scipy.stats import binomtest
+
+from nas.space.architecture import Architecture
+from nas.training.trained_network import TrainedNetwork
+
+_LICENCES = {
+    "fashion_mnist": "Fashion-MNIST: MIT, (c) 2017 Zalando SE",
+    "fashion_mnist_subset": "Fashion-MNIST: MIT, (c) 2017 Zalando SE",
+}
+_PROTOCOL = (
+    *("num_epochs", "num_warmup_epochs", "batch_size", "lr", "momentum", "weight_decay", "label_smoothing"),
+    *("dropout", "drop_connect", "grad_clip_norm", "ema_decay", "augmentation", "mixed_precision", "seed"),
+)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a card says beyond the trained network itself.
+
+    Attributes:
+        latency: measured here, with its conditions, in one line.
+        table_latency: by the lookup table of its search, if a search found it.
+        run: where it is tracked, if it is.
+        checked_on: images that the export was compared on.
+        max_error: largest difference of a logit there.
+    """
+
+    num_parameters: int
+    num_macs: int
+    file_name: str
+    file_format: str
+    size_bytes: int
+    latency: str
+    checked_on: str
+    max_error: float
+    table_latency: str | None = None
+    run: str | None = None
+
+
+def write_card(record: TrainedNetwork, facts: Facts) -> str:
+    """The card as Markdown."""
+    rows = {
+        "Task": f"image classification, {len(record.class_names)} classes",
+        "Input": _describe_input(record),
+        "Architecture": _describe_architecture(record),
+        "Parameters": f"{facts.num_parameters:,}",
+        "Multiply-accumulates": f"{facts.num_macs:,} an image",
+        "Test accuracy": describe_accuracy(record),
+        "Latency": facts.latency,
+        "Latency by lookup table": facts.table_latency or "none: no search found it",
+        "File": f"`{facts.file_name}`, {facts.file_format}, {facts.size_bytes:,} bytes",
+        "Checked": f"logits within {facts.max_error:.1e} of the trained network's, on {facts.checked_on}",
+        "Run": facts.run or "not tracked",
+        "Licence": _LICENCES.get(record.dataset, f"that of the images ({record.dataset}) applies"),
+    }
+    lines = [
+        f"# {record.name}",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {name} | {text} |" for name, text in rows.items()),
+        "",
+        "## Training",
+        "",
+        f"From scratch on `{record.dataset}`; the weights are those of epoch {record.epoch} of "
+        f"{record.config.get('num_epochs', '?')}. The best epoch was chosen on held-out training images; the "
+        "test images were looked at once, after that choice.",
+        "",
+        "| field | value |",
+        "|---|---|",
+        *(f"| {name} | {record.config[name]} |" for name in _PROTOCOL if name in record.config),
+        "",
+        "## Classes",
+        "",
+        ", ".join(record.class_names),
+        *_layers(record),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def describe_accuracy(record: TrainedNetwork) -> str:
+    """Test accuracy in percent, with Wilson's 95 % interval."""
+    metrics = record.metrics
+    if "test_accuracy" not in metrics:
+        return "not known: the test images are for the best epoch of a finished training"
+    num_images = int(metrics["num_test_images"])
+    test = binomtest(round(metrics["test_accuracy"] * num_images), num_images)
+    low, high = test.proportion_ci(0.95, method="wilson")
+    text = f"{metrics['test_accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}, n = {num_images}), top-1"
+    if "test_top5_accuracy" in metrics:
+        text += f"; {metrics['test_top5_accuracy']:.2%}, top-5"
+    return text
+
+
+def _describe_input(record: TrainedNetwork) -> str:
+    side = record.resolution
+    colours = "gray images as three equal channels" if len(record.mean) == 1 else "RGB"
+    return f"float32, (batch, 3, {side}, {side}), values 0 to 1, {colours}; normalised inside"
+
+
+def _describe_architecture(record: TrainedNetwork) -> str:
+    if isinstance(record.network, Architecture):
+        return f"derived network of space `{record.network.space}`, {record.network.depth} searchable layers"
+    return f"torchvision's `{record.network}`"
+
+
+def _layers(record: TrainedNetwork) -> list[str]:
+    if not isinstance(record.network, Architecture):
+        return []
+    return [
+        "",
+        "## Layers",
+        "",
+        "| stage | operator | mid channels | out channels | stride |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {layer.stage + 1} | {op.name} | {mid_channels} | {layer.out_channels} | {layer.stride} |"
+            for layer, op, mid_channels in record.network.layers
+        ),
+    ]

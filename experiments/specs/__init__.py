@@ -1,0 +1,1 @@
+"""From YAML to what is asked: experiments, grids, studies, trainings."""

@@ -1,0 +1,210 @@
+"""From a spec to its cells, one search each."""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from experiments.cells.cell import Cell, SearchCell, check_distinct
+from experiments.places.place import Place, open_place
+from experiments.specs.experiment_spec import ExperimentSpec, parse_fields
+from experiments.specs.preparation import Preparation
+from nas.config import SearchConfig
+from nas.foundation.errors import UserError
+from nas.foundation.identity import code_version
+from nas.latency.compatibility import Hardware
+from nas.latency.table import LatencyTable, reachable_interval_ms
+from nas.search.search import check_fit
+
+_PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
+_PLACEHOLDER_MS = 1.0
+_NAMED_FIELDS = ("sampling", "depth", "target_latency_ms", "seed")
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A cell whose target may still be a share of what its lookup table reaches.
+
+    Attributes:
+        target: a number of ms, or text like `40%`.
+        config: checked; where `target` is text, `target_latency_ms` is still to be replaced.
+    """
+
+    factors: dict[str, Any]
+    config: SearchConfig
+    target: float | str
+
+
+@dataclass(frozen=True)
+class Grid(ABC):
+    """A YAML file whose every field is checked.
+
+    Args:
+        path: of the file.
+    """
+
+    path: Path
+    spec: ExperimentSpec
+
+    @contextmanager
+    def place(self, address: str | None) -> Iterator[Place]:
+        """Where its trials run: on the cluster of an address, or on this machine.
+
+        Raises:
+            UserError: the machine is too small, or the cluster cannot be used.
+        """
+        with open_place(address, self.spec.resources, str(self.path)) as place:
+            yield place
+
+    def num_parallel(self, place: Place, num_cells: int) -> int:
+        """How many trials run at a time."""
+        limit = self.spec.resources.max_concurrent_trials or num_cells
+        return max(min(place.num_slots(), limit, num_cells), 1)
+
+    def measured_part(
+        self, out: Path, place: Place, report: Callable[[str], None]
+    ) -> tuple[Self | None, int]:
+        """The cells for which no lookup table is yet to be measured, and how many there are besides.
+
+        Returns:
+            None in place of the former where there are no such cells.
+        """
+        return self, 0
+
+    @abstractmethod
+    def cells(self, out: Path, place: Place, report: Callable[[str], None]) -> list[Cell]:
+        """The cells; what they need, such as a lookup table, is made in the output folder.
+
+        Args:
+            report: is told what takes a while, and what has no effect.
+
+        Raises:
+            UserError: something that they need is missing or does not fit, or two of them are the same.
+        """
+
+
+@dataclass(frozen=True)
+class SearchGrid(Grid):
+    """Searches; their targets may still need a table to be measured."""
+
+    drafts: list[Draft]
+
+    @classmethod
+    def of(cls, spec: ExperimentSpec, path: Path) -> Self:
+        """Checks every cell's fields.
+
+        Raises:
+            UserError: names file, field, value and remedy.
+        """
+        return cls(path, spec, draft_cells(spec, path))
+
+    def measured_part(
+        self, out: Path, place: Place, report: Callable[[str], None]
+    ) -> tuple[Self | None, int]:
+        """See `Grid`."""
+        preparation = Preparation(out, place, str(self.path), report)
+        drafts = [draft for draft in self.drafts if not preparation.is_to_measure(draft.config)]
+        return replace(self, drafts=drafts) if drafts else None, len(self.drafts) - len(drafts)
+
+    def cells(self, out: Path, place: Place, report: Callable[[str], None]) -> list[Cell]:
+        """The searches; measures a lookup table into the output folder if need be."""
+        for field in _fields_without_effect(self.drafts):
+            report(f"{self.path}: warning: {field} has no effect in any of these searches")
+        preparation = Preparation(out, place, str(self.path), report)
+        return [*make_cells(self.drafts, preparation, str(self.path))]
+
+
+def draft_cells(spec: ExperimentSpec, path: Path) -> list[Draft]:
+    """Checks every cell's fields, before anything is measured.
+
+    Args:
+        path: the YAML file, for errors and relative paths.
+
+    Raises:
+        UserError: a cell is impossible, or needs more cores than a trial has.
+    """
+    drafts = []
+    for factors in spec.combinations():
+        fields = spec.base | factors
+        target = fields.get("target_latency_ms")
+        if isinstance(target, str):
+            _check_share(target, f"{path}: {spec.section_of('target_latency_ms')}")
+            fields = fields | {"target_latency_ms": _PLACEHOLDER_MS}
+        config = parse_fields(SearchConfig, spec, fields, path)
+        drafts.append(Draft(factors, config, target if isinstance(target, str) else config.target_latency_ms))
+    return drafts
+
+
+def make_cells(drafts: list[Draft], preparation: Preparation, where: str) -> list[SearchCell]:
+    """Resolves the targets and gives every cell its name and its identity.
+
+    Args:
+        where: the YAML file, for errors.
+
+    Raises:
+        UserError: a table or images are missing, a target is out of reach, or two cells are the same.
+    """
+    cells = []
+    for draft in drafts:
+        table_path, table = preparation.table(draft.config)
+        fields = draft.config.model_dump(exclude_unset=True) | {
+            "target_latency_ms": _resolve_target(draft.target, table),
+            "latency_table": str(table_path),
+        }
+        config = SearchConfig(**fields)
+        _check_fit(config, table, preparation.hardware(config), where)
+        factors = {field: getattr(config, field) for field in draft.factors}
+        cells.append(
+            SearchCell(
+                name=_name(config, factors),
+                factors=factors,
+                config=config,
+                table_fingerprint=table.fingerprint,
+                data_fingerprint=preparation.data_fingerprint(config),
+                code_version=code_version(),
+            )
+        )
+    check_distinct([*cells], where)
+    return cells
+
+
+def _check_share(target: str, where: str) -> None:
+    match = _PERCENT.fullmatch(target.strip())
+    if not match or float(match[1]) > 100:
+        raise UserError(
+            f"{where}.target_latency_ms: '{target}'; write a number of ms, or a share of the reachable "
+            "interval from 0% to 100%"
+        )
+
+
+def _resolve_target(target: float | str, table: LatencyTable) -> float:
+    if not isinstance(target, str):
+        return target
+    low_ms, high_ms = reachable_interval_ms(table)
+    share = float(target.strip().rstrip("%")) / 100
+    # Three digits are what a person would write, and what tells cells apart.
+    rounded_ms = float(f"{low_ms + share * (high_ms - low_ms):.3g}")
+    return min(max(rounded_ms, low_ms), high_ms)
+
+
+def _check_fit(config: SearchConfig, table: LatencyTable, hardware: Hardware, where: str) -> None:
+    try:
+        check_fit(config, table, hardware)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def _fields_without_effect(drafts: list[Draft]) -> list[str]:
+    """Fields that were set and that no cell heeds."""
+    ineffective = [set(draft.config.ineffective_fields()) for draft in drafts]
+    return sorted(set.intersection(*ineffective))
+
+
+def _name(config: SearchConfig, factors: Mapping[str, Any]) -> str:
+    others = [f"{field}={value}" for field, value in factors.items() if field not in _NAMED_FIELDS]
+    return "-".join(
+        [config.sampling, config.depth, f"T{config.target_latency_ms}", *others, f"s{config.seed}"]
+    )

@@ -1,0 +1,116 @@
+"""From a spec with a `study` section to the searches of a point."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from experiments.cells.cell import SearchCell
+from experiments.specs.experiment_spec import ExperimentSpec
+from experiments.specs.preparation import Preparation
+from experiments.specs.search_grid import Draft, SearchGrid, draft_cells, make_cells
+from experiments.specs.study_spec import Study
+from nas.config import DataConfig
+from nas.foundation.errors import UserError
+from nas.foundation.identity import code_version, fingerprint
+
+_FIELDS_OF_REACH = {
+    *DataConfig.model_fields,
+    *("space", "depth", "objective", "target_latency_ms", "latency_table", "latency_batch_size"),
+    *("batch_size", "arch_fraction", "device", "num_threads"),
+}
+"""On which it depends whether a search has its table and images, and can meet its target."""
+
+
+@dataclass(frozen=True)
+class StudyPlan(SearchGrid):
+    """A YAML file with a `study` section whose every field is checked.
+
+    As a grid it is that of the extreme points of its space, one search each.
+    """
+
+    @classmethod
+    def of(cls, spec: ExperimentSpec, path: Path) -> Self:
+        """Checks the fields of every extreme point.
+
+        Raises:
+            UserError: names file, field, value and remedy.
+        """
+        assert spec.study is not None
+        corners = {fingerprint(values): values for values in spec.study.corners()}
+        drafts = [draft for values in corners.values() for draft in _drafts(spec, values, path)[:1]]
+        for problem in _fields_without_effect(drafts):
+            raise UserError(f"{path}: {problem}")
+        return cls(path, spec, drafts)
+
+    @property
+    def study(self) -> Study:
+        """What the section asks for."""
+        assert self.spec.study is not None
+        return self.spec.study
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds over which a point's value is the mean."""
+        return self.study.seeds or [self.drafts[0].config.seed]
+
+    def point_cells(self, number: int, values: dict[str, Any], preparation: Preparation) -> list[SearchCell]:
+        """The searches of a point, one a seed.
+
+        Args:
+            number: Optuna's number of the trial.
+
+        Raises:
+            UserError: the point is impossible.
+        """
+        cells = make_cells(_drafts(self.spec, values, self.path), preparation, str(self.path))
+        return [replace(cell, name=f"trial-{number}-s{cell.config.seed}") for cell in cells]
+
+    def check_reach(self, preparation: Preparation) -> list[SearchCell]:
+        """Makes sure that the extreme points have tables and images, and can meet their targets.
+
+        Returns:
+            One search for each kind.
+
+        Raises:
+            UserError: they do not, or cannot.
+        """
+        kinds = {
+            fingerprint(
+                draft.config.model_dump(mode="json", include=_FIELDS_OF_REACH) | {"target": draft.target}
+            ): draft
+            for draft in self.drafts
+        }
+        return [make_cells([draft], preparation, str(self.path))[0] for draft in kinds.values()]
+
+    def definition(self, kinds: list[SearchCell]) -> dict[str, Any]:
+        """What must stay as it is while a study goes on, since points are compared by it.
+
+        Args:
+            kinds: of `check_reach`.
+        """
+        content = self.study.model_dump(mode="json", include={"space", "objectives"})
+        return content | {
+            "base": self.spec.base,
+            "seeds": self.seeds,
+            "lookup table": sorted({cell.table_fingerprint for cell in kinds}),
+            "images": sorted({cell.data_fingerprint for cell in kinds}),
+            "code": code_version(),
+        }
+
+
+def _drafts(spec: ExperimentSpec, values: dict[str, Any], path: Path) -> list[Draft]:
+    """The searches of a point, as the cells of a grid of its own."""
+    assert spec.study is not None
+    cells = [values | {"seed": seed} for seed in spec.study.seeds or ()] or [values]
+    return draft_cells(spec.model_copy(update={"cells": cells}), path)
+
+
+def _fields_without_effect(drafts: list[Draft]) -> Iterator[str]:
+    for draft in drafts:
+        for field in sorted(set(draft.config.ineffective_fields()) & set(draft.factors)):
+            others = {name: value for name, value in draft.factors.items() if name != field}
+            yield (
+                f"study.space.{field}: has no effect in some points ({others}); say under `when` where "
+                "it is to be varied"
+            )

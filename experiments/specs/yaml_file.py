@@ -1,0 +1,101 @@
+"""Reading a YAML file that a person wrote: data only, and nothing said twice."""
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nas.foundation.errors import UserError
+from nas.foundation.files import read_text
+
+_MAX_BYTES = 300_000
+"""A person writes less; and reading more takes many seconds."""
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """A safe loader that refuses what surprises.
+
+    Duplicate keys; aliases (a few can stand for gigabytes); tags, those that YAML itself defines
+    included; numbers in base 60 (`1:30` would be 90); integers of more than 64 bits.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(
+                None, None, "aliases are not supported; write the value out", event.start_mark
+            )
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if getattr(event, "tag", None) is not None:
+            raise yaml.composer.ComposerError(
+                None, None, "tags (!) are not supported; write plain values", event.start_mark
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is not text; quote it or remove it", key_node.start_mark
+                )
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"'{key}' is there twice; remove one", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+    def construct_number(self, node: yaml.ScalarNode) -> int | float:
+        """Constructs an integer or a float as a person reads it."""
+        if ":" in node.value:
+            raise yaml.constructor.ConstructorError(
+                None, None, "numbers in base 60 are not supported; quote it, or write it out", node.start_mark
+            )
+        if node.tag.endswith(":float"):
+            return float(self.construct_yaml_float(node))
+        number = int(self.construct_yaml_int(node))
+        if not -(2**63) <= number < 2**63:
+            raise yaml.constructor.ConstructorError(
+                None, None, "an integer of more than 64 bits; write a smaller one", node.start_mark
+            )
+        return number
+
+
+for _type in ("int", "float"):
+    _StrictLoader.add_constructor(f"tag:yaml.org,2002:{_type}", _StrictLoader.construct_number)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Reads a YAML file whose content is a mapping.
+
+    Raises:
+        UserError: the file is missing, is not YAML, has a tag, an alias or a duplicate key.
+    """
+    text = read_text(path, "a YAML file", _MAX_BYTES)
+    try:
+        content = yaml.load(text, _StrictLoader)
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}{_describe(error)}") from None
+    except RecursionError:
+        raise UserError(f"{path}: nested too deeply; is it the file you mean?") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not valid YAML: {error}; correct it") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: must be a mapping of fields, for instance `experiment: smoke`")
+    return content
+
+
+def _describe(error: yaml.YAMLError) -> str:
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return f": not YAML: {' '.join(str(error).split())}; correct it"
+    mark = error.problem_mark or error.context_mark
+    place = f", line {mark.line + 1}" if mark else ""
+    problem = " ".join((error.problem or str(error)).split())
+    if problem.startswith("but ") and error.context:
+        problem = f"{error.context}, {problem}"
+    if "could not determine a constructor for the tag" in problem:
+        problem = "`<<` and `=` have a meaning of their own in YAML; quote them or write the value out"
+    return f"{place}: {problem}"

@@ -1,0 +1,1 @@
+"""MLflow: the one writer, delivery, and finding runs."""

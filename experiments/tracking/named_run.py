@@ -1,0 +1,109 @@
+"""What runs in MLflow hold for commands that name them as `run:RUN_ID`."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+
+from experiments.tracking.tracker import search_runs, tracking_uri
+from nas.foundation.errors import UserError
+
+# Else a bar is drawn for every file.
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+RUN_PREFIX = "run:"
+EXPERIMENT_PREFIX = "experiment:"
+
+
+@dataclass(frozen=True)
+class NamedRun:
+    """A run that a person named.
+
+    Attributes:
+        reference: as it was named.
+        experiment: name of its experiment.
+    """
+
+    reference: str
+    run: Run
+    experiment: str
+    client: MlflowClient
+    out: Path
+
+    @property
+    def run_id(self) -> str:
+        """Its id in MLflow."""
+        return str(self.run.info.run_id)
+
+    @property
+    def name(self) -> str:
+        """Its name in MLflow."""
+        return str(self.run.info.run_name)
+
+    def fetch(self, artifact: str, remedy: str) -> Path:
+        """Downloads an artifact into the output folder.
+
+        Raises:
+            UserError: the run has none; says the remedy.
+        """
+        folder = self.out / "fetched" / self.run_id
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            return Path(self.client.download_artifacts(self.run_id, artifact, str(folder)))
+        except (MlflowException, OSError):
+            raise UserError(
+                f"{self.reference}: run '{self.name}' ({self.run.info.status}) has no {artifact}; {remedy}"
+            ) from None
+
+
+def find_run(reference: str, out: Path) -> NamedRun:
+    """Finds `run:RUN_ID` in the store of an output folder, or of `MLFLOW_TRACKING_URI`.
+
+    Raises:
+        UserError: there is no such store or run.
+    """
+    client = _open_store(reference, out)
+    try:
+        run = client.get_run(reference.removeprefix(RUN_PREFIX))
+        experiment = client.get_experiment(run.info.experiment_id)
+    except MlflowException as error:
+        raise UserError(
+            f"{reference}: not in {client.tracking_uri} ({str(error).splitlines()[0]}); correct the id, or "
+            "name the folder of its launch with --out"
+        ) from None
+    return NamedRun(reference, run, str(experiment.name), client, out)
+
+
+def find_searches(reference: str, out: Path) -> list[NamedRun]:
+    """The finished searches of `experiment:NAME`, of each name the newest; in the order of their start.
+
+    Raises:
+        UserError: there is no such store or experiment, or none of its searches is finished.
+    """
+    client = _open_store(reference, out)
+    name = reference.removeprefix(EXPERIMENT_PREFIX)
+    try:
+        experiment = client.get_experiment_by_name(name)
+        condition = "tags.`tfnas.kind` = 'search' and attributes.status = 'FINISHED'"
+        runs = list(search_runs(client, experiment.experiment_id, condition)) if experiment else []
+    except MlflowException as error:
+        raise UserError(
+            f"{reference}: cannot read {client.tracking_uri}: {str(error).splitlines()[0]}"
+        ) from None
+    if not runs:
+        raise UserError(
+            f"{reference}: no finished search of that experiment in {client.tracking_uri}; launch it first, "
+            "or name the folder of its launch with --out"
+        )
+    newest = {run.info.run_name: run for run in reversed(runs)}
+    return [NamedRun(reference, run, name, client, out) for run in newest.values()]
+
+
+def _open_store(reference: str, out: Path) -> MlflowClient:
+    uri = tracking_uri(out)
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+        raise UserError(f"{reference}: no MLflow store in {out}; name the folder of its launch with --out")
+    return MlflowClient(uri)

@@ -1,0 +1,151 @@
+"""Images of a dataset, wherever they are: in memory or in files.
+
+Shapes: B batch, N images, H W space, C channels.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor
+
+from nas.config import FILE_DATASETS, Augmentation, DataConfig
+from nas.data.image_files import FileImages, find_sound_files
+from nas.data.image_lists import FileList, list_image_files
+from nas.data.memory_images import NUM_CLASSES, Arrays, MemoryImages, Part, read_image_set
+from nas.foundation.world import ALONE, World
+
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_MEAN_AND_STD: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "fashion_mnist_subset": ((0.2860,), (0.3530,)),
+    "fashion_mnist": ((0.2860,), (0.3530,)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+}
+
+
+class Images(Protocol):
+    """Images in memory or in files."""
+
+    labels_N: Tensor
+
+    def batches(
+        self,
+        batch_indices: Iterator[Tensor],
+        augmentation: Augmentation,
+        generator: Generator,
+        world: World = ALONE,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields images_BHWC (0 to 255) and labels_B: this process's share of each tensor of indices."""
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """The training or the test images of a dataset.
+
+    Attributes:
+        num_classes: labels are below it.
+        num_skipped_images: files that are missing or broken and were left out.
+        fingerprint: see `fingerprint_data`.
+    """
+
+    images: Images
+    num_classes: int
+    num_skipped_images: int
+    fingerprint: str
+
+
+def load_images(config: DataConfig, part: Part, resolution: int, world: World = ALONE) -> ImageSource:
+    """Loads the training or the test images of a dataset, and opens no file of the other part.
+
+    Args:
+        resolution: height and width of the batches, in pixels.
+        world: processes that share the work of finding broken files.
+
+    Raises:
+        UserError: images are missing or damaged.
+    """
+    if config.dataset not in FILE_DATASETS:
+        images_NHWC, labels_N = _limited_arrays(config, part)
+        images = MemoryImages(images_NHWC, labels_N, resolution)
+        fingerprint = _fingerprint_memory(images_NHWC, labels_N)
+        return ImageSource(images, NUM_CLASSES[config.dataset], 0, fingerprint)
+    listed = _limited_files(config, part)
+    files = _without_broken(listed, config, world)
+    return ImageSource(
+        FileImages(files, resolution, config.num_data_workers),
+        len(files.class_names),
+        len(listed) - len(files),
+        _fingerprint_files(listed),
+    )
+
+
+def fingerprint_data(config: DataConfig, part: Part = "train") -> str:
+    """SHA-256 of the images that a search or a training would use; decodes no image file.
+
+    Images in memory: their bytes and labels. Image files: sorted relative paths, sizes and labels.
+
+    Raises:
+        UserError: images are missing.
+    """
+    if config.dataset in FILE_DATASETS:
+        return _fingerprint_files(_limited_files(config, part))
+    return _fingerprint_memory(*_limited_arrays(config, part))
+
+
+def mean_and_std(config: DataConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation that normalise a dataset: one value or three, for 0..1."""
+    return _MEAN_AND_STD.get(config.dataset, _IMAGENET)
+
+
+def first_of_each_class(labels_N: Tensor, num_images: int | None) -> Tensor:
+    """Indices, ascending, of the first images of each class: `num_images` in all.
+
+    Classes keep their shares; what is left of rounding down goes to the classes that lost most by
+    it, the first class first among equals. None keeps all images.
+    """
+    if num_images is None or num_images >= len(labels_N):
+        return torch.arange(len(labels_N))
+    exact = torch.bincount(labels_N).double() * num_images / len(labels_N)
+    counts = exact.floor().long()
+    order = torch.argsort(exact - counts, descending=True, stable=True)
+    counts[order[: num_images - int(counts.sum())]] += 1
+    chosen = [(labels_N == label).nonzero()[:count, 0] for label, count in enumerate(counts.tolist())]
+    return torch.cat(chosen).sort().values
+
+
+def _limited_arrays(config: DataConfig, part: Part) -> Arrays:
+    images_NHWC, labels_N = read_image_set(config, part)
+    if part == "test":
+        return images_NHWC, labels_N
+    chosen = first_of_each_class(torch.from_numpy(labels_N.astype(np.int64)), config.max_train_images).numpy()
+    return images_NHWC[chosen], labels_N[chosen]
+
+
+def _limited_files(config: DataConfig, part: Part) -> FileList:
+    files = list_image_files(config, part)
+    if part == "test":
+        return files
+    return files.take(first_of_each_class(torch.tensor(files.labels), config.max_train_images).tolist())
+
+
+def _without_broken(files: FileList, config: DataConfig, world: World) -> FileList:
+    if not config.skip_broken_images:
+        return files
+    return files.take(find_sound_files(files, config.num_data_workers, world))
+
+
+def _fingerprint_memory(images_NHWC: NDArray[np.uint8], labels_N: NDArray[np.uint8]) -> str:
+    digest = hashlib.sha256(str(images_NHWC.shape).encode())
+    digest.update(images_NHWC.tobytes())
+    digest.update(labels_N.tobytes())
+    return digest.hexdigest()
+
+
+def _fingerprint_files(files: FileList) -> str:
+    rows = sorted(f"{file.path}\0{file.size_bytes}\0{file.label}" for file in files.files)
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()

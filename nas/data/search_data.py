@@ -1,0 +1,78 @@
+"""The images of a search: loaded, split, shuffled, augmented, normalised."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Generator
+
+from nas.config import SearchConfig
+from nas.data.image_source import fingerprint_data as fingerprint_data
+from nas.data.image_source import load_images
+from nas.data.splits import Batch, Split, check_batch_size, split_by_class
+
+
+@dataclass(frozen=True)
+class SearchData:
+    """The training images of a search, split for weight and for architecture steps.
+
+    Attributes:
+        num_skipped_images: files that are missing or broken and were left out.
+        fingerprint: SHA-256 of what determines the images and labels.
+    """
+
+    weight_split: Split
+    arch_split: Split
+    num_classes: int
+    num_skipped_images: int
+    fingerprint: str
+
+    @property
+    def num_weight_images(self) -> int:
+        """Images for weight steps."""
+        return len(self.weight_split)
+
+    @property
+    def num_arch_images(self) -> int:
+        """Images held out for architecture steps."""
+        return len(self.arch_split)
+
+    def weight_batches(self, generator: Generator) -> Iterator[Batch]:
+        """One epoch of weight steps: shuffled, augmented, full batches only."""
+        config = self.weight_split.config
+        return self.weight_split.shuffled_batches(generator, augmentation=config.augmentation)
+
+    def arch_batches(self, generator: Generator) -> Iterator[Batch]:
+        """Batches for architecture steps without end: shuffled anew each time round, not augmented.
+
+        Source: TF-NAS, implementation details (image files: resize to 256, crop the centre 224).
+        """
+        return self.arch_split.shuffled_batches(generator, augmentation="none", endless=True)
+
+    def val_batches(self) -> Iterator[Batch]:
+        """All images held out for architecture steps, in their order, not augmented."""
+        return self.arch_split.ordered_batches()
+
+
+def load_search_data(config: SearchConfig, resolution: int) -> SearchData:
+    """Loads the training images and splits them, stratified by class, by `config.seed`.
+
+    No file of the test images is opened.
+
+    Args:
+        resolution: height and width of the batches, in pixels.
+
+    Raises:
+        UserError: images are missing or broken, or too few for the split or for one batch.
+    """
+    source = load_images(config, "train", resolution)
+    weight_indices, arch_indices = split_by_class(
+        source.images.labels_N, source.num_classes, config.arch_fraction, config.seed
+    )
+    check_batch_size(config.batch_size, len(weight_indices), "weight steps")
+    check_batch_size(config.batch_size, len(arch_indices), "architecture steps")
+    weight_split, arch_split = (
+        Split(source.images, indices, config) for indices in (weight_indices, arch_indices)
+    )
+    return SearchData(
+        weight_split, arch_split, source.num_classes, source.num_skipped_images, source.fingerprint
+    )

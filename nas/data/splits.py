@@ -1,0 +1,121 @@
+"""Parts of a dataset, and the batches of a part.
+
+Shapes: B batch, C channels, H W space, N images, K chosen images.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from nas.config import Augmentation, SearchConfig, TrainConfig
+from nas.data.augmentation import child_generator, normalise
+from nas.data.image_source import Images, mean_and_std
+from nas.foundation.device import resolve_device
+from nas.foundation.errors import UserError
+from nas.foundation.world import ALONE, World
+
+Batch = tuple[Tensor, Tensor]
+"""float32 images_BCHW (normalised, 3 channels, channels_last) and int64 labels_B, on the config's device."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Some of the images of a dataset, as batches.
+
+    Attributes:
+        world: of several processes, each gets its share of every batch; together they are the
+            batch that one process would get, to the last bit.
+    """
+
+    images: Images
+    indices_K: Tensor
+    config: SearchConfig | TrainConfig
+    world: World = ALONE
+
+    def __len__(self) -> int:
+        return len(self.indices_K)
+
+    def shuffled_batches(
+        self, generator: Generator, *, augmentation: Augmentation, endless: bool = False
+    ) -> Iterator[Batch]:
+        """Full batches in random order, over all images once, or over and over.
+
+        Draws once from the generator, at the call; the batches do not depend on what else is
+        drawn from it, nor on the number of worker processes.
+        """
+        own = child_generator(generator)
+        return self._batches(
+            _shuffle(self.indices_K, self.config.batch_size, child_generator(own), endless), augmentation, own
+        )
+
+    def ordered_batches(self) -> Iterator[Batch]:
+        """All images in their order, not augmented; the last batch may be smaller.
+
+        A process whose share of a batch is empty skips it.
+        """
+        return self._batches(iter(torch.split(self.indices_K, self.config.batch_size)), "none", Generator())
+
+    def _batches(
+        self, batch_indices: Iterator[Tensor], augmentation: Augmentation, generator: Generator
+    ) -> Iterator[Batch]:
+        mean, std = mean_and_std(self.config)
+        device = resolve_device(self.config.device)
+        mean_C, std_C = torch.tensor(mean, device=device), torch.tensor(std, device=device)
+        for images_BHWC, labels_B in self.images.batches(batch_indices, augmentation, generator, self.world):
+            if device.type == "cuda":
+                # Decoded files travel as bytes: a quarter of what a network sees.
+                images_BHWC = images_BHWC.pin_memory().to(device, non_blocking=True)
+                labels_B = labels_B.pin_memory().to(device, non_blocking=True)
+            yield normalise(images_BHWC, mean_C, std_C), labels_B
+
+
+def split_by_class(
+    labels_N: Tensor, num_classes: int, held_out_fraction: float, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Splits images at random so that each class has the same share in both parts.
+
+    Each class's share is rounded to the nearest image, but at least one image is on either side.
+
+    Returns:
+        Indices of the rest and of the held-out images, each ascending.
+
+    Raises:
+        UserError: a class has fewer than two images.
+    """
+    generator = Generator().manual_seed(seed)
+    rest, held_out = [], []
+    for label, num_images in enumerate(torch.bincount(labels_N, minlength=num_classes).tolist()):
+        if num_images < 2:
+            raise UserError(
+                f"dataset: class {label} has {num_images} training images; the split needs at least 2"
+            )
+        num_held_out = min(max(round(num_images * held_out_fraction), 1), num_images - 1)
+        members = (labels_N == label).nonzero()[:, 0]
+        members = members[torch.randperm(num_images, generator=generator)]
+        held_out.append(members[:num_held_out])
+        rest.append(members[num_held_out:])
+    return torch.cat(rest).sort().values, torch.cat(held_out).sort().values
+
+
+def check_batch_size(batch_size: int, num_images: int, purpose: str) -> None:
+    """Makes sure that there is at least one full batch.
+
+    Raises:
+        UserError: there is none.
+    """
+    if num_images < batch_size:
+        raise UserError(
+            f"batch_size: {batch_size}; only {num_images} images are there for {purpose}; "
+            "make it smaller or use more images"
+        )
+
+
+def _shuffle(indices_K: Tensor, batch_size: int, generator: Generator, endless: bool) -> Iterator[Tensor]:
+    num_batches = len(indices_K) // batch_size
+    while True:
+        order = torch.randperm(len(indices_K), generator=generator)[: num_batches * batch_size]
+        yield from torch.split(indices_K[order], batch_size)
+        if not endless:
+            return

@@ -1,0 +1,83 @@
+"""The images of a training: two parts of the training images, and the test images."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Generator
+
+from nas.config import FILE_DATASETS, TrainConfig
+from nas.data.image_lists import list_class_names
+from nas.data.image_source import fingerprint_data, load_images
+from nas.data.memory_images import read_class_names
+from nas.data.splits import Batch, Split, check_batch_size, split_by_class
+from nas.foundation.world import ALONE, World
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The images of a training: two parts of the training images, and the test images.
+
+    Attributes:
+        val_split: held out to choose the best epoch.
+        num_skipped_images: files that are missing or broken and were left out.
+        class_names: one a label.
+        fingerprint: SHA-256 of what determines the images and labels.
+    """
+
+    train_split: Split
+    val_split: Split
+    test_split: Split
+    num_skipped_images: int
+    class_names: tuple[str, ...]
+    fingerprint: str
+
+    @property
+    def num_classes(self) -> int:
+        """Labels are below it."""
+        return len(self.class_names)
+
+    def train_batches(self, generator: Generator) -> Iterator[Batch]:
+        """One epoch: shuffled, augmented, full batches only."""
+        augmentation = self.train_split.config.augmentation
+        return self.train_split.shuffled_batches(generator, augmentation=augmentation)
+
+
+def load_training_data(config: TrainConfig, resolution: int, world: World = ALONE) -> TrainingData:
+    """Loads all images, and splits the training images, stratified by class, by `config.seed`.
+
+    Args:
+        resolution: height and width of the batches, in pixels.
+        world: the processes that share each batch.
+
+    Raises:
+        UserError: images are missing or broken, or too few for the split or for one batch.
+    """
+    train = load_images(config, "train", resolution, world)
+    test = load_images(config, "test", resolution, world)
+    train_indices, val_indices = split_by_class(
+        train.images.labels_N, train.num_classes, config.val_fraction, config.seed
+    )
+    check_batch_size(config.batch_size, len(train_indices), "training")
+    return TrainingData(
+        Split(train.images, train_indices, config, world),
+        Split(train.images, val_indices, config, world),
+        Split(test.images, torch.arange(len(test.images.labels_N)), config, world),
+        train.num_skipped_images + test.num_skipped_images,
+        list_class_names(config) if config.dataset in FILE_DATASETS else read_class_names(config),
+        _combine(train.fingerprint, test.fingerprint),
+    )
+
+
+def fingerprint_training_data(config: TrainConfig) -> str:
+    """SHA-256 of the training and the test images; decodes no image file.
+
+    Raises:
+        UserError: images are missing.
+    """
+    return _combine(fingerprint_data(config, "train"), fingerprint_data(config, "test"))
+
+
+def _combine(train_fingerprint: str, test_fingerprint: str) -> str:
+    return hashlib.sha256(f"{train_fingerprint}/{test_fingerprint}".encode()).hexdigest()

@@ -1,0 +1,127 @@
+"""Checkpoints of a search: written atomically, checksummed, the last two kept, never unpickled.
+
+A checkpoint is the file `checkpoint-EPOCH-CHECKSUM.pt`, made by `torch.save` and readable by
+`torch.load(path, weights_only=True)`; its name carries the checksum of its content, so that one
+rename makes both appear. What is in it may hold tensors, numbers, strings and containers of them.
+"""
+
+import hashlib
+import io
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nas.foundation.errors import DamagedCheckpointWarning, UserError
+from nas.foundation.files import check_archive, write_atomically
+
+NUM_KEPT = 2
+"""Checkpoints that stay: the newest, and the one before in case the newest is damaged."""
+
+_FORMAT = 1
+_NAME = re.compile(r"checkpoint-(?P<epoch>\d{5,})-(?P<checksum>[0-9a-f]{16})\.pt")
+
+
+def save_checkpoint(directory: Path, epoch: int, state: dict[str, Any], config_hash: str) -> Path:
+    """Writes a checkpoint; whatever happens meanwhile, the ones before stay readable.
+
+    Args:
+        directory: made if it is missing.
+        epoch: number of epochs that are done.
+        state: tensors, numbers, strings and containers of them.
+        config_hash: identifies the search; only a search with the same one can load it.
+
+    Raises:
+        OSError: the file cannot be written, because the disk is full for instance.
+    """
+    buffer = io.BytesIO()
+    torch.save({"format": _FORMAT, "epoch": epoch, "config_hash": config_hash, "state": state}, buffer)
+    path = directory / f"checkpoint-{epoch:05d}-{_checksum(buffer.getbuffer())}.pt"
+    directory.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, buffer.getbuffer())
+    _remove_old(directory, newest=path)
+    return path
+
+
+def load_newest_checkpoint(directory: Path, config_hash: str) -> dict[str, Any] | None:
+    """Returns the state of the newest checkpoint that is intact, or None where there is none.
+
+    A damaged one is skipped with a warning.
+
+    Raises:
+        UserError: the checkpoint is of another search.
+    """
+    for path in reversed(find_checkpoints(directory)):
+        content = _read(path)
+        if content is None:
+            warnings.warn(
+                f"{path}: damaged; falling back to the checkpoint before",
+                DamagedCheckpointWarning,
+                stacklevel=2,
+            )
+            continue
+        if content.get("config_hash") != config_hash or content.get("format") != _FORMAT:
+            raise UserError(
+                f"{path}: checkpoint of another search (config, lookup table or images differ); "
+                "give each search a folder of its own, or remove this one"
+            )
+        state: dict[str, Any] = content["state"]
+        return state
+    return None
+
+
+def find_checkpoints(directory: Path) -> list[Path]:
+    """Files of a folder that are named like checkpoints, oldest epoch first."""
+    if not directory.is_dir():
+        return []
+    return sorted(
+        (path for path in directory.iterdir() if _NAME.fullmatch(path.name)),
+        key=lambda path: (_epoch_of(path), path.stat().st_mtime_ns),
+    )
+
+
+def newest_epoch(directory: Path) -> int:
+    """Epochs that are done by the newest file named like a checkpoint; 0 where there is none."""
+    return max(map(_epoch_of, find_checkpoints(directory)), default=0)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    content = path.read_bytes()
+    if not path.stem.endswith(_checksum(content)):
+        return None
+    try:
+        checkpoint = load_torch(content)
+    # What is no checkpoint can raise nearly anything.
+    except Exception:
+        return None
+    return checkpoint if isinstance(checkpoint, dict) else None
+
+
+def load_torch(content: bytes) -> Any:
+    """Reads what `torch.save` wrote; runs no code, and takes no more memory than the file is large.
+
+    Raises:
+        Exception: of nearly any kind, where the content is damaged.
+    """
+    # torch does not compress what it saves: whoever did wants it to be large.
+    check_archive(content, max_bytes=len(content))
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def _checksum(content: bytes | memoryview) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _epoch_of(path: Path) -> int:
+    return int(path.name.split("-")[1])
+
+
+def _remove_old(directory: Path, newest: Path) -> None:
+    # A resumed search writes an epoch again: its former file may be the damaged one.
+    others = [path for path in find_checkpoints(directory) if _epoch_of(path) < _epoch_of(newest)]
+    kept = {newest, *others[len(others) - (NUM_KEPT - 1) :]}
+    stale = [path for path in find_checkpoints(directory) if path not in kept]
+    for path in [*stale, *directory.glob("checkpoint-*.partial")]:
+        path.unlink(missing_ok=True)

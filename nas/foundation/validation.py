@@ -1,0 +1,54 @@
+"""From what a validator says to the one line that a person reads."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from nas.foundation.errors import UserError
+from nas.foundation.files import read_text
+
+_MAX_JSON_BYTES = 50_000_000
+"""The table of the largest space takes two million."""
+
+
+def first_error(error: ValidationError) -> str:
+    """The first complaint of a pydantic error as `field: value: what is wrong`."""
+    details = error.errors()[0]
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in details["loc"]).lstrip(
+        "."
+    )
+    message = details["msg"].removeprefix("Value error, ")
+    if details["type"] == "extra_forbidden":
+        return f"{field}: unknown field; remove it or correct its spelling"
+    if details["type"] == "missing":
+        return f"{field}: missing; add it"
+    if details["type"] == "value_error" and not field:
+        return message
+    value = repr(details["input"])
+    value = value if len(value) <= 60 else value[:57] + "..."
+    return f"{field}: {value}: {message}" if field else message
+
+
+def read_json(path: str | Path, what: str) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        UserError: the file cannot be read, is not JSON, or says something twice.
+    """
+    text = read_text(path, what, _MAX_JSON_BYTES)
+    try:
+        return json.loads(text, object_pairs_hook=_without_repeats)
+    # Of numbers too long to convert, too.
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not {what}: it is not JSON ({error}); make it again") from None
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in content if names.count(name) > 1)
+        raise ValueError(f"'{repeated}' is there twice")
+    return content

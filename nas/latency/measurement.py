@@ -1,0 +1,161 @@
+"""Measuring a lookup table in minutes: operators timed in place, few widths, drift taken out.
+
+An operator alone in a loop finds its weights and activations in the cache, an operator in a
+network does not. So operators are timed where they run, within networks that are run end to
+end (see `campaign`). What a table sums up is then what a network spends.
+"""
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import numpy as np
+import torch
+from scipy.optimize import isotonic_regression
+
+from nas.foundation.device import resolve_device
+from nas.latency.campaign import Campaign, Point, Timings
+from nas.latency.drift import Timing
+from nas.latency.entry import LatencyEntry, OpKey, space_keys
+from nas.latency.table import LatencyTable, Provenance
+from nas.latency.timing import CONDITIONS, MAX_BUSY_CPUS, device_name, measure_busy_cpus, timing_conditions
+from nas.latency.widths import initial_widths, next_widths
+from nas.space.macro_space import Space
+
+MEASURED_SHARE = 0.045
+"""Share of all widths that are measured at most, unless the initial ones are more already."""
+
+_MIN_ERROR = 0.002
+
+logger = logging.getLogger(__name__)
+
+
+def measure_table(
+    space: Space,
+    *,
+    device: str | torch.device = "cpu",
+    num_threads: int = 1,
+    batch_size: int | None = None,
+    num_classes: int = 1000,
+    max_duration_s: float = 900.0,
+    seed: int = 0,
+    report: Callable[[str], None] = lambda message: None,
+) -> LatencyTable:
+    """Measures the lookup table of a space on this machine; warns when the machine is busy.
+
+    Args:
+        device: `cpu`, `cuda` or `cuda:N`.
+        num_threads: threads on the CPU.
+        batch_size: images at a time; None for 1 on the CPU, 32 on CUDA.
+        num_classes: outputs of the classifier, which is part of the base.
+        max_duration_s: no more repeats are made, and no more widths measured, after that time.
+        seed: of the composition of the measurement networks.
+        report: receives a line for people now and then.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    device = resolve_device(device)
+    batch_size = batch_size or (32 if device.type == "cuda" else 1)
+    num_busy_cpus = measure_busy_cpus()
+    if num_busy_cpus > MAX_BUSY_CPUS:
+        logger.warning(
+            "measuring latency on a busy machine (others use %.1f CPUs): expect wrong numbers", num_busy_cpus
+        )
+    start_s = time.monotonic()
+    campaign = Campaign(
+        space,
+        device,
+        batch_size=batch_size,
+        num_classes=num_classes,
+        max_duration_s=max_duration_s,
+        seed=seed,
+    )
+    with timing_conditions(num_threads):
+        _measure_points(campaign, report)
+    timings = campaign.timings()
+    base = timings.pop(None)
+    points = timings.values()
+    return LatencyTable(
+        space=space.name,
+        base_ms=base.median_ms,
+        base_iqr_ms=base.iqr_ms,
+        provenance=Provenance(
+            source="measured",
+            device_type=device.type,
+            device_name=device_name(device),
+            num_threads=num_threads,
+            batch_size=batch_size,
+            num_classes=num_classes,
+            torch_version=str(torch.__version__),
+            conditions=CONDITIONS,
+            measured_on=datetime.now(UTC).isoformat(timespec="seconds"),
+            duration_s=round(time.monotonic() - start_s, 1),
+            num_repeats=int(np.median([point.num_repeats for point in points])),
+            spread_percent=float(np.median([100 * point.iqr_ms / point.median_ms for point in points])),
+            num_busy_cpus=round(num_busy_cpus, 2),
+        ),
+        entries=tuple(_entry(key, curve) for key, curve in _curves(timings).items()),
+    )
+
+
+def _measure_points(campaign: Campaign, report: Callable[[str], None]) -> None:
+    """Measures the initial widths, then widths where it is least certain, then all until precise."""
+    intervals = space_keys(campaign.space)
+    num_widths = sum(high - low + 1 for low, high in intervals.values())
+    points = [Point(key, width) for key, interval in intervals.items() for width in initial_widths(*interval)]
+    max_points = max(int(MEASURED_SHARE * num_widths), len(points))
+    num_known = 0
+    while len(points) > num_known and not (num_known and campaign.is_over):
+        report(f"measuring {len(points) - num_known} points beside {num_known} of {num_widths}")
+        # Twice, in other company and at another time: a single visit may meet a bad moment.
+        for _ in range(2):
+            campaign.visit(points[num_known:])
+        num_known = len(points)
+        # Doubling lets each choice see the last one's outcome, in few rounds.
+        points += _uncertain_points(campaign.timings(), min(max_points, 2 * num_known) - num_known)
+    while (imprecise := campaign.imprecise_points()) and not campaign.is_over:
+        report(f"repeating {len(imprecise)} of {num_known} points")
+        campaign.visit(imprecise)
+
+
+def _uncertain_points(timings: Timings, number: int) -> list[Point]:
+    """So many points, at most, where interpolation is least certain."""
+    candidates = []
+    for key, curve in _curves(timings).items():
+        widths, medians_ms = np.array(sorted(curve)), np.array([curve[w].median_ms for w in sorted(curve)])
+        candidates += [
+            (uncertainty, Point(key, width)) for uncertainty, width in next_widths(widths, medians_ms)
+        ]
+    candidates.sort(key=lambda candidate: candidate[0], reverse=True)
+    return [point for _, point in candidates[:number]]
+
+
+def _curves(
+    timings: Timings,
+) -> dict[OpKey, dict[int, Timing]]:
+    curves: dict[OpKey, dict[int, Timing]] = defaultdict(dict)
+    for point, timing in timings.items():
+        if point is not None:
+            curves[point.key][point.mid_channels] = timing
+    return curves
+
+
+def _entry(key: OpKey, curve: dict[int, Timing]) -> LatencyEntry:
+    widths = sorted(curve)
+    medians_ms = [curve[width].median_ms for width in widths]
+    # More channels are more work: where a wider point came out faster, noise or a lucky alignment
+    # did it, and elasticity-scaling must not chase it. Uncertain medians give way.
+    errors_ms = np.array([curve[width].relative_error for width in widths]) * medians_ms
+    weights = 1 / np.maximum(errors_ms, _MIN_ERROR * np.mean(medians_ms)) ** 2
+    rising_ms = isotonic_regression(medians_ms, weights=weights).x
+    return LatencyEntry(
+        key=key,
+        widths=tuple(widths),
+        latency_ms=tuple(map(float, rising_ms)),
+        median_ms=tuple(medians_ms),
+        iqr_ms=tuple(curve[width].iqr_ms for width in widths),
+        num_repeats=tuple(curve[width].num_repeats for width in widths),
+    )

@@ -1,0 +1,1 @@
+"""One whole search: epochs, records, checkpoints."""

@@ -1,0 +1,192 @@
+"""What a search yields: one record an epoch, and all epochs together as a trajectory.
+
+Shapes: E epochs, L searchable layers, O candidate operators (9 in the skip space, whose last is
+identity), S stages, D depths of a stage (0 to the longest stage's layers), P phases of
+elasticity-scaling.
+"""
+
+import io
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nas.foundation.errors import UserError
+from nas.foundation.files import check_archive, read_file
+from nas.space.architecture import Architecture
+from nas.space.macro_space import get_space
+
+Phase = Literal["warmup", "joint"]
+
+_MAX_BYTES = 100_000_000
+
+METRIC_NAMES: tuple[str, ...] = (
+    "train_loss",
+    "train_accuracy",
+    "arch_loss",
+    "val_accuracy",
+    "expected_latency_ms",
+    "derived_latency_ms",
+    "latency_error_percent",
+    "derived_depth",
+    "alpha_entropy",
+    "temperature",
+    "weight_lr",
+    "epoch_seconds",
+    "redundant_encoding",
+    "num_skipped_images",
+)
+"""Names of an epoch's metrics; `arch_loss` is missing in warm-up epochs."""
+
+GPU_METRIC_NAMES: tuple[str, ...] = ("peak_gpu_memory_bytes",)
+"""Names of further metrics of a search on CUDA."""
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch of a search.
+
+    Attributes:
+        epoch: counts from 1, warm-up included.
+        phase: `warmup` or `joint`.
+        metrics: see `METRIC_NAMES` and `GPU_METRIC_NAMES`; accuracies are fractions of 1.
+        architecture: the network that the parameters derive at the end of the epoch.
+        arrays: this epoch's row of each array of `Trajectory`.
+        is_shared: whether it is a warm-up epoch that another search computed; `epoch_seconds` is
+            what it took there.
+    """
+
+    epoch: int
+    phase: Phase
+    metrics: dict[str, float]
+    architecture: Architecture
+    arrays: dict[str, NDArray[Any]]
+    is_shared: bool = False
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """All epochs of a search as arrays, and the file `trajectory.npz`.
+
+    Attributes:
+        space: name of the space.
+        depth: `sink` or `skip`.
+        epoch_E: counts from 1.
+        is_joint_E: False in warm-up epochs.
+        alpha_ELO: log-probabilities; -inf where a layer lacks the candidate (identity).
+        beta_ESD: log-probabilities of each stage's depths 0, 1, ...; -inf where impossible. D is 0
+            in the skip space.
+        mid_channels_ELO: active mid channels of each candidate; 0 for identity.
+        derived_op_EL: index of each layer's operator in the derived network; -1 where the layer
+            is not kept.
+        train_count_ELO: how many paths through the candidate were trained in the epoch.
+        scaling_ms_EP: latency of the derived network before elasticity-scaling, after the phase
+            over all stages, after the phase over stages s..S for s = 2..S, and after the
+            refinement (if any); NaN where nothing was scaled.
+        redundant_E: whether other encodings derive the same network (skip space only).
+    """
+
+    space: str
+    depth: str
+    epoch_E: NDArray[np.int64]
+    is_joint_E: NDArray[np.bool_]
+    alpha_ELO: NDArray[np.float32]
+    beta_ESD: NDArray[np.float32]
+    mid_channels_ELO: NDArray[np.int64]
+    derived_op_EL: NDArray[np.int64]
+    train_count_ELO: NDArray[np.int64]
+    scaling_ms_EP: NDArray[np.float64]
+    redundant_E: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, space: str, depth: str, records: Sequence[EpochRecord]) -> Self:
+        """Stacks the records of a search."""
+        arrays = {name: np.stack([r.arrays[name] for r in records]) for name in records[0].arrays}
+        return cls(
+            space=space,
+            depth=depth,
+            epoch_E=np.array([r.epoch for r in records]),
+            is_joint_E=np.array([r.phase == "joint" for r in records]),
+            **arrays,
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Writes `trajectory.npz`."""
+        np.savez_compressed(path, allow_pickle=False, **vars(self))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Reads `trajectory.npz`; never unpickles.
+
+        Raises:
+            UserError: the file is missing, damaged or lacks an array.
+        """
+        content = read_file(path, "a trajectory")
+        try:
+            check_archive(content, _MAX_BYTES)
+            with np.load(io.BytesIO(content), allow_pickle=False) as file:
+                arrays: dict[str, Any] = {name: np.asarray(file[name]) for name in file.files}
+            trajectory = cls(**arrays | {name: str(arrays[name]) for name in ("space", "depth")})
+            trajectory._check_shapes()
+            return trajectory
+        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise UserError(f"{path}: not a trajectory: {error}; make it again") from None
+        # An array whose header asks for more than there is.
+        except MemoryError:
+            raise UserError(f"{path}: not a trajectory: larger than memory; make it again") from None
+
+    def _check_shapes(self) -> None:
+        """Checks the arrays against the axes that their names say.
+
+        Raises:
+            ValueError: one has other axes, or an axis has not the length that another array or the
+                space gives it.
+        """
+        space = get_space(self.space)
+        sizes = {"L": len(space.layers), "S": len(space.stages)}
+        for name, array in vars(self).items():
+            # Beta has no element in the skip space, which has no sinks.
+            if isinstance(array, str) or (name == "beta_ESD" and self.depth == "skip" and array.size == 0):
+                continue
+            axes = name.rpartition("_")[2]
+            if array.ndim != len(axes) or array.dtype.kind not in "bif":
+                raise ValueError(f"{name} is {array.dtype} of shape {array.shape}")
+            for axis, size in zip(axes, array.shape, strict=True):
+                if sizes.setdefault(axis, size) != size:
+                    raise ValueError(f"{name} has shape {array.shape}, but {axis} is {sizes[axis]}")
+
+
+def records_to_state(records: Sequence[EpochRecord]) -> list[dict[str, Any]]:
+    """Epoch records as what a checkpoint may hold."""
+    return [
+        {
+            "epoch": record.epoch,
+            "phase": record.phase,
+            "metrics": dict(record.metrics),
+            "architecture": record.architecture.model_dump(mode="json"),
+            "arrays": {name: torch.from_numpy(np.array(array)) for name, array in record.arrays.items()},
+            "is_shared": record.is_shared,
+        }
+        for record in records
+    ]
+
+
+def records_from_state(state: Sequence[dict[str, Any]]) -> list[EpochRecord]:
+    """The inverse of `records_to_state`, exact to the last bit."""
+    return [
+        EpochRecord(
+            epoch=entry["epoch"],
+            phase=entry["phase"],
+            metrics=entry["metrics"],
+            architecture=Architecture.model_validate(entry["architecture"]),
+            arrays={name: tensor.numpy() for name, tensor in entry["arrays"].items()},
+            is_shared=entry["is_shared"],
+        )
+        for entry in state
+    ]

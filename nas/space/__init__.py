@@ -1,0 +1,1 @@
+"""What can be searched: operators, macro spaces, architectures, and the networks that they describe."""

@@ -1,0 +1,75 @@
+"""Derived networks: what an architecture record builds.
+
+Source: TF-NAS, search space (macro architecture) and derivation.
+"""
+
+from torch import Tensor, nn
+
+from nas.space.architecture import Architecture
+from nas.space.macro_space import Space, get_space
+from nas.space.operators import MBConv, conv_bn
+
+
+def make_stem_block(space: Space, *, affine: bool = True) -> MBConv:
+    """The fixed block after the stem convolution; `affine` as in `MBConv`."""
+    return MBConv(
+        space.stem_channels,
+        space.stem_channels,
+        space.stem_block_channels,
+        kernel_size=3,
+        stride=1,
+        activation="relu",
+        se_channels=space.stem_se_channels,
+        has_expansion=False,
+        affine=affine,
+    )
+
+
+class DerivedNetwork(nn.Module):
+    """The network of an architecture, with ordinary batch norm, to be trained from scratch.
+
+    Args:
+        architecture: operators and widths of the kept layers.
+        num_classes: outputs of the classifier.
+        dropout: probability before the classifier.
+        drop_connect: probability of the last layer's drop-connect; linear in depth before it.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        num_classes: int,
+        *,
+        dropout: float = 0.0,
+        drop_connect: float = 0.0,
+    ) -> None:
+        super().__init__()
+        space = get_space(architecture.space)
+        self.stem = conv_bn(3, space.stem_channels, 3, stride=space.stem_stride, activation="relu")
+        self.stem_block = make_stem_block(space)
+        depth = max(architecture.depth, 1)
+        self.blocks = nn.Sequential(
+            *(
+                MBConv(
+                    layer.in_channels,
+                    mid_channels,
+                    layer.out_channels,
+                    kernel_size=op.kernel_size,
+                    stride=layer.stride,
+                    activation=layer.activation,
+                    se_channels=op.se_channels(layer.in_channels),
+                    drop_connect=drop_connect * position / depth,
+                )
+                for position, (layer, op, mid_channels) in enumerate(architecture.layers, start=1)
+            )
+        )
+        last_channels = space.stages[-1].out_channels
+        self.head = conv_bn(last_channels, space.head_channels, 1, activation="swish")
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(space.head_channels, num_classes)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Returns logits_BK, one row an image."""
+        features_BCHW = self.head(self.blocks(self.stem_block(self.stem(images_BCHW))))
+        logits_BK: Tensor = self.classifier(self.dropout(features_BCHW.mean((2, 3))))
+        return logits_BK

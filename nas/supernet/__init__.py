@@ -1,0 +1,1 @@
+"""The supernet: candidates, mixed blocks, sampling, objectives, and the two optimiser steps."""

@@ -1,0 +1,207 @@
+"""A candidate operator up to its last batch norm: forward, and backward by hand.
+
+Shapes: B batch, I input channels, W active mid channels, R reduced channels of
+squeeze-and-excitation, P output channels, H X space (input), Y Z space (output), N pixels of the batch
+at the input's resolution, M at the output's; b images and n pixels of a chunk of the batch.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nas.space.operators import Activation
+from nas.supernet.compiled import mbconv_loops as loops
+from nas.supernet.compiled.compilation import BN_EPS, as_features, as_pixels
+from nas.supernet.compiled.depthwise import (
+    depthwise_conv,
+    depthwise_input_gradient,
+    depthwise_weight_gradient,
+)
+from nas.supernet.compiled.expansion import Floats, FoldedExpansion, LayerInput, PlainExpansion
+
+
+class MBConvWeights(NamedTuple):
+    """Weights at some width W; without the `se_` ones there is no squeeze-and-excitation."""
+
+    expansion_WI: Tensor
+    depthwise_W1KK: Tensor
+    projection_WP: Tensor
+    se_reduce_WR: Tensor | None = None
+    se_reduce_bias_R: Tensor | None = None
+    se_expand_WR: Tensor | None = None
+    se_expand_bias_W: Tensor | None = None
+
+    def first(self, width: int) -> "MBConvWeights":
+        """Those of the first channels, as views."""
+        always = (self.expansion_WI[:width], self.depthwise_W1KK[:width], self.projection_WP[:width])
+        if self.se_reduce_WR is None:
+            return MBConvWeights(*always)
+        assert self.se_expand_WR is not None
+        assert self.se_expand_bias_W is not None
+        return MBConvWeights(
+            *always,
+            self.se_reduce_WR[:width],
+            self.se_reduce_bias_R,
+            self.se_expand_WR[:width],
+            self.se_expand_bias_W[:width],
+        )
+
+
+@dataclass(frozen=True)
+class MBConvShape:
+    """What the blocks of one layer have in common."""
+
+    stride: int
+    activation: Activation
+    keeps_shape: bool
+
+
+def compose_mbconv(features_BIHX: Tensor, weights: MBConvWeights, shape: MBConvShape) -> Tensor:
+    """The block made of torch's own functions, for any device and type."""
+    activate = F.relu if shape.activation == "relu" else F.silu
+    mid = F.conv2d(features_BIHX, weights.expansion_WI[:, :, None, None])
+    mid = activate(F.batch_norm(mid, None, None, training=True, eps=BN_EPS))
+    padding = weights.depthwise_W1KK.shape[-1] // 2
+    mid = F.conv2d(mid, weights.depthwise_W1KK, None, shape.stride, padding, groups=mid.shape[1])
+    mid = activate(F.batch_norm(mid, None, None, training=True, eps=BN_EPS))
+    if weights.se_reduce_WR is not None:
+        assert weights.se_expand_WR is not None
+        reduced_BR = activate(F.linear(mid.mean((2, 3)), weights.se_reduce_WR.t(), weights.se_reduce_bias_R))
+        gates_BW = F.linear(reduced_BR, weights.se_expand_WR, weights.se_expand_bias_W)
+        mid = mid * torch.sigmoid(gates_BW)[:, :, None, None]
+    return F.conv2d(mid, weights.projection_WP.t()[:, :, None, None])
+
+
+class CompiledMBConv:
+    """One run of the block and its last batch norm by compiled loops; keeps what its gradient needs.
+
+    Args:
+        weights: those of the active channels, without gradients.
+        mix_weight: factor of the block in a sum.
+        sum_MP: the sum, to which it is added.
+        trains: whether gradients of the weights will be asked for.
+    """
+
+    def __init__(
+        self,
+        layer_input: LayerInput,
+        weights: MBConvWeights,
+        shape: MBConvShape,
+        mix_weight: float,
+        sum_MP: Floats,
+        *,
+        trains: bool,
+    ) -> None:
+        self._input, self._trains = layer_input, trains
+        self._stride, self._is_relu = shape.stride, shape.activation == "relu"
+        self._mix_weight = np.float32(mix_weight)
+        self._depthwise_W1KK = weights.depthwise_W1KK
+        self._projection_WP: Floats = weights.projection_WP.numpy()
+        self._squeeze = _squeeze_arrays(weights)
+        self._width = len(weights.expansion_WI)
+        batch, height, width = layer_input.batch_and_space
+        self._out_space = (batch, -(-height // shape.stride), -(-width // shape.stride))
+        expansion = FoldedExpansion if layer_input.is_folded else PlainExpansion
+        self._expansion = expansion(layer_input, weights.expansion_WI.numpy(), self._is_relu)
+        self._filtered_MW = self._filter()
+        self._kept = loops.project(
+            self._filtered_MW,
+            self._is_relu,
+            batch,
+            self._projection_WP,
+            self._squeeze,
+            self._mix_weight,
+            trains,
+            sum_MP,
+        )
+
+    def backward(
+        self,
+        gradient_MP: Floats,
+        mean_gradient_P: Floats,
+        to_features_NI: Floats,
+        to_weights: MBConvWeights | None,
+    ) -> float:
+        """Adds to the gradient of the input; returns that of the mixture weight.
+
+        Args:
+            gradient_MP: of the sum.
+            mean_gradient_P: its mean over pixels.
+            to_weights: to be filled with the gradients of the weights, if they are trained.
+        """
+        assert (to_weights is not None) == self._trains
+        none_WI = np.empty((0, 0), np.float32)
+        to_filtered_MW, to_mix_weight = loops.project_backward(
+            self._filtered_MW,
+            self._is_relu,
+            self._projection_WP,
+            self._squeeze,
+            self._mix_weight,
+            self._kept,
+            gradient_MP,
+            mean_gradient_P,
+            none_WI if to_weights is None else to_weights.projection_WP.numpy(),
+            _NO_SQUEEZE if to_weights is None else _squeeze_arrays(to_weights),
+        )
+        self._kept = None
+        self._expansion.start_backward(none_WI if to_weights is None else to_weights.expansion_WI.numpy())
+        to_depthwise_W1KK = None if to_weights is None else to_weights.depthwise_W1KK.zero_()
+        self._filter_backward(torch.from_numpy(to_filtered_MW), to_features_NI, to_depthwise_W1KK)
+        self._expansion.finish_backward(to_features_NI)
+        return float(to_mix_weight)
+
+    def _filter(self) -> Floats:
+        """The depthwise convolution's output, (M, W), made of chunks of the batch."""
+        first, *others = self._input.chunks(self._width)
+        filtered_bMW = self._filter_chunk(first)
+        if not others:
+            return filtered_bMW.flatten(0, 1).numpy()
+        batch, *out_space = self._out_space
+        filtered_BMW = torch.empty(batch, out_space[0] * out_space[1], self._width)
+        filtered_BMW[first] = filtered_bMW
+        for images in others:
+            filtered_BMW[images] = self._filter_chunk(images)
+        return filtered_BMW.flatten(0, 1).numpy()
+
+    def _filter_chunk(self, images: slice) -> Tensor:
+        active_nW = self._expansion.activate(self._expansion.expand(images))
+        active_bWHX = as_features(torch.from_numpy(active_nW), self._input.space_of(images))
+        filtered_bWYZ = depthwise_conv(active_bWHX, self._depthwise_W1KK, self._stride)
+        return filtered_bWYZ.permute(0, 2, 3, 1).flatten(1, 2)
+
+    def _filter_backward(
+        self, to_filtered_MW: Tensor, to_features_NI: Floats, to_depthwise_W1KK: Tensor | None
+    ) -> None:
+        """Adds to the gradients of the input and of the depthwise weight."""
+        to_filtered_BWYZ = as_features(to_filtered_MW, self._out_space)
+        for images in self._input.chunks(self._width):
+            space = self._input.space_of(images)
+            expanded_nW = self._expansion.expand(images)
+            to_filtered_bWYZ = to_filtered_BWYZ[images]
+            if to_depthwise_W1KK is not None:
+                active_nW = torch.from_numpy(self._expansion.activate(expanded_nW))
+                to_depthwise_W1KK += depthwise_weight_gradient(
+                    as_features(active_nW, space), to_filtered_bWYZ, self._depthwise_W1KK, self._stride
+                )
+            to_active_bWHX = depthwise_input_gradient(
+                to_filtered_bWYZ,
+                self._depthwise_W1KK,
+                self._stride,
+                torch.Size((space[0], self._width, *space[1:])),
+            )
+            to_active_nW = as_pixels(to_active_bWHX).numpy()
+            self._expansion.backward(images, expanded_nW, to_active_nW, to_features_NI)
+
+
+_NO_SQUEEZE = tuple(np.empty(shape, np.float32) for shape in ((0, 0), 0, (0, 0), 0))
+
+
+def _squeeze_arrays(weights: MBConvWeights) -> tuple[Floats, ...]:
+    """Squeeze-and-excitation's weights as the loops take them."""
+    if weights.se_reduce_WR is None:
+        return _NO_SQUEEZE
+    return tuple(tensor.numpy() for tensor in weights[3:] if tensor is not None)

@@ -1,0 +1,161 @@
+"""The two optimiser steps of a search.
+
+Shapes: B batch, C channels, H W space, K classes, L searchable layers, O candidate operators.
+
+Source: TF-NAS, bi-sampling and search procedure.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nas.config import SearchConfig
+from nas.latency.table import LatencyTable
+from nas.supernet.objectives import architecture_loss
+from nas.supernet.sampling import gumbel_softmax
+from nas.supernet.supernet import Supernet
+
+
+class PathResult(NamedTuple):
+    """What one path of a weight step gave: cross-entropy and accuracy, both scalars."""
+
+    loss: Tensor
+    accuracy: Tensor
+
+
+class SearchSteps:
+    """A supernet, its two optimisers, and one step of each.
+
+    No step waits for the device: what it returns stays there.
+
+    Attributes:
+        weight_optimizer: SGD; its momentum follows its channel when widths change.
+        arch_optimizer: Adam on alpha and beta.
+    """
+
+    def __init__(self, supernet: Supernet, config: SearchConfig, table: LatencyTable) -> None:
+        self.supernet = supernet
+        self._config = config
+        self._table = table
+        # Walking over a thousand modules for them in every step would be felt.
+        self._weights = supernet.weight_parameters()
+        self._arch_parameters = supernet.arch_parameters()
+        self.reset_optimizers()
+
+    def reset_optimizers(self) -> None:
+        """Builds both optimisers anew, without momentum."""
+        config = self._config
+        self.weight_optimizer = torch.optim.SGD(
+            self._weights,
+            lr=config.weight_lr,
+            momentum=config.weight_momentum,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        if config.weight_momentum:
+            # The fused step takes momenta that are there for all weights or for none.
+            for weight in self._weights:
+                self.weight_optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+        self.arch_optimizer = torch.optim.Adam(
+            self._arch_parameters,
+            lr=config.arch_lr,
+            betas=(config.arch_beta1, config.arch_beta2),
+            weight_decay=config.arch_weight_decay,
+        )
+
+    def set_weight_lr(self, epoch: int) -> float:
+        """Sets, and returns, the learning rate of an epoch (counted from 1): a cosine over all."""
+        progress = (epoch - 1) / self._config.num_epochs
+        weight_lr = self._config.weight_lr * (1 + math.cos(math.pi * progress)) / 2
+        for group in self.weight_optimizer.param_groups:
+            group["lr"] = weight_lr
+        return weight_lr
+
+    def weight_step(
+        self, images_BCHW: Tensor, labels_B: Tensor, paths: Sequence[Sequence[int]]
+    ) -> list[PathResult]:
+        """One step on the sum of the paths' cross-entropies, architecture parameters frozen.
+
+        The stem runs once for all paths, and each path is freed before the next one runs.
+
+        Args:
+            images_BCHW: channels last.
+            paths: index of a candidate for each layer, one sequence a path.
+        """
+        self._require_gradients(weights=True)
+        self.weight_optimizer.zero_grad(set_to_none=True)
+        with self.autocast():
+            stem_BCHW = self.supernet.stem_features(images_BCHW)
+        stem_leaf_BCHW = stem_BCHW.detach().requires_grad_()
+        results = []
+        for path in paths:
+            with self.autocast():
+                logits_BK = self.supernet.forward_from_stem(stem_leaf_BCHW, path)
+            loss = F.cross_entropy(logits_BK.float(), labels_B)
+            loss.backward()  # type: ignore[no-untyped-call]
+            accuracy = (logits_BK.detach().argmax(-1) == labels_B).float().mean()
+            results.append(PathResult(loss.detach(), accuracy))
+        stem_BCHW.backward(stem_leaf_BCHW.grad)  # type: ignore[no-untyped-call]
+        self._step_clipped()
+        return results
+
+    def arch_step(
+        self, images_BCHW: Tensor, labels_B: Tensor, temperature: float, generator: torch.Generator
+    ) -> Tensor:
+        """One step on alpha and beta, weights frozen; returns the loss, latency term included.
+
+        Args:
+            images_BCHW: channels last, of the architecture split.
+            generator: for the Gumbel noise, on the CPU.
+        """
+        self._require_gradients(weights=False)
+        self.arch_optimizer.zero_grad(set_to_none=True)
+        weights_LO = gumbel_softmax(self.supernet.log_alpha(), temperature, generator)
+        with self.autocast():
+            logits_BK = self.supernet(images_BCHW, weights_LO)
+        loss = architecture_loss(
+            self._config.objective,
+            F.cross_entropy(logits_BK.float(), labels_B),
+            self.supernet.expected_latency_ms(self._table, weights_LO),
+            target_latency_ms=self._config.target_latency_ms,
+            latency_weight=self._config.latency_weight,
+            scale=self._config.objective_scale,
+            exponent=self._config.effective_exponent,
+        )
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self._arch_parameters, self._config.grad_clip_norm)
+        self.arch_optimizer.step()
+        self.supernet.normalize_arch_parameters()
+        return loss.detach()
+
+    def autocast(self) -> torch.autocast:
+        """Within it the supernet computes in bfloat16, if the config asks for mixed precision."""
+        is_mixed = self._config.mixed_precision
+        return torch.autocast(self.supernet.alpha.device.type, torch.bfloat16, enabled=is_mixed)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of both optimisers."""
+        return {"weights": self.weight_optimizer.state_dict(), "arch": self.arch_optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes up a state of `state_dict`."""
+        self.weight_optimizer.load_state_dict(state["weights"])
+        self.arch_optimizer.load_state_dict(state["arch"])
+
+    def _step_clipped(self) -> None:
+        """`clip_grad_norm_` and a step of the weights; the fused step divides gradients in passing."""
+        gradients = [weight.grad for weight in self._weights if weight.grad is not None]
+        excess = (nn.utils.get_total_norm(gradients) + 1e-6) / self._config.grad_clip_norm
+        self.weight_optimizer.grad_scale = excess.clamp(min=1)  # type: ignore[attr-defined]
+        self.weight_optimizer.step()
+        del self.weight_optimizer.grad_scale  # type: ignore[attr-defined]
+
+    def _require_gradients(self, *, weights: bool) -> None:
+        for parameter in self._weights:
+            parameter.requires_grad_(weights)
+        for parameter in self._arch_parameters:
+            parameter.requires_grad_(not weights)

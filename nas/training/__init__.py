@@ -1,0 +1,1 @@
+"""Training one network from scratch, and exporting it."""

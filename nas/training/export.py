@@ -1,0 +1,193 @@
+"""Trained networks for use elsewhere: one file from pixels to logits, and what it needs to know.
+
+An exported network takes RGB values 0 to 1, images_BCHW at its resolution, any number of them: the
+dataset's normalisation is in it, and every batch norm that follows a convolution is folded into it.
+
+Shapes: B batch, C channels, H W space, K classes.
+"""
+
+import copy
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import onnx
+import onnxruntime
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from nas.config import FILE_DATASETS, Resolution
+from nas.training.trained_network import TrainedNetwork
+
+METADATA_KEY = "tfnas.json"
+INPUT_NAME, OUTPUT_NAME = "images", "logits"
+ExportFormat = Literal["onnx", "torch-export", "state-dict"]
+
+SUFFIXES: dict[ExportFormat, str] = {"onnx": ".onnx", "torch-export": ".pt2", "state-dict": ".state-dict.pt"}
+
+MAX_ERROR = 1e-4
+"""Largest difference of a logit between the network and what was exported."""
+
+
+Run = Callable[[Tensor], Tensor]
+"""From images_BCHW, values 0 to 1, to logits_BK."""
+
+_BATCH_IS_FREE = {0: torch.export.Dim("batch")}
+
+
+class ExportMetadata(BaseModel):
+    """What one needs to know to show an exported network an image.
+
+    Attributes:
+        resolution: height and width of the images, in pixels.
+        view: how an image of another size is brought to it: `resize`, or resized to 256/224 of it
+            and cropped at the `center`.
+        is_gray: whether it was trained on gray images, as three equal channels.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    name: str
+    class_names: Annotated[tuple[str, ...], Field(strict=False, min_length=2)]
+    resolution: Resolution
+    view: Literal["resize", "center"]
+    is_gray: bool
+
+    @classmethod
+    def of(cls, record: TrainedNetwork) -> "ExportMetadata":
+        """Of a trained network."""
+        return cls(
+            name=record.name,
+            class_names=record.class_names,
+            resolution=record.resolution,
+            view="center" if record.dataset in FILE_DATASETS else "resize",
+            is_gray=len(record.mean) == 1,
+        )
+
+
+class PixelClassifier(nn.Module):
+    """A network that normalises its images itself: from RGB values 0 to 1 to logits_BK."""
+
+    def __init__(self, network: nn.Module, record: TrainedNetwork) -> None:
+        super().__init__()
+        self.network = network
+        self.mean_C11 = nn.Buffer(torch.tensor(record.mean).expand(3).reshape(3, 1, 1).clone())
+        self.std_C11 = nn.Buffer(torch.tensor(record.std).expand(3).reshape(3, 1, 1).clone())
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Returns logits_BK, one row an image."""
+        logits_BK: Tensor = self.network((images_BCHW - self.mean_C11) / self.std_C11)
+        return logits_BK
+
+
+class ExportError(RuntimeError):
+    """What was exported computes something else than the network."""
+
+
+def fold_batch_norm(network: nn.Module) -> nn.Module:
+    """A copy for inference in which convolutions do the work of the batch norms right after them."""
+    folded = copy.deepcopy(network).eval()
+    for sequence in [module for module in folded.modules() if isinstance(module, nn.Sequential)]:
+        for index in range(len(sequence) - 1):
+            conv, norm = sequence[index], sequence[index + 1]
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                sequence[index] = fuse_conv_bn_eval(conv, norm)
+                sequence[index + 1] = nn.Identity()
+    return folded
+
+
+def export_network(
+    record: TrainedNetwork, network: nn.Module, images_BCHW: Tensor, path: Path, export_format: ExportFormat
+) -> float:
+    """Writes a trained network to a file, reads it back and compares it on real images.
+
+    Args:
+        images_BCHW: values 0 to 1; at least two images, as one alone is no batch.
+        export_format: `onnx` and `torch-export` are whole networks from pixels to logits;
+            `state-dict` is the weights alone, batch norms and all, as `load_state_dict` takes them.
+
+    Returns:
+        The largest difference of a logit.
+
+    Raises:
+        ExportError: it is more than `MAX_ERROR`.
+    """
+    expected = PixelClassifier(network, record).eval()
+    write_and_load = {
+        "onnx": _write_onnx,
+        "torch-export": _write_torch_export,
+        "state-dict": _write_state_dict,
+    }
+    run = write_and_load[export_format](record, network, images_BCHW[:2], path)
+    with torch.no_grad():
+        # Of another size than the example, so that a batch that is not free to vary shows.
+        error = max(
+            float((run(batch_BCHW) - expected(batch_BCHW)).abs().max())
+            for batch_BCHW in (images_BCHW, images_BCHW[:1])
+        )
+    if not error <= MAX_ERROR:
+        raise ExportError(
+            f"{path}: logits differ by {error:.2g} from the network's; allowed is {MAX_ERROR:.0e}"
+        )
+    return error
+
+
+def _write_onnx(record: TrainedNetwork, network: nn.Module, example_BCHW: Tensor, path: Path) -> Run:
+    with warnings.catch_warnings(), torch.no_grad():
+        # About the exporter's own internals.
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            _for_inference(record, network),
+            (example_BCHW,),
+            input_names=[INPUT_NAME],
+            output_names=[OUTPUT_NAME],
+            dynamic_shapes=(_BATCH_IS_FREE,),
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    model = _without_traces(program.model_proto)
+    model.metadata_props.add(key=METADATA_KEY, value=ExportMetadata.of(record).model_dump_json())
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, str(path))
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def run(images_BCHW: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {INPUT_NAME: images_BCHW.numpy()})[0])
+
+    return run
+
+
+def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Removes where in the exporter's Python each node came from: paths of this machine, half the file."""
+    for part in (
+        model.graph,
+        *model.graph.node,
+        *model.graph.input,
+        *model.graph.output,
+        *model.graph.value_info,
+    ):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    return model
+
+
+def _write_torch_export(record: TrainedNetwork, network: nn.Module, example_BCHW: Tensor, path: Path) -> Run:
+    program = torch.export.export(
+        _for_inference(record, network), (example_BCHW,), dynamic_shapes=(_BATCH_IS_FREE,)
+    )
+    metadata = ExportMetadata.of(record).model_dump_json()
+    torch.export.save(program, path, extra_files={METADATA_KEY: metadata})
+    return torch.export.load(path).module()
+
+
+def _write_state_dict(record: TrainedNetwork, network: nn.Module, example_BCHW: Tensor, path: Path) -> Run:
+    torch.save(network.state_dict(), path)
+    return PixelClassifier(record.build(torch.load(path, weights_only=True)), record).eval()
+
+
+def _for_inference(record: TrainedNetwork, network: nn.Module) -> nn.Module:
+    return PixelClassifier(fold_batch_norm(network), record).eval()

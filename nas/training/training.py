@@ -1,0 +1,411 @@
+"""Training of one network from scratch: a derived network, or one to compare it with.
+
+Shapes: B batch, C channels, H W space, K classes.
+
+Source: TF-NAS, retraining of derived networks.
+"""
+
+import copy
+import hashlib
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from nas.config import TrainConfig
+from nas.data.image_source import mean_and_std
+from nas.data.memory_images import IMAGE_RESOLUTION
+from nas.data.splits import Split
+from nas.data.training_data import load_training_data
+from nas.foundation.checkpoint import load_newest_checkpoint, save_checkpoint
+from nas.foundation.device import resolve_device
+from nas.foundation.errors import DivergedError, UserError
+from nas.foundation.identity import fingerprint
+from nas.foundation.world import ALONE, World, check_device
+from nas.space.architecture import Architecture
+from nas.space.baselines import ARCHITECTURE_NAMES, find_architecture, make_network
+from nas.space.macro_space import get_space
+from nas.training.sync_batch_norm import synchronise_batch_norm
+from nas.training.trained_network import TrainedNetwork
+
+METRIC_NAMES = (
+    "train_loss",
+    "train_accuracy",
+    "val_loss",
+    "val_accuracy",
+    "val_top5_accuracy",
+    "lr",
+    "epoch_seconds",
+    "best_epoch",
+    "test_loss",
+    "test_accuracy",
+    "test_top5_accuracy",
+    "num_test_images",
+)
+"""Names of an epoch's metrics; those of the best epoch on the test images, in the last epoch only."""
+
+BEST_FILE = "best.pt"
+LAST_FILE = "last.pt"
+
+_FIELDS_WITHOUT_EFFECT = {
+    *("architecture", "resolution", "data_dir", "train_list", "test_list", "download"),
+    *("device", "num_data_workers"),
+}
+"""What is found there identifies a training instead, and what only makes it fast does not."""
+
+_DEFAULT_RESOLUTION = 224
+_NUM_TOP = 5
+
+
+@dataclass(frozen=True)
+class TrainRecord:
+    """One epoch of a training; it counts from 1. See `METRIC_NAMES`; accuracies are fractions of 1."""
+
+    epoch: int
+    metrics: dict[str, float]
+
+
+def run_training(
+    config: TrainConfig,
+    *,
+    checkpoint_dir: Path | None = None,
+    networks_dir: Path | None = None,
+    world: World = ALONE,
+) -> Iterator[TrainRecord]:
+    """Trains a network and yields a record after each epoch.
+
+    The best epoch, the first with the highest accuracy on the held-out part of the training
+    images, is evaluated on the test images once, at the end: its numbers are in the last record.
+    torch's global random generators are seeded anew each epoch.
+
+    Args:
+        checkpoint_dir: folder for a checkpoint after each epoch. Where it holds one already, the
+            training goes on from there, and first yields the records of the epochs done before.
+        networks_dir: folder for the networks of the best and of the last epoch, `best.pt` and
+            `last.pt`, see `nas.training.trained_network`.
+        world: the processes that share each batch, each in such a call of its own; only the first
+            one's folders are read and written.
+
+    Raises:
+        UserError: network, data or checkpoint do not fit the config.
+        DivergedError: the loss became infinite or NaN.
+    """
+    training = Training(config, world)
+    training.load(checkpoint_dir)
+    if not world.is_first:
+        checkpoint_dir = networks_dir = None
+    if training.records and networks_dir is not None:
+        training.save_networks(networks_dir)
+    yield from training.records
+    while training.epoch < config.num_epochs:
+        record = training.run_epoch()
+        if networks_dir is not None:
+            training.save_networks(networks_dir)
+        if checkpoint_dir is not None:
+            training.save(checkpoint_dir)
+        yield record
+
+
+@dataclass(frozen=True)
+class NetworkChoice:
+    """The network that a config names, and the resolution of its images, in pixels."""
+
+    network: Architecture | str
+    resolution: int
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> "NetworkChoice":
+        """Finds the network.
+
+        Raises:
+            UserError: there is none of that name, or its file is damaged.
+        """
+        architecture = find_architecture(config.architecture)
+        if config.resolution is not None:
+            resolution = config.resolution
+        elif architecture is not None and config.architecture not in ARCHITECTURE_NAMES:
+            resolution = get_space(architecture.space).resolution
+        else:
+            resolution = IMAGE_RESOLUTION.get(config.dataset, _DEFAULT_RESOLUTION)
+        return cls(architecture or config.architecture, resolution)
+
+    def identity(self) -> dict[str, Any]:
+        """What determines the network, as JSON has it; the name of an architecture does not."""
+        network = self.network
+        if isinstance(network, Architecture):
+            return {
+                "network": network.model_dump(mode="json", exclude={"name"}),
+                "resolution": self.resolution,
+            }
+        return {"network": network, "resolution": self.resolution}
+
+
+def result_fields(config: TrainConfig) -> dict[str, Any]:
+    """The fields of a config, and the network, that determine the result of a training."""
+    fields = config.model_dump(mode="json", exclude=_FIELDS_WITHOUT_EFFECT)
+    return fields | NetworkChoice.of(config).identity()
+
+
+class Training:
+    """The state of a training between two epochs, and the step from one to the next.
+
+    Attributes:
+        records: one for each epoch that is done.
+        network: in training.
+    """
+
+    def __init__(self, config: TrainConfig, world: World = ALONE) -> None:
+        self.config = config
+        self.world = world
+        self.device = resolve_device(config.device)
+        check_device(self.device, world)
+        if config.batch_size < world.size:
+            raise UserError(f"batch_size: {config.batch_size}; must be at least the {world.size} processes")
+        torch.set_num_threads(config.num_threads)
+        self.choice = NetworkChoice.of(config)
+        self.data = load_training_data(config, self.choice.resolution, world)
+        if world.spread(self._identity()) != self._identity():
+            raise UserError(
+                f"data_dir: process {world.rank} has other images or another network than 0; give it the same"
+            )
+        torch.manual_seed(config.seed)
+        network = make_network(
+            self.choice.network,
+            self.data.num_classes,
+            self.choice.resolution,
+            dropout=config.dropout,
+            drop_connect=config.drop_connect,
+        )
+        if world.size > 1:
+            network = synchronise_batch_norm(network, self.device)
+        self.network = network.to(self.device).to(memory_format=torch.channels_last)
+        self._average = _make_average(self.network, config.ema_decay)
+        self._optimizer = torch.optim.SGD(
+            self.network.parameters(),
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+        )
+        self.records: list[TrainRecord] = []
+        self._best_weights: dict[str, Tensor] = {}
+
+    @property
+    def epoch(self) -> int:
+        """Number of epochs that are done."""
+        return len(self.records)
+
+    @property
+    def best_record(self) -> TrainRecord:
+        """The first epoch of the highest accuracy on the held-out training images."""
+        return max(self.records, key=lambda record: (record.metrics["val_accuracy"], -record.epoch))
+
+    def run_epoch(self) -> TrainRecord:
+        """Runs the next epoch and appends its record; the last one also looks at the test images.
+
+        Raises:
+            DivergedError: the loss is no longer finite.
+        """
+        start_s = time.perf_counter()
+        epoch = self.epoch + 1
+        torch.manual_seed(_derive_seed(self.config.seed, epoch, f"dropout of process {self.world.rank}"))
+        metrics = self._train(epoch) | _with_prefix(
+            "val", self._evaluate(self._evaluated, self.data.val_split)
+        )
+        self._check_finite(epoch, metrics)
+        self.records.append(TrainRecord(epoch, metrics))
+        if self.best_record.epoch == epoch:
+            self._best_weights = _copy_weights(self._evaluated)
+        metrics["best_epoch"] = float(self.best_record.epoch)
+        if epoch == self.config.num_epochs:
+            metrics |= _with_prefix("test", self._evaluate(self._best_network(), self.data.test_split))
+            metrics["num_test_images"] = float(len(self.data.test_split))
+        metrics["epoch_seconds"] = time.perf_counter() - start_s
+        return self.records[-1]
+
+    # Steps
+
+    def _train(self, epoch: int) -> dict[str, float]:
+        network = self._averaging_network()
+        network.train()
+        sums_2 = torch.zeros(2, dtype=torch.float64, device=self.device)
+        generator = torch.Generator().manual_seed(_derive_seed(self.config.seed, epoch, "batches"))
+        lr = 0.0
+        for step, (images_BCHW, labels_B) in enumerate(self.data.train_batches(generator)):
+            lr = self._set_lr(epoch, step)
+            logits_BK, loss = self._step(network, images_BCHW, labels_B)
+            sums_2 += torch.stack([loss, (logits_BK.argmax(-1) == labels_B).sum()])
+        num_images = self._num_steps * self.config.batch_size
+        loss_mean, accuracy = (self.world.sum(sums_2) / num_images).tolist()
+        return {"train_loss": loss_mean, "train_accuracy": accuracy, "lr": lr}
+
+    def _averaging_network(self) -> nn.Module:
+        """The network, with gradients that are the mean of all processes'."""
+        if self.world.size == 1:
+            return self.network
+        # Anew each epoch: its first step adds in another order than those after it, and a training
+        # that was resumed must add as one that was not.
+        return DistributedDataParallel(self.network, forward_sync_buffers=False)
+
+    def _step(self, network: nn.Module, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
+        """One step; returns the logits and the sum of the losses of this process's samples."""
+        self._optimizer.zero_grad(set_to_none=True)
+        with self._autocast():
+            logits_BK = network(images_BCHW)
+        loss = F.cross_entropy(
+            logits_BK.float(), labels_B, label_smoothing=self.config.label_smoothing, reduction="sum"
+        )
+        # The mean over processes is then the mean over the batch, whatever their shares.
+        (loss * (self.world.size / self.config.batch_size)).backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.config.grad_clip_norm)
+        self._optimizer.step()
+        if self._average is not None:
+            self._average.update_parameters(self.network)
+        return logits_BK.detach(), loss.detach()
+
+    @torch.no_grad()
+    def _evaluate(self, network: nn.Module, split: Split) -> dict[str, float]:
+        """Loss (not smoothed), accuracy and, of more than five classes, top-5 accuracy."""
+        network.eval()
+        sums_3 = torch.zeros(3, dtype=torch.float64, device=self.device)
+        for images_BCHW, labels_B in split.ordered_batches():
+            with self._autocast():
+                logits_BK = network(images_BCHW).float()
+            is_right_BK = logits_BK.topk(min(_NUM_TOP, logits_BK.shape[1])).indices == labels_B[:, None]
+            loss = F.cross_entropy(logits_BK, labels_B, reduction="sum")
+            sums_3 += torch.stack([loss, is_right_BK[:, 0].sum(), is_right_BK.sum()])
+        loss, accuracy, top5_accuracy = (self.world.sum(sums_3) / len(split)).tolist()
+        metrics = {"loss": loss, "accuracy": accuracy}
+        return metrics | ({"top5_accuracy": top5_accuracy} if self.data.num_classes > _NUM_TOP else {})
+
+    def _set_lr(self, epoch: int, step: int) -> float:
+        lr = self.config.lr * lr_factor(self.config, epoch - 1 + step / self._num_steps, 1 / self._num_steps)
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        return lr
+
+    @property
+    def _num_steps(self) -> int:
+        return len(self.data.train_split) // self.config.batch_size
+
+    @property
+    def _evaluated(self) -> nn.Module:
+        return self.network if self._average is None else self._average.module
+
+    def _best_network(self) -> nn.Module:
+        network = copy.deepcopy(self._evaluated)
+        network.load_state_dict(self._best_weights)
+        return network
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.mixed_precision)
+
+    def _check_finite(self, epoch: int, metrics: dict[str, float]) -> None:
+        for name in ("train_loss", "val_loss"):
+            if not math.isfinite(metrics[name]):
+                raise DivergedError(f"epoch {epoch}: {name} is {metrics[name]}; lower lr")
+
+    # Files
+
+    def save_networks(self, directory: Path) -> None:
+        """Writes the networks of the best and of the last epoch, see `nas.training.trained_network`."""
+        directory.mkdir(parents=True, exist_ok=True)
+        best, last = self.best_record, self.records[-1]
+        # The last record has the test numbers, and they are the best network's.
+        test = {name: value for name, value in last.metrics.items() if "test_" in name}
+        own = {name: value for name, value in last.metrics.items() if name not in test}
+        self._describe(best, best.metrics | test).save(directory / BEST_FILE, self._best_weights)
+        is_best = last.epoch == best.epoch
+        weights = _copy_weights(self._evaluated)
+        self._describe(last, last.metrics if is_best else own).save(directory / LAST_FILE, weights)
+
+    def _describe(self, record: TrainRecord, metrics: dict[str, float]) -> TrainedNetwork:
+        mean, std = mean_and_std(self.config)
+        return TrainedNetwork(
+            network=self.choice.network,
+            class_names=self.data.class_names,
+            resolution=self.choice.resolution,
+            mean=mean,
+            std=std,
+            dataset=self.config.dataset,
+            epoch=record.epoch,
+            metrics=metrics,
+            config=self.config.model_dump(mode="json"),
+        )
+
+    def save(self, directory: Path) -> None:
+        """Writes a checkpoint of all that the next epoch depends on."""
+        state = {
+            "network": self.network.state_dict(),
+            "average": None if self._average is None else self._average.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "best_weights": self._best_weights,
+            "records": [asdict(record) for record in self.records],
+        }
+        save_checkpoint(directory, self.epoch, state, self._identity())
+
+    def load(self, directory: Path | None) -> None:
+        """Goes on from the newest intact checkpoint of the first process's folder, if it has one.
+
+        Raises:
+            UserError: the checkpoint is of another training.
+        """
+        state = None
+        if self.world.is_first and directory is not None:
+            state = load_newest_checkpoint(directory, self._identity())
+        state = self.world.spread(state)
+        if state is None:
+            return
+        self.network.load_state_dict(state["network"])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._best_weights = state["best_weights"]
+        self.records = [TrainRecord(**record) for record in state["records"]]
+
+    def _identity(self) -> str:
+        return fingerprint({"config": result_fields(self.config), "data": self.data.fingerprint})
+
+
+def lr_factor(config: TrainConfig, epochs_done: float, epochs_per_step: float) -> float:
+    """Share of the highest learning rate in a step: a linear warm-up, then a cosine to 0.
+
+    Args:
+        epochs_done: epochs before the step, a fraction within an epoch.
+        epochs_per_step: the share of an epoch that a step is; warm-up ends with the full rate.
+    """
+    if epochs_done < config.num_warmup_epochs:
+        return min((epochs_done + epochs_per_step) / config.num_warmup_epochs, 1.0)
+    progress = (epochs_done - config.num_warmup_epochs) / (config.num_epochs - config.num_warmup_epochs)
+    return (1 + math.cos(math.pi * progress)) / 2
+
+
+def _make_average(network: nn.Module, decay: float | None) -> AveragedModel | None:
+    if decay is None:
+        return None
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
+
+
+def _copy_weights(network: nn.Module) -> dict[str, Tensor]:
+    # A copy of the whole, since some of torchvision's networks look at a state's version.
+    weights = copy.deepcopy(network.state_dict())
+    for name, tensor in weights.items():
+        weights[name] = tensor.cpu()
+    return weights
+
+
+def _with_prefix(prefix: str, metrics: dict[str, float]) -> dict[str, float]:
+    return {f"{prefix}_{name}": value for name, value in metrics.items()}
+
+
+def _derive_seed(seed: int, epoch: int, purpose: str) -> int:
+    """A seed for one epoch, so that no generator's state has to outlive it."""
+    digest = hashlib.sha256(f"{seed}/{epoch}/{purpose}".encode()).digest()
+    return int.from_bytes(digest[:7], "big")

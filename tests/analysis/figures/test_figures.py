@@ -1,0 +1,177 @@
+"""The figures' files, and the check that they still correspond to their runs."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from analysis.figures import make_drawings
+from analysis.figures.ink.drawing import Drawing
+from analysis.figures.ink.figure_files import check_drawings, write_drawings
+from analysis.reading.experiment import Experiment, Run
+from analysis.reading.runs import read_experiment
+from experiments.cli.figures_command import figures
+from tests.support.synthetic import Store
+
+SHORT = {"target_latency_ms": 1.0, "num_epochs": 4, "num_warmup_epochs": 1}
+NAMES = (
+    "collapse",
+    "depth",
+    "redundancy",
+    "elasticity",
+    "objectives",
+    "tradeoff",
+    "space",
+    "networks",
+    "learning",
+)
+
+
+@pytest.fixture
+def folder(store: Store, reported: Result) -> Path:
+    return store.out_dir / "figures"
+
+
+def run_figures(out: Path, *options: str) -> tuple[int, dict[str, list[str]]]:
+    """`tfnas figures demo`: its exit code and its JSON."""
+    result = CliRunner().invoke(
+        figures,
+        ["demo", "--out", str(out), "--json", *options],
+        standalone_mode=False,
+        env={"MLFLOW_TRACKING_URI": None},
+    )
+    assert result.exception is None, result.output
+    return result.return_value, json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_figure_is_written_for_screen_print_and_web(name: str, folder: Path):
+    for suffix, magic in (("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")):
+        assert (folder / f"{name}.{suffix}").read_bytes().startswith(magic)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_figure_is_one_or_two_columns_wide_and_fits_a_page(name: str, folder: Path):
+    with Image.open(folder / f"{name}.png") as image:
+        width_in, height_in = image.width / 300, image.height / 300
+    assert min(abs(width_in - 3.5), abs(width_in - 7.1)) < 0.01
+    assert height_in < 11
+
+
+def test_each_figure_names_its_runs_beside_and_within_it(folder: Path, experiment: Experiment):
+    stamp = json.loads((folder / "depth.json").read_text())
+    run_id = experiment.runs[0].run_id
+    assert {run["run_id"] for run in stamp["runs"]} == {run.run_id for run in experiment.runs}
+    assert stamp["table_fingerprint"] == experiment.provenance.table_fingerprint
+    assert stamp["code_version"] == experiment.provenance.code_version
+    with Image.open(folder / "depth.png") as image:
+        assert run_id in image.info["Source"]
+    assert run_id in (folder / "depth.svg").read_text()
+    assert run_id.encode() in (folder / "depth.pdf").read_bytes()
+
+
+def test_captions_say_n_and_which_cells_are_missing(experiment: Experiment):
+    for drawing in make_drawings(experiment)[0]:
+        assert drawing.runs
+        assert experiment.runs[0].short_id in drawing.full_caption or drawing.name.startswith("collapse-")
+        if drawing.name not in ("space",):
+            assert "n = " in drawing.caption
+    captions = {drawing.name: drawing.caption for drawing in make_drawings(experiment)[0]}
+    assert "n = 8 trials" in captions["depth"]
+    assert "bi-skip-s3" in captions["depth"]
+
+
+def some_drawings(experiment: Experiment) -> list[Drawing]:
+    """Two figures that are quickly drawn."""
+    return [drawing for drawing in make_drawings(experiment)[0] if drawing.name in ("depth", "space")]
+
+
+def test_the_same_runs_give_the_same_bytes(experiment: Experiment, tmp_path: Path):
+    for name in ("a", "b"):
+        write_drawings(some_drawings(experiment), experiment, tmp_path / name)
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Store:
+    """One short trial."""
+    store = Store(tmp_path, "demo")
+    store.add(SHORT | {"seed": 0}, ["seed"])
+    return store
+
+
+def check(store: Store) -> list[str]:
+    """What the check finds after the experiment was read anew."""
+    experiment = read_experiment("demo", store.tracking_uri)
+    return check_drawings(some_drawings(experiment), store.out_dir / "figures")
+
+
+def draw(store: Store) -> Run:
+    """Draws two figures; returns the trial."""
+    experiment = read_experiment("demo", store.tracking_uri)
+    write_drawings(some_drawings(experiment), experiment, store.out_dir / "figures")
+    return experiment.runs[0]
+
+
+def test_the_check_finds_files_that_are_missing_edited_or_unreadable(small: Store):
+    assert check(small) == ["depth: not drawn yet", "space: not drawn yet"]
+    draw(small)
+    assert check(small) == []
+    (small.out_dir / "figures" / "depth.svg").write_text("<svg/>")
+    (small.out_dir / "figures" / "depth.pdf").unlink()
+    (small.out_dir / "figures" / "space.json").write_text("{")
+    assert check(small) == [
+        "depth: depth.pdf is missing",
+        "depth: depth.svg was changed after it was written",
+        "space: space.json cannot be read; draw it again",
+    ]
+
+
+def test_the_check_finds_runs_that_came_or_changed(small: Store):
+    run_id = draw(small).run_id
+    small.client.log_metric(run_id, "val_accuracy", 0.123, step=4)
+    assert f"depth: 1 run changed since: {run_id[:8]}" in check(small)
+    added = small.add(SHORT | {"seed": 1}, ["seed"])
+    assert f"depth: 1 run not in it: {added[:8]}" in check(small)
+
+
+def test_figures_that_the_runs_no_longer_support_are_removed_unless_edited(small: Store):
+    draw(small)
+    folder = small.out_dir / "figures"
+    experiment = read_experiment("demo", small.tracking_uri)
+    write_drawings([], experiment, folder)
+    assert not list(folder.iterdir())
+    draw(small)
+    (folder / "depth.svg").write_text("<svg>mine</svg>")
+    write_drawings([], experiment, folder)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "depth.json",
+        "depth.pdf",
+        "depth.png",
+        "depth.svg",
+    ]
+
+
+def test_the_command_checks_with_an_exit_code(store: Store, reported: Result):
+    code, result = run_figures(store.out_dir, "--check")
+    assert (code, result["outdated"]) == (0, [])
+    path = store.out_dir / "figures" / "space.svg"
+    content = path.read_bytes()
+    path.write_bytes(content + b" ")
+    assert run_figures(store.out_dir, "--check")[0] == 1
+    path.write_bytes(content)
+
+
+def test_a_run_without_trajectory_still_gives_what_needs_none(store: Store, tmp_path: Path):
+    older = Store(tmp_path, "demo")
+    older.add(
+        {"target_latency_ms": 1.0, "num_epochs": 4, "num_warmup_epochs": 1, "seed": 0}, ["seed"], older=True
+    )
+    code, result = run_figures(tmp_path)
+    assert code == 0
+    assert {Path(path).stem for path in result["written"]} == {"tradeoff"}
+    assert "operator collapse: not drawn: no run with a trajectory" in result["undrawn"]
+    assert "0.0.1" in result["notices"][0]

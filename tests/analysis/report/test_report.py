@@ -1,0 +1,142 @@
+"""`tfnas report`, its page seen in a real browser, and `tfnas compare`."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from analysis.reading.experiment import Experiment
+from experiments.cli.compare_command import compare
+from nas.foundation.errors import UserError
+from tests.support.synthetic import Store
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.fixture
+def page_path(store: Store, reported: Result) -> Path:
+    return store.out_dir / "report.html"
+
+
+def test_the_command_prints_each_claim_with_verdict_and_n(reported: Result):
+    for letter in "abcde":
+        assert f"({letter}) " in reported.stdout
+    assert "UNDECIDED: no test: n = 2, at least 5 seeds needed" in reported.stdout
+    assert "missing: bi-skip-s3" in reported.stderr
+
+
+def test_tables_are_written_beside_the_page(store: Store, reported: Result):
+    names = {path.name for path in (store.out_dir / "tables").iterdir()}
+    assert {"ablation.tex", "ablation.md", "ablation.csv", "ablation.json", "published.tex"} <= names
+
+
+def test_the_page_holds_all_runs_and_their_provenance(page_path: Path, experiment: Experiment):
+    text = page_path.read_text()
+    for run in experiment.cells:
+        assert run.run_id in text
+    assert experiment.provenance.table_fingerprint in text
+
+
+def test_text_from_runs_is_escaped(page_path: Path):
+    text = page_path.read_text()
+    assert "&lt;i&gt;in epoch 5" in text
+    assert "<i>" not in text
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no chromium here: apt-get install chromium")
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+def test_a_browser_shows_the_page_without_errors_or_requests(browser, page_path: Path):
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    messages: list[str] = []
+    requests: list[str] = []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(page_path.as_uri())
+    assert messages == []
+    assert [url for url in requests if not url.startswith("data:")] == [page_path.as_uri()]
+
+    sizes = page.evaluate(
+        "[...document.images].map(i => [i.complete, i.naturalWidth, i.clientWidth, i.alt.length])"
+    )
+    assert len(sizes) >= 9
+    assert all(
+        complete and natural > 0 and shown > 200 and alt > 20 for complete, natural, shown, alt in sizes
+    )
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+    targets = page.evaluate(
+        "[...document.querySelectorAll('a[href^=\"#\"]')].map(a => a.getAttribute('href').slice(1))"
+    )
+    assert len(targets) > 6
+    assert page.evaluate("ids => ids.every(id => document.getElementById(id))", targets)
+    page.click("nav a[href='#claims']")
+    assert page.evaluate("document.getElementById('claims').getBoundingClientRect().top") < 800
+
+
+def test_links_lead_to_the_runs_in_mlflow(browser, page_path: Path, experiment: Experiment):
+    page = browser.new_page()
+    page.goto(page_path.as_uri())
+    links = page.evaluate("[...document.querySelectorAll('#trials td a[href^=\"http\"]')].map(a => a.href)")
+    base = f"http://127.0.0.1:5000/#/experiments/{experiment.experiment_id}/runs/"
+    assert links == [base + run.run_id for run in experiment.cells]
+
+
+def test_the_page_prints_with_its_figures_on_a_narrow_screen_and_on_paper(browser, page_path: Path):
+    page = browser.new_page(viewport={"width": 600, "height": 800})
+    page.goto(page_path.as_uri())
+    assert page.evaluate("[...document.images].every(i => i.clientWidth <= innerWidth)")
+    pdf = page.pdf(format="A4")
+    assert pdf.startswith(b"%PDF")
+    assert pdf.count(b"/Type /Page\n") + pdf.count(b"/Type /Page ") > 4
+
+
+def run_compare(store: Store, *arguments: str) -> Result:
+    return CliRunner().invoke(
+        compare,
+        [*arguments, "--out", str(store.out_dir)],
+        standalone_mode=False,
+        env={"MLFLOW_TRACKING_URI": None},
+    )
+
+
+def test_compare_shows_what_differs_and_both_networks(store: Store, experiment: Experiment):
+    one, other = experiment.runs[0], experiment.runs[-1]
+    result = run_compare(store, one.run_id[:10], other.run_id, "--json")
+    content = json.loads(result.stdout)
+    assert content["runs"] == [one.run_id, other.run_id]
+    assert content["config"] == {"sampling": ["single", "bi"], "depth": ["skip", "sink"], "seed": ["0", "1"]}
+    assert float(content["numbers"]["val_accuracy"][0]) == pytest.approx(
+        one.metrics["val_accuracy"], abs=1e-4
+    )
+    depths = [sum(pair[side] != "–" for pair in content["layers"].values()) for side in (0, 1)]
+    assert depths == [run.metrics["derived_depth"] for run in (one, other)]
+
+
+def test_compare_names_both_runs_in_the_terminal(store: Store):
+    result = run_compare(store, "bi-sink-s1", "bi-skip-s3")
+    assert "config fields that differ" in result.output
+    assert "failed: loss is not finite" in result.output
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("nosuch", "there is none"), ("x' OR '1'='1", "there is none"), ("single-skip-s0", "there are several")],
+)
+def test_compare_refuses_a_name_of_no_or_of_several_runs(store: Store, name: str, message: str):
+    result = run_compare(store, name, "bi-sink-s1")
+    assert isinstance(result.exception, UserError)
+    assert message in str(result.exception)

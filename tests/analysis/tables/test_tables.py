@@ -1,0 +1,109 @@
+import csv
+import io
+import itertools
+
+import numpy as np
+import pytest
+
+from analysis.figures.ink.drawing import NothingToDrawError
+from analysis.measures.measure import MEASURES, Numbers
+from analysis.reading.experiment import Experiment
+from analysis.tables.table_files import to_csv, to_latex, to_markdown, write_table
+from analysis.tables.tables import ablation_table, published_table, targets_table
+from tests.support.hand_made import experiment_of, run
+
+
+@pytest.fixture
+def experiment() -> Experiment:
+    return experiment_of(
+        [
+            run(sampling=sampling, target_latency_ms=target, seed=seed, dataset="images_50%", space="micro")
+            for sampling, target, seed in itertools.product(["single", "bi"], [1.0, 2.0], range(5))
+        ]
+    )
+
+
+@pytest.fixture
+def numbers(experiment: Experiment) -> Numbers:
+    rng = np.random.default_rng(0)
+    return {
+        run.run_id: {measure.name: float(rng.uniform(0, 2)) for measure in MEASURES}
+        | {"redundant_share": float("nan")}
+        for run in experiment.runs
+    }
+
+
+def test_csv_holds_the_means_of_each_setting_with_full_precision(experiment, numbers):
+    rows = list(csv.DictReader(io.StringIO(to_csv(ablation_table(experiment, numbers)))))
+    assert len(rows) == 4
+    for row in rows:
+        runs = [
+            run
+            for run in experiment.runs
+            if run.config["sampling"] == row["sampling"]
+            and str(run.config["target_latency_ms"]) == row["target_latency_ms"]
+        ]
+        values = [numbers[run.run_id]["train_gini"] for run in runs]
+        assert float(row["train_gini_mean"]) == np.mean(values)
+        assert row["n"] == row["train_gini_n"] == "5"
+        assert float(row["train_gini_low"]) <= np.mean(values) <= float(row["train_gini_high"])
+
+
+def test_a_measure_that_no_run_has_gets_no_column(experiment, numbers):
+    names = [column.name for column in ablation_table(experiment, numbers).columns]
+    assert "redundant_share" not in names
+    assert "train_gini" in names
+
+
+def test_markdown_and_latex_show_the_same_cells(experiment, numbers):
+    table = ablation_table(experiment, numbers)
+    markdown_rows = [
+        [cell.strip() for cell in line.strip("|\n").split(" | ")]
+        for line in to_markdown(table).splitlines()[2 : 2 + len(table.rows)]
+    ]
+    latex = to_latex(table)
+    body = latex.split("\\midrule\n")[1].split("\\bottomrule")[0].strip().splitlines()
+    latex_rows = [[cell.strip() for cell in line.removesuffix(r"\\").split(" & ")] for line in body]
+    assert markdown_rows == latex_rows
+    for part in (r"\toprule", r"\bottomrule", r"\caption{", r"\label{tab:ablation}"):
+        assert part in latex
+
+
+def test_latex_escapes_what_it_would_read_as_a_command(experiment, numbers):
+    latex = to_latex(published_table(experiment, numbers))
+    assert r"images\_50\%" in latex
+    assert "images_50%" not in latex
+
+
+def test_targets_that_were_met_are_counted(experiment, numbers):
+    table = targets_table(experiment, numbers)
+    assert table.columns[0].name == "target_latency_ms"
+    for row in table.rows:
+        runs = [r for r in experiment.runs if r.setting(["target_latency_ms", "sampling"]) == row[:2]]
+        assert row[-1] == sum(numbers[r.run_id]["abs_latency_error_percent"] <= 1 for r in runs)
+
+
+def test_one_target_makes_no_table_of_targets(numbers):
+    with pytest.raises(NothingToDrawError, match="one latency target only"):
+        targets_table(experiment_of([run(seed=0, target_latency_ms=1.0)]), numbers)
+
+
+def test_published_rows_stand_below_the_rule_and_are_marked(experiment, numbers):
+    table = published_table(experiment, numbers)
+    assert table.rule_before == 4
+    for row in table.rows[4:]:
+        assert str(row[1]).startswith("published")
+    by_name = {row[0]: row for row in table.rows}
+    assert by_name["TF-NAS-A"][2:] == (0.7687, None, 457, None, 18.03, 80.14)
+    assert by_name["EfficientNet-B0"][3:5] == (5.29, 385.8)
+
+
+def test_a_table_names_its_runs_beside_its_files(experiment, numbers, tmp_path):
+    paths = write_table(ablation_table(experiment, numbers), experiment, tmp_path)
+    assert sorted(path.name for path in paths) == [
+        "ablation.csv",
+        "ablation.json",
+        "ablation.md",
+        "ablation.tex",
+    ]
+    assert all(run.run_id in (tmp_path / "ablation.json").read_text() for run in experiment.runs)

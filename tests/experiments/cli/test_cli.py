@@ -1,0 +1,78 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments.cli import main as cli
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["tfnas", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    return int(caught.value.code or 0)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["launch", "--help"], ["demo", "--help"]])
+def test_help_waits_for_no_heavy_import(arguments: list[str]) -> None:
+    code = (
+        "import sys; sys.argv = ['tfnas', *sys.argv[1:]]\n"
+        "from experiments.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert end.code == 0, end.code\n"
+        "heavy = {'torch', 'ray', 'mlflow', 'pandas', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Example: tfnas" in done.stdout
+
+
+@pytest.mark.parametrize("command", list(cli._COMMANDS))
+def test_every_command_that_is_there_helps_with_an_example(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if command not in cli.tfnas.list_commands(None):  # type: ignore[arg-type]
+        pytest.skip("not there")
+    assert run(monkeypatch, command, "--help") == 0
+    shown = capsys.readouterr().out
+    assert "Example: tfnas" in shown or "Commands:" in shown
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("experiment: a\nexperiment: b\n", "line 2: 'experiment' is there twice"),
+        ("experiment: a\ngrid: {sede: [1]}\n", "grid.sede: unknown field; did you mean 'seed'?"),
+        ("experiment: a\nbase: {target_latency_ms: 1, weight_lr: 1e-2}\ngrid: {seed: [0]}\n", "1.0e-5"),
+        ("experiment: !!python/object/apply:os.mkdir [attacked]\n", "tags"),
+        ("experiment: ../../attacked\ngrid: {seed: [0]}\n", "experiment: '../../attacked'"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(
+    content: str,
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "spec.yaml").write_text(content)
+    assert run(monkeypatch, "launch", "spec.yaml") == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert line.startswith("tfnas: spec.yaml")
+    assert expected in line
+    assert [path.name for path in tmp_path.iterdir()] == ["spec.yaml"]
+
+
+def test_an_unknown_command_or_option_is_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "lunch") == 2
+    assert run(monkeypatch, "launch", "--nonsense") == 2
+    assert "No such option" in capsys.readouterr().err

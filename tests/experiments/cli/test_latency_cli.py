@@ -1,0 +1,204 @@
+import json
+import pickle
+import re
+import subprocess
+import sys
+from collections import OrderedDict
+
+import pytest
+
+from experiments.cli.main import main
+from nas.latency.table import LatencyTable, reachable_interval_ms
+from nas.latency.timing import MAX_BUSY_CPUS, measure_busy_cpus
+from nas.space.architecture import full_depth_architecture
+from nas.space.macro_space import get_space
+from tests.support.tiny import make_dense_table
+
+
+@pytest.fixture
+def tfnas(monkeypatch, capsys):
+    """Runs the command in this process; returns exit code, standard output and standard error."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["tfnas", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        output = capsys.readouterr()
+        return ended.value.code or 0, output.out, output.err
+
+    return run
+
+
+@pytest.fixture
+def paper_table(tmp_path):
+    path = tmp_path / "paper.json"
+    make_dense_table(get_space("paper")).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def micro_table(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tables") / "micro.json"
+    arguments = ["--space", "micro", "--out", str(path), "--max-seconds", "1", "--even-if-busy", "--json"]
+    output = subprocess.run(
+        [sys.executable, "-c", "from experiments.cli import main; main()", "latency", "measure", *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return path, json.loads(output.stdout)
+
+
+def test_measure_writes_a_table_and_says_what_it_is(micro_table):
+    path, summary = micro_table
+    table = LatencyTable.load(path)
+    assert table.space == "micro"
+    assert summary["fingerprint"] == table.fingerprint
+    assert summary["range_ms"] == pytest.approx(reachable_interval_ms(table))
+    assert summary["provenance"]["source"] == "measured"
+
+
+def test_check_reports_the_agreement_draws_it_and_stores_the_correction(tfnas, micro_table, tmp_path):
+    path, _ = micro_table
+    plot, corrected = tmp_path / "plot.svg", tmp_path / "corrected.json"
+    arguments = ["--networks", 5, "--plot", plot, "--out", corrected, "--even-if-busy", "--json"]
+    code, out, _ = tfnas("latency", "check", path, *arguments)
+    assert code == 0
+    result = json.loads(out)
+    assert set(result["agreement"]) >= {"mape_percent", "bias_percent", "spearman", "kendall_tau"}
+    assert len(result["networks"]) == 5
+    assert "measured latency (ms)" in _svg_comments(plot)
+    calibration = LatencyTable.load(corrected).calibration
+    assert calibration is not None
+    assert calibration.slope == result["correction"]["slope"]
+
+
+def _svg_comments(path):
+    """Matplotlib writes text as outlines, and what it says as a comment before them."""
+    return re.findall(r"<!-- (.*?) -->", path.read_text())
+
+
+def test_check_refuses_a_plot_format_before_it_measures(tfnas, paper_table):
+    code, _, err = tfnas("latency", "check", paper_table, "--plot", "plot.doc")
+    assert code == 2
+    assert "plot.doc" in err
+
+
+def test_a_busy_machine_is_refused_in_one_line(tfnas, tmp_path):
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        while measure_busy_cpus() < MAX_BUSY_CPUS:
+            pass
+        code, _, err = tfnas("latency", "measure", "--space", "micro", "--out", tmp_path / "table.json")
+    finally:
+        busy.kill()
+        busy.wait()
+    assert code == 2
+    assert re.fullmatch(r"tfnas: the machine is busy: .*--even-if-busy\n", err)
+    assert not (tmp_path / "table.json").exists()
+
+
+def test_range_prints_nested_intervals(tfnas, paper_table):
+    code, out, _ = tfnas("latency", "range", paper_table, "--json")
+    assert code == 0
+    intervals = json.loads(out)
+    low_ms, high_ms = intervals["all_networks_ms"]
+    for name in ("at_initial_widths_ms", "at_full_depth_ms", "at_full_depth_and_initial_widths_ms"):
+        inner_low_ms, inner_high_ms = intervals[name]
+        assert low_ms <= inner_low_ms < inner_high_ms <= high_ms
+    _, text, _ = tfnas("latency", "range", paper_table)
+    assert f"{low_ms:.3f}" in text
+
+
+def test_import_writes_a_table_of_the_pickle(tfnas, tmp_path):
+    table = make_dense_table(get_space("paper"))
+    content = OrderedDict(base=table.base_ms)
+    for entry in table.entries:
+        key = entry.key
+        name = f"{key.resolution}_{key.in_channels}_{key.se_channels}_{key.out_channels}"
+        content[f"MBInvertedResBlock_{name}_k{key.kernel_size}_s{key.stride}_{key.activation}"] = OrderedDict(
+            zip(entry.widths, entry.latency_ms, strict=True)
+        )
+    (tmp_path / "latency.pkl").write_bytes(pickle.dumps(content))
+    out = tmp_path / "table.json"
+    code, _, _ = tfnas("latency", "import", tmp_path / "latency.pkl", "--space", "paper", "--out", out)
+    assert code == 0
+    assert [entry.latency_ms for entry in LatencyTable.load(out).entries] == [
+        entry.latency_ms for entry in table.entries
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("latency", "range", "nowhere.json"), "nowhere.json"),
+        (("latency", "import", "nowhere.pkl", "--space", "paper", "--out", "t.json"), "nowhere.pkl"),
+        (("latency", "measure", "--space", "micro", "--out", "nowhere/t.json"), "the folder does not exist"),
+        (("describe", "nowhere.json"), "nowhere.json"),
+        (("describe", "tf-nas-a", "--latency", "nowhere.json"), "nowhere.json"),
+    ],
+)
+def test_wrong_input_ends_with_code_2_and_one_line(tfnas, arguments, message):
+    code, out, err = tfnas(*arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_a_damaged_table_ends_with_code_2_and_one_line(tfnas, paper_table):
+    paper_table.write_text(paper_table.read_text()[:1000])
+    code, _, err = tfnas("latency", "range", paper_table)
+    assert code == 2
+    assert "paper.json" in err
+    assert err.count("\n") == 1
+
+
+def test_describe_knows_the_size_of_the_published_network_exactly(tfnas):
+    code, out, _ = tfnas("describe", "tf-nas-a", "--json")
+    assert code == 0
+    description = json.loads(out)
+    assert (description["parameters"], description["macs"]) == (8_757_527, 456_675_855)
+    assert description["depth"] == len(description["layers"]) == 18
+
+
+def test_describe_knows_the_size_of_torchvisions_network(tfnas):
+    _, out, _ = tfnas("describe", "efficientnet_b0", "--json")
+    description = json.loads(out)
+    assert description["parameters"] == 5_288_548
+    assert description["macs"] == pytest.approx(385.8e6, rel=1e-3)
+
+
+def test_describe_sums_latency_by_stage(tfnas, paper_table):
+    _, out, _ = tfnas("describe", "tf-nas-a", "--latency", paper_table, "--json")
+    description = json.loads(out)
+    by_stage_ms = [
+        sum(layer["latency_ms"] for layer in description["layers"] if layer["stage"] == stage)
+        for stage in range(1, 7)
+    ]
+    assert description["stage_latencies_ms"] == pytest.approx(by_stage_ms)
+    total_ms = description["base_latency_ms"] + sum(by_stage_ms)
+    assert description["latency_ms"] == pytest.approx(total_ms)
+    _, text, _ = tfnas("describe", "tf-nas-a", "--latency", paper_table)
+    assert f"{total_ms:.3f} ms by the table" in text
+    assert "8,757,527" in text
+
+
+def test_describe_refuses_a_table_of_another_space(tfnas, tmp_path):
+    make_dense_table(get_space("micro")).save(tmp_path / "micro.json")
+    code, _, err = tfnas("describe", "tf-nas-a", "--latency", tmp_path / "micro.json")
+    assert code == 2
+    assert "'micro'" in err
+    assert "'paper'" in err
+
+
+def test_describe_measures_networks_in_turn(tfnas, tmp_path):
+    full_depth_architecture(get_space("micro")).save(tmp_path / "arch.json")
+    arguments = [tmp_path / "arch.json", "mobilenet_v2", "--measure", "--even-if-busy", "--json"]
+    code, out, _ = tfnas("describe", *arguments)
+    assert code == 0
+    first, second = json.loads(out)
+    assert first["measured"]["ratio_to_first"] == 1.0
+    assert first["resolution"] == second["resolution"] == 28
+    for description in (first, second):
+        assert description["measured"]["median_ms"] > 0
+        assert description["measured"]["ratio_iqr"] >= 0

@@ -1,0 +1,73 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from experiments.cells.cell import SearchCell, TrainingCell
+from experiments.console import format_duration
+from experiments.launching.progress import Progress
+from nas.config import SearchConfig, TrainConfig
+
+
+def make_cell(seed: int) -> SearchCell:
+    config = SearchConfig(space="micro", target_latency_ms=1.5, seed=seed, num_epochs=10, num_warmup_epochs=2)
+    return SearchCell(f"bi-sink-T1.5-s{seed}", {"seed": seed}, config, "data", "code", "table")
+
+
+METRICS = {
+    "train_loss": 1.2345,
+    "val_accuracy": 0.5,
+    "derived_latency_ms": 1.456,
+    "latency_error_percent": -2.9,
+    "epoch_seconds": 30.0,
+}
+
+
+def show(is_terminal: bool) -> str:
+    """What a launch of two cells shows, of which one runs and one fails."""
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=is_terminal, width=120, color_system=None)
+    cells = [make_cell(0), make_cell(1)]
+    with Progress(console, cells, num_done=3, num_parallel=2) as progress:
+        for cell in cells:
+            progress.start(cell)
+            progress.add_epoch(cell, 4, METRICS)
+        progress.end(cells[1], "FAILED", "DivergedError: [loss] is nan")
+    return screen.getvalue()
+
+
+def test_a_terminal_gets_a_table_of_all_trials() -> None:
+    shown = show(is_terminal=True)
+    assert "3 of 5 searches done, 1 failed, about 90 s left" in shown
+    for text in ("bi-sink-T1.5-s0", "running", "4/10", "1.234", "0.500", "1.46 of 1.5 ms", "3 min", "failed"):
+        assert text in shown, text
+    assert "bi-sink-T1.5-s1: failed: DivergedError: [loss] is nan" in shown
+
+
+def test_elsewhere_there_are_plain_lines_and_no_control_characters() -> None:
+    shown = show(is_terminal=False)
+    assert shown.splitlines() == [
+        "bi-sink-T1.5-s0: epoch 4/10, loss 1.234, accuracy 0.500, latency 1.46 of 1.5 ms, 3 min left",
+        "bi-sink-T1.5-s1: epoch 4/10, loss 1.234, accuracy 0.500, latency 1.46 of 1.5 ms, 3 min left",
+        "bi-sink-T1.5-s1: failed: DivergedError: [loss] is nan",
+    ]
+
+
+def test_trainings_tell_their_best_epoch() -> None:
+    config = TrainConfig(architecture="efficientnet_b0", num_epochs=10, dataset="fashion_mnist_subset")
+    cell = TrainingCell("train-efficientnet_b0-s0", {}, config, "data", "code", "efficientnet_b0")
+    screen = io.StringIO()
+    metrics = {"train_loss": 1.2, "val_accuracy": 0.5, "best_epoch": 3.0, "epoch_seconds": 30.0}
+    with Progress(Console(file=screen, width=120), [cell], num_done=0, num_parallel=1) as progress:
+        progress.start(cell)
+        progress.add_epoch(cell, 4, metrics)
+    expected = "train-efficientnet_b0-s0: epoch 4/10, loss 1.200, accuracy 0.500, best epoch 3, 3 min left\n"
+    assert screen.getvalue() == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(0, "0 s"), (99, "99 s"), (120, "2 min"), (7200, "2.0 h"), (200_000, "2.3 days"), (float("nan"), "?")],
+)
+def test_durations_are_told_in_the_unit_that_fits(seconds: float, expected: str) -> None:
+    assert format_duration(seconds) == expected

@@ -1,0 +1,270 @@
+"""Grids of trainings: the real command searches and trains in one, and continues where it stopped."""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+import tune_configs
+from experiments.cells.cell import Cell
+from experiments.launching.grid_launch import load_grid, load_training_grid
+from experiments.specs.experiment_spec import TrainingSpec, check_spec
+from experiments.specs.training_grid import TrainingGrid
+from nas.foundation.errors import UserError
+from nas.space.architecture import full_depth_architecture
+from nas.space.macro_space import get_space
+from nas.training.trained_network import load_trained_network
+from tests.experiments.launching.test_launch import BASE, tfnas, tfnas_here
+from tests.support.tiny import make_dense_table
+
+TRAIN_BASE = {
+    "max_train_images": 60,
+    "batch_size": 8,
+    "augmentation": "none",
+    "num_epochs": 2,
+    "num_warmup_epochs": 1,
+    "grad_clip_norm": 1.0e30,
+}
+LEARNS, DIVERGES = 0.05, 1.0e30
+
+
+@pytest.fixture(autouse=True)
+def _own_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two YAML files, the lookup table of the one and an architecture file of the other."""
+    folder = tmp_path_factory.mktemp("training_grid")
+    make_dense_table(get_space("micro")).save(folder / "table.json")
+    full_depth_architecture(get_space("micro")).save(folder / "small.json")
+    search = {"experiment": "tested", "base": BASE, "grid": {"seed": [0]}}
+    (folder / "search.yaml").write_text(yaml.safe_dump(search))
+    write(folder, "train.yaml", lr=[LEARNS, DIVERGES])
+    return folder
+
+
+def write(folder: Path, name: str, **grid: list[Any]) -> Path:
+    content = {
+        "experiment": "tested",
+        "architectures": ["small.json"],
+        "base": TRAIN_BASE,
+        "grid": grid,
+    }
+    (folder / name).write_text(yaml.safe_dump(content))
+    return folder / name
+
+
+@pytest.fixture(scope="module")
+def launched(folder: Path) -> subprocess.CompletedProcess[str]:
+    """One command that searches once and trains two networks twice, of which one rate diverges."""
+    return tfnas(
+        *("launch", str(folder / "search.yaml"), "--then-train", str(folder / "train.yaml")),
+        *("--out", str(folder / "out")),
+    )
+
+
+def runs_of(out: Path, kind: str) -> list[Run]:
+    client = MlflowClient(f"sqlite:///{out / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("tested")
+    return list(client.search_runs([experiment.experiment_id], f"tags.`tfnas.kind` = '{kind}'"))
+
+
+Launched = subprocess.CompletedProcess[str]
+
+
+def test_what_a_search_found_is_trained_beside_the_files_under_one_budget(
+    folder: Path, launched: Launched
+) -> None:
+    assert launched.returncode == 1, launched.stderr
+    assert "1 of 1 searches are finished" in launched.stdout
+    assert "2 of 4 trainings are finished" in launched.stdout
+    out = folder / "out"
+    (search,) = runs_of(out, "search")
+    trainings = runs_of(out, "train")
+    found = {(run.data.params["architecture"], run.data.params["lr"]): run.info.status for run in trainings}
+    references = (f"run:{search.info.run_id}", str(folder / "small.json"))
+    assert found == {
+        **{(reference, "0.05"): "FINISHED" for reference in references},
+        **{(reference, "1e+30"): "FAILED" for reference in references},
+    }
+    for run in trainings:
+        is_searched = run.data.params["architecture"] == references[0]
+        assert run.data.tags.get("tfnas.search_run") == (search.info.run_id if is_searched else None)
+        budget = {name: run.data.params[name] for name in TRAIN_BASE}
+        assert budget == {name: str(value) for name, value in TRAIN_BASE.items()}
+
+
+def test_a_finished_training_has_epochs_networks_and_its_launch(folder: Path, launched: Launched) -> None:
+    out = folder / "out"
+    client = MlflowClient(f"sqlite:///{out / 'mlflow.db'}")
+    launches = {run.info.run_id for run in runs_of(out, "launch")}
+    for run in (run for run in runs_of(out, "train") if run.info.status == "FINISHED"):
+        assert run.data.tags["mlflow.parentRunId"] in launches
+        history = client.get_metric_history(run.info.run_id, "val_accuracy")
+        assert [metric.step for metric in history] == [1, 2]
+        artifacts = Path(client.download_artifacts(run.info.run_id, ""))
+        names = {path.name for path in artifacts.iterdir()}
+        assert {"best.pt", "last.pt", "architecture.json", "config.yaml"} <= names
+        record, _ = load_trained_network(artifacts / "best.pt")
+        assert record.metrics["test_accuracy"] == run.data.metrics["test_accuracy"]
+
+
+def test_size_cost_and_latency_are_measured_in_one_session_after_the_trials(
+    folder: Path, launched: Launched
+) -> None:
+    finished = [run for run in runs_of(folder / "out", "train") if run.info.status == "FINISHED"]
+    assert len({run.data.tags["tfnas.latency_session"] for run in finished}) == 1
+    client = MlflowClient(f"sqlite:///{folder / 'out' / 'mlflow.db'}")
+    for run in finished:
+        path = Path(client.download_artifacts(run.info.run_id, "best.pt"))
+        _, network = load_trained_network(path)
+        metrics = run.data.metrics
+        assert metrics["num_parameters"] == sum(weight.numel() for weight in network.parameters())
+        assert metrics["size_bytes"] == path.stat().st_size
+        assert metrics["num_macs"] > 0
+        assert metrics["measured_latency_ms"] > 0
+        assert metrics["latency_ratio_to_efficientnet_b0"] > 0
+        assert "EfficientNet-B0" in run.data.tags["tfnas.latency_conditions"]
+    measuring = launched.stdout.index("Measuring the latency of 3 networks in turn")
+    assert measuring > launched.stdout.rindex(": epoch 2/2")
+
+
+def test_the_table_is_printed_and_written(folder: Path, launched: Launched) -> None:
+    assert "Networks trained from scratch" in launched.stdout
+    text = (folder / "out" / "tables" / "trained.md").read_text()
+    names = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")][1:]
+    assert names[1:] == ["tested", "small"]
+
+
+def test_launching_again_starts_nothing_though_folders_are_gone(
+    folder: Path, launched: Launched, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = folder / "out"
+    for name in ("ray", "cells"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    before = {run.info.run_id: run.info.end_time for run in runs_of(out, "train")}
+    arguments = ("launch", str(folder / "search.yaml"), "--then-train", str(folder / "train.yaml"))
+    assert tfnas_here(monkeypatch, *arguments, "--out", str(out)) == 1
+    said = capsys.readouterr().out
+    assert "4 trainings: 2 finished, 2 failed; 0 to run" in said
+    assert {run.info.run_id: run.info.end_time for run in runs_of(out, "train")} == before
+
+
+def test_a_grid_of_an_experiments_searches_knows_what_is_done_and_what_is_missing(
+    folder: Path, launched: Launched, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(folder, "more.yaml", seed=[0, 1], lr=[LEARNS])
+    content = yaml.safe_load(path.read_text())
+    content["architectures"] = ["experiment:tested", "experiment:tested", "small.json", "mnasnet1_0"]
+    path.write_text(yaml.safe_dump(content))
+    arguments = ("launch", str(path), "--out", str(folder / "out"))
+    assert tfnas_here(monkeypatch, *arguments, "--status") == 0
+    said = capsys.readouterr().out
+    assert said.count("finished") == 2
+    assert said.count("missing") == 4
+    assert tfnas_here(monkeypatch, *arguments, "--dry-run") == 0
+    assert "4 of 6 trainings to run" in capsys.readouterr().out
+
+
+def cells_of(folder: Path, content: dict[str, Any]) -> list[Cell]:
+    path = folder / "spec.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    grid = load_grid(path)
+    with grid.place(None) as place:
+        return grid.cells(folder / "out", place, print)
+
+
+SMALL = {"experiment": "small", "architectures": ["tf-nas-a"], "base": TRAIN_BASE}
+
+
+def test_every_network_is_trained_for_every_combination(folder: Path) -> None:
+    grid = {"seed": [0, 1, 2], "label_smoothing": [0.0, 0.1]}
+    cells = cells_of(folder, SMALL | {"architectures": ["small.json", "efficientnet_b0"], "grid": grid})
+    assert len({cell.hash for cell in cells}) == len(cells) == 12
+    assert cells[0].name == "train-small-label_smoothing=0.0-s0"
+    assert list(cells[0].factors) == ["architecture", "seed", "label_smoothing"]
+    assert {cell.factors["architecture"] for cell in cells} == {"small", "efficientnet_b0"}
+
+
+def test_without_a_grid_each_network_is_trained_once(folder: Path) -> None:
+    (cell,) = cells_of(folder, SMALL)
+    assert cell.name == "train-tf-nas-a-s0"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (SMALL | {"architectures": []}, "architectures"),
+        (SMALL | {"architectures": "tf-nas-a"}, "architectures"),
+        (SMALL | {"architectures": ["resnet50"]}, "resnet50': no such file"),
+        (SMALL | {"architectures": ["tf-nas-a", "tf-nas-a"]}, "are the same training; remove one"),
+        (SMALL | {"architectures": ["run:0123"]}, "architectures: run:0123: no"),
+        (SMALL | {"architectures": ["experiment:none"]}, "architectures: experiment:none: no"),
+        (SMALL | {"base": {"architecture": "tf-nas-a"}}, "move it to `architectures`"),
+        (SMALL | {"base": {"space": "micro"}}, "base.space: unknown field"),
+        (SMALL | {"share_warmup": True}, "share_warmup: has no effect on trainings; remove it"),
+        (SMALL | {"base": {"lr": "1e-1"}}, "YAML reads it as text: write it like"),
+        (SMALL | {"grid": {"lr": [0.1, -0.1]}}, "grid.lr: -0.1"),
+        (SMALL | {"base": {"num_threads": 4}}, "a trial has 1 cores"),
+        (SMALL | {"base": {"max_train_images": 60}}, "batch_size: 512"),
+        (SMALL | {"base": {"dataset": "cifar10", "data_dir": "nowhere"}}, "no such folder"),
+    ],
+)
+def test_what_is_wrong_is_one_line_with_the_file(
+    tmp_path: Path, content: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        cells_of(tmp_path, content)
+    assert expected in str(caught.value)
+    assert str(caught.value).startswith(f"{tmp_path / 'spec.yaml'}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_shipped_grid_trains_the_demos_networks_and_efficientnet_b0() -> None:
+    folder = Path(tune_configs.__file__).parent
+    grid = load_training_grid(folder / "quickstart_train.yaml", "demo")
+    assert load_grid(folder / "quickstart.yaml").spec.experiment == "demo"
+    assert grid.references == ("experiment:demo", "efficientnet_b0")
+
+
+def test_searches_come_first_and_once() -> None:
+    path = Path("any.yaml")
+    spec = check_spec(SMALL | {"architectures": ["run:b", "tf-nas-a"]}, path)
+    assert isinstance(spec, TrainingSpec)
+    assert TrainingGrid.of(spec, path).with_searches(["a", "b"]).references == ("run:a", "run:b", "tf-nas-a")
+
+
+@pytest.mark.parametrize(
+    ("training", "options", "expected"),
+    [
+        ({"experiment": "other"}, (), "must be the searches', 'tested'"),
+        ({"architectures": None}, (), "takes a file of trainings"),
+        ({}, ("--dry-run",), "not with --dry-run or --status"),
+    ],
+)
+def test_what_cannot_follow_a_search_is_refused_before_it(
+    folder: Path,
+    tmp_path: Path,
+    training: dict[str, Any],
+    options: tuple[str, ...],
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    content = {"experiment": "tested", "architectures": ["tf-nas-a"], "base": TRAIN_BASE} | training
+    if content["architectures"] is None:
+        content = {"experiment": "tested", "base": BASE, "grid": {"seed": [0]}}
+    path = tmp_path / "train.yaml"
+    path.write_text(yaml.safe_dump(content))
+    arguments = ("launch", str(folder / "search.yaml"), "--then-train", str(path), *options)
+    assert tfnas_here(monkeypatch, *arguments, "--out", str(tmp_path / "out")) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert expected in line
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,41 @@
+"""Every combination of the switches runs a joint epoch (`bi` is tested to be `bi_random` elsewhere)."""
+
+import math
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from nas.config import Depth, Objective, Sampling, SearchConfig
+from nas.search.records import METRIC_NAMES
+from nas.search.search import run_search
+from tests.support.tiny import TINY, make_dense_table
+
+TABLE = make_dense_table(TINY)
+
+
+@pytest.mark.parametrize("elasticity", [True, False])
+@pytest.mark.parametrize("objective", get_args(Objective))
+@pytest.mark.parametrize("depth", get_args(Depth))
+@pytest.mark.parametrize("sampling", [name for name in get_args(Sampling) if name != "bi"])
+def test_a_joint_epoch_runs(sampling: Sampling, depth: Depth, objective: Objective, elasticity: bool) -> None:
+    config = SearchConfig(
+        space=TINY.name,
+        sampling=sampling,
+        depth=depth,
+        objective=objective,
+        elasticity=elasticity,
+        target_latency_ms=2.3,
+        max_train_images=40,
+        augmentation="none",
+        batch_size=8,
+        num_epochs=1,
+        num_warmup_epochs=0,
+        device="cpu",
+    )
+    (record,) = run_search(config, table=TABLE)
+    assert set(record.metrics) == set(METRIC_NAMES)
+    assert all(math.isfinite(value) for value in record.metrics.values())
+    assert np.isfinite(record.arrays["scaling_ms_EP"]).any() == elasticity
+    assert not elasticity or record.metrics["derived_latency_ms"] <= 2.3
+    assert record.arrays["alpha_ELO"].shape == (6, 9 if depth == "skip" else 8)
