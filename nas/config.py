@@ -4,26 +4,27 @@ Source: TF-NAS, implementation details; defaults are the published protocol.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
+from nas.data.augmentation import Augmentation
+from nas.data.datasets import DATASETS, SOURCE_FIELDS
 from nas.foundation.errors import UserError
 from nas.foundation.validation import first_error
-from nas.space.macro_space import SPACE_NAMES, get_space
-
-Sampling = Literal["single", "bi", "bi_random", "bi_gumbel", "bi_min", "bi_max"]
-Depth = Literal["sink", "skip"]
-Objective = Literal["tfnas", "fbnet", "proxyless_add", "proxyless_mul"]
-Dataset = Literal[
-    "fashion_mnist_subset", "fashion_mnist", "cifar10", "cifar100", "image_folder", "image_list"
-]
-FILE_DATASETS = ("image_folder", "image_list")
-"""Datasets of one file an image, decoded while they are used; the others fit in memory."""
-
-DOWNLOADABLE_DATASETS = ("fashion_mnist", "cifar10", "cifar100")
-
-Augmentation = Literal["paper", "crop_flip", "none"]
+from nas.search.methods import METHODS
+from nas.space.macro_space import SPACES
+from nas.supernet.objectives import OBJECTIVES, parameters_of
+from nas.supernet.sampling import SAMPLINGS
+from nas.supernet.supernet import Depth
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -36,6 +37,14 @@ Threads = Annotated[int, Field(ge=1, le=1024)]
 """More would be a slip, and would bring the machine down."""
 
 DeviceName = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?)$")]
+
+OBJECTIVE_FIELDS = ("latency_weight", "objective_scale", "objective_exponent")
+"""Fields that some objectives read, and nothing else does."""
+
+
+def _without_alias(sampling: Any) -> Any:
+    # The paper's variant has a short name; inside it has one name only.
+    return "bi_random" if sampling == "bi" else sampling
 
 
 class ConfigRecord(BaseModel):
@@ -62,7 +71,7 @@ class ConfigRecord(BaseModel):
 class DataConfig(ConfigRecord):
     """Which images, how they are split, and how they are augmented."""
 
-    dataset: Dataset = "fashion_mnist_subset"
+    dataset: Annotated[str, AfterValidator(DATASETS.check)] = "fashion_mnist_subset"
     """Images to search or train on; the subset of Fashion-MNIST is part of the package."""
 
     data_dir: Path | None = Field(default=None, strict=False)
@@ -99,20 +108,14 @@ class DataConfig(ConfigRecord):
     """Processes that decode image files, of each process that trains; images in memory need none."""
 
     @model_validator(mode="after")
-    def _has_its_files(self) -> Self:
-        if self.dataset != "fashion_mnist_subset" and self.data_dir is None:
-            raise ValueError(f"data_dir: missing; dataset '{self.dataset}' needs the folder of its images")
-        if (self.dataset == "image_list") != (self.train_list is not None):
-            raise ValueError("train_list: goes with dataset 'image_list', and only with it")
-        if self.test_list is not None and self.dataset != "image_list":
-            raise ValueError("test_list: goes with dataset 'image_list' only; remove it")
-        if self.download and self.dataset not in DOWNLOADABLE_DATASETS:
-            raise ValueError(
-                f"download: there is nothing to download for '{self.dataset}'; "
-                f"it serves {', '.join(DOWNLOADABLE_DATASETS)}"
-            )
-        if self.skip_broken_images and self.dataset not in FILE_DATASETS:
-            raise ValueError(f"skip_broken_images: serves {' and '.join(FILE_DATASETS)} only; remove it")
+    def _has_its_source(self) -> Self:
+        dataset = DATASETS[self.dataset]
+        for field in SOURCE_FIELDS:
+            is_set = getattr(self, field) != type(self).model_fields[field].default
+            if is_set and field not in (*dataset.required, *dataset.optional):
+                raise ValueError(f"{field}: has no effect with dataset '{self.dataset}'; remove it")
+            if not is_set and field in dataset.required:
+                raise ValueError(f"{field}: missing; dataset '{self.dataset}' needs it")
         return self
 
 
@@ -123,8 +126,11 @@ class SearchConfig(DataConfig):
         ValueError: an unknown field, a wrong type, an impossible value or combination.
     """
 
-    space: str = "paper"
-    """Macro space: `paper` (224x224), `small32` (32x32) or `micro` (28x28)."""
+    method: Annotated[str, AfterValidator(METHODS.check)] = "tf_nas"
+    """How architectures are searched: `tf_nas`, the paper's differentiable search."""
+
+    space: Annotated[str, AfterValidator(SPACES.check)] = "paper"
+    """Macro space: `paper` (224x224), `paper_no_se`, `small32` (32x32) or `micro` (28x28)."""
 
     target_latency_ms: Positive
     """Latency that the derived network shall have, in ms of the lookup table."""
@@ -135,14 +141,15 @@ class SearchConfig(DataConfig):
     latency_batch_size: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Images at a time when a table is measured; None for 1 on the CPU and 32 on CUDA."""
 
-    sampling: Sampling = "bi"
-    """How a weight step samples paths: one Gumbel path, or a second one beside it (`bi_*`).
+    sampling: Annotated[str, BeforeValidator(_without_alias), AfterValidator(SAMPLINGS.check)] = "bi_random"
+    """How a weight step samples paths: `single`, one Gumbel path; or a second one beside it (`bi_*`).
 
-    `bi` is `bi_random`: the second path is uniform over the other operators of each layer.
+    `bi_random`, the paper's choice (`bi` for short): the second path is uniform over the other
+    operators of each layer. `bi_gumbel`, `bi_min`, `bi_max`: from alpha, the lowest, the highest alpha.
     """
 
     depth: Depth = "sink"
-    """How depth is searched: sink-connecting stages, or identity as a ninth candidate."""
+    """How depth is searched: sink-connecting stages, or identity as a further candidate."""
 
     elasticity: bool = True
     """Whether widths are scaled to the latency target after every joint epoch."""
@@ -150,7 +157,7 @@ class SearchConfig(DataConfig):
     refine_widths: bool = False
     """Whether elasticity-scaling ends with single-width steps that use up what is left."""
 
-    objective: Objective = "tfnas"
+    objective: Annotated[str, AfterValidator(OBJECTIVES.check)] = "tfnas"
     """Form of the architecture step's loss."""
 
     latency_weight: NonNegative = 0.1
@@ -237,7 +244,6 @@ class SearchConfig(DataConfig):
 
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
-        get_space(self.space)
         if self.num_warmup_epochs > self.num_epochs:
             raise ValueError(
                 f"num_warmup_epochs: {self.num_warmup_epochs}; must be at most num_epochs ({self.num_epochs})"
@@ -246,20 +252,21 @@ class SearchConfig(DataConfig):
             raise ValueError("refine_widths: has no effect without elasticity; set elasticity: true")
         return self
 
-    def unused_fields(self) -> tuple[str, ...]:
-        """Fields that have no effect in this combination."""
-        uses_target_weight = self.objective in ("tfnas", "proxyless_add")
-        return ("objective_scale", "objective_exponent") if uses_target_weight else ("latency_weight",)
+    def objective_fields(self) -> dict[str, Any]:
+        """What the objective reads, with its own default where a field is None."""
+        return {
+            name: default if getattr(self, name) is None else getattr(self, name)
+            for name, default in parameters_of(self.objective).items()
+        }
 
-    @property
-    def effective_exponent(self) -> float:
-        """The exponent b, or the published one of the objective where none is set."""
-        published = 0.3 if self.objective == "proxyless_mul" else 0.6
-        return self.objective_exponent or published
+    def unused_fields(self) -> set[str]:
+        """Fields that have no effect in this combination."""
+        unread = {field for field in OBJECTIVE_FIELDS if field not in parameters_of(self.objective)}
+        return unread | METHODS[self.method].ignored_fields
 
     def ineffective_fields(self) -> list[str]:
         """Fields that were set and have no effect in this combination, for a warning."""
-        return [field for field in self.unused_fields() if field in self.model_fields_set]
+        return sorted(self.unused_fields() & self.model_fields_set)
 
 
 class TrainConfig(DataConfig):
@@ -340,6 +347,3 @@ class TrainConfig(DataConfig):
                 f"num_warmup_epochs: {self.num_warmup_epochs}; must be below num_epochs ({self.num_epochs})"
             )
         return self
-
-
-__all__ = ["SPACE_NAMES", "ConfigRecord", "DataConfig", "SearchConfig", "TrainConfig"]

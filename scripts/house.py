@@ -41,24 +41,28 @@ class House:
         rooms: dict[str, list[str]] = {}
         for module, path in self.files.items():
             if path.name != "__init__.py":
-                rooms.setdefault(room_of(module), []).append(module)
+                rooms.setdefault(self.room_of(module), []).append(module)
         return rooms
 
     def arrows(self) -> dict[str, set[str]]:
-        """The rooms that each room imports from."""
+        """The rooms that each room imports from.
+
+        A package's `__init__` is a door, apart from its room: it may be open where the room is not yet
+        built, as that of the search methods is for the config that must know their names.
+        """
         arrows: dict[str, set[str]] = {room: set() for room in self.rooms()}
         for module, targets in self.imports.items():
-            source = room_of(module, is_package=self.files[module].name == "__init__.py")
-            for target in targets:
-                other = room_of(target, is_package=self.files[target].name == "__init__.py")
-                if other != source:
-                    arrows.setdefault(source, set()).add(other)
+            others = {self.room_of(target) for target in targets} - {self.room_of(module)}
+            if others or not self._is_door(module):
+                arrows.setdefault(self.room_of(module), set()).update(others)
         return arrows
 
+    def room_of(self, module: str) -> str:
+        """The folder that a module lies in, dotted: `nas.space` of `nas.space.architecture`."""
+        return f"{module}.__init__" if self._is_door(module) else module.rpartition(".")[0]
 
-def room_of(module: str, *, is_package: bool = False) -> str:
-    """The folder that a module lies in, dotted: `nas.space` of `nas.space.architecture`."""
-    return module if is_package else module.rpartition(".")[0]
+    def _is_door(self, module: str) -> bool:
+        return self.files[module].name == "__init__.py"
 
 
 def imported_names(path: Path, *, at_start: bool = False) -> Iterator[str]:
@@ -102,7 +106,7 @@ def main() -> None:
     for room in TopologicalSorter(arrows).static_order():
         names = ", ".join(module.rpartition(".")[2] for module in rooms.get(room, ()))
         below = ", ".join(sorted(arrows.get(room, ()))) or "nothing"
-        print(f"{room}\n    {names or '(its __init__ alone)'}\n    -> {below}")
+        print(f"{room}\n    {names or '(a door)'}\n    -> {below}")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from analysis.measures.width import measure_widths
 from analysis.reading.experiment import SEED, Experiment, Run
 from analysis.reading.values import Value, show_value
 from nas.space.macro_space import Space
-from nas.space.operators import CANDIDATE_OPS
 
 MAX_NETWORKS = 16
 _BOX = 0.8
@@ -182,7 +181,7 @@ def _space_drawing(experiment: Experiment) -> Drawing:
     )
     caption = (
         f"The search space '{space.name}' ({space.resolution}x{space.resolution} input): a box is a "
-        f"searchable layer with {len(CANDIDATE_OPS)} candidate operators, each of searchable width; arcs "
+        f"searchable layer with {len(space.ops)} candidate operators, each of searchable width; arcs "
         f"lead from the depths that a stage may have to its sink. {len(space.layers)} searchable "
         f"layers.{skip}"
     )

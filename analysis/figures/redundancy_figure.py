@@ -33,7 +33,7 @@ def redundancy_drawings(experiment: Experiment) -> list[Drawing]:
         "Architecture redundancy. Left: share of the joint epochs whose derived encoding is not the only "
         "one of its network. Right: distinct encodings (open) and distinct networks behind them (filled) "
         f"among the joint epochs. Small: each seed; large: their mean. The skip space of '{space.name}' "
-        f"has {_power(space.num_skip_encodings())} encodings of {_power(space.num_skip_networks())} "
+        f"has {_power(space.num_skip_encodings())} encodings of {_power(space.num_networks())} "
         "networks; the sink space has one encoding a network. n = "
         f"{count(len(drawn), 'trial')}.{shown}{missing_note(experiment)}"
     )

@@ -13,12 +13,12 @@ from scipy.special import softmax
 from scipy.stats import entropy
 
 from nas.search.records import Trajectory
-from nas.space.operators import OP_NAMES, SKIP_OP_NAME
+from nas.space.operators import PAPER_OPERATORS, SKIP_OP_NAME
 
 NO_LEADER = -1
 """Where two candidates are equally probable, as before the first architecture step."""
 
-CANDIDATE_NAMES: tuple[str, ...] = (*OP_NAMES, SKIP_OP_NAME)
+CANDIDATE_NAMES: tuple[str, ...] = (*PAPER_OPERATORS, SKIP_OP_NAME)
 
 _TIE = 1e-6
 _EARLY = 0.25
@@ -68,7 +68,7 @@ def measure_collapse(trajectory: Trajectory) -> Collapse:
         if num_joint
         else np.nan,
         train_count_LO=train_count_LO,
-        train_gini=float(np.mean([gini(count_O[: len(OP_NAMES)]) for count_O in train_count_LO])),
+        train_gini=float(np.mean([gini(count_O[: len(PAPER_OPERATORS)]) for count_O in train_count_LO])),
     )
 
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from analysis.measures.width import measure_widths
 from analysis.reading.experiment import Run
 from nas.search.records import Trajectory
-from nas.space.operators import CANDIDATE_OPS
 
 TARGET = "target_latency_ms"
 TOLERANCE_PERCENT = 1.0
@@ -51,7 +50,7 @@ def is_saturated(run: Run) -> bool:
         strict=True,
     )
     return all(
-        op < 0 or width == CANDIDATE_OPS[op].width_interval(layer.in_channels)[bound]
+        op < 0 or width == run.space.ops[op].width_interval(layer.in_channels)[bound]
         for layer, op, width in kept
     )
 

@@ -12,11 +12,12 @@ from nas.config import SearchConfig, TrainConfig
 from nas.foundation.errors import UserError
 from nas.foundation.identity import fingerprint
 from nas.latency.table import LatencyTable
-from nas.search.search_identity import result_fields, warmup_hash
+from nas.search.search_identity import RESULTS_VERSION as SEARCH_RESULTS_VERSION
+from nas.search.search_identity import search_identity, warmup_hash
 from nas.space.architecture import Architecture
 from nas.space.baselines import find_architecture
-from nas.training.training import NetworkChoice
-from nas.training.training import result_fields as training_result_fields
+from nas.training.training import RESULTS_VERSION as TRAINING_RESULTS_VERSION
+from nas.training.training import NetworkChoice, training_identity
 
 Kind = Literal["search", "train"]
 Input = LatencyTable | Architecture | None
@@ -31,16 +32,18 @@ class Cell(ABC):
         factors: the fields in which cells of the grid differ.
         config: all that is to be run.
         data_fingerprint: of the images.
-        code_version: of the code that runs.
+        provenance: tags that say what computes it (source, libraries, device), without being part of it.
     """
 
     name: str
     factors: dict[str, Any]
     config: SearchConfig | TrainConfig
     data_fingerprint: str
-    code_version: str
+    provenance: Mapping[str, str]
 
     kind: ClassVar[Kind]
+    config_type: ClassVar[type[SearchConfig | TrainConfig]]
+    results_version: ClassVar[int]
     noun: ClassVar[str]
     plural: ClassVar[str]
 
@@ -105,6 +108,8 @@ class SearchCell(Cell):
     table_fingerprint: str
 
     kind = "search"
+    config_type = SearchConfig
+    results_version = SEARCH_RESULTS_VERSION
     noun = "search"
     plural = "searches"
     result_heading = "latency"
@@ -112,12 +117,7 @@ class SearchCell(Cell):
     @property
     def identity(self) -> dict[str, Any]:
         """All that determines the result."""
-        return {
-            "config": result_fields(self.config),
-            "latency table": self.table_fingerprint,
-            "data": self.data_fingerprint,
-            "code": self.code_version,
-        }
+        return search_identity(self.config, self.table_fingerprint, self.data_fingerprint)
 
     @cached_property
     def warmup(self) -> str:
@@ -161,6 +161,8 @@ class TrainingCell(Cell):
     search_run: str | None = None
 
     kind = "train"
+    config_type = TrainConfig
+    results_version = TRAINING_RESULTS_VERSION
     noun = "training"
     plural = "trainings"
     result_heading = "best epoch"
@@ -168,12 +170,7 @@ class TrainingCell(Cell):
     @property
     def identity(self) -> dict[str, Any]:
         """All that determines the result."""
-        return {
-            "config": training_result_fields(self.config),
-            "data": self.data_fingerprint,
-            "code": self.code_version,
-            "search run": self.search_run,
-        }
+        return training_identity(self.config, self.data_fingerprint) | {"search run": self.search_run}
 
     @property
     def input_name(self) -> str:
@@ -231,3 +228,7 @@ def check_distinct(cells: list[Cell], where: str) -> None:
 
 def _describe(factors: Mapping[str, Any]) -> str:
     return "{" + ", ".join(f"{field}: {value}" for field, value in factors.items()) + "}"
+
+
+CELLS: dict[Kind, type[Cell]] = {"search": SearchCell, "train": TrainingCell}
+"""The kinds of cells."""

@@ -13,6 +13,11 @@ from nas.foundation.errors import UserError
 from nas.foundation.files import write_atomically
 from nas.foundation.validation import read_json
 
+RESULTS_VERSION_TAG = "tfnas.results_version"
+CODE_TAG = "tfnas.code_version"
+LIBRARIES_TAG = "tfnas.libraries"
+DEVICE_TAG = "tfnas.device"
+
 
 @dataclass(frozen=True)
 class RunDescription:
@@ -39,11 +44,11 @@ class RunDescription:
             "tfnas.kind": cell.kind,
             "tfnas.factors": json.dumps(list(cell.factors)),
             "tfnas.data_fingerprint": cell.data_fingerprint,
-            "tfnas.code_version": cell.code_version,
+            RESULTS_VERSION_TAG: str(cell.results_version),
             "tfnas.version": __version__,
         }
         uri = storage.uri if storage else None
-        return cls(cell.hash, cell.name, cell.params, tags | cell.tags | factors, uri)
+        return cls(cell.hash, cell.name, cell.params, tags | dict(cell.provenance) | cell.tags | factors, uri)
 
 
 class CellFolder:

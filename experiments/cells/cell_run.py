@@ -12,7 +12,7 @@ from experiments.cells.cell_folder import CellFolder
 from nas.config import SearchConfig, TrainConfig
 from nas.foundation.world import ALONE, World
 from nas.latency.table import LatencyTable
-from nas.search.records import GPU_METRIC_NAMES, METRIC_NAMES, EpochRecord, Trajectory
+from nas.search.records import EpochRecord, Trajectory
 from nas.search.search import run_search
 from nas.space.architecture import Architecture
 from nas.space.baselines import ARCHITECTURE_NAMES
@@ -106,7 +106,7 @@ def _measure_size(path: Path) -> dict[str, float]:
 def _write_metrics(records: list[EpochRecord], path: Path) -> None:
     """All epochs' metrics in one file: MLflow hands them out one run and one metric at a time."""
     with path.open("w", encoding="utf-8", newline="") as file:
-        of_gpu = [name for name in GPU_METRIC_NAMES if name in records[-1].metrics]
-        writer = csv.DictWriter(file, ["epoch", *METRIC_NAMES, *of_gpu], lineterminator="\n")
+        names = dict.fromkeys(name for record in records for name in record.metrics)
+        writer = csv.DictWriter(file, ["epoch", *names], lineterminator="\n")
         writer.writeheader()
         writer.writerows({"epoch": record.epoch, **record.metrics} for record in records)

@@ -10,16 +10,12 @@ from typing import Any, TextIO
 
 from ray import tune
 
-from experiments.cells.cell import Input
+from experiments.cells.cell import CELLS, Input, Kind
 from experiments.cells.cell_folder import CellFolder
 from experiments.cells.cell_run import describe_failure, run_cell
 from experiments.places.storage import Storage, Workplace
-from nas.config import SearchConfig, TrainConfig
 from nas.foundation.errors import DamagedCheckpointWarning, UserError
-from nas.foundation.identity import code_version
 from nas.search.records import EpochRecord
-
-_CONFIGS: dict[str, type[SearchConfig | TrainConfig]] = {"search": SearchConfig, "train": TrainConfig}
 
 
 def run_trial(params: dict[str, Any], inputs: dict[str, Input]) -> None:
@@ -44,8 +40,8 @@ def run_trial(params: dict[str, Any], inputs: dict[str, Input]) -> None:
 def _run_in(workplace: Workplace, cell: dict[str, Any], given: Input, warmups_dir: Path | None) -> None:
     folder = CellFolder(workplace.folder)
     try:
-        _check_code(cell["kind"], cell["code"])
-        config = _CONFIGS[cell["kind"]](**cell["config"])
+        _check_version(cell["kind"], cell["results_version"])
+        config = CELLS[cell["kind"]].config_type(**cell["config"])
         for record in run_cell(config, given, folder, warmups_dir=warmups_dir):
             workplace.save_checkpoints()
             is_shared = isinstance(record, EpochRecord) and record.is_shared
@@ -57,12 +53,12 @@ def _run_in(workplace: Workplace, cell: dict[str, Any], given: Input, warmups_di
         raise
 
 
-def _check_code(kind: str, expected: str) -> None:
-    """The launch said which code gives the result; a node may have been installed at another time."""
-    if code_version(f"{kind}.py") != expected:
+def _check_version(kind: Kind, expected: int) -> None:
+    """The launch said which version of results it wants; a node may have been installed at another time."""
+    if CELLS[kind].results_version != expected:
         raise UserError(
-            f"node {platform.node()} has other code than the launch (tfnas or torch differ in version); "
-            "install the same on all nodes"
+            f"node {platform.node()} computes results version {CELLS[kind].results_version} of a {kind}, the "
+            f"launch {expected}; install the same tfnas on all nodes"
         )
 
 

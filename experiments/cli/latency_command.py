@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nas.foundation.errors import UserError
-from nas.space.macro_space import SPACE_NAMES, get_space
+from nas.space.macro_space import SPACES, get_space
 
 if TYPE_CHECKING:
     from nas.latency.calibration import TableCheck
@@ -18,7 +18,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 _PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 _table_argument = click.argument("table_path", metavar="TABLE", type=_FILE)
 _space_option = click.option(
-    "--space", type=click.Choice(SPACE_NAMES), required=True, help="Space whose operators it covers."
+    "--space", type=click.Choice(list(SPACES)), required=True, help="Space whose operators it covers."
 )
 _device_option = click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 _busy_option = click.option(

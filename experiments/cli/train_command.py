@@ -93,7 +93,7 @@ def _make_cells(
     architectures: tuple[str, ...], settings: tuple[str, ...], experiment: str | None, out: Path | None
 ) -> "tuple[list[TrainingCell], str, Path]":
     from experiments.specs.experiment_spec import EXPERIMENT_NAME
-    from experiments.specs.preparation import look_at_images
+    from experiments.specs.preparation import describe_installation, look_at_images
     from experiments.specs.training_grid import make_training_cell
     from experiments.tracking.named_network import find_networks
     from nas.config import TrainConfig
@@ -122,7 +122,9 @@ def _make_cells(
         resolve_device(config.device)
         data_fingerprint = look_at_images(config, NetworkChoice.of(config).resolution)
         experiment = experiment or (network.search.experiment if network.search else None)
-        cells.append(make_training_cell(network, config, data_fingerprint, {}))
+        cells.append(
+            make_training_cell(network, config, data_fingerprint, describe_installation(config.device), {})
+        )
     return cells, experiment or _DEFAULT_EXPERIMENT, out
 
 

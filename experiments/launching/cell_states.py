@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from experiments.cells.cell import Cell
-from experiments.cells.cell_folder import CellFolder, RunDescription
+from experiments.cells.cell_folder import RESULTS_VERSION_TAG, CellFolder, RunDescription
 from experiments.tracking.tracker import TrackedCell
 
 State = Literal["finished", "failed", "interrupted", "missing"]
@@ -70,7 +70,7 @@ def _changes(description: RunDescription, run: TrackedCell) -> list[str]:
     parts = {
         "lookup table": "tfnas.table_fingerprint",
         "images": "tfnas.data_fingerprint",
-        "code": "tfnas.code_version",
+        "results version": RESULTS_VERSION_TAG,
     }
     changed = [name for name, tag in parts.items() if description.tags.get(tag) != run.tags.get(tag)]
     fields = [

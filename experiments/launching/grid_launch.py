@@ -181,7 +181,7 @@ class Work:
         return {
             "hash": cell.hash,
             "kind": cell.kind,
-            "code": cell.code_version,
+            "results_version": cell.results_version,
             "input": cell.input_name,
             "storage": (self.storage or Storage(str(self.out))).uri,
             "name": cell.folder_name,

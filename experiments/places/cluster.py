@@ -13,7 +13,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from experiments.console import make_console, say
 from experiments.places.resources import Resources, num_bundles
 from nas.foundation.errors import UserError
-from nas.foundation.identity import code_version
+from nas.search.search_identity import RESULTS_VERSION as SEARCH_RESULTS_VERSION
+from nas.training.training import RESULTS_VERSION as TRAINING_RESULTS_VERSION
 
 Result = TypeVar("Result")
 
@@ -38,7 +39,7 @@ def open_cluster(address: str, resources: Resources) -> Iterator["Cluster"]:
         raise UserError(f"--address: {address}: {_explain(error)}") from None
     try:
         cluster = Cluster(resources)
-        cluster.check_code()
+        cluster.check_version()
         yield cluster
     finally:
         ray.shutdown()
@@ -82,23 +83,23 @@ class Cluster:
         """It is there already."""
         return nullcontext()
 
-    def check_code(self) -> None:
-        """Checks that a node has the code of this process; every trial checks it again where it runs.
+    def check_version(self) -> None:
+        """Checks that a node computes the results of this process; every trial checks it again where it runs.
 
         Raises:
-            UserError: it has another one.
+            UserError: it computes other ones.
         """
         try:
-            there = self.run(code_version)
+            there = self.run(_results_versions)
         except RayTaskError as error:
             reason = str(error).strip().splitlines()[-1]
             raise UserError(
                 f"--address: a node cannot run tfnas ({reason}); install it on all nodes, as it is here"
             ) from None
-        if there != code_version():
+        if there != _results_versions():
             raise UserError(
-                "--address: the nodes have other code than this machine (tfnas or torch differ in version); "
-                "install the same on all of them"
+                "--address: the nodes have a tfnas of other results versions than this machine; install the "
+                "same on all of them"
             )
 
     def _wait(
@@ -115,6 +116,10 @@ class Cluster:
                 raise error.cause from None
             raise
         return result
+
+
+def _results_versions() -> tuple[int, int]:
+    return SEARCH_RESULTS_VERSION, TRAINING_RESULTS_VERSION
 
 
 def _check_answers(address: str) -> None:

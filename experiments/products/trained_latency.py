@@ -11,9 +11,8 @@ from experiments.cells.cell import TrainingCell
 from experiments.places.place import Place
 from experiments.tracking.named_run import RUN_PREFIX, find_run
 from experiments.tracking.tracker import TrackedCell
-from nas.config import FILE_DATASETS, TrainConfig
-from nas.data.image_lists import list_class_names
-from nas.data.memory_images import read_class_names
+from nas.config import TrainConfig
+from nas.data.datasets import DATASETS
 from nas.foundation.device import resolve_device
 from nas.foundation.identity import fingerprint
 from nas.latency.calibration import NetworkTiming, compare_networks
@@ -147,8 +146,7 @@ def _key(choice: NetworkChoice) -> str:
 
 
 def _num_classes(config: TrainConfig) -> int:
-    read = list_class_names if config.dataset in FILE_DATASETS else read_class_names
-    return len(read(config))
+    return len(DATASETS[config.dataset].class_names(config))
 
 
 def _metrics(timing: NetworkTiming) -> dict[str, float]:

@@ -4,12 +4,14 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from experiments.cells.cell_folder import CODE_TAG, DEVICE_TAG, LIBRARIES_TAG
 from experiments.places.place import Place
 from nas.config import DataConfig, SearchConfig, TrainConfig
-from nas.data.search_data import fingerprint_data, load_search_data
+from nas.data.image_source import fingerprint_data
+from nas.data.search_data import load_search_data
 from nas.data.training_data import fingerprint_training_data, load_training_data
 from nas.foundation.errors import UserError
-from nas.foundation.identity import fingerprint
+from nas.foundation.identity import code_version, fingerprint, library_versions
 from nas.latency.compatibility import Hardware, check_table
 from nas.latency.table import LatencyTable
 from nas.search.search import load_or_measure_table
@@ -36,6 +38,7 @@ class Preparation:
         self._report = report
         self._tables: dict[Path, LatencyTable] = {}
         self._hardware: dict[str, Hardware] = {}
+        self._provenance: dict[str, dict[str, str]] = {}
         self._data_fingerprints: dict[str, str] = {}
 
     def table(self, config: SearchConfig) -> tuple[Path, LatencyTable]:
@@ -74,6 +77,12 @@ class Preparation:
             self._hardware[config.device] = self._place.run(Hardware.of, config.device)
         return self._hardware[config.device]
 
+    def provenance(self, config: SearchConfig | TrainConfig) -> dict[str, str]:
+        """Tags that say what computes a search or a training of that config."""
+        if config.device not in self._provenance:
+            self._provenance[config.device] = self._place.run(describe_installation, config.device)
+        return self._provenance[config.device]
+
     def data_fingerprint(self, config: SearchConfig | TrainConfig) -> str:
         """Fingerprint of the images; makes sure that they and the device are there.
 
@@ -102,6 +111,15 @@ class Preparation:
         table.save(partial)
         partial.replace(path)
         self._report(f"Saved it as {path}; other launches into this folder reuse it")
+
+
+def describe_installation(device: str) -> dict[str, str]:
+    """Tags that say what computes here: source, libraries and device."""
+    return {
+        CODE_TAG: code_version(),
+        LIBRARIES_TAG: library_versions(),
+        DEVICE_TAG: Hardware.of(device).device_name,
+    }
 
 
 def _resolution(config: SearchConfig | TrainConfig) -> int:

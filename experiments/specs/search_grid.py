@@ -14,7 +14,6 @@ from experiments.specs.experiment_spec import ExperimentSpec, parse_fields
 from experiments.specs.preparation import Preparation
 from nas.config import SearchConfig
 from nas.foundation.errors import UserError
-from nas.foundation.identity import code_version
 from nas.latency.compatibility import Hardware
 from nas.latency.table import LatencyTable, reachable_interval_ms
 from nas.search.search import check_fit
@@ -164,7 +163,7 @@ def make_cells(drafts: list[Draft], preparation: Preparation, where: str) -> lis
                 config=config,
                 table_fingerprint=table.fingerprint,
                 data_fingerprint=preparation.data_fingerprint(config),
-                code_version=code_version(),
+                provenance=preparation.provenance(config),
             )
         )
     check_distinct([*cells], where)

@@ -12,7 +12,8 @@ from experiments.specs.search_grid import Draft, SearchGrid, draft_cells, make_c
 from experiments.specs.study_spec import Study
 from nas.config import DataConfig
 from nas.foundation.errors import UserError
-from nas.foundation.identity import code_version, fingerprint
+from nas.foundation.identity import fingerprint
+from nas.search.search_identity import RESULTS_VERSION
 
 _FIELDS_OF_REACH = {
     *DataConfig.model_fields,
@@ -95,7 +96,7 @@ class StudyPlan(SearchGrid):
             "seeds": self.seeds,
             "lookup table": sorted({cell.table_fingerprint for cell in kinds}),
             "images": sorted({cell.data_fingerprint for cell in kinds}),
-            "code": code_version(),
+            "results version": RESULTS_VERSION,
         }
 
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from nas.config import ConfigRecord, SearchConfig
-from nas.search.records import METRIC_NAMES
+from nas.search.records import METRIC_NAMES, SUPERNET_METRIC_NAMES
 
 if TYPE_CHECKING:
     import optuna
 
 ABS_ERROR = "abs_latency_error_percent"
-OBJECTIVE_NAMES = (*METRIC_NAMES, ABS_ERROR)
+OBJECTIVE_NAMES = (*METRIC_NAMES, *SUPERNET_METRIC_NAMES, ABS_ERROR)
 MAX_CORNERS = 2000
 """How many extreme points of a space are checked before anything runs."""
 

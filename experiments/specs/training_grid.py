@@ -1,6 +1,6 @@
 """From a spec to its trainings: each network for each combination of the grid."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -16,7 +16,6 @@ from experiments.tracking.named_run import RUN_PREFIX
 from experiments.tracking.tracker import Tracker
 from nas.config import TrainConfig
 from nas.foundation.errors import UserError
-from nas.foundation.identity import code_version
 from nas.space.baselines import find_architecture
 
 
@@ -82,11 +81,16 @@ class TrainingGrid(Grid):
     def _cell(self, network: NamedNetwork, factors: dict[str, Any], preparation: Preparation) -> Cell:
         fields = self.spec.base | factors | {"architecture": network.architecture}
         config = parse_fields(TrainConfig, self.spec, fields, self.path)
-        return make_training_cell(network, config, preparation.data_fingerprint(config), factors)
+        provenance = preparation.provenance(config)
+        return make_training_cell(network, config, preparation.data_fingerprint(config), provenance, factors)
 
 
 def make_training_cell(
-    network: NamedNetwork, config: TrainConfig, data_fingerprint: str, factors: dict[str, Any]
+    network: NamedNetwork,
+    config: TrainConfig,
+    data_fingerprint: str,
+    provenance: Mapping[str, str],
+    factors: dict[str, Any],
 ) -> TrainingCell:
     """The training of a network by a config; named after both."""
     others = [f"{field}={value}" for field, value in factors.items() if field != "seed"]
@@ -95,7 +99,7 @@ def make_training_cell(
         factors={"architecture": network.name, **factors},
         config=config,
         data_fingerprint=data_fingerprint,
-        code_version=code_version("train.py"),
+        provenance=provenance,
         architecture=network.reference,
         search_run=network.search.run_id if network.search else None,
     )

@@ -188,6 +188,9 @@ def open_study(plan: StudyPlan, out: Path, definition: dict[str, Any]) -> optuna
             json.dumps(definition | ({"output folder": str(out)} if plan.study.storage else {}))
         )
         stored = study.user_attrs.get(_DEFINITION)
+        if stored is not None:
+            # Studies from before results had a version are of version 1.
+            stored = {"results version": 1} | stored
         if stored is None and not study.get_trials(deepcopy=False):
             study.set_user_attr(_DEFINITION, wanted)
             stored = wanted

@@ -7,12 +7,13 @@ Shapes: B batch, H W space, C channels (1 or 3). Values are 0 to 255 until they 
 """
 
 import math
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from nas.config import Augmentation
+Augmentation = Literal["paper", "crop_flip", "none"]
 
 NUM_CROP_TRIES = 10
 CROP_SCALE = (0.08, 1.0)

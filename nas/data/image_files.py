@@ -15,8 +15,7 @@ from PIL import Image, ImageOps
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from nas.config import Augmentation
-from nas.data.augmentation import JITTER, JITTER_HUE, child_generator
+from nas.data.augmentation import JITTER, JITTER_HUE, Augmentation, child_generator
 from nas.data.image_lists import FileList, refuse_file
 from nas.foundation.errors import UserError
 from nas.foundation.files import read_file

@@ -5,11 +5,14 @@ import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-from nas.config import DataConfig
 from nas.data.memory_images import Part
 from nas.foundation.errors import UserError
 from nas.foundation.files import read_text
+
+if TYPE_CHECKING:
+    from nas.config import DataConfig
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
@@ -63,41 +66,63 @@ class FileList:
         return replace(self, files=tuple(self.files[index] for index in indices))
 
 
-def list_image_files(config: DataConfig, part: Part) -> FileList:
-    """Lists the training or the test images of an image dataset; opens no image.
+def list_folder(config: "DataConfig", part: Part) -> FileList:
+    """Lists the training or the test images of class folders; opens no image.
 
     Raises:
-        UserError: a folder or list is missing, malformed or without images, or, unless broken
-            images are skipped, an image is missing or empty.
+        UserError: a folder is missing or without images, or, unless broken images are skipped, an
+            image is empty.
     """
-    assert config.data_dir is not None
-    if not os.path.isdir(config.data_dir):
-        raise UserError(f"data_dir: {config.data_dir}: no such folder; name the folder of the images")
-    if config.dataset == "image_folder":
-        files = _list_folder(config.data_dir, part)
-    else:
-        files = _read_list(config, part)
-    if not config.skip_broken_images:
-        _check_presence(files)
-    return files
+    return _without_missing(_list_folder(_image_root(config), part), config)
 
 
-def list_class_names(config: DataConfig) -> tuple[str, ...]:
-    """Names of the classes of an image dataset, one a label; for a list of files the label itself.
+def read_list(config: "DataConfig", part: Part) -> FileList:
+    """Lists the training or the test images that a text file names; opens no image.
 
     Raises:
-        UserError: the folder or list is missing or malformed.
+        UserError: the list is missing or malformed, or, unless broken images are skipped, an image is
+            missing or empty.
     """
-    assert config.data_dir is not None
-    if config.dataset == "image_list":
-        return tuple(map(str, range(_count_list_classes(config))))
-    train = config.data_dir / "train"
-    return tuple(_class_folders(train if train.is_dir() else config.data_dir))
+    _image_root(config)
+    return _without_missing(_read_list(config, part), config)
+
+
+def folder_classes(config: "DataConfig") -> tuple[str, ...]:
+    """Names of the class folders, in the order of the labels.
+
+    Raises:
+        UserError: the folder is missing, or has less than two classes.
+    """
+    root = _image_root(config)
+    train = root / "train"
+    return tuple(_class_folders(train if train.is_dir() else root))
+
+
+def list_classes(config: "DataConfig") -> tuple[str, ...]:
+    """The labels of an image list, as text.
+
+    Raises:
+        UserError: the list is missing or malformed.
+    """
+    return tuple(map(str, range(_count_list_classes(config))))
 
 
 def refuse_file(complaint: str) -> UserError:
     """The error about an image file of a dataset that cannot be used."""
     return UserError(f"{complaint}; replace it, or set skip_broken_images: true to leave it out")
+
+
+def _image_root(config: "DataConfig") -> Path:
+    assert config.data_dir is not None
+    if not os.path.isdir(config.data_dir):
+        raise UserError(f"data_dir: {config.data_dir}: no such folder; name the folder of the images")
+    return config.data_dir
+
+
+def _without_missing(files: FileList, config: "DataConfig") -> FileList:
+    if not config.skip_broken_images:
+        _check_presence(files)
+    return files
 
 
 def _check_presence(files: FileList) -> None:
@@ -143,7 +168,7 @@ def _check_same_classes(classes: list[str], train_classes: list[str], root: Path
         raise UserError(f"data_dir: {root}: class '{odd[0]}' is not in both train and test; make them equal")
 
 
-def _read_list(config: DataConfig, part: Part) -> FileList:
+def _read_list(config: "DataConfig", part: Part) -> FileList:
     list_path = config.train_list if part == "train" else config.test_list
     if list_path is None:
         raise UserError(f"{part}_list: missing; name the text file of the {part} images")
@@ -183,7 +208,7 @@ def _parse_line(line: str, where: str) -> tuple[str, int, str]:
     return path.as_posix(), int(parts[1]), where
 
 
-def _count_list_classes(config: DataConfig) -> int:
+def _count_list_classes(config: "DataConfig") -> int:
     assert config.train_list is not None
     present = {label for _, label, _ in _parse_list(config.train_list)}
     highest = max(present)

@@ -6,26 +6,22 @@ Shapes: B batch, N images, H W space, C channels.
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from nas.config import FILE_DATASETS, Augmentation, DataConfig
+from nas.data.augmentation import Augmentation
+from nas.data.datasets import DATASETS
 from nas.data.image_files import FileImages, find_sound_files
-from nas.data.image_lists import FileList, list_image_files
-from nas.data.memory_images import NUM_CLASSES, Arrays, MemoryImages, Part, read_image_set
+from nas.data.image_lists import FileList
+from nas.data.memory_images import Arrays, MemoryImages, Part
 from nas.foundation.world import ALONE, World
 
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_MEAN_AND_STD: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
-    "fashion_mnist_subset": ((0.2860,), (0.3530,)),
-    "fashion_mnist": ((0.2860,), (0.3530,)),
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-}
+if TYPE_CHECKING:
+    from nas.config import DataConfig
 
 
 class Images(Protocol):
@@ -59,7 +55,7 @@ class ImageSource:
     fingerprint: str
 
 
-def load_images(config: DataConfig, part: Part, resolution: int, world: World = ALONE) -> ImageSource:
+def load_images(config: "DataConfig", part: Part, resolution: int, world: World = ALONE) -> ImageSource:
     """Loads the training or the test images of a dataset, and opens no file of the other part.
 
     Args:
@@ -69,11 +65,12 @@ def load_images(config: DataConfig, part: Part, resolution: int, world: World = 
     Raises:
         UserError: images are missing or damaged.
     """
-    if config.dataset not in FILE_DATASETS:
+    dataset = DATASETS[config.dataset]
+    if not dataset.is_in_files:
         images_NHWC, labels_N = _limited_arrays(config, part)
         images = MemoryImages(images_NHWC, labels_N, resolution)
         fingerprint = _fingerprint_memory(images_NHWC, labels_N)
-        return ImageSource(images, NUM_CLASSES[config.dataset], 0, fingerprint)
+        return ImageSource(images, dataset.count_classes(config), 0, fingerprint)
     listed = _limited_files(config, part)
     files = _without_broken(listed, config, world)
     return ImageSource(
@@ -84,7 +81,7 @@ def load_images(config: DataConfig, part: Part, resolution: int, world: World = 
     )
 
 
-def fingerprint_data(config: DataConfig, part: Part = "train") -> str:
+def fingerprint_data(config: "DataConfig", part: Part = "train") -> str:
     """SHA-256 of the images that a search or a training would use; decodes no image file.
 
     Images in memory: their bytes and labels. Image files: sorted relative paths, sizes and labels.
@@ -92,14 +89,9 @@ def fingerprint_data(config: DataConfig, part: Part = "train") -> str:
     Raises:
         UserError: images are missing.
     """
-    if config.dataset in FILE_DATASETS:
+    if DATASETS[config.dataset].is_in_files:
         return _fingerprint_files(_limited_files(config, part))
     return _fingerprint_memory(*_limited_arrays(config, part))
-
-
-def mean_and_std(config: DataConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation that normalise a dataset: one value or three, for 0..1."""
-    return _MEAN_AND_STD.get(config.dataset, _IMAGENET)
 
 
 def first_of_each_class(labels_N: Tensor, num_images: int | None) -> Tensor:
@@ -118,22 +110,26 @@ def first_of_each_class(labels_N: Tensor, num_images: int | None) -> Tensor:
     return torch.cat(chosen).sort().values
 
 
-def _limited_arrays(config: DataConfig, part: Part) -> Arrays:
-    images_NHWC, labels_N = read_image_set(config, part)
+def _limited_arrays(config: "DataConfig", part: Part) -> Arrays:
+    read = DATASETS[config.dataset].arrays
+    assert read is not None
+    images_NHWC, labels_N = read(config, part)
     if part == "test":
         return images_NHWC, labels_N
     chosen = first_of_each_class(torch.from_numpy(labels_N.astype(np.int64)), config.max_train_images).numpy()
     return images_NHWC[chosen], labels_N[chosen]
 
 
-def _limited_files(config: DataConfig, part: Part) -> FileList:
-    files = list_image_files(config, part)
+def _limited_files(config: "DataConfig", part: Part) -> FileList:
+    list_files = DATASETS[config.dataset].files
+    assert list_files is not None
+    files = list_files(config, part)
     if part == "test":
         return files
     return files.take(first_of_each_class(torch.tensor(files.labels), config.max_train_images).tolist())
 
 
-def _without_broken(files: FileList, config: DataConfig, world: World) -> FileList:
+def _without_broken(files: FileList, config: "DataConfig", world: World) -> FileList:
     if not config.skip_broken_images:
         return files
     return files.take(find_sound_files(files, config.num_data_workers, world))

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Generator
 
-from nas.config import SearchConfig
-from nas.data.image_source import fingerprint_data as fingerprint_data
 from nas.data.image_source import load_images
 from nas.data.splits import Batch, Split, check_batch_size, split_by_class
+
+if TYPE_CHECKING:
+    from nas.config import SearchConfig
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class SearchData:
         return self.arch_split.ordered_batches()
 
 
-def load_search_data(config: SearchConfig, resolution: int) -> SearchData:
+def load_search_data(config: "SearchConfig", resolution: int) -> SearchData:
     """Loads the training images and splits them, stratified by class, by `config.seed`.
 
     No file of the test images is opened.

@@ -5,16 +5,20 @@ Shapes: B batch, C channels, H W space, N images, K chosen images.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Generator, Tensor
 
-from nas.config import Augmentation, SearchConfig, TrainConfig
-from nas.data.augmentation import child_generator, normalise
-from nas.data.image_source import Images, mean_and_std
+from nas.data.augmentation import Augmentation, child_generator, normalise
+from nas.data.datasets import DATASETS
+from nas.data.image_source import Images
 from nas.foundation.device import resolve_device
 from nas.foundation.errors import UserError
 from nas.foundation.world import ALONE, World
+
+if TYPE_CHECKING:
+    from nas.config import SearchConfig, TrainConfig
 
 Batch = tuple[Tensor, Tensor]
 """float32 images_BCHW (normalised, 3 channels, channels_last) and int64 labels_B, on the config's device."""
@@ -31,7 +35,7 @@ class Split:
 
     images: Images
     indices_K: Tensor
-    config: SearchConfig | TrainConfig
+    config: "SearchConfig | TrainConfig"
     world: World = ALONE
 
     def __len__(self) -> int:
@@ -60,9 +64,9 @@ class Split:
     def _batches(
         self, batch_indices: Iterator[Tensor], augmentation: Augmentation, generator: Generator
     ) -> Iterator[Batch]:
-        mean, std = mean_and_std(self.config)
+        dataset = DATASETS[self.config.dataset]
         device = resolve_device(self.config.device)
-        mean_C, std_C = torch.tensor(mean, device=device), torch.tensor(std, device=device)
+        mean_C, std_C = torch.tensor(dataset.mean, device=device), torch.tensor(dataset.std, device=device)
         for images_BHWC, labels_B in self.images.batches(batch_indices, augmentation, generator, self.world):
             if device.type == "cuda":
                 # Decoded files travel as bytes: a quarter of what a network sees.

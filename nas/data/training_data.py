@@ -3,16 +3,18 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Generator
 
-from nas.config import FILE_DATASETS, TrainConfig
-from nas.data.image_lists import list_class_names
+from nas.data.datasets import DATASETS
 from nas.data.image_source import fingerprint_data, load_images
-from nas.data.memory_images import read_class_names
 from nas.data.splits import Batch, Split, check_batch_size, split_by_class
 from nas.foundation.world import ALONE, World
+
+if TYPE_CHECKING:
+    from nas.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class TrainingData:
         return self.train_split.shuffled_batches(generator, augmentation=augmentation)
 
 
-def load_training_data(config: TrainConfig, resolution: int, world: World = ALONE) -> TrainingData:
+def load_training_data(config: "TrainConfig", resolution: int, world: World = ALONE) -> TrainingData:
     """Loads all images, and splits the training images, stratified by class, by `config.seed`.
 
     Args:
@@ -65,12 +67,12 @@ def load_training_data(config: TrainConfig, resolution: int, world: World = ALON
         Split(train.images, val_indices, config, world),
         Split(test.images, torch.arange(len(test.images.labels_N)), config, world),
         train.num_skipped_images + test.num_skipped_images,
-        list_class_names(config) if config.dataset in FILE_DATASETS else read_class_names(config),
+        DATASETS[config.dataset].class_names(config),
         _combine(train.fingerprint, test.fingerprint),
     )
 
 
-def fingerprint_training_data(config: TrainConfig) -> str:
+def fingerprint_training_data(config: "TrainConfig") -> str:
     """SHA-256 of the training and the test images; decodes no image file.
 
     Raises:

@@ -1,1 +1,1 @@
-"""What everything stands on: errors, files, validation, devices, checkpoints, identities."""
+"""What everything stands on: errors, files, validation, registries, devices, checkpoints, identities."""

@@ -45,10 +45,13 @@ def save_checkpoint(directory: Path, epoch: int, state: dict[str, Any], config_h
     return path
 
 
-def load_newest_checkpoint(directory: Path, config_hash: str) -> dict[str, Any] | None:
+def load_newest_checkpoint(directory: Path, *config_hashes: str) -> dict[str, Any] | None:
     """Returns the state of the newest checkpoint that is intact, or None where there is none.
 
     A damaged one is skipped with a warning.
+
+    Args:
+        config_hashes: of the run; the first, and those under which earlier versions saved it.
 
     Raises:
         UserError: the checkpoint is of another search.
@@ -62,10 +65,10 @@ def load_newest_checkpoint(directory: Path, config_hash: str) -> dict[str, Any] 
                 stacklevel=2,
             )
             continue
-        if content.get("config_hash") != config_hash or content.get("format") != _FORMAT:
+        if content.get("config_hash") not in config_hashes or content.get("format") != _FORMAT:
             raise UserError(
-                f"{path}: checkpoint of another search (config, lookup table or images differ); "
-                "give each search a folder of its own, or remove this one"
+                f"{path}: checkpoint of another run (config, lookup table, images or results version "
+                "differ); give each run a folder of its own, or remove this one"
             )
         state: dict[str, Any] = content["state"]
         return state

@@ -21,7 +21,6 @@ from nas.latency.table import Calibration, LatencyTable
 from nas.latency.timing import make_images, make_network, time_network_ms, timing_conditions
 from nas.space.architecture import Architecture, LayerChoice
 from nas.space.macro_space import Space, get_space
-from nas.space.operators import CANDIDATE_OPS
 
 Floats = NDArray[np.float64]
 
@@ -151,7 +150,7 @@ def draw_architecture(space: Space, rng: np.random.Generator) -> Architecture:
     for stage, spec in enumerate(space.stages):
         choices = []
         for layer in space.stage_layers(stage)[: rng.integers(space.min_depth(stage), spec.num_layers + 1)]:
-            op = CANDIDATE_OPS[rng.integers(len(CANDIDATE_OPS))]
+            op = space.ops[rng.integers(len(space.ops))]
             low, high = op.width_interval(layer.in_channels)
             choices.append(LayerChoice(op=op.name, mid_channels=int(rng.integers(low, high + 1))))
         stages.append(tuple(choices))

@@ -18,7 +18,6 @@ from nas.latency.entry import OpKey
 from nas.latency.timing import make_images, make_network, time_parts_ms
 from nas.space.architecture import Architecture, LayerChoice
 from nas.space.macro_space import LayerSpec, Space
-from nas.space.operators import CANDIDATE_OPS
 
 PRECISION = 0.02
 """A point has repeats enough once the standard error of its median is below this share of it."""
@@ -127,7 +126,7 @@ def compose_networks(
     while any(queues.values()):
         network = []
         for layer in space.layers:
-            shape = _shape(OpKey.of(layer, CANDIDATE_OPS[0]))
+            shape = _shape(OpKey.of(layer, space.ops[0]))
             if queues.get(shape):
                 network.append(queues[shape].pop())
                 fillers_of.setdefault(shape, []).append(network[-1])
@@ -151,12 +150,12 @@ def _shape(key: OpKey) -> Shape:
 def _architecture(space: Space, points: Sequence[Point]) -> Architecture:
     stages: list[list[LayerChoice]] = [[] for _ in space.stages]
     for layer, point in zip(space.layers, points, strict=True):
-        stages[layer.stage].append(_choice(layer, point))
+        stages[layer.stage].append(_choice(space, layer, point))
     return Architecture(space=space.name, stages=tuple(tuple(choices) for choices in stages))
 
 
-def _choice(layer: LayerSpec, point: Point) -> LayerChoice:
-    for op in CANDIDATE_OPS:
+def _choice(space: Space, layer: LayerSpec, point: Point) -> LayerChoice:
+    for op in space.ops:
         low, high = op.width_interval(layer.in_channels)
         if OpKey.of(layer, op) == point.key and low <= point.mid_channels <= high:
             return LayerChoice(op=op.name, mid_channels=point.mid_channels)

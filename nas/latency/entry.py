@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy.interpolate import PchipInterpolator
 
 from nas.space.macro_space import LayerSpec, Space
-from nas.space.operators import CANDIDATE_OPS, Activation, CandidateOp
+from nas.space.operators import Activation, CandidateOp
 
 Milliseconds = Annotated[float, Field(ge=-1e9, le=1e9)]
 """Of an operator or a network; negative in imported tables only. Sums stay finite."""
@@ -129,7 +129,7 @@ def space_keys(space: Space) -> dict[OpKey, tuple[int, int]]:
     """Each distinct key of a space, with the lowest and highest width that it must cover."""
     intervals: dict[OpKey, tuple[int, int]] = {}
     for layer in space.layers:
-        for op in CANDIDATE_OPS:
+        for op in space.ops:
             key, (low, high) = OpKey.of(layer, op), op.width_interval(layer.in_channels)
             known_low, known_high = intervals.get(key, (low, high))
             intervals[key] = (min(low, known_low), max(high, known_high))

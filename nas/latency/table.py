@@ -18,7 +18,7 @@ from nas.foundation.validation import first_error, read_json
 from nas.latency.entry import LatencyEntry, Milliseconds, OpKey, Record, space_keys
 from nas.space.architecture import Architecture
 from nas.space.macro_space import LayerSpec, Space, get_space
-from nas.space.operators import CANDIDATE_OPS, CandidateOp
+from nas.space.operators import CandidateOp
 
 SCHEMA_VERSION = 1
 _CHECKSUM = "checksum"
@@ -172,7 +172,7 @@ class LatencyTable(Record):
             UserError: a key or a width is missing.
         """
         for layer in space.layers:
-            for op in CANDIDATE_OPS:
+            for op in space.ops:
                 self._entry_for(layer, op, where)
 
     def _entry_for(self, layer: LayerSpec, op: CandidateOp, where: str) -> LatencyEntry:
@@ -272,7 +272,7 @@ def reachable_interval_ms(
     for stage, spec in enumerate(space.stages):
         lows_ms, highs_ms = [0.0], [0.0]
         for layer in space.stage_layers(stage):
-            curves = [_readable_ms(table, layer, op, initial_widths) for op in CANDIDATE_OPS]
+            curves = [_readable_ms(table, layer, op, initial_widths) for op in space.ops]
             lows_ms.append(lows_ms[-1] + min(float(curve.min()) for curve in curves))
             highs_ms.append(highs_ms[-1] + max(float(curve.max()) for curve in curves))
         first_depth = spec.num_layers if full_depth else space.min_depth(stage)

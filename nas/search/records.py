@@ -1,7 +1,7 @@
 """What a search yields: one record an epoch, and all epochs together as a trajectory.
 
-Shapes: E epochs, L searchable layers, O candidate operators (9 in the skip space, whose last is
-identity), S stages, D depths of a stage (0 to the longest stage's layers), P phases of
+Shapes: E epochs, L searchable layers, O candidates (the space's operators and, where identity is a
+candidate, identity last), S stages, D depths of a stage (0 to the longest stage's layers), P phases of
 elasticity-scaling.
 """
 
@@ -27,25 +27,29 @@ Phase = Literal["warmup", "joint"]
 _MAX_BYTES = 100_000_000
 
 METRIC_NAMES: tuple[str, ...] = (
-    "train_loss",
-    "train_accuracy",
-    "arch_loss",
     "val_accuracy",
-    "expected_latency_ms",
     "derived_latency_ms",
     "latency_error_percent",
     "derived_depth",
+    "epoch_seconds",
+    "num_skipped_images",
+)
+"""Names of an epoch's metrics that every method has."""
+
+SUPERNET_METRIC_NAMES: tuple[str, ...] = (
+    "train_loss",
+    "train_accuracy",
+    "arch_loss",
+    "expected_latency_ms",
     "alpha_entropy",
     "temperature",
     "weight_lr",
-    "epoch_seconds",
     "redundant_encoding",
-    "num_skipped_images",
 )
-"""Names of an epoch's metrics; `arch_loss` is missing in warm-up epochs."""
+"""Further ones, of methods that train a supernet with alphas; `arch_loss` is missing in warm-up epochs."""
 
 GPU_METRIC_NAMES: tuple[str, ...] = ("peak_gpu_memory_bytes",)
-"""Names of further metrics of a search on CUDA."""
+"""Further ones of a search on CUDA."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,8 @@ class EpochRecord:
     Attributes:
         epoch: counts from 1, warm-up included.
         phase: `warmup` or `joint`.
-        metrics: see `METRIC_NAMES` and `GPU_METRIC_NAMES`; accuracies are fractions of 1.
-        architecture: the network that the parameters derive at the end of the epoch.
+        metrics: see `METRIC_NAMES` and those below it; accuracies are fractions of 1.
+        architecture: the network that would be derived at the end of the epoch.
         arrays: this epoch's row of each array of `Trajectory`.
         is_shared: whether it is a warm-up epoch that another search computed; `epoch_seconds` is
             what it took there.
@@ -79,12 +83,13 @@ class Trajectory:
         depth: `sink` or `skip`.
         epoch_E: counts from 1.
         is_joint_E: False in warm-up epochs.
-        alpha_ELO: log-probabilities; -inf where a layer lacks the candidate (identity).
+        derived_op_EL: index of each layer's operator in the derived network; -1 where the layer
+            is not kept.
+        alpha_ELO: log-probabilities; -inf where a layer lacks the candidate (identity). This and all
+            that follow are None where the method has no such thing.
         beta_ESD: log-probabilities of each stage's depths 0, 1, ...; -inf where impossible. D is 0
             in the skip space.
         mid_channels_ELO: active mid channels of each candidate; 0 for identity.
-        derived_op_EL: index of each layer's operator in the derived network; -1 where the layer
-            is not kept.
         train_count_ELO: how many paths through the candidate were trained in the epoch.
         scaling_ms_EP: latency of the derived network before elasticity-scaling, after the phase
             over all stages, after the phase over stages s..S for s = 2..S, and after the
@@ -96,18 +101,19 @@ class Trajectory:
     depth: str
     epoch_E: NDArray[np.int64]
     is_joint_E: NDArray[np.bool_]
-    alpha_ELO: NDArray[np.float32]
-    beta_ESD: NDArray[np.float32]
-    mid_channels_ELO: NDArray[np.int64]
     derived_op_EL: NDArray[np.int64]
-    train_count_ELO: NDArray[np.int64]
-    scaling_ms_EP: NDArray[np.float64]
-    redundant_E: NDArray[np.bool_]
+    alpha_ELO: NDArray[np.float32] | None = None
+    beta_ESD: NDArray[np.float32] | None = None
+    mid_channels_ELO: NDArray[np.int64] | None = None
+    train_count_ELO: NDArray[np.int64] | None = None
+    scaling_ms_EP: NDArray[np.float64] | None = None
+    redundant_E: NDArray[np.bool_] | None = None
 
     @classmethod
     def of(cls, space: str, depth: str, records: Sequence[EpochRecord]) -> Self:
         """Stacks the records of a search."""
         arrays = {name: np.stack([r.arrays[name] for r in records]) for name in records[0].arrays}
+        arrays.setdefault("derived_op_EL", _stack_operators(space, records))
         return cls(
             space=space,
             depth=depth,
@@ -118,7 +124,8 @@ class Trajectory:
 
     def save(self, path: str | Path) -> None:
         """Writes `trajectory.npz`."""
-        np.savez_compressed(path, allow_pickle=False, **vars(self))
+        arrays = {name: array for name, array in vars(self).items() if array is not None}
+        np.savez_compressed(path, allow_pickle=False, **arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -151,8 +158,10 @@ class Trajectory:
         space = get_space(self.space)
         sizes = {"L": len(space.layers), "S": len(space.stages)}
         for name, array in vars(self).items():
+            if array is None or isinstance(array, str):
+                continue
             # Beta has no element in the skip space, which has no sinks.
-            if isinstance(array, str) or (name == "beta_ESD" and self.depth == "skip" and array.size == 0):
+            if name == "beta_ESD" and self.depth == "skip" and array.size == 0:
                 continue
             axes = name.rpartition("_")[2]
             if array.ndim != len(axes) or array.dtype.kind not in "bif":
@@ -160,6 +169,17 @@ class Trajectory:
             for axis, size in zip(axes, array.shape, strict=True):
                 if sizes.setdefault(axis, size) != size:
                     raise ValueError(f"{name} has shape {array.shape}, but {axis} is {sizes[axis]}")
+
+
+def _stack_operators(space_name: str, records: Sequence[EpochRecord]) -> NDArray[np.int64]:
+    """`derived_op_EL` by the records' architectures, whose layers are the first ones of each stage."""
+    space = get_space(space_name)
+    names = space.candidate_names
+    derived_op_EL = np.full((len(records), len(space.layers)), -1, dtype=np.int64)
+    for epoch, record in enumerate(records):
+        for layer, op, _ in record.architecture.layers:
+            derived_op_EL[epoch, space.layers.index(layer)] = names.index(op.name)
+    return derived_op_EL
 
 
 def records_to_state(records: Sequence[EpochRecord]) -> list[dict[str, Any]]:

@@ -3,11 +3,18 @@
 from typing import Any
 
 from nas.config import SearchConfig
-from nas.foundation.identity import code_version, fingerprint
+from nas.foundation.identity import fingerprint
+
+RESULTS_VERSION = 1
+"""To be raised when a search with the same config, table and images comes to other numbers than before.
+
+The golden trajectories say when (`make goldens` remakes them). Results of other versions are kept, and
+never compared with those of this one.
+"""
 
 FIELDS_WITHOUT_EFFECT = (
     *("data_dir", "train_list", "test_list", "download", "latency_table"),
-    *("latency_batch_size", "device", "num_data_workers"),
+    *("latency_batch_size", "device", "kernels", "num_data_workers"),
 )
 """Where things are (what is found there has a fingerprint of its own), and what only makes it fast."""
 
@@ -17,24 +24,30 @@ FIELDS_AFTER_WARMUP = (
     *("weight_steps_per_arch_step", "arch_lr", "arch_beta1", "arch_beta2", "arch_weight_decay"),
     *("initial_temperature", "temperature_decay"),
 )
-"""What only joint epochs heed. Warm-up trains weights alone, on one path, at the initial widths."""
+"""What only joint epochs read. Warm-up trains weights alone, on one path, at the initial widths."""
 
 
 def result_fields(config: SearchConfig) -> dict[str, Any]:
-    """The fields of a config that determine its result, aliases and defaults resolved."""
+    """The fields of a config that determine its result, defaults resolved."""
     ignored = {*FIELDS_WITHOUT_EFFECT, *config.unused_fields()}
     fields = config.model_dump(mode="json", exclude=ignored)
-    fields["sampling"] = "bi_random" if config.sampling == "bi" else config.sampling
-    if "objective_exponent" in fields:
-        fields["objective_exponent"] = config.effective_exponent
-    return fields
+    return fields | {name: value for name, value in config.objective_fields().items() if name in fields}
 
 
-def config_hash(config: SearchConfig, table_fingerprint: str, data_fingerprint: str) -> str:
-    """What a checkpoint belongs to: a search by its config, its lookup table and its images."""
-    return fingerprint(
-        {"config": result_fields(config), "latency_table": table_fingerprint, "data": data_fingerprint}
-    )
+def search_identity(config: SearchConfig, table_fingerprint: str, data_fingerprint: str) -> dict[str, Any]:
+    """All that determines the result of a search: its cell, and its checkpoints, are known by it."""
+    return {
+        "results_version": RESULTS_VERSION,
+        "config": result_fields(config),
+        "latency_table": table_fingerprint,
+        "data": data_fingerprint,
+    }
+
+
+def unversioned_hash(config: SearchConfig, table_fingerprint: str, data_fingerprint: str) -> str:
+    """By what checkpoints were known before results had a version; they are of version 1."""
+    fields = {name: value for name, value in result_fields(config).items() if name != "method"}
+    return fingerprint({"config": fields, "latency_table": table_fingerprint, "data": data_fingerprint})
 
 
 def warmup_hash(config: SearchConfig, data_fingerprint: str, device_type: str) -> str:
@@ -46,9 +59,9 @@ def warmup_hash(config: SearchConfig, data_fingerprint: str, device_type: str) -
     fields = result_fields(config)
     return fingerprint(
         {
+            "results_version": RESULTS_VERSION,
             "config": {name: value for name, value in fields.items() if name not in FIELDS_AFTER_WARMUP},
             "data": data_fingerprint,
             "device": device_type,
-            "code": code_version(),
         }
     )

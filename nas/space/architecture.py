@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from nas.foundation.errors import UserError
 from nas.foundation.validation import first_error, read_json
 from nas.space.macro_space import LayerSpec, Space, get_space
-from nas.space.operators import CANDIDATE_OPS, OP_NAMES, CandidateOp, get_op
+from nas.space.operators import CandidateOp
 
 
 class LayerChoice(BaseModel):
@@ -60,7 +60,7 @@ class Architecture(BaseModel):
             if not low <= len(choices) <= high:
                 raise ValueError(f"stages[{stage}]: {len(choices)} layers; must be {low} to {high}")
             for layer, choice in zip(space.stage_layers(stage), choices, strict=False):
-                _check_choice(layer, choice)
+                _check_choice(space, layer, choice)
         return self
 
     @property
@@ -73,7 +73,7 @@ class Architecture(BaseModel):
         """Each kept layer: its place in the space, its operator, its mid channels."""
         space = get_space(self.space)
         return tuple(
-            (layer, get_op(choice.op), choice.mid_channels)
+            (layer, space.op(choice.op), choice.mid_channels)
             for stage, choices in enumerate(self.stages)
             for layer, choice in zip(space.stage_layers(stage), choices, strict=False)
         )
@@ -105,19 +105,22 @@ class Architecture(BaseModel):
             raise UserError(f"{path}: {first_error(error)}") from None
 
 
-def _check_choice(layer: LayerSpec, choice: LayerChoice) -> None:
+def _check_choice(space: Space, layer: LayerSpec, choice: LayerChoice) -> None:
     place = f"stages[{layer.stage}][{layer.index}]"
-    if choice.op not in OP_NAMES:
-        raise ValueError(f"{place}.op: '{choice.op}'; use one of {', '.join(OP_NAMES)}")
-    low, high = get_op(choice.op).width_interval(layer.in_channels)
+    try:
+        op = space.op(choice.op)
+    except ValueError as error:
+        raise ValueError(f"{place}.op: {error}") from None
+    low, high = op.width_interval(layer.in_channels)
     if not low <= choice.mid_channels <= high:
         raise ValueError(
             f"{place}.mid_channels: {choice.mid_channels}; '{choice.op}' takes {low} to {high} here"
         )
 
 
-def full_depth_architecture(space: Space, op: CandidateOp = CANDIDATE_OPS[0]) -> Architecture:
-    """Every layer kept, all with one operator at its initial width."""
+def full_depth_architecture(space: Space, op: CandidateOp | None = None) -> Architecture:
+    """Every layer kept, all with one operator (the space's first one) at its initial width."""
+    op = op or space.ops[0]
     return Architecture(
         space=space.name,
         stages=tuple(

@@ -1,5 +1,7 @@
 """Macro search spaces as data.
 
+To add one, register a record in `SPACES`.
+
 Source: TF-NAS, search space, and its table of the macro architecture.
 """
 
@@ -7,8 +9,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 
-from nas.foundation.errors import UserError
-from nas.space.operators import CANDIDATE_OPS, Activation
+from nas.foundation.registry import Registry
+from nas.space.operators import OPERATORS, PAPER_OPERATORS, SKIP_OP_NAME, Activation, CandidateOp
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,10 @@ class Space:
 
     The stem block is an MBConv k3 of stride 1 without expansion, with squeeze-and-excitation
     of a quarter of its channels; stem and stem block use ReLU, the head uses Swish.
+
+    Attributes:
+        operators: names of the candidate operators, in the order of alpha. `skip` among them makes
+            identity a candidate wherever a layer keeps its shape, also in the sink space.
     """
 
     name: str
@@ -57,6 +63,33 @@ class Space:
     stem_block_channels: int
     stages: tuple[StageSpec, ...]
     head_channels: int
+    operators: tuple[str, ...] = PAPER_OPERATORS
+
+    @cached_property
+    def ops(self) -> tuple[CandidateOp, ...]:
+        """The candidate operators but for identity, in the order of alpha."""
+        return tuple(OPERATORS[name] for name in self.operators if name != SKIP_OP_NAME)
+
+    @property
+    def has_identity(self) -> bool:
+        """Whether identity is among the operators of the space itself."""
+        return SKIP_OP_NAME in self.operators
+
+    @property
+    def candidate_names(self) -> tuple[str, ...]:
+        """Names of the operators, and last that of identity, whether or not a search has it."""
+        return (*(op.name for op in self.ops), SKIP_OP_NAME)
+
+    def op(self, name: str) -> CandidateOp:
+        """The operator of that name.
+
+        Raises:
+            ValueError: it is none of the space's.
+        """
+        for op in self.ops:
+            if op.name == name:
+                return op
+        raise ValueError(f"'{name}'; use one of {', '.join(op.name for op in self.ops)}")
 
     @property
     def stem_se_channels(self) -> int:
@@ -104,25 +137,34 @@ class Space:
     def num_sink_encodings(self) -> int:
         """Number of encodings of the sink space: a depth and the operators of the kept layers.
 
-        Equal to its number of distinct networks (at fixed widths), by construction.
+        Equal to its number of distinct networks (at fixed widths), by construction, unless identity is
+        among the operators.
         """
-        num_ops = len(CANDIDATE_OPS)
-        return prod(
-            sum(num_ops**depth for depth in range(self.min_depth(stage), spec.num_layers + 1))
-            for stage, spec in enumerate(self.stages)
-        )
+        product = 1
+        for stage, spec in enumerate(self.stages):
+            choices = [
+                len(self.ops) + (self.has_identity and layer.keeps_shape)
+                for layer in self.stage_layers(stage)
+            ]
+            product *= sum(
+                prod(choices[:depth]) for depth in range(self.min_depth(stage), spec.num_layers + 1)
+            )
+        return product
 
     def num_skip_encodings(self) -> int:
-        """Number of encodings of the skip space: a candidate a layer, identity among them."""
-        return prod(len(CANDIDATE_OPS) + layer.keeps_shape for layer in self.layers)
+        """Number of encodings of the skip space: a candidate per layer, identity among them."""
+        return prod(len(self.ops) + layer.keeps_shape for layer in self.layers)
 
-    def num_skip_networks(self) -> int:
-        """Number of distinct networks (at fixed widths) behind the skip space's encodings.
+    def num_networks(self) -> int:
+        """Number of distinct networks (at fixed widths) behind the encodings of either depth space.
 
         Within a stage the layers that can be skipped all have one shape, so a network is the
-        sequence of operators that were not skipped: the same networks as the sink space's.
+        sequence of operators that are kept.
         """
-        return self.num_sink_encodings()
+        return prod(
+            sum(len(self.ops) ** depth for depth in range(self.min_depth(stage), spec.num_layers + 1))
+            for stage, spec in enumerate(self.stages)
+        )
 
     def at_resolution(self, resolution: int) -> "Space":
         """The same space for another input resolution, in pixels."""
@@ -130,74 +172,78 @@ class Space:
 
 
 def _stages(table: str) -> tuple[StageSpec, ...]:
+    """Stages from a table with a row for each: out channels, layers, stride, activation."""
     rows = (row.split() for row in table.strip().splitlines())
     return tuple(
-        StageSpec(int(out_channels), int(num_layers), int(stride), _activation(name))
+        StageSpec(int(out_channels), int(num_layers), int(stride), _ACTIVATIONS[name])
         for out_channels, num_layers, stride, name in rows
     )
 
 
-def _activation(name: str) -> Activation:
-    return "relu" if name == "relu" else "swish"
+_ACTIVATIONS: dict[str, Activation] = {"relu": "relu", "swish": "swish"}
 
+PAPER = Space(
+    name="paper",
+    resolution=224,
+    stem_channels=32,
+    stem_stride=2,
+    stem_block_channels=16,
+    stages=_stages(
+        """
+        24   2  2  relu
+        40   3  2  swish
+        80   4  2  swish
+        112  4  1  swish
+        192  4  2  swish
+        320  1  1  swish
+        """
+    ),
+    head_channels=1280,
+)
 
-_SPACES = {
-    space.name: space
-    for space in (
-        Space(
-            name="paper",
-            resolution=224,
-            stem_channels=32,
-            stem_stride=2,
-            stem_block_channels=16,
-            stages=_stages(
-                """
-                24   2  2  relu
-                40   3  2  swish
-                80   4  2  swish
-                112  4  1  swish
-                192  4  2  swish
-                320  1  1  swish
-                """
-            ),
-            head_channels=1280,
-        ),
-        # The paper's space for 32x32 images: the stem and the first stage keep the resolution.
-        Space(
-            name="small32",
-            resolution=32,
-            stem_channels=32,
-            stem_stride=1,
-            stem_block_channels=16,
-            stages=_stages(
-                """
-                24   2  1  relu
-                40   3  2  swish
-                80   4  2  swish
-                112  4  1  swish
-                192  4  2  swish
-                320  1  1  swish
-                """
-            ),
-            head_channels=1280,
-        ),
-        # Sized for whole searches in a minute on one core, deep enough for depth to move.
-        Space(
-            name="micro",
-            resolution=28,
-            stem_channels=8,
-            stem_stride=2,
-            stem_block_channels=8,
-            stages=_stages(
-                """
-                16  5  2  relu
-                32  5  2  swish
-                """
-            ),
-            head_channels=128,
-        ),
-    )
-}
+PAPER_NO_SE = replace(PAPER, name="paper_no_se", operators=PAPER_OPERATORS[:4])
+"""The paper's space without squeeze-and-excitation among the candidates."""
+
+SMALL32 = Space(
+    name="small32",
+    resolution=32,
+    stem_channels=32,
+    stem_stride=1,
+    stem_block_channels=16,
+    stages=_stages(
+        """
+        24   2  1  relu
+        40   3  2  swish
+        80   4  2  swish
+        112  4  1  swish
+        192  4  2  swish
+        320  1  1  swish
+        """
+    ),
+    head_channels=1280,
+)
+"""The paper's space for 32x32 images: the stem and the first stage keep the resolution."""
+
+MICRO = Space(
+    name="micro",
+    resolution=28,
+    stem_channels=8,
+    stem_stride=2,
+    stem_block_channels=8,
+    stages=_stages(
+        """
+        16  5  2  relu
+        32  5  2  swish
+        """
+    ),
+    head_channels=128,
+)
+"""Sized for whole searches in a minute on one core, deep enough for depth to move."""
+
+SPACES: Registry[Space] = Registry(
+    "space", {space.name: space for space in (PAPER, PAPER_NO_SE, SMALL32, MICRO)}
+)
+"""Every macro space that a config may name."""
 
 
 def get_space(name: str) -> Space:
@@ -206,9 +252,4 @@ def get_space(name: str) -> Space:
     Raises:
         UserError: there is none.
     """
-    if name not in _SPACES:
-        raise UserError(f"space: no space '{name}'; use one of {', '.join(_SPACES)}")
-    return _SPACES[name]
-
-
-SPACE_NAMES: tuple[str, ...] = tuple(_SPACES)
+    return SPACES[name]

@@ -1,4 +1,6 @@
-"""The candidate operators: one table, and the block that they all are.
+"""Candidate operators: which there are, and the block that they all are.
+
+To add one, register a record in `OPERATORS` and name it among the operators of a space.
 
 Source: TF-NAS, search space (operator and width levels).
 """
@@ -9,15 +11,17 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from nas.foundation.registry import Registry
+
 Activation = Literal["relu", "swish"]
 
 SKIP_OP_NAME = "skip"
-"""Name of the ninth candidate, identity, which only the `skip` depth space has."""
+"""Name of identity: a candidate in the `skip` depth space, and in spaces that list it as an operator."""
 
 
 @dataclass(frozen=True)
 class CandidateOp:
-    """One candidate operator: an MBConv of a kernel size, an expansion and, maybe, SE.
+    """One candidate operator: an MBConv of a kernel size and an expansion, with SE or without.
 
     All widths are multiples of the block's input channels, so one record serves every layer.
     """
@@ -32,35 +36,35 @@ class CandidateOp:
         return self.expansion * in_channels
 
     def width_interval(self, in_channels: int) -> tuple[int, int]:
-        """Lowest and highest mid channels, both included; every integer between is allowed."""
-        low, high = {3: (2, 4), 6: (4, 8)}[self.expansion]
-        return low * in_channels, high * in_channels
+        """Lowest and highest mid channels, both included: two and four thirds of the initial width.
+
+        Every integer in between is allowed.
+        """
+        initial = self.initial_width(in_channels)
+        return -(-2 * initial // 3), 4 * initial // 3
 
     def se_channels(self, in_channels: int) -> int:
         """Reduced channels of squeeze-and-excitation; 0 where the operator has none."""
-        return self.expansion // 3 * in_channels if self.has_se else 0
+        return max(self.initial_width(in_channels) // 3, 1) if self.has_se else 0
 
 
-CANDIDATE_OPS: tuple[CandidateOp, ...] = tuple(
-    CandidateOp(f"k{kernel_size}_e{expansion}{'_se' if has_se else ''}", kernel_size, expansion, has_se)
+def _make_op(kernel_size: int, expansion: int, has_se: bool) -> CandidateOp:
+    name = f"k{kernel_size}_e{expansion}{'_se' if has_se else ''}"
+    return CandidateOp(name, kernel_size, expansion, has_se)
+
+
+_PAPER_OPS = [
+    _make_op(kernel_size, expansion, has_se)
     for has_se in (False, True)
     for kernel_size in (3, 5)
     for expansion in (3, 6)
-)
-"""The operators in the order of alpha: k3_e3, k3_e6, k5_e3, k5_e6, then the same with SE."""
+]
 
-OP_NAMES: tuple[str, ...] = tuple(op.name for op in CANDIDATE_OPS)
+OPERATORS: Registry[CandidateOp] = Registry("operator", {op.name: op for op in _PAPER_OPS})
+"""Every operator that a space may name."""
 
-_OPS_BY_NAME = dict(zip(OP_NAMES, CANDIDATE_OPS, strict=True))
-
-
-def get_op(name: str) -> CandidateOp:
-    """Returns the candidate operator of that name.
-
-    Raises:
-        KeyError: there is none.
-    """
-    return _OPS_BY_NAME[name]
+PAPER_OPERATORS: tuple[str, ...] = tuple(op.name for op in _PAPER_OPS)
+"""The paper's, in the order of alpha: k3_e3, k3_e6, k5_e3, k5_e6, then the same with SE."""
 
 
 def make_activation(activation: Activation) -> nn.Module:

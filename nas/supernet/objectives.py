@@ -1,86 +1,109 @@
 """The loss of an architecture step: cross-entropy and expected latency joined into one number.
 
+To add an objective, write a function like those below and register it in `OBJECTIVES`. Its
+keyword-only parameters are the config fields that it reads; no other objective field has an effect
+under it. A parameter with a default has it where the config leaves the field at None.
+
 Source: TF-NAS, latency-constrained objective; the forms of FBNet (Wu et al., CVPR 2019) and
 ProxylessNAS (Cai et al., ICLR 2019) as baselines.
 """
 
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from nas.config import Objective
 from nas.foundation.errors import UserError
+from nas.foundation.registry import Registry
+
+Objective = Callable[..., Tensor]
+"""From the cross-entropy in nats and the expected latency in ms, both scalars, to the loss."""
 
 
-def tfnas_loss(
-    cross_entropy: Tensor, latency_ms: Tensor, target_latency_ms: float, latency_weight: float
+def tfnas(
+    cross_entropy: Tensor, latency_ms: Tensor, *, target_latency_ms: float, latency_weight: float
 ) -> Tensor:
     """CE + lambda * |L / T - 1|: bounded by its target from both sides."""
     return cross_entropy + latency_weight * (latency_ms / target_latency_ms - 1).abs()
 
 
-def fbnet_loss(cross_entropy: Tensor, latency_ms: Tensor, scale: float, exponent: float) -> Tensor:
+def fbnet(
+    cross_entropy: Tensor, latency_ms: Tensor, *, objective_scale: float, objective_exponent: float = 0.6
+) -> Tensor:
     """CE * a * log(L)^b: no target in it. Latencies must exceed 1 ms."""
-    return cross_entropy * scale * torch.log(latency_ms) ** exponent
+    return cross_entropy * objective_scale * torch.log(latency_ms) ** objective_exponent
 
 
-def proxyless_add_loss(
-    cross_entropy: Tensor, latency_ms: Tensor, target_latency_ms: float, latency_weight: float
+def proxyless_add(
+    cross_entropy: Tensor, latency_ms: Tensor, *, target_latency_ms: float, latency_weight: float
 ) -> Tensor:
     """CE + lambda * (L - T) / T: goes on rewarding latency below the target."""
     return cross_entropy + latency_weight * (latency_ms - target_latency_ms) / target_latency_ms
 
 
-def proxyless_mul_loss(
-    cross_entropy: Tensor, latency_ms: Tensor, target_latency_ms: float, scale: float, exponent: float
-) -> Tensor:
-    """Scaled CE: a * CE * (log L / log T)^b. Latencies and the target must exceed 1 ms."""
-    target = torch.log(torch.as_tensor(target_latency_ms, dtype=latency_ms.dtype))
-    return scale * cross_entropy * (torch.log(latency_ms) / target) ** exponent
-
-
-def architecture_loss(
-    objective: Objective,
+def proxyless_mul(
     cross_entropy: Tensor,
     latency_ms: Tensor,
     *,
     target_latency_ms: float,
-    latency_weight: float,
-    scale: float,
-    exponent: float,
+    objective_scale: float,
+    objective_exponent: float = 0.3,
 ) -> Tensor:
-    """The form that `objective` names; arguments that it does not use are ignored.
-
-    Args:
-        cross_entropy: scalar, in nats.
-        latency_ms: scalar, expected latency of the supernet.
-        latency_weight: lambda of `tfnas` and `proxyless_add`.
-        scale: a of `fbnet` and `proxyless_mul`.
-        exponent: b of `fbnet` and `proxyless_mul`.
-    """
-    if objective == "tfnas":
-        return tfnas_loss(cross_entropy, latency_ms, target_latency_ms, latency_weight)
-    if objective == "fbnet":
-        return fbnet_loss(cross_entropy, latency_ms, scale, exponent)
-    if objective == "proxyless_add":
-        return proxyless_add_loss(cross_entropy, latency_ms, target_latency_ms, latency_weight)
-    return proxyless_mul_loss(cross_entropy, latency_ms, target_latency_ms, scale, exponent)
+    """Scaled CE: a * CE * (log L / log T)^b. Latencies and the target must exceed 1 ms."""
+    log_target = torch.log(torch.as_tensor(target_latency_ms, dtype=latency_ms.dtype))
+    return objective_scale * cross_entropy * (torch.log(latency_ms) / log_target) ** objective_exponent
 
 
-def check_latencies(objective: Objective, lowest_latency_ms: float, target_latency_ms: float) -> None:
-    """Checks that a form which takes logarithms only meets latencies above 1 ms, where they are positive.
+OBJECTIVES: Registry[Objective] = Registry(
+    "objective",
+    {
+        "tfnas": tfnas,
+        "fbnet": fbnet,
+        "proxyless_add": proxyless_add,
+        "proxyless_mul": proxyless_mul,
+    },
+)
+"""The forms of the architecture step's loss."""
 
-    Args:
-        lowest_latency_ms: the lowest latency of any network of the space.
+
+@cache
+def parameters_of(objective: str) -> Mapping[str, Any]:
+    """The config fields that an objective reads, each with its default (None where it has none).
 
     Raises:
-        UserError: it can meet others.
+        UserError: there is no such objective.
     """
-    if objective not in ("fbnet", "proxyless_mul"):
-        return
-    lowest_ms = lowest_latency_ms if objective == "fbnet" else min(lowest_latency_ms, target_latency_ms)
-    if lowest_ms <= 1:
-        raise UserError(
-            f"objective: '{objective}' takes logarithms of latencies, which must exceed 1 ms, but the lookup "
-            f"table's networks and the target begin at {lowest_ms:.3g} ms; measure the table with a larger "
-            "latency_batch_size, or use 'tfnas' or 'proxyless_add'"
-        )
+    parameters = inspect.signature(OBJECTIVES[objective]).parameters.values()
+    return {
+        parameter.name: None if parameter.default is parameter.empty else parameter.default
+        for parameter in parameters
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+
+
+def check_latencies(objective: str, fields: Mapping[str, float], latencies_ms: tuple[float, ...]) -> None:
+    """Checks that an objective has a finite value and slope at these latencies.
+
+    Forms that take logarithms are undefined at 1 ms and below.
+
+    Args:
+        fields: those that the objective reads.
+        latencies_ms: the lowest and the highest latency of any network of the space.
+
+    Raises:
+        UserError: it has not.
+    """
+    for lowest_ms in latencies_ms:
+        latency_ms = torch.tensor(lowest_ms, dtype=torch.float64, requires_grad=True)
+        loss = OBJECTIVES[objective](torch.tensor(1.0, dtype=torch.float64), latency_ms, **fields)
+        slope = torch.autograd.grad(loss, latency_ms, allow_unused=True)[0] if loss.requires_grad else None
+        if not math.isfinite(loss) or (slope is not None and not math.isfinite(slope)):
+            raise UserError(
+                f"objective: '{objective}' is undefined at {lowest_ms:.3g} ms, a latency that the lookup "
+                "table's networks can have (logarithms need more than 1 ms, of the target, too); measure "
+                "the table with a larger latency_batch_size, or use 'tfnas' or 'proxyless_add'"
+            )

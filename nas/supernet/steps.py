@@ -1,4 +1,4 @@
-"""The two optimiser steps of a search.
+"""The two optimizer steps of a search.
 
 Shapes: B batch, C channels, H W space, K classes, L searchable layers, O candidate operators.
 
@@ -7,17 +7,20 @@ Source: TF-NAS, bi-sampling and search procedure.
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nas.config import SearchConfig
 from nas.latency.table import LatencyTable
-from nas.supernet.objectives import architecture_loss
+from nas.supernet.objectives import OBJECTIVES
 from nas.supernet.sampling import gumbel_softmax
 from nas.supernet.supernet import Supernet
+
+if TYPE_CHECKING:
+    from nas.config import SearchConfig
 
 
 class PathResult(NamedTuple):
@@ -28,7 +31,7 @@ class PathResult(NamedTuple):
 
 
 class SearchSteps:
-    """A supernet, its two optimisers, and one step of each.
+    """A supernet, its two optimizers, and one step of each.
 
     No step waits for the device: what it returns stays there.
 
@@ -37,17 +40,18 @@ class SearchSteps:
         arch_optimizer: Adam on alpha and beta.
     """
 
-    def __init__(self, supernet: Supernet, config: SearchConfig, table: LatencyTable) -> None:
+    def __init__(self, supernet: Supernet, config: "SearchConfig", table: LatencyTable) -> None:
         self.supernet = supernet
         self._config = config
         self._table = table
+        self._objective = partial(OBJECTIVES[config.objective], **config.objective_fields())
         # Walking over a thousand modules for them in every step would be felt.
         self._weights = supernet.weight_parameters()
         self._arch_parameters = supernet.arch_parameters()
         self.reset_optimizers()
 
     def reset_optimizers(self) -> None:
-        """Builds both optimisers anew, without momentum."""
+        """Builds both optimizers anew, without momentum."""
         config = self._config
         self.weight_optimizer = torch.optim.SGD(
             self._weights,
@@ -117,14 +121,9 @@ class SearchSteps:
         weights_LO = gumbel_softmax(self.supernet.log_alpha(), temperature, generator)
         with self.autocast():
             logits_BK = self.supernet(images_BCHW, weights_LO)
-        loss = architecture_loss(
-            self._config.objective,
+        loss = self._objective(
             F.cross_entropy(logits_BK.float(), labels_B),
             self.supernet.expected_latency_ms(self._table, weights_LO),
-            target_latency_ms=self._config.target_latency_ms,
-            latency_weight=self._config.latency_weight,
-            scale=self._config.objective_scale,
-            exponent=self._config.effective_exponent,
         )
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._arch_parameters, self._config.grad_clip_norm)
@@ -138,7 +137,7 @@ class SearchSteps:
         return torch.autocast(self.supernet.alpha.device.type, torch.bfloat16, enabled=is_mixed)
 
     def state_dict(self) -> dict[str, Any]:
-        """State of both optimisers."""
+        """State of both optimizers."""
         return {"weights": self.weight_optimizer.state_dict(), "arch": self.arch_optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

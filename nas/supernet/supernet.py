@@ -1,119 +1,53 @@
 """The supernet: every candidate operator of every layer, and the parameters that choose.
 
-Shapes: B batch, C channels, H W space, L searchable layers, O candidate operators (9 in the
-skip space, whose last is identity), S stages, D depths of a stage (index d: d layers kept).
+Shapes: B batch, C channels, H W space, L searchable layers, O candidates (the space's operators and,
+where identity is a candidate, identity last), S stages, D depths of a stage (index d: d layers kept).
 
 Source: TF-NAS, search space; operator, depth and width levels.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from nas.config import Depth
 from nas.latency.table import LatencyTable
 from nas.space.architecture import Architecture, LayerChoice
 from nas.space.derived_network import make_stem_block
 from nas.space.macro_space import LayerSpec, Space
-from nas.space.operators import CANDIDATE_OPS, CandidateOp, conv_bn
-from nas.supernet.compiled.mbconv import MBConvShape, MBConvWeights
-from nas.supernet.compiled.mixed_block import mixed_block
+from nas.space.operators import CandidateOp, conv_bn
+from nas.supernet.candidate import Candidate
+from nas.supernet.expected_latency import ExpectedLatency
+from nas.supernet.mixed_block import BlockFunction, MBConvShape, mixed_block
 
-SKIP = len(CANDIDATE_OPS)
-"""Index of identity among the candidates of the skip space."""
+Depth = Literal["sink", "skip"]
 
 
-class Candidate(nn.Module):
-    """One candidate operator of one layer, with weights at the maximum width.
+class MixedLayer(nn.Module):
+    """All candidate operators of one layer; runs one of them or a weighted sum of all.
 
-    The first `width` channels are active; the others are kept, unused, and can come back. Batch
-    norm has no parameters and uses batch statistics always.
+    Attributes:
+        block: how candidates are computed.
     """
 
-    def __init__(self, layer: LayerSpec, op: CandidateOp) -> None:
+    def __init__(self, layer: LayerSpec, ops: Sequence[CandidateOp], block: BlockFunction) -> None:
         super().__init__()
-        _, max_width = op.width_interval(layer.in_channels)
-        self.width = op.initial_width(layer.in_channels)
-        self.expansion = nn.Parameter(torch.empty(max_width, layer.in_channels))
-        self.depthwise = nn.Parameter(torch.empty(max_width, 1, op.kernel_size, op.kernel_size))
-        # Input channels come first, so that the active ones are one contiguous block.
-        self.projection = nn.Parameter(torch.empty(max_width, layer.out_channels))
-        se_channels = op.se_channels(layer.in_channels)
-        if se_channels:
-            self.se_reduce = nn.Parameter(torch.empty(max_width, se_channels))
-            self.se_reduce_bias = nn.Parameter(torch.zeros(se_channels))
-            self.se_expand = nn.Parameter(torch.empty(max_width, se_channels))
-            self.se_expand_bias = nn.Parameter(torch.zeros(max_width))
-        self.has_se = bool(se_channels)
-
-    def reset_parameters(self, generator: torch.Generator) -> None:
-        """Draws the weights anew (He et al., fan out); biases become 0."""
-        kernel_area = self.depthwise[0].numel()
-        stds = {
-            "expansion": (2 / self.expansion.shape[0]) ** 0.5,
-            "depthwise": (2 / kernel_area) ** 0.5,
-            "projection": (2 / self.projection.shape[1]) ** 0.5,
-        }
-        if self.has_se:
-            stds["se_reduce"] = (2 / self.se_reduce.shape[1]) ** 0.5
-            stds["se_expand"] = (2 / self.se_expand.shape[0]) ** 0.5
-        for name, std in stds.items():
-            nn.init.normal_(self.get_parameter(name), 0, std, generator=generator)
-
-    def weights(self) -> MBConvWeights:
-        """The weights at the maximum width."""
-        always = (self.expansion, self.depthwise, self.projection)
-        if not self.has_se:
-            return MBConvWeights(*always)
-        return MBConvWeights(
-            *always, self.se_reduce, self.se_reduce_bias, self.se_expand, self.se_expand_bias
-        )
-
-    def channel_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters whose first dimension is the mid channels."""
-        for name, parameter in self.named_parameters():
-            if name != "se_reduce_bias":
-                yield parameter
-
-    @torch.no_grad()
-    def set_width(self, width: int, optimizer: torch.optim.Optimizer | None = None) -> None:
-        """Makes the `width` channels with the largest L1 norm of the depthwise weight active.
-
-        Channels are reordered, the active ones first, which does not change the function; the
-        optimiser's momentum moves with its channel.
-        """
-        norms_C = self.depthwise.abs().sum((1, 2, 3))
-        order_C = torch.sort(norms_C, descending=True, stable=True).indices
-        for parameter in self.channel_parameters():
-            parameter.copy_(parameter[order_C])
-            state = optimizer.state.get(parameter, {}) if optimizer else {}
-            for value in state.values():
-                if isinstance(value, Tensor) and value.shape == parameter.shape:
-                    value.copy_(value[order_C])
-        self.width = width
-
-
-class MixedBlock(nn.Module):
-    """All candidate operators of one layer; runs one of them or a weighted sum of all."""
-
-    def __init__(self, layer: LayerSpec) -> None:
-        super().__init__()
-        self.layer = layer
+        self.block = block
         self.block_shape = MBConvShape(layer.stride, layer.activation, layer.keeps_shape)
-        self.candidates = nn.ModuleList(Candidate(layer, op) for op in CANDIDATE_OPS)
+        self.candidates = nn.ModuleList(Candidate(layer, op) for op in ops)
 
     def forward(self, features_BCHW: Tensor, choice: int | Tensor) -> Tensor:
         """Runs the candidate of that index, or sums all with weights_O that sum to 1."""
-        if isinstance(choice, int):
-            if choice == SKIP:
-                return features_BCHW
-            return self._mix(features_BCHW, [choice], None)
-        return self._mix(features_BCHW, range(SKIP), choice[:SKIP])
+        num_ops = len(self.candidates)
+        if isinstance(choice, Tensor):
+            return self._mix(features_BCHW, range(num_ops), choice[:num_ops])
+        is_identity = choice == num_ops
+        return features_BCHW if is_identity else self._mix(features_BCHW, [choice], None)
 
     def _mix(self, features_BCHW: Tensor, indices: Iterable[int], mix_weights_O: Tensor | None) -> Tensor:
         candidates = [self.candidate(index) for index in indices]
-        return mixed_block(
+        return self.block(
             features_BCHW,
             [candidate.weights() for candidate in candidates],
             [candidate.width for candidate in candidates],
@@ -134,10 +68,12 @@ class Supernet(nn.Module):
     Args:
         space: macro space.
         num_classes: outputs of the classifier.
-        depth: `sink`, a learned sum over each stage's layers; `skip`, identity as ninth candidate.
+        depth: `sink`, a learned sum over each stage's layers; `skip`, identity as a further candidate.
         seed: seeds the initial weights.
+        block: how mixed blocks are computed: in plain torch, or by another implementation.
 
     Attributes:
+        has_identity: whether identity is a candidate where a layer keeps its shape.
         alpha: raw operator parameters, one row a layer; read `log_alpha()`.
         beta: raw depth parameters, one row a stage; read `log_beta()`. Empty in the skip space.
     """
@@ -145,24 +81,34 @@ class Supernet(nn.Module):
     has_candidate_LO: Tensor
     has_depth_SD: Tensor
 
-    def __init__(self, space: Space, num_classes: int, depth: Depth = "sink", *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        space: Space,
+        num_classes: int,
+        depth: Depth = "sink",
+        *,
+        seed: int = 0,
+        block: BlockFunction = mixed_block,
+    ) -> None:
         super().__init__()
         self.space = space
         self.depth: Depth = depth
+        self.has_identity = depth == "skip" or space.has_identity
         self.stem = conv_bn(
             3, space.stem_channels, 3, stride=space.stem_stride, activation="relu", affine=False
         )
         self.stem_block = make_stem_block(space, affine=False)
-        self.blocks = nn.ModuleList(MixedBlock(layer) for layer in space.layers)
+        self.blocks = nn.ModuleList(MixedLayer(layer, space.ops, block) for layer in space.layers)
         last_channels = space.stages[-1].out_channels
         self.head = conv_bn(last_channels, space.head_channels, 1, activation="swish", affine=False)
         self.classifier = nn.Linear(space.head_channels, num_classes)
-        has_candidate_LO, has_depth_SD = _choices(space, depth)
+        has_candidate_LO = _candidates(space, has_identity=self.has_identity)
+        has_depth_SD = _depths(space) if depth == "sink" else torch.ones(0, 0, dtype=torch.bool)
         self.register_buffer("has_candidate_LO", has_candidate_LO)
         self.register_buffer("has_depth_SD", has_depth_SD)
         self.alpha = nn.Parameter(torch.zeros(has_candidate_LO.shape))
         self.beta = nn.Parameter(torch.zeros(has_depth_SD.shape))
-        self._latency = LatencyModel(self)
+        self._expected_latency = ExpectedLatency(space)
         self._reset_parameters(torch.Generator().manual_seed(seed))
         with torch.no_grad():
             self.alpha.copy_(self.log_alpha().masked_fill(~has_candidate_LO, 0))
@@ -233,8 +179,13 @@ class Supernet(nn.Module):
 
     def _sink(self, outputs: list[Tensor], weights_D: Tensor, stage: int) -> Tensor:
         first = self.space.min_depth(stage)
-        terms = [weights_D[depth] * outputs[depth] for depth in range(first, len(outputs))]
-        return torch.stack(terms).sum(0) if len(terms) > 1 else outputs[-1]
+        if first == len(outputs) - 1:
+            return outputs[-1]
+        total_BCHW = weights_D[first] * outputs[first]
+        for depth in range(first + 1, len(outputs)):
+            # Term by term: stacking them would lose the channels-last layout.
+            total_BCHW = total_BCHW + weights_D[depth] * outputs[depth]
+        return total_BCHW
 
     def _classify(self, features_BCHW: Tensor) -> Tensor:
         logits_BK: Tensor = self.classifier(self.head(features_BCHW).mean((2, 3)))
@@ -258,15 +209,17 @@ class Supernet(nn.Module):
             weights_LO: probabilities of the candidates; alpha's where not given.
         """
         weights_LO = self.log_alpha().exp() if weights_LO is None else weights_LO
-        return self._latency.expected_ms(table, weights_LO)
+        depths_SD = self.log_beta().exp() if self.depth == "sink" else None
+        return self._expected_latency(table, self.widths(), weights_LO, depths_SD)
 
     # Derivation and widths
 
     def derived_ops(self) -> list[int]:
         """Index of each layer's operator in the derived network; -1 where it is not kept."""
-        ops_L: list[int] = self.log_alpha().argmax(-1).tolist()
+        leading_L: list[int] = self.log_alpha().argmax(-1).tolist()
+        ops_L = [-1 if op == len(self.space.ops) else op for op in leading_L]
         if self.depth == "skip":
-            return [-1 if op == SKIP else op for op in ops_L]
+            return ops_L
         depths_S: list[int] = self.log_beta().argmax(-1).tolist()
         return [
             op if layer.index < depths_S[layer.stage] else -1
@@ -279,25 +232,25 @@ class Supernet(nn.Module):
         for index, (op, layer) in enumerate(zip(self.derived_ops(), self.space.layers, strict=True)):
             if op >= 0:
                 width = self.candidate(index, op).width
-                stages[layer.stage].append(LayerChoice(op=CANDIDATE_OPS[op].name, mid_channels=width))
+                stages[layer.stage].append(LayerChoice(op=self.space.ops[op].name, mid_channels=width))
         return Architecture(space=self.space.name, stages=tuple(map(tuple, stages)))
 
     def candidate(self, layer: int, op: int) -> Candidate:
         """The candidate operator of those indices."""
         block = self.blocks[layer]
-        assert isinstance(block, MixedBlock)
+        assert isinstance(block, MixedLayer)
         return block.candidate(op)
 
     def widths(self) -> list[list[int]]:
         """Active mid channels of each layer's candidates; 0 for identity."""
-        num_candidates = self.alpha.shape[1]
-        widths = [[self.candidate(i, o).width for o in range(SKIP)] for i in range(len(self.blocks))]
-        return [row + [0] * (num_candidates - SKIP) for row in widths]
+        ops = range(len(self.space.ops))
+        widths = [[self.candidate(index, op).width for op in ops] for index in range(len(self.blocks))]
+        return [row + [0] * self.has_identity for row in widths]
 
     def set_widths(self, widths: Sequence[Sequence[int]]) -> None:
         """Takes up widths of `widths()`, for weights that are in order already (a checkpoint's)."""
         for index, row in enumerate(widths):
-            for op in range(SKIP):
+            for op in range(len(self.space.ops)):
                 self.candidate(index, op).width = row[op]
 
     def set_derived_widths(
@@ -306,7 +259,7 @@ class Supernet(nn.Module):
         """Gives the derived operators the widths of `architecture`, which is `derive()` re-widthed.
 
         Args:
-            optimizer: the weights' optimiser, whose momentum follows its channels.
+            optimizer: the weights' optimizer, whose momentum follows its channels.
         """
         kept = [(index, op) for index, op in enumerate(self.derived_ops()) if op >= 0]
         for (index, op), (_, _, width) in zip(kept, architecture.layers, strict=True):
@@ -315,61 +268,23 @@ class Supernet(nn.Module):
                 candidate.set_width(width, optimizer)
 
 
-class LatencyModel:
-    """The expected latency of a supernet as one tensor expression over latencies_LO."""
-
-    def __init__(self, supernet: Supernet) -> None:
-        self._supernet = supernet
-        self._widths: list[list[int]] = []
-        self._table: LatencyTable | None = None
-        self._latencies_LO = torch.empty(0)
-
-    def expected_ms(self, table: LatencyTable, weights_LO: Tensor) -> Tensor:
-        """Base + sum over layers of P(layer is kept) * sum over operators of weight * latency."""
-        layer_ms_L = (weights_LO * self._latencies(table).to(weights_LO)).sum(-1)
-        return table.base_latency_ms + (self._keep_probabilities() * layer_ms_L).sum()
-
-    def _latencies(self, table: LatencyTable) -> Tensor:
-        widths = self._supernet.widths()
-        if table is not self._table or widths != self._widths:
-            self._latencies_LO = torch.tensor(
-                [
-                    [
-                        float(table.curve_ms(layer, op)[width])
-                        for op, width in zip(CANDIDATE_OPS, row, strict=False)
-                    ]
-                    + [0.0] * (len(row) - SKIP)
-                    for layer, row in zip(self._supernet.space.layers, widths, strict=True)
-                ]
-            )
-            self._table, self._widths = table, widths
-        return self._latencies_LO
-
-    def _keep_probabilities(self) -> Tensor | float:
-        """P(layer is kept): the probability that its stage is at least as deep."""
-        if self._supernet.depth == "skip":
-            return 1.0
-        probabilities_SD = self._supernet.log_beta().exp()
-        at_least_SD = probabilities_SD.flip(-1).cumsum(-1).flip(-1)
-        stages = [layer.stage for layer in self._supernet.space.layers]
-        depths = [layer.index + 1 for layer in self._supernet.space.layers]
-        return at_least_SD[stages, depths]
+def _candidates(space: Space, *, has_identity: bool) -> Tensor:
+    """Which candidates each layer has, (L, O)."""
+    has_op_LO = torch.ones(len(space.layers), len(space.ops), dtype=torch.bool)
+    if not has_identity:
+        return has_op_LO
+    return torch.cat([has_op_LO, torch.tensor([[layer.keeps_shape] for layer in space.layers])], 1)
 
 
-def _choices(space: Space, depth: Depth) -> tuple[Tensor, Tensor]:
-    """Which candidates each layer has, (L, O), and which depths each stage, (S, D)."""
-    num_ops = len(CANDIDATE_OPS)
-    if depth == "skip":
-        can_skip = torch.tensor([[layer.keeps_shape] for layer in space.layers])
-        return torch.cat([torch.ones(len(space.layers), num_ops, dtype=torch.bool), can_skip], 1), torch.ones(
-            0, 0, dtype=torch.bool
-        )
+def _depths(space: Space) -> Tensor:
+    """Which depths each stage may have, (S, D)."""
     max_depth = max(stage.num_layers for stage in space.stages)
-    has_depth_SD = [
-        [space.min_depth(index) <= d <= stage.num_layers for d in range(max_depth + 1)]
-        for index, stage in enumerate(space.stages)
-    ]
-    return torch.ones(len(space.layers), num_ops, dtype=torch.bool), torch.tensor(has_depth_SD)
+    return torch.tensor(
+        [
+            [space.min_depth(index) <= depth <= stage.num_layers for depth in range(max_depth + 1)]
+            for index, stage in enumerate(space.stages)
+        ]
+    )
 
 
 def _masked_log_softmax(parameters: Tensor, mask: Tensor) -> Tensor:

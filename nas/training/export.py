@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from nas.config import FILE_DATASETS, Resolution
+from nas.config import Resolution
+from nas.data.datasets import DATASETS
 from nas.training.trained_network import TrainedNetwork
 
 METADATA_KEY = "tfnas.json"
@@ -63,7 +64,7 @@ class ExportMetadata(BaseModel):
             name=record.name,
             class_names=record.class_names,
             resolution=record.resolution,
-            view="center" if record.dataset in FILE_DATASETS else "resize",
+            view="center" if DATASETS[record.dataset].is_in_files else "resize",
             is_gray=len(record.mean) == 1,
         )
 

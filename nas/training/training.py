@@ -21,8 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from nas.config import TrainConfig
-from nas.data.image_source import mean_and_std
-from nas.data.memory_images import IMAGE_RESOLUTION
+from nas.data.datasets import DATASETS
 from nas.data.splits import Split
 from nas.data.training_data import load_training_data
 from nas.foundation.checkpoint import load_newest_checkpoint, save_checkpoint
@@ -54,6 +53,12 @@ METRIC_NAMES = (
 
 BEST_FILE = "best.pt"
 LAST_FILE = "last.pt"
+
+RESULTS_VERSION = 1
+"""To be raised when a training with the same config, network and images comes to other numbers than before.
+
+See `nas.search.search_identity.RESULTS_VERSION`.
+"""
 
 _FIELDS_WITHOUT_EFFECT = {
     *("architecture", "resolution", "data_dir", "train_list", "test_list", "download"),
@@ -134,7 +139,7 @@ class NetworkChoice:
         elif architecture is not None and config.architecture not in ARCHITECTURE_NAMES:
             resolution = get_space(architecture.space).resolution
         else:
-            resolution = IMAGE_RESOLUTION.get(config.dataset, _DEFAULT_RESOLUTION)
+            resolution = DATASETS[config.dataset].resolution or _DEFAULT_RESOLUTION
         return cls(architecture or config.architecture, resolution)
 
     def identity(self) -> dict[str, Any]:
@@ -152,6 +157,15 @@ def result_fields(config: TrainConfig) -> dict[str, Any]:
     """The fields of a config, and the network, that determine the result of a training."""
     fields = config.model_dump(mode="json", exclude=_FIELDS_WITHOUT_EFFECT)
     return fields | NetworkChoice.of(config).identity()
+
+
+def training_identity(config: TrainConfig, data_fingerprint: str) -> dict[str, Any]:
+    """All that determines the result of a training: its cell, and its checkpoints, are known by it."""
+    return {
+        "results_version": RESULTS_VERSION,
+        "config": result_fields(config),
+        "data": data_fingerprint,
+    }
 
 
 class Training:
@@ -327,13 +341,13 @@ class Training:
         self._describe(last, last.metrics if is_best else own).save(directory / LAST_FILE, weights)
 
     def _describe(self, record: TrainRecord, metrics: dict[str, float]) -> TrainedNetwork:
-        mean, std = mean_and_std(self.config)
+        dataset = DATASETS[self.config.dataset]
         return TrainedNetwork(
             network=self.choice.network,
             class_names=self.data.class_names,
             resolution=self.choice.resolution,
-            mean=mean,
-            std=std,
+            mean=dataset.mean,
+            std=dataset.std,
             dataset=self.config.dataset,
             epoch=record.epoch,
             metrics=metrics,
@@ -359,7 +373,9 @@ class Training:
         """
         state = None
         if self.world.is_first and directory is not None:
-            state = load_newest_checkpoint(directory, self._identity())
+            # Before results had a version, checkpoints were known by config and images alone.
+            unversioned = {"config": result_fields(self.config), "data": self.data.fingerprint}
+            state = load_newest_checkpoint(directory, self._identity(), fingerprint(unversioned))
         state = self.world.spread(state)
         if state is None:
             return
@@ -371,7 +387,7 @@ class Training:
         self.records = [TrainRecord(**record) for record in state["records"]]
 
     def _identity(self) -> str:
-        return fingerprint({"config": result_fields(self.config), "data": self.data.fingerprint})
+        return fingerprint(training_identity(self.config, self.data.fingerprint))
 
 
 def lr_factor(config: TrainConfig, epochs_done: float, epochs_per_step: float) -> float:

@@ -25,7 +25,7 @@ from nas.latency.entry import LatencyEntry, space_keys
 from nas.latency.table import LatencyTable, Provenance
 from nas.search.search_identity import config_hash
 from nas.space.architecture import Architecture, full_depth_architecture
-from nas.space.macro_space import SPACE_NAMES, get_space
+from nas.space.macro_space import SPACES, get_space
 from nas.training.training import result_fields as training_fields
 
 TRAININGS = b"""experiment: a
@@ -73,7 +73,7 @@ def good_values(positive_floats: st.SearchStrategy[float]) -> dict[str, st.Searc
         "max_train_images": st.none() | counts,
         "augmentation": st.sampled_from(get_args(configs.Augmentation)),
         "num_data_workers": st.integers(0, 1024),
-        "space": st.sampled_from(SPACE_NAMES),
+        "space": st.sampled_from(list(SPACES)),
         "target_latency_ms": positive_floats,
         "latency_table": texts,
         "latency_batch_size": st.none() | st.integers(1, 1024),

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from nas.space import macro_space as space
+from nas.space.macro_space import SPACES
 from tests.support.tiny import TINY_SPACES
 
 # Threads that wait for each other cost more than they gain at these sizes.
@@ -16,5 +16,5 @@ torch.set_num_threads(1)
 def _tiny_spaces() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         for tiny in TINY_SPACES:
-            monkeypatch.setitem(space._SPACES, tiny.name, tiny)
+            monkeypatch.setitem(SPACES._values, tiny.name, tiny)
         yield

@@ -21,10 +21,11 @@ from nas.config import SearchConfig
 from nas.latency.entry import OpKey
 from nas.latency.table import LatencyTable
 from nas.space.macro_space import LayerSpec, Space
-from nas.space.operators import CANDIDATE_OPS, CandidateOp
+from nas.space.operators import CandidateOp
 from nas.supernet.supernet import Supernet
+from tests.support.tiny import OPS
 
-IDENTITY = len(CANDIDATE_OPS)
+IDENTITY = len(OPS)
 
 
 def make_batch_norm(num_channels: int) -> nn.BatchNorm2d:
@@ -103,7 +104,7 @@ class ReferenceLayer(nn.Module):
 
     def __init__(self, layer: LayerSpec, *, is_skip_space: bool) -> None:
         super().__init__()
-        self.candidates = nn.ModuleList(ReferenceCandidate(layer, op) for op in CANDIDATE_OPS)
+        self.candidates = nn.ModuleList(ReferenceCandidate(layer, op) for op in OPS)
         keeps_shape = layer.stride == 1 and layer.in_channels == layer.out_channels
         if is_skip_space and keeps_shape:
             self.candidates.append(nn.Identity())
@@ -206,7 +207,7 @@ class ReferenceSupernet(nn.Module):
     def _layer_ms(self, index: int, lookup: "Lookup", weights_O: Tensor) -> Tensor:
         layer = self.space.layers[index]
         layer_ms = torch.zeros(())
-        for weight, op, candidate in zip(weights_O, CANDIDATE_OPS, self.candidates(index), strict=False):
+        for weight, op, candidate in zip(weights_O, OPS, self.candidates(index), strict=False):
             assert isinstance(candidate, ReferenceCandidate)
             layer_ms = layer_ms + weight * lookup[OpKey.of(layer, op)][candidate.width]
         return layer_ms
@@ -311,9 +312,9 @@ def pair_weights(supernet: Supernet, reference: ReferenceSupernet) -> Iterator[P
             assert one.shape == other.shape
             yield Pair(f"{name}.{index}", one, other, lambda tensor: tensor)
     for layer in range(len(supernet.space.layers)):
-        for op in range(len(CANDIDATE_OPS)):
+        for op in range(len(OPS)):
             for pair in _pair_candidate(supernet, reference, layer, op):
-                yield pair._replace(name=f"layer {layer}, {CANDIDATE_OPS[op].name}: {pair.name}")
+                yield pair._replace(name=f"layer {layer}, {OPS[op].name}: {pair.name}")
 
 
 def _pair_candidate(supernet: Supernet, reference: ReferenceSupernet, layer: int, op: int) -> Iterator[Pair]:

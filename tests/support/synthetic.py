@@ -23,9 +23,9 @@ from nas.latency.table import LatencyEntry, LatencyTable, Provenance, space_keys
 from nas.search.records import METRIC_NAMES, Trajectory
 from nas.space.architecture import Architecture, LayerChoice
 from nas.space.macro_space import Space, get_space
-from nas.space.operators import CANDIDATE_OPS
+from tests.support.tiny import OPS
 
-SKIP = len(CANDIDATE_OPS)
+SKIP = len(OPS)
 
 
 def make_table(space_name: str = "micro", scale: float = 1.0) -> LatencyTable:
@@ -182,7 +182,7 @@ def _architecture(space: Space, derived_L: np.ndarray, mid_LO: np.ndarray) -> Ar
         places = space.stage_layers(stage)
         choices = []
         for place, row in zip(places, rows, strict=False):
-            op = CANDIDATE_OPS[derived_L[row]]
+            op = OPS[derived_L[row]]
             low, high = op.width_interval(place.in_channels)
             width = int(np.clip(mid_LO[row, derived_L[row]], low, high))
             choices.append(LayerChoice(op=op.name, mid_channels=width))
@@ -200,7 +200,7 @@ def _widths(
     num_ops, num_stages = SKIP + (config.depth == "skip"), len(space.stages)
     start_LO = np.zeros((len(space.layers), num_ops), np.int64)
     for row, layer in enumerate(space.layers):
-        start_LO[row, :SKIP] = [op.initial_width(layer.in_channels) for op in CANDIDATE_OPS]
+        start_LO[row, :SKIP] = [op.initial_width(layer.in_channels) for op in OPS]
     mid_ELO = np.repeat(start_LO[None], len(derived_EL), axis=0)
     scaling_EP = np.full((len(derived_EL), 1 + num_stages), np.nan)
     latency_E = np.zeros(len(derived_EL))

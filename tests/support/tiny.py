@@ -6,14 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nas.config import Depth, SearchConfig
+from nas.config import SearchConfig
 from nas.latency.entry import LatencyEntry, space_keys
 from nas.latency.table import LatencyTable, Provenance
 from nas.search.records import EpochRecord
 from nas.space.architecture import Architecture, LayerChoice
 from nas.space.macro_space import Space, StageSpec
-from nas.space.operators import CANDIDATE_OPS
-from nas.supernet.supernet import SKIP, Supernet
+from nas.supernet.supernet import Depth, Supernet
 
 NUM_CLASSES = 5
 
@@ -50,6 +49,12 @@ TINY_AT_8 = Space(
 
 TINY_SPACES = (TINY, TINY_AT_8)
 
+OPS = TINY.ops
+"""The operators of the tiny spaces: the paper's."""
+
+SKIP = len(OPS)
+"""Index of identity among the candidates."""
+
 
 def make_dense_table(space: Space, *, seed: int = 0, base_ms: float = 2.0) -> LatencyTable:
     """A synthetic table with an entry for each width from 1: rising, with steps, different for each key."""
@@ -77,7 +82,7 @@ def random_architecture(space: Space, seed: int) -> Architecture:
         depth = rng.randint(space.min_depth(stage), spec.num_layers)
         choices = []
         for layer in space.stage_layers(stage)[:depth]:
-            op = rng.choice(CANDIDATE_OPS)
+            op = rng.choice(OPS)
             low, high = op.width_interval(layer.in_channels)
             choices.append(LayerChoice(op=op.name, mid_channels=rng.randint(low, high)))
         stages.append(tuple(choices))

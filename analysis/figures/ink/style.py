@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from analysis.measures.collapse import CANDIDATE_NAMES
-from nas.space.operators import SKIP_OP_NAME, get_op
+from nas.space.operators import OPERATORS, SKIP_OP_NAME
 
 ONE_COLUMN_IN = 3.5
 TWO_COLUMNS_IN = 7.1
@@ -66,7 +66,7 @@ def op_style(name: str) -> OpStyle:
     """How a candidate operator is drawn."""
     if name == SKIP_OP_NAME:
         return OpStyle("#d0d0d0", "#ffffff", "xxxxx", "#555555", "skip")
-    op = get_op(name)
+    op = OPERATORS[name]
     color, ink = {
         (3, 3): ("#aad4f2", "#10324a"),
         (5, 3): ("#f2a24a", "#3d2204"),

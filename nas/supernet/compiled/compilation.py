@@ -21,8 +21,6 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic
 from torch import Tensor
 
-BN_EPS = 1e-5
-
 
 def _loops_dir() -> str:
     """Where compiled loops are kept: a folder for each state of this package.

@@ -5,75 +5,19 @@ squeeze-and-excitation, P output channels, H X space (input), Y Z space (output)
 at the input's resolution, M at the output's; b images and n pixels of a chunk of the batch.
 """
 
-from dataclasses import dataclass
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from nas.space.operators import Activation
 from nas.supernet.compiled import mbconv_loops as loops
-from nas.supernet.compiled.compilation import BN_EPS, as_features, as_pixels
+from nas.supernet.compiled.compilation import as_features, as_pixels
 from nas.supernet.compiled.depthwise import (
     depthwise_conv,
     depthwise_input_gradient,
     depthwise_weight_gradient,
 )
 from nas.supernet.compiled.expansion import Floats, FoldedExpansion, LayerInput, PlainExpansion
-
-
-class MBConvWeights(NamedTuple):
-    """Weights at some width W; without the `se_` ones there is no squeeze-and-excitation."""
-
-    expansion_WI: Tensor
-    depthwise_W1KK: Tensor
-    projection_WP: Tensor
-    se_reduce_WR: Tensor | None = None
-    se_reduce_bias_R: Tensor | None = None
-    se_expand_WR: Tensor | None = None
-    se_expand_bias_W: Tensor | None = None
-
-    def first(self, width: int) -> "MBConvWeights":
-        """Those of the first channels, as views."""
-        always = (self.expansion_WI[:width], self.depthwise_W1KK[:width], self.projection_WP[:width])
-        if self.se_reduce_WR is None:
-            return MBConvWeights(*always)
-        assert self.se_expand_WR is not None
-        assert self.se_expand_bias_W is not None
-        return MBConvWeights(
-            *always,
-            self.se_reduce_WR[:width],
-            self.se_reduce_bias_R,
-            self.se_expand_WR[:width],
-            self.se_expand_bias_W[:width],
-        )
-
-
-@dataclass(frozen=True)
-class MBConvShape:
-    """What the blocks of one layer have in common."""
-
-    stride: int
-    activation: Activation
-    keeps_shape: bool
-
-
-def compose_mbconv(features_BIHX: Tensor, weights: MBConvWeights, shape: MBConvShape) -> Tensor:
-    """The block made of torch's own functions, for any device and type."""
-    activate = F.relu if shape.activation == "relu" else F.silu
-    mid = F.conv2d(features_BIHX, weights.expansion_WI[:, :, None, None])
-    mid = activate(F.batch_norm(mid, None, None, training=True, eps=BN_EPS))
-    padding = weights.depthwise_W1KK.shape[-1] // 2
-    mid = F.conv2d(mid, weights.depthwise_W1KK, None, shape.stride, padding, groups=mid.shape[1])
-    mid = activate(F.batch_norm(mid, None, None, training=True, eps=BN_EPS))
-    if weights.se_reduce_WR is not None:
-        assert weights.se_expand_WR is not None
-        reduced_BR = activate(F.linear(mid.mean((2, 3)), weights.se_reduce_WR.t(), weights.se_reduce_bias_R))
-        gates_BW = F.linear(reduced_BR, weights.se_expand_WR, weights.se_expand_bias_W)
-        mid = mid * torch.sigmoid(gates_BW)[:, :, None, None]
-    return F.conv2d(mid, weights.projection_WP.t()[:, :, None, None])
+from nas.supernet.mixed_block import MBConvShape, MBConvWeights
 
 
 class CompiledMBConv:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from nas.supernet.compiled import normalization_loops as loops
-from nas.supernet.compiled.compilation import BN_EPS, compile_loop, make_matrix, multiply
+from nas.supernet.compiled.compilation import compile_loop, make_matrix, multiply
+from nas.supernet.mixed_block import BN_EPS
 
 _ONE, _ZERO = np.float32(1), np.float32(0)
 

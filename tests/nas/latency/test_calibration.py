@@ -16,7 +16,7 @@ from nas.latency.calibration import (
 from nas.latency.measurement import measure_table
 from nas.latency.table import Provenance, reachable_interval_ms
 from nas.space.macro_space import get_space
-from nas.space.operators import OP_NAMES
+from nas.space.operators import PAPER_OPERATORS
 from tests.support.tiny import TINY, make_dense_table
 
 
@@ -91,7 +91,7 @@ def test_drawn_networks_reach_every_depth_operator_and_bound():
     for stage, spec in enumerate(space.stages):
         depths = {len(network.stages[stage]) for network in networks}
         assert depths == set(range(space.min_depth(stage), spec.num_layers + 1))
-    assert {op.name for network in networks for _, op, _ in network.layers} == set(OP_NAMES)
+    assert {op.name for network in networks for _, op, _ in network.layers} == set(PAPER_OPERATORS)
     bounds = {
         op.width_interval(layer.in_channels).index(width)
         for network in networks

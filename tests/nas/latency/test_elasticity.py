@@ -13,7 +13,7 @@ from nas.latency.entry import LatencyEntry
 from nas.latency.table import LatencyTable
 from nas.space.architecture import Architecture, full_depth_architecture
 from nas.space.macro_space import get_space
-from nas.space.operators import get_op
+from nas.space.operators import OPERATORS
 from tests.support.tiny import TINY, make_dense_table, random_architecture
 
 NUM_ARCHITECTURES = 40
@@ -213,7 +213,7 @@ def with_noise(table: LatencyTable, rng: np.random.Generator) -> LatencyTable:
 def test_ratios_are_rounded_from_the_widths_at_the_start_of_a_phase() -> None:
     """Two layers of 16 and 40 mid channels step by 1 and round(2.5) = 2 (to even, as Python rounds)."""
     space = get_space(TINY.name)
-    architecture = full_depth_architecture(space, get_op("k3_e6"))
+    architecture = full_depth_architecture(space, OPERATORS["k3_e6"])
     table = make_dense_table(space)
     narrow = [op.width_interval(layer.in_channels)[0] for layer, op, _ in architecture.layers]
     start = architecture.with_widths([*narrow[:-1], 40])

@@ -21,8 +21,7 @@ from nas.latency.timing import (
 from nas.latency.widths import initial_widths
 from nas.space.architecture import full_depth_architecture
 from nas.space.macro_space import get_space
-from nas.space.operators import CANDIDATE_OPS
-from tests.support.tiny import TINY, TINY_AT_8
+from tests.support.tiny import OPS, TINY, TINY_AT_8
 
 CPU = torch.device("cpu")
 
@@ -89,7 +88,7 @@ def test_measurement_networks_hold_every_point(space):
     assert set().union(*networks) == set(points)
     for network in networks:
         for layer, point in zip(space.layers, network, strict=True):
-            keys = {OpKey.of(layer, op) for op in CANDIDATE_OPS}
+            keys = {OpKey.of(layer, op) for op in OPS}
             assert point.key in keys
 
 

@@ -11,8 +11,7 @@ from nas.latency.elasticity import scale_to_latency
 from nas.latency.entry import OpKey
 from nas.latency.table import Calibration, LatencyEntry, LatencyTable, reachable_interval_ms, space_keys
 from nas.space.macro_space import get_space
-from nas.space.operators import CANDIDATE_OPS
-from tests.support.tiny import TINY, make_dense_table
+from tests.support.tiny import OPS, TINY, make_dense_table
 
 CORRECTION = Calibration(
     slope=1.2,
@@ -97,7 +96,7 @@ def _stage_latencies_ms(table, stage):
     choices = [
         [
             curves[OpKey.of(layer, op)][width - 1]
-            for op in CANDIDATE_OPS
+            for op in OPS
             for width in op.width_interval(layer.in_channels)
         ]
         for layer in TINY.stage_layers(stage)
@@ -118,7 +117,7 @@ def test_at_initial_widths_the_interval_is_narrower(table):
 def test_identical_operators_of_different_layers_share_an_entry():
     keys = space_keys(get_space("paper"))
     assert len(keys) == 66
-    assert len(get_space("paper").layers) * len(CANDIDATE_OPS) == 144
+    assert len(get_space("paper").layers) * len(OPS) == 144
 
 
 def test_a_saved_table_reads_the_same(table, tmp_path):

@@ -17,9 +17,9 @@ from nas.search.search import Search, run_search
 from nas.space.architecture import Architecture
 from nas.supernet.sampling import sample_first_path, sample_second_path
 from nas.supernet.steps import SearchSteps
-from nas.supernet.supernet import SKIP
 from tests.support.tiny import (
     NUM_CLASSES,
+    SKIP,
     TINY,
     assert_identical,
     make_config,

@@ -9,7 +9,7 @@ from nas.foundation.errors import UserError
 from nas.space.architecture import Architecture, full_depth_architecture
 from nas.space.baselines import BASELINE_NAMES, find_architecture, fit_to_resolution, make_network
 from nas.space.derived_network import DerivedNetwork
-from nas.space.macro_space import SPACE_NAMES, get_space
+from nas.space.macro_space import SPACES, get_space
 from nas.space.profile import count_macs, count_parameters
 
 
@@ -38,7 +38,7 @@ def test_efficientnet_b0_has_the_published_size():
     assert round(count_macs(network, 224) / 1e6, 1) == 385.8
 
 
-@pytest.mark.parametrize("space_name", SPACE_NAMES)
+@pytest.mark.parametrize("space_name", list(SPACES))
 def test_networks_of_a_space_keep_their_strides_at_its_resolution(space_name):
     space = get_space(space_name)
     network = DerivedNetwork(full_depth_architecture(space), 10)

@@ -8,11 +8,10 @@ from math import prod
 import pytest
 
 from nas.space.macro_space import Space, StageSpec, get_space
-from nas.space.operators import CANDIDATE_OPS
 from nas.space.redundancy import has_other_encodings, num_equal_encodings
-from tests.support.tiny import TINY
+from tests.support.tiny import OPS, TINY
 
-NUM_OPS = len(CANDIDATE_OPS)
+NUM_OPS = len(OPS)
 IDENTITY = NUM_OPS
 
 FIRST_FIXED = replace(TINY, stages=(StageSpec(6, 3, 2, "relu"), StageSpec(8, 1, 1, "swish")))

@@ -6,16 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from nas.space.operators import CANDIDATE_OPS
 from nas.supernet.steps import SearchSteps
 from nas.supernet.supernet import Candidate
 from tests.nas.search.test_search import TABLE, labelled_images, make_config
-from tests.support.tiny import TINY, make_supernet
+from tests.support.tiny import OPS, TINY, make_supernet
 
 LAYER = 3
 """A layer that keeps the shape, 6 to 6 channels."""
 
-OPS = pytest.mark.parametrize("op", [0, 3, 7], ids=lambda op: CANDIDATE_OPS[op].name)
+OPS = pytest.mark.parametrize("op", [0, 3, 7], ids=lambda op: OPS[op].name)
 
 
 @pytest.fixture

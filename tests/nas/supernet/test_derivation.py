@@ -11,8 +11,8 @@ from nas.space.baselines import find_architecture
 from nas.space.derived_network import DerivedNetwork
 from nas.space.macro_space import Space
 from nas.space.profile import count_macs, count_parameters
-from nas.supernet.supernet import SKIP, Supernet
-from tests.support.tiny import NUM_CLASSES, TINY, TINY_AT_8, make_images, make_supernet
+from nas.supernet.supernet import Supernet
+from tests.support.tiny import NUM_CLASSES, SKIP, TINY, TINY_AT_8, make_images, make_supernet
 
 DEPTHS = pytest.mark.parametrize("depth", ["sink", "skip"])
 Size = tuple[int, int]

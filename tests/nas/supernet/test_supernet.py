@@ -9,9 +9,17 @@ from torch.nn import functional as F
 from nas.config import Depth
 from nas.latency.table import Calibration
 from nas.space.macro_space import Space, get_space
-from nas.supernet.supernet import SKIP, Supernet
+from nas.supernet.supernet import Supernet
 from tests.support.reference_supernet import make_lookup, reference_of
-from tests.support.tiny import NUM_CLASSES, TINY, TINY_AT_8, make_dense_table, make_images, make_supernet
+from tests.support.tiny import (
+    NUM_CLASSES,
+    SKIP,
+    TINY,
+    TINY_AT_8,
+    make_dense_table,
+    make_images,
+    make_supernet,
+)
 
 DEPTHS = pytest.mark.parametrize("depth", ["sink", "skip"])
 SPACES = pytest.mark.parametrize("space", [TINY, TINY_AT_8], ids=lambda space: space.name)

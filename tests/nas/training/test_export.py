@@ -18,7 +18,7 @@ from nas.foundation.errors import UserError
 from nas.space.architecture import full_depth_architecture
 from nas.space.baselines import BASELINE_NAMES, find_architecture, make_network
 from nas.space.macro_space import get_space
-from nas.space.operators import get_op
+from nas.space.operators import OPERATORS
 from nas.training import export
 from nas.training.export import ExportError, PixelClassifier, export_network, fold_batch_norm
 from nas.training.prediction import load_predictor
@@ -50,7 +50,7 @@ def shake(network, images_BCHW):
 
 @pytest.fixture(scope="module")
 def trained(test_images):
-    architecture = full_depth_architecture(get_space("micro"), get_op("k5_e6_se"))
+    architecture = full_depth_architecture(get_space("micro"), OPERATORS["k5_e6_se"])
     config = TrainConfig(architecture="unused")
     mean, std = mean_and_std(config)
     record = TrainedNetwork(

@@ -11,51 +11,27 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
-from nas.supernet.compiled.compilation import BN_EPS, as_features, as_pixels, runs_compiled
+from nas.supernet.compiled.compilation import as_features, as_pixels, runs_compiled
 from nas.supernet.compiled.expansion import LayerInput
-from nas.supernet.compiled.mbconv import CompiledMBConv, MBConvShape, MBConvWeights, compose_mbconv
+from nas.supernet.compiled.mbconv import CompiledMBConv
+from nas.supernet.mixed_block import MBConvShape, MBConvWeights, mixed_block
 
 
-def mixed_block(
-    features_BCHX: Tensor,
+def compiled_block(
+    features_BIHX: Tensor,
     candidates: Sequence[MBConvWeights],
     widths: Sequence[int],
     mix_weights_O: Tensor | None,
     shape: MBConvShape,
 ) -> Tensor:
-    """Sum of weight * batch norm of each candidate, plus the input where the shape is kept.
-
-    Batch norm is by the batch's statistics everywhere, without affine parameters. The input is
-    added once: candidates add it each, with weights that sum to 1.
-
-    Args:
-        features_BCHX: channels last.
-        widths: how many of the mid channels of each candidate, the first ones, are active.
-        mix_weights_O: None for ones.
-    """
-    if not runs_compiled(features_BCHX):
-        active = [weights.first(width) for weights, width in zip(candidates, widths, strict=True)]
-        return _compose(features_BCHX, active, mix_weights_O, shape)
+    """`nas.supernet.mixed_block.mixed_block`, equal to rounding; what the loops cannot take is left to it."""
+    if not runs_compiled(features_BIHX):
+        return mixed_block(features_BIHX, candidates, widths, mix_weights_O, shape)
     # Slicing is the function's own: autograd would write each slice's gradient a second time.
     flat = [tensor for weights in candidates for tensor in weights]
-    out_BCHX: Tensor = _MixedBlock.apply(features_BCHX, mix_weights_O, shape, tuple(widths), *flat)
-    return out_BCHX
-
-
-def _compose(
-    features_BCHX: Tensor,
-    candidates: Sequence[MBConvWeights],
-    mix_weights_O: Tensor | None,
-    shape: MBConvShape,
-) -> Tensor:
-    outputs = [compose_mbconv(features_BCHX, weights, shape) for weights in candidates]
-    terms = [F.batch_norm(out, None, None, training=True, eps=BN_EPS) for out in outputs]
-    if mix_weights_O is not None:
-        terms = [weight * term for weight, term in zip(mix_weights_O, terms, strict=True)]
-    terms += [features_BCHX] if shape.keeps_shape else []
-    return terms[0] if len(terms) == 1 else torch.stack(terms).sum(0)
+    out_BPHX: Tensor = _MixedBlock.apply(features_BIHX, mix_weights_O, shape, tuple(widths), *flat)
+    return out_BPHX
 
 
 class _MixedBlock(torch.autograd.Function):

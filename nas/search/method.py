@@ -1,0 +1,137 @@
+"""What a search method is: from the state after some epochs to the result of the next one.
+
+Shapes: see `nas.search.records`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nas.config import SearchConfig
+from nas.data.search_data import SearchData, load_search_data
+from nas.foundation.device import resolve_device
+from nas.latency.table import LatencyTable
+from nas.search.records import EpochRecord, Phase
+from nas.space.architecture import Architecture
+from nas.space.macro_space import Space, get_space
+
+
+@dataclass(frozen=True)
+class SearchTask:
+    """What every method is given."""
+
+    config: SearchConfig
+    table: LatencyTable
+    space: Space
+    device: torch.device
+    data: SearchData
+
+    @classmethod
+    def of(cls, config: SearchConfig, table: LatencyTable) -> "SearchTask":
+        """Loads the images and finds the device.
+
+        Raises:
+            UserError: images or device are missing, or there are too few images.
+        """
+        space = get_space(config.space)
+        device = resolve_device(config.device)
+        return cls(config, table, space, device, load_search_data(config, space.resolution))
+
+    def to_device(self, tensor: Tensor) -> Tensor:
+        """The tensor on the search's device."""
+        return tensor.to(self.device, non_blocking=True)
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What a method tells of an epoch.
+
+    Attributes:
+        phase: `warmup` or `joint`.
+        metrics: by name, see `nas.search.records`; accuracies are fractions of 1.
+        architecture: the network that would be derived now.
+        arrays: this epoch's row of those arrays of `Trajectory` that the method has.
+    """
+
+    phase: Phase
+    metrics: dict[str, float]
+    architecture: Architecture
+    arrays: dict[str, NDArray[Any]]
+
+
+class SearchMethod(ABC):
+    """A search method, and its state between two epochs.
+
+    `run_epoch` may depend on the task, the epoch and what `state_dict` holds, and on nothing else:
+    so a search that was interrupted ends like one that was not, to the last bit.
+
+    Args:
+        task: config, lookup table, space, device and images.
+    """
+
+    ignored_fields: ClassVar[frozenset[str]] = frozenset()
+    """Config fields without an effect under this method; setting them gives a warning."""
+
+    def __init__(self, task: SearchTask) -> None:
+        self.task = task
+
+    @staticmethod
+    def check(config: SearchConfig, table: LatencyTable) -> None:
+        """Checks, before images are loaded, what only this method asks of config and table.
+
+        Raises:
+            UserError: they do not fit.
+        """
+        return
+
+    @abstractmethod
+    def run_epoch(self, epoch: int) -> EpochResult:
+        """Runs an epoch; they count from 1.
+
+        Raises:
+            DivergedError: a loss or a parameter is no longer finite.
+        """
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next epoch depends on, as tensors, numbers, strings and containers of them."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores a state of `state_dict`."""
+
+    # Epochs that searches can share
+
+    @property
+    def num_shared_epochs(self) -> int:
+        """How many first epochs are the same for searches with an equal `shared_identity`."""
+        return 0
+
+    @property
+    def shared_identity(self) -> str:
+        """A hash of all that determines the shared epochs."""
+        raise NotImplementedError
+
+    def shared_state_dict(self, records: Sequence[EpochRecord]) -> dict[str, Any]:
+        """What the shared epochs changed and measured, nothing of it this search's own.
+
+        Args:
+            records: of the shared epochs done so far.
+        """
+        raise NotImplementedError
+
+    def load_shared_state_dict(self, state: dict[str, Any], num_done: int) -> list[EpochResult]:
+        """Restores a state of `shared_state_dict`.
+
+        Args:
+            num_done: how many of its epochs are done here.
+
+        Returns:
+            The results of the epochs after those.
+        """
+        raise NotImplementedError

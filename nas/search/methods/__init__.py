@@ -1,0 +1,14 @@
+"""Search methods, one module each.
+
+To add one, write a subclass of `nas.search.method.SearchMethod` and register it in `METHODS`.
+"""
+
+from typing import TYPE_CHECKING
+
+from nas.foundation.registry import Registry
+
+if TYPE_CHECKING:
+    from nas.search.method import SearchMethod
+
+METHODS: "Registry[type[SearchMethod]]" = Registry("method", {"tf_nas": "nas.search.methods.tf_nas:TfNas"})
+"""How architectures are searched. By name of class: a config must know the names without importing them."""

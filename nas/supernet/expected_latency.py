@@ -1,0 +1,63 @@
+"""The expected latency of a supernet, differentiable in its architecture parameters.
+
+Shapes: L searchable layers, O candidate operators, S stages, D depths of a stage.
+
+Source: TF-NAS, latency model.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from nas.latency.table import LatencyTable
+from nas.space.macro_space import Space
+
+
+class ExpectedLatency:
+    """Base + sum over layers of P(layer is kept) * sum over operators of weight * latency.
+
+    Latencies are looked up again only where widths, or the table, have changed.
+    """
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        self._stages = [layer.stage for layer in space.layers]
+        self._depths = [layer.index + 1 for layer in space.layers]
+        self._widths_LO: Sequence[Sequence[int]] = []
+        self._table: LatencyTable | None = None
+        self._latencies_LO = torch.empty(0)
+
+    def __call__(
+        self,
+        table: LatencyTable,
+        widths_LO: Sequence[Sequence[int]],
+        weights_LO: Tensor,
+        depth_probabilities_SD: Tensor | None,
+    ) -> Tensor:
+        """The expected latency in ms.
+
+        Args:
+            widths_LO: active mid channels of each candidate; 0 for identity.
+            weights_LO: probabilities of the candidates.
+            depth_probabilities_SD: of the stages' depths; None where every layer is kept.
+        """
+        latencies_LO = self._look_up(table, widths_LO).to(weights_LO)
+        layer_ms_L = (weights_LO * latencies_LO).sum(-1)
+        if depth_probabilities_SD is not None:
+            at_least_SD = depth_probabilities_SD.flip(-1).cumsum(-1).flip(-1)
+            layer_ms_L = at_least_SD[self._stages, self._depths] * layer_ms_L
+        return table.base_latency_ms + layer_ms_L.sum()
+
+    def _look_up(self, table: LatencyTable, widths_LO: Sequence[Sequence[int]]) -> Tensor:
+        if table is not self._table or widths_LO != self._widths_LO:
+            ops = self._space.ops
+            self._latencies_LO = torch.tensor(
+                [
+                    [float(table.curve_ms(layer, op)[width]) for op, width in zip(ops, row, strict=False)]
+                    + [0.0] * (len(row) - len(ops))
+                    for layer, row in zip(self._space.layers, widths_LO, strict=True)
+                ]
+            )
+            self._table, self._widths_LO = table, widths_LO
+        return self._latencies_LO
