@@ -1,6 +1,6 @@
 """A candidate operator up to its last batch norm: forward, and backward by hand.
 
-Shapes: B batch, I input channels, W active mid channels, R reduced channels of
+Shapes: B batch, C channels, I input channels, W active mid channels, R reduced channels of
 squeeze-and-excitation, P output channels, H X space (input), Y Z space (output), N pixels of the batch
 at the input's resolution, M at the output's; b images and n pixels of a chunk of the batch.
 """
@@ -9,25 +9,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nas.supernet.compiled import mbconv_loops as loops
-from nas.supernet.compiled.compilation import as_features, as_pixels
-from nas.supernet.compiled.depthwise import (
+from nas.supernet.compiled import candidate_loops as loops
+from nas.supernet.compiled.depthwise_convolution import (
     depthwise_conv,
     depthwise_input_gradient,
     depthwise_weight_gradient,
 )
-from nas.supernet.compiled.expansion import Floats, FoldedExpansion, LayerInput, PlainExpansion
+from nas.supernet.compiled.expansion import Floats, FoldedExpansion, LayerInput, WholeExpansion
 from nas.supernet.mixed_block import MBConvShape, MBConvWeights
 
 
-class CompiledMBConv:
-    """One run of the block and its last batch norm by compiled loops; keeps what its gradient needs.
+class CandidateRun:
+    """One forward pass of a candidate; keeps what its backward pass needs, which can run once.
 
     Args:
         weights: those of the active channels, without gradients.
-        mix_weight: factor of the block in a sum.
-        sum_MP: the sum, to which it is added.
-        trains: whether gradients of the weights will be asked for.
+        mix_weight: factor of the candidate in the sum.
+        sum_MP: the sum, to which the result is added.
+        trains: whether gradients of the weights will be needed.
     """
 
     def __init__(
@@ -49,8 +48,8 @@ class CompiledMBConv:
         self._width = len(weights.expansion_WI)
         batch, height, width = layer_input.batch_and_space
         self._out_space = (batch, -(-height // shape.stride), -(-width // shape.stride))
-        expansion = FoldedExpansion if layer_input.is_folded else PlainExpansion
-        self._expansion = expansion(layer_input, weights.expansion_WI.numpy(), self._is_relu)
+        expansion_type = FoldedExpansion if layer_input.is_folded else WholeExpansion
+        self._expansion = expansion_type(layer_input, weights.expansion_WI.numpy(), self._is_relu)
         self._filtered_MW = self._filter()
         self._kept = loops.project(
             self._filtered_MW,
@@ -75,7 +74,7 @@ class CompiledMBConv:
         Args:
             gradient_MP: of the sum.
             mean_gradient_P: its mean over pixels.
-            to_weights: to be filled with the gradients of the weights, if they are trained.
+            to_weights: is filled with the gradients of the weights; None if they are frozen.
         """
         assert (to_weights is not None) == self._trains
         none_WI = np.empty((0, 0), np.float32)
@@ -99,13 +98,12 @@ class CompiledMBConv:
         return float(to_mix_weight)
 
     def _filter(self) -> Floats:
-        """The depthwise convolution's output, (M, W), made of chunks of the batch."""
+        """The depthwise convolution's output, (M, W), computed in chunks of the batch."""
         first, *others = self._input.chunks(self._width)
         filtered_bMW = self._filter_chunk(first)
         if not others:
             return filtered_bMW.flatten(0, 1).numpy()
-        batch, *out_space = self._out_space
-        filtered_BMW = torch.empty(batch, out_space[0] * out_space[1], self._width)
+        filtered_BMW = filtered_bMW.new_empty(self._out_space[0], *filtered_bMW.shape[1:])
         filtered_BMW[first] = filtered_bMW
         for images in others:
             filtered_BMW[images] = self._filter_chunk(images)
@@ -141,11 +139,21 @@ class CompiledMBConv:
             self._expansion.backward(images, expanded_nW, to_active_nW, to_features_NI)
 
 
+def as_pixels(features_BCHX: Tensor) -> Tensor:
+    """Features as dense pixels by channels; a view of them if they are dense and channels-last."""
+    return features_BCHX.permute(0, 2, 3, 1).reshape(-1, features_BCHX.shape[1]).contiguous()
+
+
+def as_features(pixels_NC: Tensor, batch_and_space: tuple[int, int, int]) -> Tensor:
+    """The inverse of `as_pixels`, given batch, height and width."""
+    return pixels_NC.view(*batch_and_space, -1).permute(0, 3, 1, 2)
+
+
 _NO_SQUEEZE = tuple(np.empty(shape, np.float32) for shape in ((0, 0), 0, (0, 0), 0))
 
 
 def _squeeze_arrays(weights: MBConvWeights) -> tuple[Floats, ...]:
-    """Squeeze-and-excitation's weights as the loops take them."""
+    """The weights of squeeze-and-excitation in the form that the loops take."""
     if weights.se_reduce_WR is None:
         return _NO_SQUEEZE
     return tuple(tensor.numpy() for tensor in weights[3:] if tensor is not None)
