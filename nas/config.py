@@ -4,7 +4,7 @@ Source: TF-NAS, implementation details; defaults are the published protocol.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -229,8 +229,8 @@ class SearchConfig(DataConfig):
     mixed_precision: bool = False
     """Whether the supernet computes in bfloat16 where torch deems that safe.
 
-    Weights, optimisers and the architecture parameters stay in float32. Meant for GPUs: the compiled
-    kernels of the CPU take float32 only, and are left out.
+    Weights, optimizers and the architecture parameters stay in float32. Meant for GPUs: the compiled
+    kernels of the CPU compute in float32 only.
     """
 
     deterministic: bool = False
@@ -242,8 +242,19 @@ class SearchConfig(DataConfig):
     num_threads: Threads = 1
     """Threads of a search on the CPU; results are exact for equal numbers only."""
 
+    kernels: Literal["auto", "torch", "compiled"] = "auto"
+    """What computes the mixed blocks: `torch`, or `compiled` CPU loops, which are faster.
+
+    `auto` is `compiled` where it can run: in float32, on the CPU, with tfnas[kernels] installed. The two
+    agree to rounding. A resumed search keeps what it began with where it can.
+    """
+
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
+        if self.kernels == "compiled" and self.device.startswith("cuda"):
+            raise ValueError(f"kernels: compiled kernels run on the CPU, not on '{self.device}'; use auto")
+        if self.kernels == "compiled" and self.mixed_precision:
+            raise ValueError("kernels: compiled kernels compute in float32, not in mixed precision; use auto")
         if self.num_warmup_epochs > self.num_epochs:
             raise ValueError(
                 f"num_warmup_epochs: {self.num_warmup_epochs}; must be at most num_epochs ({self.num_epochs})"

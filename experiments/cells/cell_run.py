@@ -1,7 +1,7 @@
 """Running a cell in its folder: epochs as they come, and at the end its artifacts."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,7 +43,9 @@ def run_cell(
     folder.artifacts.mkdir(exist_ok=True)
     if isinstance(config, SearchConfig):
         assert isinstance(given, LatencyTable)
-        yield from _search(config, given, folder, warmups_dir)
+        kernels = yield from _search(config, given, folder, warmups_dir)
+        # What computed it, in place of `auto`.
+        config = config.model_copy(update={"kernels": kernels or config.kernels})
     else:
         assert not isinstance(given, LatencyTable)
         yield from _train(with_own_file(config, given, folder.artifacts), folder, world)
@@ -70,7 +72,8 @@ def with_own_file(config: TrainConfig, architecture: Architecture | None, folder
 
 def _search(
     config: SearchConfig, table: LatencyTable, folder: CellFolder, warmups_dir: Path | None
-) -> Iterator[EpochRecord]:
+) -> Generator[EpochRecord, None, str | None]:
+    """Runs a search and writes its artifacts; returns its kernels."""
     records: list[EpochRecord] = []
     for record in run_search(config, table=table, checkpoint_dir=folder.checkpoints, warmups_dir=warmups_dir):
         records.append(record)
@@ -79,6 +82,7 @@ def _search(
     _write_metrics(records, folder.artifacts / "metrics.csv")
     records[-1].architecture.save(folder.artifacts / "architecture.json")
     table.save(folder.artifacts / "latency_table.json")
+    return records[-1].kernels
 
 
 def _train(config: TrainConfig, folder: CellFolder, world: World) -> Iterator[TrainRecord]:

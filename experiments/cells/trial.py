@@ -14,7 +14,7 @@ from experiments.cells.cell import CELLS, Input, Kind
 from experiments.cells.cell_folder import CellFolder
 from experiments.cells.cell_run import describe_failure, run_cell
 from experiments.places.storage import Storage, Workplace
-from nas.foundation.errors import DamagedCheckpointWarning, UserError
+from nas.foundation.errors import RunWarning, UserError
 from nas.search.records import EpochRecord
 
 
@@ -64,7 +64,7 @@ def _check_version(kind: Kind, expected: int) -> None:
 
 @contextmanager
 def _warnings_reported() -> Iterator[None]:
-    """Within it the driver is told of damaged checkpoints; other warnings end in the worker's log."""
+    """Within it the driver receives warnings about the run; other ones end in the worker's log."""
 
     def report(
         message: Warning | str,
@@ -74,13 +74,13 @@ def _warnings_reported() -> Iterator[None]:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        if issubclass(category, DamagedCheckpointWarning):
+        if issubclass(category, RunWarning):
             tune.report({"warning": str(message)})
         else:
             show(message, category, filename, lineno, file, line)
 
     with warnings.catch_warnings():
         show = warnings.showwarning
-        warnings.simplefilter("always", DamagedCheckpointWarning)
+        warnings.simplefilter("always", RunWarning)
         warnings.showwarning = report
         yield

@@ -56,12 +56,14 @@ class EpochResult:
         metrics: by name, see `nas.search.records`; accuracies are fractions of 1.
         architecture: the network that would be derived now.
         arrays: this epoch's row of those arrays of `Trajectory` that the method has.
+        kernels: what computed the mixed blocks, `torch` or `compiled`; None where a method has none.
     """
 
     phase: Phase
     metrics: dict[str, float]
     architecture: Architecture
     arrays: dict[str, NDArray[Any]]
+    kernels: str | None = None
 
 
 class SearchMethod(ABC):

@@ -1,1 +1,1 @@
-"""Mixed blocks as compiled CPU loops, for float32. Imported only where a search chooses them: `nas.supernet.kernels`."""
+"""Mixed blocks as compiled CPU loops, for float32; imported only by choice, see `nas.supernet.kernels`."""

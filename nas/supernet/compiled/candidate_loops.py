@@ -60,18 +60,24 @@ def expand_and_measure(features_NI: Any, expansion_WI: Any) -> Any:
 
 
 @compile_loop
-def activate(expanded_nW: Any, mean_W: Any, scale_W: Any, is_relu: bool) -> Any:
-    """The activation of the normalized mid channels of a chunk."""
-    active_nW = make_matrix(*expanded_nW.shape)
-    loops.normalize_and_activate(expanded_nW, mean_W, scale_W, is_relu, active_nW)
+def activate(normal_nW: Any, is_relu: bool) -> Any:
+    """The activation of normal mid channels."""
+    active_nW = make_matrix(*normal_nW.shape)
+    loops.activate(normal_nW, is_relu, active_nW)
     return active_nW
+
+
+@compile_loop
+def normalize_and_activate(expanded_NW: Any, mean_W: Any, scale_W: Any, is_relu: bool) -> Any:
+    """The activation of mid channels whose statistics are given."""
+    active_NW = make_matrix(*expanded_NW.shape)
+    loops.normalize_and_activate(expanded_NW, mean_W, scale_W, is_relu, active_NW)
+    return active_NW
 
 
 @compile_loop
 def folded_backward(
     normal_nW: Any,
-    mean_W: Any,
-    scale_W: Any,
     is_relu: bool,
     to_active_nW: Any,
     normalizing_WI: Any,
@@ -82,7 +88,7 @@ def folded_backward(
     to_normalizing_WI: Any,
 ) -> None:
     """Adds a chunk's part of the gradients; those of the weights only if to_normalizing_WI has rows."""
-    loops.multiply_slopes(normal_nW, mean_W, scale_W, is_relu, to_active_nW, sum_W, product_W)
+    loops.multiply_slopes(normal_nW, is_relu, to_active_nW, sum_W, product_W)
     multiply(to_active_nW, False, normalizing_WI, False, _ONE, _ONE, to_features_nI)
     if len(to_normalizing_WI) > 0:
         multiply(to_active_nW, True, centered_nI, False, _ONE, _ONE, to_normalizing_WI)
@@ -138,7 +144,8 @@ def whole_backward(
     to_expansion_WI: Any,
 ) -> None:
     """Adds to the gradient of the input; fills that of the expansion if it has rows."""
-    loops.activation_gradient(expanded_NW, mean_W, scale_W, is_relu, to_active_NW)
+    none = make_matrix(0, 0)
+    loops.activation_gradient(expanded_NW, mean_W, scale_W, is_relu, to_active_NW, none, none)
     multiply(to_active_NW, False, expansion_WI, False, _ONE, _ONE, to_features_NI)
     if len(to_expansion_WI) > 0:
         multiply(to_active_NW, True, features_NI, False, _ONE, _ZERO, to_expansion_WI)
@@ -168,7 +175,7 @@ def project(
         What `project_backward` needs.
     """
     mean_W, scale_W = loops.mean_and_scale(filtered_MW, BN_EPS)
-    gated_MW = activate(filtered_MW, mean_W, scale_W, is_relu)
+    gated_MW = normalize_and_activate(filtered_MW, mean_W, scale_W, is_relu)
     if squeeze[0].shape[1] > 0:
         excited = _excite(gated_MW, num_images, is_relu, squeeze)
     else:
@@ -210,11 +217,14 @@ def project_backward(
         multiply(gated_MW, True, to_out_MP, False, _ONE, _ZERO, to_projection_WP)
     to_filtered_MW = make_matrix(*filtered_MW.shape)
     multiply(to_out_MP, False, projection_WP, True, _ONE, _ZERO, to_filtered_MW)
-    if squeeze[0].shape[1] > 0:
-        to_gate_BW = make_matrix(*excited[0].shape)
+    gate_BW = excited[2]
+    offset_BW = make_matrix(0, 0)
+    if len(gate_BW) > 0:
+        to_gate_BW = make_matrix(*gate_BW.shape)
         loops.gate_gradient(filtered_MW, mean_W, scale_W, is_relu, to_filtered_MW, to_gate_BW)
-        _excite_backward(to_gate_BW, excited, is_relu, squeeze, trains, to_filtered_MW, to_squeeze)
-    loops.activation_gradient(filtered_MW, mean_W, scale_W, is_relu, to_filtered_MW)
+        offset_BW = _excite_backward(to_gate_BW, excited, is_relu, squeeze, trains, to_squeeze)
+        offset_BW /= np.float32(len(filtered_MW) // len(gate_BW))
+    loops.activation_gradient(filtered_MW, mean_W, scale_W, is_relu, to_filtered_MW, gate_BW, offset_BW)
     return to_filtered_MW, to_mix_weight
 
 
@@ -238,7 +248,7 @@ def _excite(active_MW: Any, num_images: int, is_relu: bool, squeeze: Any) -> Any
     squeezed_BR[:] = reduce_bias_R
     multiply(mean_BW, False, reduce_WR, False, _ONE, _ONE, squeezed_BR)
     gate_BW[:] = expand_bias_W
-    multiply(_activate_reduced(squeezed_BR, is_relu), False, expand_WR, True, _ONE, _ONE, gate_BW)
+    multiply(activate(squeezed_BR, is_relu), False, expand_WR, True, _ONE, _ONE, gate_BW)
     loops.apply_sigmoid(gate_BW)
     for m in range(len(active_MW)):
         image = m // num_pixels
@@ -248,51 +258,28 @@ def _excite(active_MW: Any, num_images: int, is_relu: bool, squeeze: Any) -> Any
 
 
 @compile_loop
-def _activate_reduced(squeezed_BR: Any, is_relu: bool) -> Any:
-    """The activation of the reduced channels, which have no batch norm."""
-    num_reduced = squeezed_BR.shape[1]
-    return activate(
-        squeezed_BR, np.zeros(num_reduced, np.float32), np.ones(num_reduced, np.float32), is_relu
-    )
-
-
-@compile_loop
 def _excite_backward(
-    to_gate_BW: Any,
-    excited: Any,
-    is_relu: bool,
-    squeeze: Any,
-    trains: bool,
-    gradient_MW: Any,
-    to_squeeze: Any,
-) -> None:
-    """Turns the gradient of the gated channels into that of the active ones, in place.
+    to_gate_BW: Any, excited: Any, is_relu: bool, squeeze: Any, trains: bool, to_squeeze: Any
+) -> Any:
+    """Returns the gradient of each image's means; overwrites that of the gates.
 
     Args:
-        to_gate_BW: gradient of the gates; is overwritten.
         to_squeeze: is filled with the gradients of the weights if they are trained.
     """
     reduce_WR, _, expand_WR, _ = squeeze
     mean_BW, squeezed_BR, gate_BW = excited
-    width, num_reduced = reduce_WR.shape
-    num_pixels = len(gradient_MW) // len(gate_BW)
-    to_mean_BW = make_matrix(*gate_BW.shape)
+    num_reduced = reduce_WR.shape[1]
     to_gate_BW *= gate_BW * (_ONE - gate_BW)
     to_squeezed_BR = make_matrix(*squeezed_BR.shape)
     multiply(to_gate_BW, False, expand_WR, False, _ONE, _ZERO, to_squeezed_BR)
-    zero_R, one_R = np.zeros(num_reduced, np.float32), np.ones(num_reduced, np.float32)
-    unused_sum_R, unused_product_R = np.zeros(num_reduced), np.zeros(num_reduced)
-    loops.multiply_slopes(squeezed_BR, zero_R, one_R, is_relu, to_squeezed_BR, unused_sum_R, unused_product_R)
+    sum_R, product_R = np.zeros(num_reduced), np.zeros(num_reduced)
+    loops.multiply_slopes(squeezed_BR, is_relu, to_squeezed_BR, sum_R, product_R)
     if trains:
         to_reduce_WR, to_reduce_bias_R, to_expand_WR, to_expand_bias_W = to_squeeze
-        reduced_BR = _activate_reduced(squeezed_BR, is_relu)
-        multiply(to_gate_BW, True, reduced_BR, False, _ONE, _ZERO, to_expand_WR)
+        multiply(to_gate_BW, True, activate(squeezed_BR, is_relu), False, _ONE, _ZERO, to_expand_WR)
         multiply(mean_BW, True, to_squeezed_BR, False, _ONE, _ZERO, to_reduce_WR)
         to_expand_bias_W[:] = to_gate_BW.sum(0)
-        to_reduce_bias_R[:] = to_squeezed_BR.sum(0)
+        to_reduce_bias_R[:] = sum_R
+    to_mean_BW = make_matrix(*gate_BW.shape)
     multiply(to_squeezed_BR, False, reduce_WR, True, _ONE, _ZERO, to_mean_BW)
-    to_mean_BW /= np.float32(num_pixels)
-    for m in range(len(gradient_MW)):
-        image = m // num_pixels
-        for w in range(width):
-            gradient_MW[m, w] = gradient_MW[m, w] * gate_BW[image, w] + to_mean_BW[image, w]
+    return to_mean_BW

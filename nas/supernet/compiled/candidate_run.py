@@ -5,6 +5,8 @@ squeeze-and-excitation, P output channels, H X space (input), Y Z space (output)
 at the input's resolution, M at the output's; b images and n pixels of a chunk of the batch.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -23,7 +25,8 @@ class CandidateRun:
     """One forward pass of a candidate; keeps what its backward pass needs, which can run once.
 
     Args:
-        weights: those of the active channels, without gradients.
+        weights: at the maximum width, detached.
+        width: how many channels are active.
         mix_weight: factor of the candidate in the sum.
         sum_MP: the sum, to which the result is added.
         trains: whether gradients of the weights will be needed.
@@ -33,30 +36,28 @@ class CandidateRun:
         self,
         layer_input: LayerInput,
         weights: MBConvWeights,
+        width: int,
         shape: MBConvShape,
         mix_weight: float,
         sum_MP: Floats,
         *,
         trains: bool,
     ) -> None:
-        self._input, self._trains = layer_input, trains
-        self._stride, self._is_relu = shape.stride, shape.activation == "relu"
-        self._mix_weight = np.float32(mix_weight)
-        self._depthwise_W1KK = weights.depthwise_W1KK
-        self._projection_WP: Floats = weights.projection_WP.numpy()
-        self._squeeze = _squeeze_arrays(weights)
-        self._width = len(weights.expansion_WI)
-        batch, height, width = layer_input.batch_and_space
-        self._out_space = (batch, -(-height // shape.stride), -(-width // shape.stride))
+        self._input, self._width, self._stride = layer_input, width, shape.stride
+        self._is_relu, self._mix_weight = shape.activation == "relu", np.float32(mix_weight)
+        self._arrays = _active_arrays(weights, width)
+        self._depthwise_W1KK = weights.depthwise_W1KK[:width]
+        batch, height, image_width = layer_input.batch_and_space
+        self._out_space = (batch, -(-height // shape.stride), -(-image_width // shape.stride))
         expansion_type = FoldedExpansion if layer_input.is_folded else WholeExpansion
-        self._expansion = expansion_type(layer_input, weights.expansion_WI.numpy(), self._is_relu)
+        self._expansion = expansion_type(layer_input, self._arrays.expansion_WI, self._is_relu)
         self._filtered_MW = self._filter()
         self._kept = loops.project(
             self._filtered_MW,
             self._is_relu,
             batch,
-            self._projection_WP,
-            self._squeeze,
+            self._arrays.projection_WP,
+            self._arrays.squeeze,
             self._mix_weight,
             trains,
             sum_MP,
@@ -74,25 +75,25 @@ class CandidateRun:
         Args:
             gradient_MP: of the sum.
             mean_gradient_P: its mean over pixels.
-            to_weights: is filled with the gradients of the weights; None if they are frozen.
+            to_weights: at the maximum width; their active channels are filled with the gradients of the
+                weights. None without `trains`.
         """
-        assert (to_weights is not None) == self._trains
-        none_WI = np.empty((0, 0), np.float32)
+        to_arrays = _FROZEN if to_weights is None else _active_arrays(to_weights, self._width)
         to_filtered_MW, to_mix_weight = loops.project_backward(
             self._filtered_MW,
             self._is_relu,
-            self._projection_WP,
-            self._squeeze,
+            self._arrays.projection_WP,
+            self._arrays.squeeze,
             self._mix_weight,
             self._kept,
             gradient_MP,
             mean_gradient_P,
-            none_WI if to_weights is None else to_weights.projection_WP.numpy(),
-            _NO_SQUEEZE if to_weights is None else _squeeze_arrays(to_weights),
+            to_arrays.projection_WP,
+            to_arrays.squeeze,
         )
         self._kept = None
-        self._expansion.start_backward(none_WI if to_weights is None else to_weights.expansion_WI.numpy())
-        to_depthwise_W1KK = None if to_weights is None else to_weights.depthwise_W1KK.zero_()
+        self._expansion.start_backward(to_arrays.expansion_WI)
+        to_depthwise_W1KK = None if to_weights is None else to_weights.depthwise_W1KK[: self._width].zero_()
         self._filter_backward(torch.from_numpy(to_filtered_MW), to_features_NI, to_depthwise_W1KK)
         self._expansion.finish_backward(to_features_NI)
         return float(to_mix_weight)
@@ -149,11 +150,24 @@ def as_features(pixels_NC: Tensor, batch_and_space: tuple[int, int, int]) -> Ten
     return pixels_NC.view(*batch_and_space, -1).permute(0, 3, 1, 2)
 
 
+class _ActiveArrays(NamedTuple):
+    """Weights of a candidate, or their gradients, as the loops take them; empty if there are none."""
+
+    expansion_WI: Floats
+    projection_WP: Floats
+    squeeze: tuple[Floats, ...]
+
+
 _NO_SQUEEZE = tuple(np.empty(shape, np.float32) for shape in ((0, 0), 0, (0, 0), 0))
+_FROZEN = _ActiveArrays(np.empty((0, 0), np.float32), np.empty((0, 0), np.float32), _NO_SQUEEZE)
 
 
-def _squeeze_arrays(weights: MBConvWeights) -> tuple[Floats, ...]:
-    """The weights of squeeze-and-excitation in the form that the loops take."""
-    if weights.se_reduce_WR is None:
-        return _NO_SQUEEZE
-    return tuple(tensor.numpy() for tensor in weights[3:] if tensor is not None)
+def _active_arrays(weights: MBConvWeights, width: int) -> _ActiveArrays:
+    """Views of the active channels."""
+    squeeze = _NO_SQUEEZE
+    if weights.se_reduce_WR is not None:
+        reduce_WR, bias_R, expand_WR, bias_W = (
+            tensor.numpy() for tensor in weights[3:] if tensor is not None
+        )
+        squeeze = reduce_WR[:width], bias_R, expand_WR[:width], bias_W[:width]
+    return _ActiveArrays(weights.expansion_WI.numpy()[:width], weights.projection_WP.numpy()[:width], squeeze)

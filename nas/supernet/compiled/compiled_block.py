@@ -81,18 +81,13 @@ class _CompiledBlock(torch.autograd.Function):
             to_features_NI = gradient_MP.clone()
         else:
             to_features_NI = gradient_MP.new_zeros(batch * space[0] * space[1], num_inputs)
+        arrays = gradient_MP.numpy(), mean_gradient_P, to_features_NI.numpy()
         to_mix_weights: list[float] = []
         to_flat: list[Tensor | None] = []
         for width, needed, weights in zip(ctx.widths, _needs_gradients(ctx), _unflatten(flat), strict=True):
             to_weights = _gradients_like(weights, width) if any(needed) else None
             # A run's memory is released as soon as it is done.
-            to_mix_weight = runs.pop(0).backward(
-                gradient_MP.numpy(),
-                mean_gradient_P,
-                to_features_NI.numpy(),
-                None if to_weights is None else to_weights.first(width),
-            )
-            to_mix_weights.append(to_mix_weight)
+            to_mix_weights.append(runs.pop(0).backward(*arrays, to_weights))
             to_flat += [None] * len(needed) if to_weights is None else to_weights
         to_mix_weights_O = gradient_MP.new_tensor(to_mix_weights) if ctx.needs_input_grad[1] else None
         return as_features(to_features_NI, (batch, *space)), to_mix_weights_O, None, None, *to_flat
@@ -120,9 +115,7 @@ def _run_candidates(
         out_MP = features_NI.new_zeros(num_out_pixels, candidates[0].projection_WP.shape[1])
     mix_weights = [1.0] * len(candidates) if mix_weights_O is None else mix_weights_O.tolist()
     runs = [
-        CandidateRun(
-            layer_input, weights.first(width), ctx.shape, mix_weight, out_MP.numpy(), trains=any(needed)
-        )
+        CandidateRun(layer_input, weights, width, ctx.shape, mix_weight, out_MP.numpy(), trains=any(needed))
         for weights, width, mix_weight, needed in zip(
             candidates, ctx.widths, mix_weights, _needs_gradients(ctx), strict=True
         )

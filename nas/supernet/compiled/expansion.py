@@ -71,18 +71,13 @@ class Expansion(ABC):
     Backward goes in three parts: `start_backward`, `backward` of each chunk, `finish_backward`.
     """
 
-    _is_relu: bool
-    _statistics: tuple[Floats, Floats]
-    """Means and scales that turn what `expand` returns into normal channels."""
-
     @abstractmethod
     def expand(self, images: slice) -> Floats:
         """Mid channels of a chunk, (n, W)."""
 
+    @abstractmethod
     def activate(self, expanded_nW: Floats) -> Floats:
         """Active mid channels, given what `expand` returned."""
-        active_nW: Floats = loops.activate(expanded_nW, *self._statistics, self._is_relu)
-        return active_nW
 
     def start_backward(self, to_expansion_WI: Floats) -> None:
         """Takes the array for the gradient of the weights; it has no rows where they are frozen."""
@@ -107,9 +102,7 @@ class FoldedExpansion(Expansion):
         self._spread_WI, self._scale_W, self._normalizing_WI = loops.fold(
             expansion_WI, layer_input.covariance_II
         )
-        width, num_inputs = expansion_WI.shape
-        self._statistics = np.zeros(width, np.float32), np.ones(width, np.float32)
-        self._keeps = num_inputs > _MAX_RECOMPUTED_CHANNELS
+        self._keeps = expansion_WI.shape[1] > _MAX_RECOMPUTED_CHANNELS
         self._kept: dict[int, Floats] = {}
 
     def expand(self, images: slice) -> Floats:
@@ -123,6 +116,11 @@ class FoldedExpansion(Expansion):
         if self._keeps:
             self._kept[images.start] = normal_nW
         return normal_nW
+
+    def activate(self, expanded_nW: Floats) -> Floats:
+        """See `Expansion`."""
+        active_nW: Floats = loops.activate(expanded_nW, self._is_relu)
+        return active_nW
 
     def start_backward(self, to_expansion_WI: Floats) -> None:
         """See `Expansion`."""
@@ -139,7 +137,6 @@ class FoldedExpansion(Expansion):
         pixels = self._input.pixels(images)
         loops.folded_backward(
             expanded_nW,
-            *self._statistics,
             self._is_relu,
             to_active_nW,
             self._normalizing_WI,
@@ -176,6 +173,11 @@ class WholeExpansion(Expansion):
         """See `Expansion`."""
         expanded_NW: Floats = self._expanded_NW
         return expanded_NW
+
+    def activate(self, expanded_nW: Floats) -> Floats:
+        """See `Expansion`."""
+        active_nW: Floats = loops.normalize_and_activate(expanded_nW, *self._statistics, self._is_relu)
+        return active_nW
 
     def backward(
         self, images: slice, expanded_nW: Floats, to_active_nW: Floats, to_features_NI: Floats

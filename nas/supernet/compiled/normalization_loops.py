@@ -72,6 +72,19 @@ def apply_sigmoid(features_NC: Any) -> None:
 
 
 @compile_loop
+def activate(features_NC: Any, is_relu: bool, out_NC: Any) -> None:
+    """Fills out_NC with the activation of the features."""
+    num_pixels, num_channels = features_NC.shape
+    for n in range(num_pixels):
+        if is_relu:
+            for c in range(num_channels):
+                out_NC[n, c] = max(features_NC[n, c], np.float32(0))
+        else:
+            for c in range(num_channels):
+                out_NC[n, c] = features_NC[n, c] * _sigmoid(features_NC[n, c])
+
+
+@compile_loop
 def normalize_and_activate(features_NC: Any, mean_C: Any, scale_C: Any, is_relu: bool, out_NC: Any) -> None:
     """Fills out_NC with the activation of the normalized features."""
     num_pixels, num_channels = features_NC.shape
@@ -87,21 +100,64 @@ def normalize_and_activate(features_NC: Any, mean_C: Any, scale_C: Any, is_relu:
 
 
 @compile_loop
-def multiply_slopes(
-    features_NC: Any, mean_C: Any, scale_C: Any, is_relu: bool, gradient_NC: Any, sum_C: Any, product_C: Any
-) -> None:
-    """Multiplies gradient_NC by the slopes of the activation at the normalized features.
+def _activation_slope(normal: Any, is_relu: bool) -> Any:
+    if is_relu:
+        return np.float32(1) if normal > 0 else np.float32(0)
+    gate = _sigmoid(normal)
+    return gate * (np.float32(1) + normal * (np.float32(1) - gate))
 
-    Adds to sum_C and product_C the sums over pixels of the result, and of its product with the normalized
-    features.
+
+@compile_loop
+def multiply_slopes(normal_NC: Any, is_relu: bool, gradient_NC: Any, sum_C: Any, product_C: Any) -> None:
+    """Multiplies gradient_NC by the slopes of the activation.
+
+    Adds to sum_C and product_C the sums over pixels of the result, and of its product with the features.
     """
-    num_pixels, num_channels = features_NC.shape
+    num_pixels, num_channels = normal_NC.shape
     block_sum_C = np.empty(num_channels, np.float32)
     block_product_C = np.empty(num_channels, np.float32)
     for first in range(0, num_pixels, _BLOCK):
         block_sum_C[:] = 0
         block_product_C[:] = 0
         for n in range(first, min(first + _BLOCK, num_pixels)):
+            for c in range(num_channels):
+                slope = gradient_NC[n, c] * _activation_slope(normal_NC[n, c], is_relu)
+                gradient_NC[n, c] = slope
+                block_sum_C[c] += slope
+                block_product_C[c] += slope * normal_NC[n, c]
+        for c in range(num_channels):
+            sum_C[c] += block_sum_C[c]
+            product_C[c] += block_product_C[c]
+
+
+@compile_loop
+def activation_gradient(
+    features_NC: Any,
+    mean_C: Any,
+    scale_C: Any,
+    is_relu: bool,
+    gradient_NC: Any,
+    gate_BC: Any,
+    offset_BC: Any,
+) -> None:
+    """Turns the gradient behind an activation into that of its features before batch norm, in place.
+
+    The gradient is first replaced by gate * gradient + offset, each image having its own; not so where
+    `gate_BC` is empty.
+    """
+    num_pixels, num_channels = features_NC.shape
+    sum_C = np.zeros(num_channels, np.float64)
+    product_C = np.zeros(num_channels, np.float64)
+    block_sum_C = np.empty(num_channels, np.float32)
+    block_product_C = np.empty(num_channels, np.float32)
+    for first in range(0, num_pixels, _BLOCK):
+        block_sum_C[:] = 0
+        block_product_C[:] = 0
+        for n in range(first, min(first + _BLOCK, num_pixels)):
+            if len(gate_BC) > 0:
+                image = n * len(gate_BC) // num_pixels
+                for c in range(num_channels):
+                    gradient_NC[n, c] = gradient_NC[n, c] * gate_BC[image, c] + offset_BC[image, c]
             for c in range(num_channels):
                 normal = (features_NC[n, c] - mean_C[c]) * scale_C[c]
                 slope = gradient_NC[n, c] * _activation_slope(normal, is_relu)
@@ -111,28 +167,6 @@ def multiply_slopes(
         for c in range(num_channels):
             sum_C[c] += block_sum_C[c]
             product_C[c] += block_product_C[c]
-
-
-@compile_loop
-def _activation_slope(normal: Any, is_relu: bool) -> Any:
-    if is_relu:
-        return np.float32(1) if normal > 0 else np.float32(0)
-    gate = _sigmoid(normal)
-    return gate * (np.float32(1) + normal * (np.float32(1) - gate))
-
-
-@compile_loop
-def activation_gradient(
-    features_NC: Any, mean_C: Any, scale_C: Any, is_relu: bool, gradient_NC: Any
-) -> None:
-    """Turns the gradient of `normalize_and_activate`'s output into that of its features, in place.
-
-    It passes through batch norm, whose statistics depend on the features.
-    """
-    num_pixels, num_channels = features_NC.shape
-    sum_C = np.zeros(num_channels, np.float64)
-    product_C = np.zeros(num_channels, np.float64)
-    multiply_slopes(features_NC, mean_C, scale_C, is_relu, gradient_NC, sum_C, product_C)
     mean_gradient_C = (sum_C / num_pixels).astype(np.float32)
     mean_product_C = (product_C / num_pixels).astype(np.float32)
     for n in range(num_pixels):
