@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.data.memory_images import BUNDLED_FILE, read_fashion_mnist
+from nas.data.image_arrays import BUNDLED_FILE, read_idx_files
 
 NUM_PER_CLASS = {"train": 500, "test": 100}
 NUM_CLASSES = 10
@@ -33,7 +33,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arrays = {}
     for part, num_per_class in NUM_PER_CLASS.items():
-        images_NHW, labels_N = read_fashion_mnist(arguments.folder, part)
+        images_NHW, labels_N = read_idx_files(arguments.folder, part)
         chosen = first_of_each_class(labels_N, num_per_class)
         arrays |= {f"{part}_images": images_NHW[chosen], f"{part}_labels": labels_N[chosen]}
     np.savez_compressed(arguments.out, allow_pickle=False, **arrays)

@@ -17,8 +17,7 @@ from nas.supernet.compiled.depthwise import (
     depthwise_input_gradient,
     depthwise_weight_gradient,
 )
-from nas.supernet.compiled.mbconv import MBConvShape, MBConvWeights
-from nas.supernet.compiled.mixed_block import _compose, mixed_block
+from nas.supernet.mixed_block import MBConvShape, MBConvWeights, mixed_block
 
 TOLERANCE = 3e-5
 NUM_INPUT_CHANNELS, NUM_REDUCED_CHANNELS = 6, 3
