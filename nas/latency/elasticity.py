@@ -19,7 +19,7 @@ from nas.space.architecture import Architecture
 Widths = NDArray[np.int64]
 
 _ROUNDING_MS = 1e-9
-"""What a sum of differences may be wrong by: so much of the budget stays unused."""
+"""Rounding error of a sum of differences; this much of the budget stays unused."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class ScalingReport:
         architecture: the scaled network; of an infeasible target, the nearest one.
         initial_latency_ms: latency before.
         phases: in order; the first is over all stages.
-        reachable_ms: latency with every width at its lowest and at its highest.
-        is_feasible: whether the target lies within; then it is met from below.
+        reachable_ms: lowest and highest latency that the widths allow.
+        is_feasible: whether the target lies within and was met from below.
     """
 
     architecture: Architecture
@@ -94,7 +94,12 @@ class _Scaler:
 
     @property
     def reachable_ms(self) -> tuple[float, float]:
-        return self.latency_ms(self.low), self.latency_ms(self.high)
+        # Not simply those of the lowest and the highest widths: published curves may fall.
+        ranges = [
+            curve[low : high + 1] for curve, low, high in zip(self.curves, self.low, self.high, strict=True)
+        ]
+        lows_ms, highs_ms = (sum(float(pick(each)) for each in ranges) for pick in (np.min, np.max))
+        return self.base_ms + lows_ms, self.base_ms + highs_ms
 
     def walk(self, direction: int, first_stage: int, target_ms: float) -> ScalingPhase:
         """Shrinks to the first widths at or below the target, or expands to the last ones."""
@@ -184,7 +189,7 @@ def elasticity_scaling(
         initial_latency_ms,
         tuple(phases),
         scaler.reachable_ms,
-        is_feasible=low_ms <= target_latency_ms <= high_ms,
+        is_feasible=is_met and low_ms <= target_latency_ms <= high_ms,
     )
 
 
