@@ -14,6 +14,7 @@ from experiments.cells.cell_folder import CellFolder, RunDescription, find_cell_
 from experiments.cells.journal import Outcome
 from experiments.cells.trial import run_trial
 from experiments.console import format_duration, say
+from experiments.launching.adoption import adopt_unversioned
 from experiments.launching.callback import LaunchCallback
 from experiments.launching.cell_states import CellState, cell_states
 from experiments.launching.launch_lock import only_launch_into
@@ -128,6 +129,7 @@ def launch(
         tracker = Tracker(grid.spec.experiment, out)
         close_cut_off_attempts(out)
         tracker.close_dead_launches()
+        adopt_unversioned(cells, out, tracker, tracker.cells(), partial(say, console))
         tracked = tracker.cells()
         states = cell_states(cells, tracked, out)
         to_run = [state for state in states if state.is_to_run(retry_failed)]

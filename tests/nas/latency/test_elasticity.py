@@ -184,7 +184,9 @@ def test_the_latency_after_each_phase_is_reported() -> None:
     assert all(one <= other for one, other in pairwise(report.latencies_ms[1:]))
 
 
-def test_where_curves_fall_a_network_that_meets_its_target_is_never_refused_and_no_other_is_returned() -> None:
+def test_where_curves_fall_a_network_that_meets_its_target_is_never_refused_and_no_other_is_returned() -> (
+    None
+):
     """Imported tables fall in places; they are interpolated, and not smoothed."""
     rng = np.random.default_rng(0)
     for architecture, smooth, _ in cases(TINY.name):
