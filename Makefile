@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-faults test-slow test-cluster check format figures bench bench-latency readme clean
+.PHONY: install house goldens demo test test-faults test-slow test-cluster check format figures bench bench-latency readme clean
 
 install: .venv/installed
 
@@ -55,3 +55,6 @@ readme: install
 
 clean:
 	rm -rf results build .mypy_cache .ruff_cache .pytest_cache
+
+house: install
+	$(BIN)/python -m scripts.house

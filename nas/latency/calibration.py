@@ -19,8 +19,8 @@ from nas.latency.compatibility import Hardware, check_table
 from nas.latency.drift import Timing, summarize_timings
 from nas.latency.table import Calibration, LatencyTable
 from nas.latency.timing import make_images, make_network, time_network_ms, timing_conditions
-from nas.space.architecture import Architecture, LayerChoice
-from nas.space.macro_space import Space, get_space
+from nas.space.architecture import Architecture, draw_architecture
+from nas.space.macro_space import get_space
 
 Floats = NDArray[np.float64]
 
@@ -142,19 +142,6 @@ def check_predictions(
 def predict_ms(table: LatencyTable, architectures: Sequence[Architecture]) -> Floats:
     """Latency_N of each architecture, as the table has it, in ms."""
     return np.array([table.latency_ms(architecture) for architecture in architectures])
-
-
-def draw_architecture(space: Space, rng: np.random.Generator) -> Architecture:
-    """A random network: depths, operators and widths uniform over what the space allows."""
-    stages = []
-    for stage, spec in enumerate(space.stages):
-        choices = []
-        for layer in space.stage_layers(stage)[: rng.integers(space.min_depth(stage), spec.num_layers + 1)]:
-            op = space.ops[rng.integers(len(space.ops))]
-            low, high = op.width_interval(layer.in_channels)
-            choices.append(LayerChoice(op=op.name, mid_channels=int(rng.integers(low, high + 1))))
-        stages.append(tuple(choices))
-    return Architecture(space=space.name, stages=tuple(stages))
 
 
 def time_networks_in_turn(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+from numpy.random import Generator
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nas.foundation.errors import UserError
@@ -131,3 +132,16 @@ def full_depth_architecture(space: Space, op: CandidateOp | None = None) -> Arch
             for stage in range(len(space.stages))
         ),
     )
+
+
+def draw_architecture(space: Space, rng: Generator) -> Architecture:
+    """A random network: depths, operators and widths uniform over what the space allows."""
+    stages = []
+    for stage, spec in enumerate(space.stages):
+        choices = []
+        for layer in space.stage_layers(stage)[: rng.integers(space.min_depth(stage), spec.num_layers + 1)]:
+            op = space.ops[rng.integers(len(space.ops))]
+            low, high = op.width_interval(layer.in_channels)
+            choices.append(LayerChoice(op=op.name, mid_channels=int(rng.integers(low, high + 1))))
+        stages.append(tuple(choices))
+    return Architecture(space=space.name, stages=tuple(stages))
