@@ -49,7 +49,7 @@ class SearchTask:
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What a method tells of an epoch.
+    """What a method reports of an epoch.
 
     Attributes:
         phase: `warmup` or `joint`.

@@ -38,7 +38,7 @@ class Architecture(BaseModel):
 
     Attributes:
         space: name of the macro space.
-        stages: one tuple of layer choices a stage; its length is the stage's depth.
+        stages: one tuple of layer choices per stage; its length is the stage's depth.
         name: a name for people, or None.
 
     Raises:
@@ -80,7 +80,7 @@ class Architecture(BaseModel):
         )
 
     def with_widths(self, mid_channels: Sequence[int]) -> "Architecture":
-        """The same operators with other mid channels, one a kept layer."""
+        """The same operators with other mid channels, one per kept layer."""
         widths = iter(mid_channels)
         stages = tuple(
             tuple(LayerChoice(op=choice.op, mid_channels=int(next(widths))) for choice in choices)

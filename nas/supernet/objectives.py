@@ -40,7 +40,7 @@ def fbnet(
 def proxyless_add(
     cross_entropy: Tensor, latency_ms: Tensor, *, target_latency_ms: float, latency_weight: float
 ) -> Tensor:
-    """CE + lambda * (L - T) / T: goes on rewarding latency below the target."""
+    """CE + lambda * (L - T) / T: rewards latency below the target, too."""
     return cross_entropy + latency_weight * (latency_ms - target_latency_ms) / target_latency_ms
 
 
