@@ -58,3 +58,6 @@ clean:
 
 house: install
 	$(BIN)/python -m scripts.house
+
+goldens: install
+	$(BIN)/python -m tests.support.goldens

@@ -152,13 +152,13 @@ class SearchConfig(DataConfig):
     """
 
     depth: Depth = "sink"
-    """How depth is searched: `sink`, a learned sum over each stage's layers; `skip`, identity as a candidate."""
+    """Depth space: `sink`, a learned sum over each stage's layers; `skip`, identity as a candidate."""
 
     elasticity: bool = True
     """Whether widths are scaled to the latency target after every joint epoch."""
 
     refine_widths: bool = False
-    """Whether elasticity-scaling ends by widening single layers, beyond the paper, to use the rest of the budget."""
+    """Whether elasticity-scaling ends by widening single layers to use the rest (beyond the paper)."""
 
     objective: Annotated[str, AfterValidator(OBJECTIVES.check)] = "tfnas"
     """Loss of an architecture step: `tfnas`, `fbnet`, `proxyless_add`, `proxyless_mul`."""
