@@ -46,7 +46,7 @@ class Searches:
         return self._fields | {"seed": seed, "num_threads": num_threads}
 
     def choose_num_epochs(self, trial_s: float) -> None:
-        """Sets the number of epochs so that a search takes about `trial_s` seconds."""
+        """Gives each as many epochs as take about so many seconds."""
         joint_s = time_epochs(SearchConfig(**self.fields(0)), self._table).joint_s
         self._fields["num_epochs"] = max(round(trial_s / joint_s), 2)
 

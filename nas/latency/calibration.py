@@ -145,7 +145,7 @@ def predict_ms(table: LatencyTable, architectures: Sequence[Architecture]) -> Fl
 
 
 def draw_architecture(space: Space, rng: np.random.Generator) -> Architecture:
-    """A random network, with depths, operators and widths drawn uniformly from the space."""
+    """A random network: depths, operators and widths uniform over what the space allows."""
     stages = []
     for stage, spec in enumerate(space.stages):
         choices = []

@@ -19,7 +19,7 @@ from nas.space.architecture import Architecture
 Widths = NDArray[np.int64]
 
 _ROUNDING_MS = 1e-9
-"""Possible rounding error of a sum of differences; this much of the budget stays unused."""
+"""Rounding error of a sum of differences; this much of the budget stays unused."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ class ScalingReport:
     """The outcome of a scaling.
 
     Attributes:
-        architecture: the scaled network; for an infeasible target, the nearest one.
-        initial_latency_ms: latency before the scaling.
-        phases: phases in order; the first covers all stages.
-        reachable_ms: latencies with every width at its lowest and at its highest.
-        is_feasible: whether the target lies between these; then it is met from below.
+        architecture: the scaled network; of an infeasible target, the nearest one.
+        initial_latency_ms: latency before.
+        phases: in order; the first is over all stages.
+        reachable_ms: latency with every width at its lowest and at its highest.
+        is_feasible: whether the target lies within; then it is met from below.
     """
 
     architecture: Architecture

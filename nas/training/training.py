@@ -55,7 +55,7 @@ BEST_FILE = "best.pt"
 LAST_FILE = "last.pt"
 
 RESULTS_VERSION = 1
-"""Raise this when a training with the same config, network and images gives other numbers than before.
+"""Raise it when the same config, network and images no longer give the same numbers.
 
 See `nas.search.search_identity.RESULTS_VERSION`.
 """
