@@ -1,4 +1,4 @@
-# What people do here. Each target sets up what it needs.
+# Common tasks. Each target first sets up what it needs.
 PYTHON ?= python3
 BIN := .venv/bin
 

@@ -1,8 +1,8 @@
-"""Makes `nas/data/fashion_mnist_subset.npz`: the first images of each class of Fashion-MNIST.
+"""Build `nas/data/bundled/fashion_mnist_subset.npz`: the first images of each class of Fashion-MNIST.
 
     python scripts/make_fashion_mnist_subset.py /usr/share/datasets/fashion-mnist
 
-The folder holds Fashion-MNIST's four files; Debian has them in the package
+The folder holds the four files of Fashion-MNIST, for instance from the Debian package
 `dataset-fashion-mnist`. Images keep the order of the original files.
 """
 
@@ -19,16 +19,16 @@ NUM_CLASSES = 10
 
 
 def first_of_each_class(labels_N: NDArray[np.uint8], num_per_class: int) -> NDArray[np.intp]:
-    """Indices of the first images of each class, ascending."""
+    """Indices, ascending, of the first `num_per_class` images of each class."""
     return np.sort(
         np.concatenate([np.flatnonzero(labels_N == c)[:num_per_class] for c in range(NUM_CLASSES)])
     )
 
 
 def main() -> None:
-    """Writes the file; the same input gives the same bytes (for one version of zlib)."""
+    """Writes the file. The same input gives the same bytes, for the same version of zlib."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("folder", type=Path, help="folder of Fashion-MNIST's files")
+    parser.add_argument("folder", type=Path, help="folder with the files of Fashion-MNIST")
     parser.add_argument("--out", type=Path, default=BUNDLED_FILE, help="file to write")
     arguments = parser.parse_args()
     arrays = {}

@@ -257,7 +257,7 @@ EXPORTED: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "a resolution of another network": (lambda: exported(metadata=METADATA | {"resolution": 5}), "export it"),
     "another view": (lambda: exported(metadata=METADATA | {"view": "fish-eye"}), "view: 'fish-eye'"),
-    "classes of another network": (lambda: exported(num_classes=3), "another"),
+    "classes of another network": (lambda: exported(num_classes=3), "missing or invalid"),
     "an input of another name": (lambda: exported(input_name="pixels"), "export it"),
 }
 
