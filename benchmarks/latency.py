@@ -187,7 +187,7 @@ def _check_rows(name: str, check: TableCheck, *, is_goal: bool) -> Iterator[Row]
 
 def _repeatability_rows() -> Iterator[Row]:
     """Measures copies of one network as if they were different networks. No prediction can do better."""
-    architecture = Architecture.load(Path("nas/architectures/tf-nas-a.json"))
+    architecture = Architecture.load(Path("nas/space/architectures/tf-nas-a.json"))
     images_BCHW = make_images(SPACE.resolution, 1, CPU)
     networks = [(make_network(architecture, 1000, CPU), images_BCHW) for _ in range(NUM_NETWORKS)]
     times_RNK = time_networks_in_turn(networks, num_threads=1, rng=np.random.default_rng(5), report=_progress)
