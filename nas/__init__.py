@@ -7,18 +7,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nas.config import SearchConfig, TrainConfig
-    from nas.latency.elasticity import elasticity_scaling, scale_to_latency
-    from nas.latency.measurement import measure_table
-    from nas.latency.table import LatencyTable
-    from nas.search.records import EpochRecord, Trajectory
-    from nas.search.search import run_search
-    from nas.space.architecture import Architecture
-    from nas.space.derived_network import DerivedNetwork
-    from nas.space.macro_space import Space, get_space
-    from nas.space.profile import count_macs, count_parameters
-    from nas.supernet.supernet import Supernet
-    from nas.training.training import TrainRecord, run_training
+    from nas.config import SearchConfig as SearchConfig
+    from nas.config import TrainConfig as TrainConfig
+    from nas.latency.elasticity import elasticity_scaling as elasticity_scaling
+    from nas.latency.elasticity import scale_to_latency as scale_to_latency
+    from nas.latency.measurement import measure_table as measure_table
+    from nas.latency.table import LatencyTable as LatencyTable
+    from nas.search.records import EpochRecord as EpochRecord
+    from nas.search.records import Trajectory as Trajectory
+    from nas.search.search import run_search as run_search
+    from nas.space.architecture import Architecture as Architecture
+    from nas.space.derived_network import DerivedNetwork as DerivedNetwork
+    from nas.space.macro_space import Space as Space
+    from nas.space.macro_space import get_space as get_space
+    from nas.space.profile import count_macs as count_macs
+    from nas.space.profile import count_parameters as count_parameters
+    from nas.supernet.supernet import Supernet as Supernet
+    from nas.training.training import TrainRecord as TrainRecord
+    from nas.training.training import run_training as run_training
 
 _MODULE_OF = {
     "Architecture": "nas.space.architecture",
@@ -41,26 +47,7 @@ _MODULE_OF = {
     "scale_to_latency": "nas.latency.elasticity",
 }
 
-__all__ = [
-    "Architecture",
-    "DerivedNetwork",
-    "EpochRecord",
-    "LatencyTable",
-    "SearchConfig",
-    "Space",
-    "Supernet",
-    "TrainConfig",
-    "TrainRecord",
-    "Trajectory",
-    "count_macs",
-    "count_parameters",
-    "elasticity_scaling",
-    "get_space",
-    "measure_table",
-    "run_search",
-    "run_training",
-    "scale_to_latency",
-]
+__all__ = sorted(_MODULE_OF)
 
 
 def __getattr__(name: str) -> Any:

@@ -30,14 +30,14 @@ _VISIT_RUNS = (8, 30)
 _NUM_WARMUP_RUNS = 2
 
 
-class Point(NamedTuple):
+class TablePoint(NamedTuple):
     """An operator at a width. It is one point, however many layers of the space share it."""
 
     key: OpKey
     mid_channels: int
 
 
-Timings = dict[Point | None, Timing]
+Timings = dict[TablePoint | None, Timing]
 Shape = tuple[int, int, int, int, str]
 
 
@@ -68,7 +68,7 @@ class Campaign:
         self._end_s = time.monotonic() + max_duration_s
         self._rng = np.random.default_rng(seed)
         self._images_BCHW = make_images(space.resolution, batch_size, device)
-        self._index_of: dict[Point | None, int] = {None: 0}
+        self._index_of: dict[TablePoint | None, int] = {None: 0}
         self._points: list[int] = []
         self._runs: list[int] = []
         self._times_ms: list[float] = []
@@ -79,7 +79,7 @@ class Campaign:
         """Whether the time for measuring is up."""
         return time.monotonic() > self._end_s
 
-    def visit(self, points: Sequence[Point]) -> None:
+    def visit(self, points: Sequence[TablePoint]) -> None:
         """Times every point in at least one network; known points fill the remaining layers."""
         known = [point for point in self._index_of if point is not None]
         for network_points in compose_networks(self.space, points, known, self._rng):
@@ -87,7 +87,7 @@ class Campaign:
                 continue
             self._time(network_points)
 
-    def _time(self, points: Sequence[Point]) -> None:
+    def _time(self, points: Sequence[TablePoint]) -> None:
         """Runs one network for a while and stores the times of its parts."""
         network = make_network(_architecture(self.space, points), self._num_classes, self._device)
         indices = [self._index_of.setdefault(point, len(self._index_of)) for point in (*points, None)]
@@ -99,12 +99,12 @@ class Campaign:
             self._runs += [self._num_runs] * len(indices)
             self._num_runs += 1
 
-    def timings(self) -> dict[Point | None, Timing]:
+    def timings(self) -> dict[TablePoint | None, Timing]:
         """The timing of each point; the key None holds the base."""
         summary = summarize_timings(np.array(self._times_ms), np.array(self._points), np.array(self._runs))
         return dict(zip(self._index_of, summary, strict=True))
 
-    def imprecise_points(self) -> list[Point]:
+    def imprecise_points(self) -> list[TablePoint]:
         """Points whose median is not precise yet, and which may have more timings."""
         return [
             point
@@ -114,8 +114,8 @@ class Campaign:
 
 
 def compose_networks(
-    space: Space, points: Sequence[Point], fillers: Sequence[Point], rng: np.random.Generator
-) -> Iterator[tuple[Point, ...]]:
+    space: Space, points: Sequence[TablePoint], fillers: Sequence[TablePoint], rng: np.random.Generator
+) -> Iterator[tuple[TablePoint, ...]]:
     """Networks at full depth, with one point per layer, that together contain every point at least once.
 
     Args:
@@ -135,9 +135,9 @@ def compose_networks(
         yield tuple(network)
 
 
-def _by_shape(points: Sequence[Point], rng: np.random.Generator) -> dict[Shape, list[Point]]:
+def _by_shape(points: Sequence[TablePoint], rng: np.random.Generator) -> dict[Shape, list[TablePoint]]:
     """The points of layers of equal shape, in random order."""
-    groups: dict[Shape, list[Point]] = defaultdict(list)
+    groups: dict[Shape, list[TablePoint]] = defaultdict(list)
     for index in rng.permutation(len(points)):
         groups[_shape(points[index].key)].append(points[index])
     return dict(groups)
@@ -147,14 +147,14 @@ def _shape(key: OpKey) -> Shape:
     return key.resolution, key.in_channels, key.out_channels, key.stride, key.activation
 
 
-def _architecture(space: Space, points: Sequence[Point]) -> Architecture:
+def _architecture(space: Space, points: Sequence[TablePoint]) -> Architecture:
     stages: list[list[LayerChoice]] = [[] for _ in space.stages]
     for layer, point in zip(space.layers, points, strict=True):
         stages[layer.stage].append(_choice(space, layer, point))
     return Architecture(space=space.name, stages=tuple(tuple(choices) for choices in stages))
 
 
-def _choice(space: Space, layer: LayerSpec, point: Point) -> LayerChoice:
+def _choice(space: Space, layer: LayerSpec, point: TablePoint) -> LayerChoice:
     for op in space.ops:
         low, high = op.width_interval(layer.in_channels)
         if OpKey.of(layer, op) == point.key and low <= point.mid_channels <= high:

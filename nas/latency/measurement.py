@@ -16,7 +16,7 @@ import torch
 from scipy.optimize import isotonic_regression
 
 from nas.foundation.device import resolve_device
-from nas.latency.campaign import Campaign, Point, Timings
+from nas.latency.campaign import Campaign, TablePoint, Timings
 from nas.latency.drift import Timing
 from nas.latency.entry import LatencyEntry, OpKey, space_keys
 from nas.latency.table import LatencyTable, Provenance
@@ -106,7 +106,9 @@ def _measure_points(campaign: Campaign, report: Callable[[str], None]) -> None:
     """Measures the initial widths, then widths where the table is least certain, then all until precise."""
     intervals = space_keys(campaign.space)
     num_widths = sum(high - low + 1 for low, high in intervals.values())
-    points = [Point(key, width) for key, interval in intervals.items() for width in initial_widths(*interval)]
+    points = [
+        TablePoint(key, width) for key, interval in intervals.items() for width in initial_widths(*interval)
+    ]
     max_points = max(int(MEASURED_SHARE * num_widths), len(points))
     num_known = 0
     while len(points) > num_known and not (num_known and campaign.is_over):
@@ -122,13 +124,13 @@ def _measure_points(campaign: Campaign, report: Callable[[str], None]) -> None:
         campaign.visit(imprecise)
 
 
-def _uncertain_points(timings: Timings, number: int) -> list[Point]:
+def _uncertain_points(timings: Timings, number: int) -> list[TablePoint]:
     """At most `number` points where interpolation is least certain."""
     candidates = []
     for key, curve in _curves(timings).items():
         widths, medians_ms = np.array(sorted(curve)), np.array([curve[w].median_ms for w in sorted(curve)])
         candidates += [
-            (uncertainty, Point(key, width)) for uncertainty, width in next_widths(widths, medians_ms)
+            (uncertainty, TablePoint(key, width)) for uncertainty, width in next_widths(widths, medians_ms)
         ]
     candidates.sort(key=lambda candidate: candidate[0], reverse=True)
     return [point for _, point in candidates[:number]]
