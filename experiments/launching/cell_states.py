@@ -1,6 +1,6 @@
-"""Which cells of a grid are done, which failed, and which are to run; and why."""
+"""States of cells: which are finished, which failed, which have to run and why."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,12 +14,12 @@ State = Literal["finished", "failed", "interrupted", "missing"]
 
 @dataclass(frozen=True)
 class CellState:
-    """What is known of a cell before a launch.
+    """The state of a cell before a launch.
 
     Attributes:
         num_epochs: epochs that are done.
-        reason: of `failed`: why; of `missing`: what differs from the nearest run that is there.
-        is_open: whether an attempt began and did not end: it is running, or was cut off.
+        reason: for `failed`: why; for `missing`: what changed since a run of the same name.
+        is_open: whether an attempt started and did not end: it is running, or was cut off.
     """
 
     cell: Cell
@@ -29,14 +29,14 @@ class CellState:
     is_open: bool = False
 
     def is_to_run(self, retry_failed: bool) -> bool:
-        """Whether a launch runs it."""
+        """Whether a launch runs the cell."""
         return self.state in ("missing", "interrupted") or (self.state == "failed" and retry_failed)
 
 
-def cell_states(cells: list[Cell], tracked: Mapping[str, TrackedCell], out: Path) -> list[CellState]:
-    """Looks every cell up, in its folder and in tracking.
+def cell_states(cells: Sequence[Cell], tracked: Mapping[str, TrackedCell], out: Path) -> list[CellState]:
+    """Looks up every cell, in its folder and in MLflow.
 
-    The folder may know more (not all has been delivered), or nothing (it was deleted).
+    The folder may know more (if records are not delivered yet) or nothing (if it was deleted).
     """
     return [_state(cell, tracked, CellFolder.of(out, cell)) for cell in cells]
 

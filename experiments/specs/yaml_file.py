@@ -1,4 +1,4 @@
-"""Reading a YAML file that a person wrote: data only, and nothing said twice."""
+"""Reading YAML files that people write: plain data, every key once."""
 
 from collections.abc import Hashable
 from pathlib import Path
@@ -10,14 +10,14 @@ from nas.foundation.errors import UserError
 from nas.foundation.files import read_text
 
 _MAX_BYTES = 300_000
-"""A person writes less; and reading more takes many seconds."""
+"""People write less, and reading more takes many seconds."""
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """A safe loader that refuses what surprises.
+    """A safe loader that refuses surprises.
 
-    Duplicate keys; aliases (a few can stand for gigabytes); tags, those that YAML itself defines
-    included; numbers in base 60 (`1:30` would be 90); integers of more than 64 bits.
+    These are: duplicate keys, aliases (a few can expand to gigabytes), tags (including those of YAML
+    itself), numbers in base 60 (`1:30` would be 90), integers of more than 64 bits.
     """
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
@@ -49,7 +49,7 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def construct_number(self, node: yaml.ScalarNode) -> int | float:
-        """Constructs an integer or a float as a person reads it."""
+        """Constructs an integer or a float the way a person reads it."""
         if ":" in node.value:
             raise yaml.constructor.ConstructorError(
                 None, None, "numbers in base 60 are not supported; quote it, or write it out", node.start_mark
@@ -72,7 +72,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Reads a YAML file whose content is a mapping.
 
     Raises:
-        UserError: the file is missing, is not YAML, has a tag, an alias or a duplicate key.
+        UserError: the file is missing, is not YAML, or has a tag, an alias or a duplicate key.
     """
     text = read_text(path, "a YAML file", _MAX_BYTES)
     try:
@@ -97,5 +97,5 @@ def _describe(error: yaml.YAMLError) -> str:
     if problem.startswith("but ") and error.context:
         problem = f"{error.context}, {problem}"
     if "could not determine a constructor for the tag" in problem:
-        problem = "`<<` and `=` have a meaning of their own in YAML; quote them or write the value out"
+        problem = "`<<` and `=` have a special meaning in YAML; quote them or write the value out"
     return f"{place}: {problem}"

@@ -13,12 +13,12 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from experiments.cells.cell import SearchCell
 from experiments.cells.cell_folder import CellFolder
 from experiments.cells.journal import Journal
+from experiments.cells.search_cell import SearchCell
 from experiments.launching.grid_launch import Work
 from experiments.specs.preparation import Preparation
-from experiments.specs.study_grid import StudyPlan
+from experiments.specs.study_grid import StudyGrid
 from experiments.studies.samplers import make_sampler
 from nas.foundation.errors import UserError
 
@@ -45,7 +45,7 @@ class Points:
         pruned: hashes of searches that were told to end in the middle.
     """
 
-    def __init__(self, plan: StudyPlan, study: optuna.Study, work: Work, preparation: Preparation) -> None:
+    def __init__(self, plan: StudyGrid, study: optuna.Study, work: Work, preparation: Preparation) -> None:
         self.plan = plan
         self.work = work
         self.study = study

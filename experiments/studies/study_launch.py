@@ -23,7 +23,7 @@ from experiments.launching.launch_lock import only_launch_into
 from experiments.launching.progress import Progress
 from experiments.places.storage import Storage
 from experiments.specs.preparation import Preparation
-from experiments.specs.study_grid import StudyPlan
+from experiments.specs.study_grid import StudyGrid
 from experiments.specs.study_spec import Study
 from experiments.studies.points import FAILURE, Points
 from experiments.studies.samplers import make_pruner
@@ -67,7 +67,7 @@ class StudyResult:
 
 
 def launch_study(
-    plan: StudyPlan,
+    plan: StudyGrid,
     out: Path,
     console: Console,
     *,
@@ -146,17 +146,17 @@ def _run(points: Points, run_id: str, delivery: Delivery, console: Console) -> N
             callback.close()
 
 
-def storage_url(plan: StudyPlan, out: Path) -> str:
+def storage_url(plan: StudyGrid, out: Path) -> str:
     """Where a study is stored."""
     return plan.study.storage or f"sqlite:///{out.resolve() / 'study.db'}"
 
 
-def show_storage(plan: StudyPlan, out: Path) -> str:
+def show_storage(plan: StudyGrid, out: Path) -> str:
     """Where a study is stored, without a password."""
     return make_url(storage_url(plan, out)).render_as_string(hide_password=True)
 
 
-def read_study(plan: StudyPlan, out: Path) -> optuna.Study | None:
+def read_study(plan: StudyGrid, out: Path) -> optuna.Study | None:
     """The study as it is stored; None if it has not begun.
 
     Raises:
@@ -171,7 +171,7 @@ def read_study(plan: StudyPlan, out: Path) -> optuna.Study | None:
             return None
 
 
-def open_study(plan: StudyPlan, out: Path, definition: dict[str, Any]) -> optuna.Study:
+def open_study(plan: StudyGrid, out: Path, definition: dict[str, Any]) -> optuna.Study:
     """The study, made if there is none.
 
     Raises:
@@ -209,7 +209,7 @@ def open_study(plan: StudyPlan, out: Path, definition: dict[str, Any]) -> optuna
 
 
 @contextmanager
-def _refuse_broken_storage(plan: StudyPlan) -> Iterator[None]:
+def _refuse_broken_storage(plan: StudyGrid) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, ArgumentError, ImportError, RuntimeError) as error:

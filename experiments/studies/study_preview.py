@@ -9,15 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.console import format_duration, say
-from experiments.launching.cost import cost_key
 from experiments.launching.dry_run import time_all
 from experiments.specs.preparation import Preparation
-from experiments.specs.study_grid import StudyPlan
+from experiments.specs.study_grid import StudyGrid
 from experiments.studies.points import FAILURE, finished_trials
 from experiments.studies.study_launch import describe_study, read_study, show_storage
 
 
-def print_study(plan: StudyPlan, out: Path, console: Console, *, address: str | None = None) -> None:
+def print_study(plan: StudyGrid, out: Path, console: Console, *, address: str | None = None) -> None:
     """Prints the space, the objectives, what is left of the budget and the estimated cost.
 
     Args:
@@ -34,7 +33,7 @@ def print_study(plan: StudyPlan, out: Path, console: Console, *, address: str | 
         kinds = plan.check_reach(Preparation(out, place, str(plan.path), partial(say, console)))
         costs = time_all(kinds, place, console)
         at_a_time = plan.num_parallel(place, len(plan.seeds) * (plan.study.budget.num_trials or sys.maxsize))
-    search_s = [costs[cost_key(cell.config)].left_s(cell.config, 0, warms_up=True) for cell in kinds]
+    search_s = [costs[cell.cost_key].left_s(cell.config, 0, warms_up=True) for cell in kinds]
     point_s = sum(search_s) / len(search_s) * len(plan.seeds)
     study = read_study(plan, out)
     num_told = len(list(finished_trials(study))) if study else 0
@@ -51,7 +50,7 @@ def print_study(plan: StudyPlan, out: Path, console: Console, *, address: str | 
     say(console, f"The budget allows about {left} more, by timing a few steps of extreme points")
 
 
-def print_study_status(plan: StudyPlan, out: Path, console: Console) -> None:
+def print_study_status(plan: StudyGrid, out: Path, console: Console) -> None:
     """Prints what became of each point so far."""
     study = read_study(plan, out)
     metrics = [objective.metric for objective in plan.study.objectives]

@@ -11,9 +11,9 @@ import optuna
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from experiments.cells.cell import SearchCell
+from experiments.cells.search_cell import SearchCell
 from experiments.specs.experiment_spec import with_absolute_paths
-from experiments.specs.study_grid import StudyPlan
+from experiments.specs.study_grid import StudyGrid
 from experiments.studies.importance import measure_importances
 from experiments.studies.points import FAILURE, finished_trials
 from nas.config import SearchConfig
@@ -23,12 +23,12 @@ _NUM_FRESH_SEEDS = 3
 
 
 def write_results(
-    plan: StudyPlan, study: optuna.Study, kinds: Sequence[SearchCell], out: Path
+    plan: StudyGrid, study: optuna.Study, kinds: Sequence[SearchCell], out: Path
 ) -> Path | None:
     """Writes `study/study.json`, `study/trials.csv` and, where a point has a value, `best.yaml`.
 
     Args:
-        kinds: of `StudyPlan.check_reach`.
+        kinds: of `StudyGrid.check_reach`.
 
     Returns:
         `best.yaml`.
@@ -64,7 +64,7 @@ def best_trials(study: optuna.Study) -> list[FrozenTrial]:
     return list(distinct.values())[: None if len(study.directions) > 1 else _NUM_BEST]
 
 
-def _write_trials(plan: StudyPlan, trials: Sequence[FrozenTrial], path: Path) -> None:
+def _write_trials(plan: StudyGrid, trials: Sequence[FrozenTrial], path: Path) -> None:
     metrics = [objective.metric for objective in plan.study.objectives]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -79,7 +79,7 @@ def _write_trials(plan: StudyPlan, trials: Sequence[FrozenTrial], path: Path) ->
             writer.writerow([trial.number, trial.state.name, *values, *params, failure])
 
 
-def _write_about(plan: StudyPlan, trials: Sequence[FrozenTrial], path: Path) -> None:
+def _write_about(plan: StudyGrid, trials: Sequence[FrozenTrial], path: Path) -> None:
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     metrics = [objective.metric for objective in plan.study.objectives]
     space = {
@@ -98,7 +98,7 @@ def _write_about(plan: StudyPlan, trials: Sequence[FrozenTrial], path: Path) -> 
     path.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
-def _best_as_yaml(plan: StudyPlan, best: Sequence[FrozenTrial], table: str | None) -> str:
+def _best_as_yaml(plan: StudyGrid, best: Sequence[FrozenTrial], table: str | None) -> str:
     """A grid of the best points, with seeds that the study has not seen."""
     base = with_absolute_paths(plan.spec.base, plan.path.resolve().parent)
     base.pop("seed", None)
@@ -119,13 +119,13 @@ def _best_as_yaml(plan: StudyPlan, best: Sequence[FrozenTrial], table: str | Non
     return "\n".join([*_comment(plan, best), yaml.safe_dump(content, sort_keys=False)])
 
 
-def _value(plan: StudyPlan, base: dict[str, Any], trial: FrozenTrial, field: str) -> Any:
+def _value(plan: StudyGrid, base: dict[str, Any], trial: FrozenTrial, field: str) -> Any:
     """A field's value; where it was not sampled, what it was then."""
     default = SearchConfig.model_fields[field].get_default()
     return trial.params.get(field, base.get(field, default))
 
 
-def _comment(plan: StudyPlan, best: Sequence[FrozenTrial]) -> list[str]:
+def _comment(plan: StudyGrid, best: Sequence[FrozenTrial]) -> list[str]:
     objectives = plan.study.objectives
     which = "Pareto front" if len(objectives) > 1 else "best points"
     rows = [

@@ -33,7 +33,7 @@ from rich.console import Console
 
 from experiments.cells.journal import Journal
 from experiments.launching.dry_run import print_status
-from experiments.launching.grid_launch import load_grid
+from experiments.specs.grid_file import load_grid
 from nas.config import SearchConfig
 from nas.foundation.checkpoint import find_checkpoints
 from nas.latency.table import LatencyTable

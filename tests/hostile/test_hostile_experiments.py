@@ -105,7 +105,7 @@ def test_a_process_of_its_own_refuses_as_well(name: str, tmp_path: Path) -> None
 def test_the_sound_file_that_the_others_are_made_of_is_accepted(
     command: Command, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from experiments.launching.grid_launch import load_grid
+    from experiments.specs.grid_file import load_grid
 
     Path("experiment.yaml").write_bytes(b"\xef\xbb\xbf" + SOUND)
     assert len(load_grid(Path("experiment.yaml")).drafts) == 1

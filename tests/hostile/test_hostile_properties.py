@@ -14,7 +14,7 @@ import yaml
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from experiments.launching.grid_launch import load_grid
+from experiments.specs.grid_file import load_grid
 from experiments.specs.experiment_spec import check_spec
 from experiments.specs.search_grid import draft_cells
 from experiments.specs.yaml_file import read_yaml

@@ -17,7 +17,7 @@ from mlflow.entities import Run
 
 from experiments.cells.cell_folder import CellFolder, RunDescription
 from experiments.cli import main as cli
-from experiments.launching.grid_launch import load_grid
+from experiments.specs.grid_file import load_grid
 from experiments.tracking.tracker import Tracker
 from nas.config import SearchConfig
 from nas.latency.table import LatencyTable

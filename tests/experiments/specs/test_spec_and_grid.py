@@ -8,7 +8,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.cells.cell import SearchCell, first_of_each_warmup_first
+from experiments.cells.cell import first_of_each_warmup_first
+from experiments.cells.search_cell import SearchCell
 from experiments.places.place import ThisMachine
 from experiments.places.resources import Resources
 from experiments.specs.experiment_spec import check_spec, load_spec
@@ -17,7 +18,12 @@ from experiments.specs.search_grid import draft_cells, make_cells
 from nas.config import SearchConfig
 from nas.foundation.errors import UserError
 from nas.latency.table import reachable_interval_ms
-from nas.search.search_identity import FIELDS_AFTER_WARMUP, FIELDS_WITHOUT_EFFECT, config_hash, warmup_hash
+from nas.search.search_identity import (
+    FIELDS_AFTER_WARMUP,
+    FIELDS_WITHOUT_EFFECT,
+    search_identity,
+    warmup_hash,
+)
 from nas.space.macro_space import get_space
 from tests.support.tiny import make_dense_table
 
@@ -59,7 +65,7 @@ def test_every_combination_of_cells_and_grid_is_one_cell(folder: Path) -> None:
     }
     cells = cells_of(folder, content)
     expected = {
-        (s, d, t, n) for s, d in (("single", "sink"), ("bi", "skip")) for t in (0, 1) for n in range(3)
+        (s, d, t, n) for s, d in (("single", "sink"), ("bi_random", "skip")) for t in (0, 1) for n in range(3)
     }
     targets = sorted({cell.config.target_latency_ms for cell in cells})
     found = {
@@ -76,7 +82,7 @@ def test_names_tell_the_switches_the_target_and_the_seed(folder: Path) -> None:
     target_ms = round((low_ms + high_ms) / 2, 1)
     content = SMALL | {"base": BASE | {"target_latency_ms": target_ms}, "grid": {"latency_weight": [0.3]}}
     assert [cell.name for cell in cells_of(folder, content)] == [
-        f"bi-sink-T{target_ms}-latency_weight=0.3-s0"
+        f"bi_random-sink-T{target_ms}-latency_weight=0.3-s0"
     ]
 
 
@@ -229,9 +235,9 @@ def test_every_field_that_can_change_a_result_is_part_of_the_identity() -> None:
         other = plain.model_copy(update={field: value})
         if field in ("objective_scale", "objective_exponent"):
             continue
-        assert config_hash(plain, "table", "data") != config_hash(other, "table", "data"), field
-    assert config_hash(plain, "table", "data") != config_hash(plain, "other table", "data")
-    assert config_hash(plain, "table", "data") != config_hash(plain, "table", "other data")
+        assert search_identity(plain, "table", "data") != search_identity(other, "table", "data"), field
+    assert search_identity(plain, "table", "data") != search_identity(plain, "other table", "data")
+    assert search_identity(plain, "table", "data") != search_identity(plain, "table", "other data")
 
 
 def test_every_field_that_can_change_a_warm_up_is_part_of_its_identity() -> None:
@@ -262,18 +268,18 @@ def test_cells_whose_warm_ups_differ_start_before_those_that_wait(folder: Path) 
     in_order = first_of_each_warmup_first(cells_of(folder, content))
     assert [(cell.config.seed, cell.config.sampling) for cell in in_order] == [
         *[(0, "single"), (1, "single")],
-        *[(0, "bi"), (1, "bi")],
+        *[(0, "bi_random"), (1, "bi_random")],
     ]
 
 
 def test_fields_of_another_objective_are_no_part_of_the_identity() -> None:
     plain = SearchConfig(target_latency_ms=1.0)
-    assert config_hash(plain, "t", "d") == config_hash(
+    assert search_identity(plain, "t", "d") == search_identity(
         SearchConfig(target_latency_ms=1.0, objective_scale=0.3), "t", "d"
     )
     fbnet = SearchConfig(target_latency_ms=1.0, objective="fbnet")
     scaled = fbnet.model_copy(update={"objective_scale": 0.3})
-    assert config_hash(fbnet, "t", "d") != config_hash(scaled, "t", "d")
+    assert search_identity(fbnet, "t", "d") != search_identity(scaled, "t", "d")
 
 
 @settings(max_examples=100, deadline=None)

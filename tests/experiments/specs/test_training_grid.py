@@ -12,8 +12,8 @@ from mlflow.entities import Run
 
 import tune_configs
 from experiments.cells.cell import Cell
-from experiments.launching.grid_launch import load_grid, load_training_grid
 from experiments.specs.experiment_spec import TrainingSpec, check_spec
+from experiments.specs.grid_file import load_grid
 from experiments.specs.training_grid import TrainingGrid
 from nas.foundation.errors import UserError
 from nas.space.architecture import full_depth_architecture
@@ -229,7 +229,7 @@ def test_what_is_wrong_is_one_line_with_the_file(
 
 def test_the_shipped_grid_trains_the_demos_networks_and_efficientnet_b0() -> None:
     folder = Path(tune_configs.__file__).parent
-    grid = load_training_grid(folder / "quickstart_train.yaml", "demo")
+    grid = load_grid(folder / "quickstart_train.yaml").as_trainings()
     assert load_grid(folder / "quickstart.yaml").spec.experiment == "demo"
     assert grid.references == ("experiment:demo", "efficientnet_b0")
 
