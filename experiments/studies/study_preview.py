@@ -1,4 +1,4 @@
-"""What a study would do and cost, and what became of it so far; neither starts anything."""
+"""Preview and status of a study; neither starts anything."""
 
 import sys
 from functools import partial
@@ -17,7 +17,7 @@ from experiments.studies.study_launch import describe_study, read_study, show_st
 
 
 def print_study(plan: StudyGrid, out: Path, console: Console, *, address: str | None = None) -> None:
-    """Prints the space, the objectives, what is left of the budget and the estimated cost.
+    """Prints the space, the objectives, the rest of the budget and the estimated cost.
 
     Args:
         address: of a Ray cluster; None for this machine.
@@ -39,19 +39,19 @@ def print_study(plan: StudyGrid, out: Path, console: Console, *, address: str | 
     num_told = len(list(finished_trials(study))) if study else 0
     say(
         console,
-        f"{num_told} points done; one is {len(plan.seeds)} searches and costs about "
-        f"{format_duration(point_s)} of searching; {at_a_time} searches at a time",
+        f"{num_told} points done; a point has {len(plan.seeds)} searches and costs about "
+        f"{format_duration(point_s)} of searching; {at_a_time} searches run at a time",
     )
     budget = plan.study.budget
     limits_s = [budget.hours * 3600] if budget.hours else []
     if budget.num_trials is not None:
         limits_s.append((budget.num_trials - num_told) * point_s)
     left = format_duration(max(min(limits_s), 0) / at_a_time)
-    say(console, f"The budget allows about {left} more, by timing a few steps of extreme points")
+    say(console, f"The budget lasts about {left} more, estimated by timing a few steps of extreme points")
 
 
 def print_study_status(plan: StudyGrid, out: Path, console: Console) -> None:
-    """Prints what became of each point so far."""
+    """Prints the state of each point."""
     study = read_study(plan, out)
     metrics = [objective.metric for objective in plan.study.objectives]
     table = Table("point", "state", *metrics, "values", "reason")
@@ -65,7 +65,7 @@ def print_study_status(plan: StudyGrid, out: Path, console: Console) -> None:
         table.add_row(str(trial.number), _state(trial), *values, _describe(trial), reason)
     console.print(table)
     if study:
-        say(console, f"see it with: optuna-dashboard {show_storage(plan, out)}")
+        say(console, f"explore it with: optuna-dashboard {show_storage(plan, out)}")
 
 
 def _state(trial: FrozenTrial) -> str:
