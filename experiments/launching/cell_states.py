@@ -1,12 +1,18 @@
 """States of cells: which are finished, which failed, which have to run and why."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from experiments.cells.cell import Cell
-from experiments.cells.cell_folder import RESULTS_VERSION_TAG, CellFolder, RunDescription
+from experiments.cells.cell_folder import (
+    CODE_TAG,
+    LIBRARIES_TAG,
+    RESULTS_VERSION_TAG,
+    CellFolder,
+    RunDescription,
+)
 from experiments.tracking.tracker import TrackedCell
 
 State = Literal["finished", "failed", "interrupted", "missing"]
@@ -20,6 +26,7 @@ class CellState:
         num_epochs: epochs that are done.
         reason: for `failed`: why; for `missing`: what changed since a run of the same name.
         is_open: whether an attempt started and did not end: it is running, or was cut off.
+        tags: of its run; empty if there is none.
     """
 
     cell: Cell
@@ -27,6 +34,7 @@ class CellState:
     num_epochs: int = 0
     reason: str = ""
     is_open: bool = False
+    tags: Mapping[str, str] = field(default_factory=dict)
 
     def is_to_run(self, retry_failed: bool) -> bool:
         """Whether a launch runs the cell."""
@@ -41,12 +49,28 @@ def cell_states(cells: Sequence[Cell], tracked: Mapping[str, TrackedCell], out: 
     return [_state(cell, tracked, CellFolder.of(out, cell)) for cell in cells]
 
 
+def note_on_sources(states: Sequence[CellState]) -> str | None:
+    """One line if the finished runs come from several versions of the source or sets of libraries."""
+    finished = [state for state in states if state.state == "finished"]
+    num_sources, num_sets = (
+        len({state.tags.get(tag) for state in finished}) for tag in (CODE_TAG, LIBRARIES_TAG)
+    )
+    if num_sources < 2 and num_sets < 2:
+        return None
+    return (
+        f"note: these runs come from {_count(num_sources, 'version')} of the source and "
+        f"{_count(num_sets, 'set')} of libraries; results version {finished[0].cell.results_version} holds "
+        "for all"
+    )
+
+
 def _state(cell: Cell, tracked: Mapping[str, TrackedCell], folder: CellFolder) -> CellState:
     end, num_epochs = folder.journal.end, len(folder.journal.epochs)
     run = tracked.get(cell.hash)
     outcome = end.outcome if end else (run.status if run and not folder.journal.events else None)
     if outcome == "FINISHED":
-        return CellState(cell, "finished", cell.config.num_epochs)
+        tags = run.tags if run else folder.description.tags
+        return CellState(cell, "finished", cell.config.num_epochs, tags=tags)
     if outcome == "FAILED":
         reason = end.reason if end else run.failure if run else None
         return CellState(cell, "failed", num_epochs, reason or "unknown reason")
@@ -57,25 +81,31 @@ def _state(cell: Cell, tracked: Mapping[str, TrackedCell], folder: CellFolder) -
 
 
 def _why_not_reused(cell: Cell, tracked: Mapping[str, TrackedCell]) -> str:
-    """What of the identity changed, where a run of the same name is there."""
-    namesakes = [run for run in tracked.values() if run.name == cell.name]
-    if not namesakes:
-        return ""
+    """What changed since the most similar run of the same name; empty if there is no such run."""
+    changes = [_changes(cell, run) for run in tracked.values() if run.name == cell.name]
+    fewest = min(changes, key=len, default=[])
+    return f"changed: {', '.join(fewest)}" if fewest else ""
+
+
+def _changes(cell: Cell, run: TrackedCell) -> list[str]:
+    """The parts of a cell's identity that differ in a run, with old and new values of fields."""
     description = RunDescription.of(cell)
-    fewest = min((_changes(description, run) for run in namesakes), key=lambda changes: len(changes))
-    return "changed: " + ", ".join(fewest)
-
-
-def _changes(description: RunDescription, run: TrackedCell) -> list[str]:
+    # Runs from before results had a version are of version 1.
+    tags = {RESULTS_VERSION_TAG: "1"} | run.tags
     parts = {
         "lookup table": "tfnas.table_fingerprint",
         "images": "tfnas.data_fingerprint",
         "results version": RESULTS_VERSION_TAG,
     }
-    changed = [name for name, tag in parts.items() if description.tags.get(tag) != run.tags.get(tag)]
-    fields = [
-        f"{name} {run.params.get(name, '(not set)')} -> {value}"
-        for name, value in description.params.items()
-        if run.params.get(name) != value and name != "latency_table"
-    ]
-    return [*changed, *fields]
+    changed = [name for name, tag in parts.items() if description.tags.get(tag) != tags.get(tag)]
+    for name in sorted({*cell.identity["config"], "architecture"} & description.params.keys()):
+        # A run from before the field existed did what its default does.
+        default = str(cell.config_type.model_fields[name].get_default())
+        before, now = run.params.get(name, default), description.params[name]
+        if before != now:
+            changed.append(f"{name} {before} -> {now}")
+    return changed
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

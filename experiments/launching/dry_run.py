@@ -10,7 +10,7 @@ from rich.table import Table
 from experiments.cells.cell import Cell
 from experiments.cells.epoch_cost import EpochCost
 from experiments.console import format_duration, say
-from experiments.launching.cell_states import CellState, cell_states
+from experiments.launching.cell_states import CellState, cell_states, note_on_sources
 from experiments.launching.launch_lock import is_launch_running
 from experiments.places.place import Place
 from experiments.specs.grid import Grid
@@ -64,11 +64,14 @@ def _print_states(
     cells: Sequence[Cell], tracked: Mapping[str, TrackedCell], out: Path, console: Console
 ) -> None:
     is_running = is_launch_running(out)
+    states = cell_states(cells, tracked, out)
     table = Table(cells[0].noun, "state", "epochs", "reason")
-    for state in cell_states(cells, tracked, out):
+    for state in states:
         word = "running" if is_running and state.is_open else state.state
         table.add_row(state.cell.name, word, _epochs(state), state.reason)
     console.print(table)
+    if note := note_on_sources(states):
+        say(console, note)
 
 
 def _read_tracked_cells(grid: Grid, out: Path, console: Console) -> Mapping[str, TrackedCell]:

@@ -15,7 +15,7 @@ from experiments.cells.journal import Outcome
 from experiments.cells.trial import run_trial
 from experiments.console import format_duration, say
 from experiments.launching.callback import LaunchCallback
-from experiments.launching.cell_states import CellState, cell_states
+from experiments.launching.cell_states import CellState, cell_states, note_on_sources
 from experiments.launching.launch_lock import only_launch_into
 from experiments.launching.progress import Progress
 from experiments.launching.signals import stopping_cleanly
@@ -107,7 +107,10 @@ def launch(
             undelivered = _run(work, len(states) - len(to_run), tracker, delivery, console)
         else:
             undelivered = delivery.close(PATIENCE_S)
-        result = _result(cell_states(cells, tracked, out), len(undelivered), tracker.uri)
+        states = cell_states(cells, tracked, out)
+        if note := note_on_sources(states):
+            say(console, note)
+        result = _result(states, len(undelivered), tracker.uri)
         if not result.interrupted and not undelivered:
             measure_trained(result.finished, out, place, tracker, partial(say, console))
         return result

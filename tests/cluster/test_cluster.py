@@ -52,7 +52,7 @@ def write_spec(folder: Path, **changes: Any) -> Path:
 
 
 def start(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", "from experiments.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from experiments.cli.main import main; main()", *arguments]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd="/"
     )

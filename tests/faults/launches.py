@@ -99,7 +99,7 @@ class Site:
 
     def start(self, *options: str, has_terminal: bool = False, wrapper: Sequence[str] = ()) -> "Launch":
         """Starts `tfnas launch`."""
-        tfnas = [sys.executable, "-c", "from experiments.cli import main; main()"]
+        tfnas = [sys.executable, "-c", "from experiments.cli.main import main; main()"]
         command = [*wrapper, *tfnas, "launch", str(self.spec), "--out", str(self.out), *options]
         return Launch(command, self, has_terminal)
 

@@ -60,7 +60,7 @@ def load_plan(path: Path) -> StudyGrid:
 def command(*arguments: str) -> tuple[list[str], dict[str, str]]:
     """`tfnas` with its environment."""
     environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
-    line = [sys.executable, "-c", "from experiments.cli import main; main()", *arguments]
+    line = [sys.executable, "-c", "from experiments.cli.main import main; main()", *arguments]
     return line, environment | {"OMP_NUM_THREADS": "1"}
 
 

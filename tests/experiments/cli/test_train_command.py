@@ -96,7 +96,7 @@ def test_killed_training_ends_like_one_that_was_not(architecture, tmp_path, monk
     out = tmp_path / "killed"
     args = arguments(architecture, out=out, settings=settings, options=("--json",))
     process = subprocess.Popen(
-        [sys.executable, "-c", "from experiments.cli import main; main()", *args],
+        [sys.executable, "-c", "from experiments.cli.main import main; main()", *args],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     try:
