@@ -24,7 +24,7 @@ def compare(first: str, second: str, out: Path, as_json: bool) -> None:
 
     RUN is the name of a trial, or the first digits of its MLflow run id.
 
-    Example: tfnas compare single-sink-s0 bi-sink-s0 --out results/ablation_sampling
+    Example: tfnas compare single-sink-s0 bi_random-sink-s0 --out results/ablation_sampling
     """
     from analysis.reading.store import tracking_uri_of
     from analysis.report.run_comparison import compare_runs, find_run

@@ -64,7 +64,7 @@ def measure_trained(
     """
     networks = {cell.hash: cell.network for cell in cells if cell.network}
     trainings = [cell for cell in cells if cell.hash in networks]
-    if not trainings or not _needs_measuring(trainings, tracker.cells()):
+    if not trainings or not needs_measuring(trainings, tracker.cells()):
         return
     resolution = max(network.resolution for network in networks.values())
     distinct = {_key(each): each for each in (NetworkChoice(REFERENCE, resolution), *networks.values())}
@@ -81,7 +81,7 @@ def measure_trained(
         tracker.annotate(key, _metrics(timings[_key(network)]), tags)
 
 
-def _needs_measuring(cells: Sequence[Cell], tracked: Mapping[str, TrackedCell]) -> bool:
+def needs_measuring(cells: Sequence[Cell], tracked: Mapping[str, TrackedCell]) -> bool:
     """Whether the latencies of these trainings do not all come from one session on an idle machine."""
     tags = [tracked[cell.hash].tags for cell in cells]
     sessions = {run.get(SESSION_TAG) for run in tags}

@@ -81,7 +81,7 @@ def test_training_ends_as_one_finished_run_with_epochs_and_networks(
 def test_finished_training_is_not_run_again(architecture, tmp_path, monkeypatch, capsys):
     args = arguments(architecture, out=tmp_path / "out", options=("--json",))
     _, first, _ = run(monkeypatch, capsys, args)
-    monkeypatch.setattr("experiments.launching.single_training.run_cell", None)
+    monkeypatch.setattr("experiments.cells.training_cell.run_training", None)
     code, again, _ = run(monkeypatch, capsys, args)
     assert code == 0
     assert json.loads(again) == json.loads(first)

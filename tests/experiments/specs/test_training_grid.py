@@ -204,6 +204,8 @@ def test_without_a_grid_each_network_is_trained_once(folder: Path) -> None:
         (SMALL | {"architectures": []}, "architectures"),
         (SMALL | {"architectures": "tf-nas-a"}, "architectures"),
         (SMALL | {"architectures": ["resnet50"]}, "resnet50': no such file"),
+        (SMALL | {"architectures": ["."]}, "Is a directory"),
+        (SMALL | {"base": TRAIN_BASE | {"num_warmup_epochs": 2}}, "num_warmup_epochs: 2"),
         (SMALL | {"architectures": ["tf-nas-a", "tf-nas-a"]}, "are the same training; remove one"),
         (SMALL | {"architectures": ["run:0123"]}, "architectures: run:0123: no"),
         (SMALL | {"architectures": ["experiment:none"]}, "architectures: experiment:none: no"),
@@ -244,9 +246,9 @@ def test_searches_come_first_and_once() -> None:
 @pytest.mark.parametrize(
     ("training", "options", "expected"),
     [
-        ({"experiment": "other"}, (), "must be the searches', 'tested'"),
-        ({"architectures": None}, (), "takes a file of trainings"),
-        ({}, ("--dry-run",), "not with --dry-run or --status"),
+        ({"experiment": "other"}, (), "must be 'tested'"),
+        ({"architectures": None}, (), "take a file of trainings"),
+        ({}, ("--dry-run",), "does not go with --dry-run or --status"),
     ],
 )
 def test_what_cannot_follow_a_search_is_refused_before_it(
