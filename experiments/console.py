@@ -1,4 +1,4 @@
-"""How lines and durations look on the screen."""
+"""Lines and durations on the screen."""
 
 import math
 
@@ -8,16 +8,16 @@ _WIDTH = 200
 
 
 def make_console() -> Console:
-    """Where commands print; a file or pipe gets wide lines, so that tables are not cut.
+    """The console that commands print to; files and pipes get wide lines, so that tables are not cut.
 
-    Names come from files: they are shown as they are, whatever looks like markup in them.
+    Names come from files, so markup in them is printed as it is.
     """
     console = Console(markup=False)
     return console if console.is_terminal else Console(markup=False, width=_WIDTH)
 
 
 def say(console: Console, message: str) -> None:
-    """Prints a line as it is: unwrapped, uncoloured."""
+    """Prints a line without wrapping, color or markup."""
     console.print(message, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""The `tfnas` command: which commands there are, and how it ends."""
+"""The `tfnas` command: its subcommands and its exit codes."""
 
 import importlib
 import sys
@@ -9,18 +9,18 @@ import click
 from nas.foundation.errors import PeerError, UserError
 
 _COMMANDS = {
-    "demo": "Draws the two figures from nothing, in minutes.",
-    "launch": "Runs the searches or trainings of a YAML file that are not done yet.",
-    "figures": "Draws the figures of an experiment.",
-    "report": "Writes the report of an experiment.",
-    "compare": "Shows two trials side by side.",
-    "latency": "Measures, imports and checks latency lookup tables.",
-    "describe": "Says what a derived network is: layers, size, cost, latency.",
-    "train": "Trains a derived network from scratch.",
-    "export": "Writes a trained network for use elsewhere.",
-    "predict": "Says what image files show, by a trained network.",
+    "demo": "Run small searches and draw the two figures, in minutes.",
+    "launch": "Run the searches or trainings of a YAML file.",
+    "figures": "Draw the figures of an experiment.",
+    "report": "Write the report of an experiment.",
+    "compare": "Compare two trials.",
+    "latency": "Measure, import and check latency lookup tables.",
+    "describe": "Describe networks: layers, size, cost, latency.",
+    "train": "Train networks from scratch.",
+    "export": "Export a trained network.",
+    "predict": "Classify images with a trained network.",
 }
-"""Each is `experiments/cli/NAME_command.py`, imported only when it is run: importing torch takes seconds."""
+"""Command NAME is in `experiments/cli/NAME_command.py`, imported only to run it: torch takes seconds."""
 
 
 class _LazyGroup(click.Group):
@@ -44,14 +44,14 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="tfnas")
 def tfnas() -> None:
-    """Latency-constrained differentiable architecture search as experiments one can trust.
+    """Search for neural architectures that meet a latency target, as reproducible experiments.
 
     Example: tfnas launch tune_configs/smoke.yaml --out results/smoke
     """
 
 
 def main() -> None:
-    """Runs the command; what the user got wrong is one line on stderr and exit code 2."""
+    """Runs the command; wrong input gives one line on stderr and exit code 2."""
     try:
         sys.exit(tfnas(standalone_mode=False))
     except UserError as error:
@@ -65,7 +65,7 @@ def main() -> None:
         click.echo(f"tfnas: {' '.join(error.format_message().split())}; see {where} --help", err=True)
         sys.exit(error.exit_code)
     except PeerError:
-        # The process that failed first has said why.
+        # The process that failed first has printed why.
         sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
         click.echo("tfnas: interrupted", err=True)
