@@ -80,6 +80,7 @@ class SearchCell(Cell[SearchConfig, LatencyTable]):
     @classmethod
     def time_epochs(cls, config: SearchConfig, given: LatencyTable) -> EpochCost:
         """See `Cell`."""
+        config = config.model_copy(update={"skip_broken_images": False})
         probe = _probe(config)
         scale = _num_images(config) / _num_images(probe)
         # Twice: the first run also pays for PyTorch's one-time setup.
@@ -160,12 +161,10 @@ def _probe(config: SearchConfig) -> SearchConfig:
             "max_train_images": min(needed, config.max_train_images or needed),
             "num_epochs": 2,
             "num_warmup_epochs": 1,
-            "skip_broken_images": False,
         }
     )
 
 
 def _num_images(config: SearchConfig) -> int:
-    whole = config.model_copy(update={"skip_broken_images": False})
-    data = load_search_data(whole, SearchCell.resolution(config))
+    data = load_search_data(config, SearchCell.resolution(config))
     return data.num_weight_images + data.num_arch_images

@@ -89,6 +89,7 @@ class TrainingCell(Cell[TrainConfig, Architecture | None]):
         """See `Cell`; all epochs of a training cost the same."""
         with TemporaryDirectory() as folder:
             config = _with_own_file(config, given, Path(folder))
+            config = config.model_copy(update={"skip_broken_images": False})
             probe = _probe(config)
             scale = _num_images(config) / _num_images(probe)
             # The second: the first also pays for PyTorch's one-time setup, the last for the test images.
@@ -170,11 +171,9 @@ def _probe(config: TrainConfig) -> TrainConfig:
             "max_train_images": min(needed, config.max_train_images or needed),
             "num_epochs": 3,
             "num_warmup_epochs": 0,
-            "skip_broken_images": False,
         }
     )
 
 
 def _num_images(config: TrainConfig) -> int:
-    whole = config.model_copy(update={"skip_broken_images": False})
-    return len(load_training_data(whole, TrainingCell.resolution(config)).train_split)
+    return len(load_training_data(config, TrainingCell.resolution(config)).train_split)

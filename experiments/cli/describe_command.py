@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from nas.space.architecture import Architecture
 
 _DEFAULT_RESOLUTION = 224
+_COLUMNS = {
+    **{"stage": "stage", "layer": "layer", "op": "operator", "resolution": "pixels", "in_channels": "in"},
+    **{"mid_channels": "mid", "out_channels": "out", "stride": "stride", "latency_ms": "ms"},
+}
 
 
 @dataclass(frozen=True)
@@ -209,29 +213,13 @@ def _print(descriptions: list[dict[str, Any]]) -> None:
 
 
 def _layer_table(description: dict[str, Any]) -> Table:
-    has_latency = "latency_ms" in description
     table = Table(title=f"{description['name']} (space '{description['space']}')", title_justify="left")
-    for column in ("stage", "layer", "operator", "pixels", "in", "mid", "out", "stride"):
-        table.add_column(column, justify="left" if column == "operator" else "right")
-    if has_latency:
-        table.add_column("ms", justify="right")
+    columns = {name: _COLUMNS[name] for name in _COLUMNS if name in description["layers"][0]}
+    for name, heading in columns.items():
+        table.add_column(heading, justify="left" if name == "op" else "right")
     for layer in description["layers"]:
-        cells = [
-            layer[name]
-            for name in (
-                "stage",
-                "layer",
-                "op",
-                "resolution",
-                "in_channels",
-                "mid_channels",
-                "out_channels",
-                "stride",
-            )
-        ]
-        table.add_row(
-            *(str(cell) for cell in cells), *([f"{layer['latency_ms']:.3f}"] if has_latency else [])
-        )
+        cells = (layer[name] for name in columns)
+        table.add_row(*(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in cells))
     return table
 
 

@@ -16,7 +16,7 @@ from experiments.cells.trial import run_trial
 from experiments.console import format_duration, say
 from experiments.launching.callback import LaunchCallback
 from experiments.launching.cell_states import CellState, cell_states, note_on_sources
-from experiments.launching.launch_lock import only_launch_into
+from experiments.launching.launch_lock import only_user_of
 from experiments.launching.progress import Progress
 from experiments.launching.signals import stopping_cleanly
 from experiments.places.place import Place
@@ -89,7 +89,7 @@ def launch(
         require_server(tracking_uri(out))
     if storage:
         storage.check_writable()
-    with only_launch_into(out), grid.place(address) as place:
+    with only_user_of(out), grid.place(address) as place:
         cells = grid.cells(out, place, partial(say, console))
         tracker = Tracker(grid.spec.experiment, out)
         close_cut_off_attempts(out)

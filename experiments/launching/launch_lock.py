@@ -1,4 +1,4 @@
-"""The lock of an output folder: one launch at a time; it ends with the process that holds it."""
+"""The lock of an output folder: one user at a time; it ends with the process that holds it."""
 
 import errno
 import fcntl
@@ -32,11 +32,14 @@ def _lock_path(out: Path) -> Path:
 
 
 @contextmanager
-def only_launch_into(out: Path) -> Iterator[None]:
-    """Holds the lock of an output folder, which is created if it is missing.
+def only_user_of(out: Path, running: str = "another launch") -> Iterator[None]:
+    """Holds the lock of a folder, which is created if it is missing.
+
+    Args:
+        running: what else may hold the lock, for the error.
 
     Raises:
-        UserError: another launch is running into it, or it is not writable, now or later.
+        UserError: another process holds it, or the folder is not writable, now or later.
     """
     lock = FileLock(_lock_path(out))
     try:
@@ -44,7 +47,7 @@ def only_launch_into(out: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise UserError(
-            f"--out: {out}: another launch is running into it; wait for it, or choose another folder"
+            f"--out: {out}: {running} is running there; wait for it, or choose another folder"
         ) from None
     except OSError as error:
         raise UserError(

@@ -1,21 +1,19 @@
 """One training in this process, as a run in MLflow; it resumes after a crash."""
 
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from experiments.cells.cell import Record
 from experiments.cells.cell_folder import CellFolder, RunDescription
 from experiments.cells.journal import describe_failure
 from experiments.cells.training_cell import TrainingCell
 from experiments.console import format_duration
+from experiments.launching.launch_lock import only_user_of
 from experiments.tracking.delivery import Delivery
 from experiments.tracking.tracker import Tracker
-from nas.foundation.errors import DivergedError, UserError
+from nas.foundation.errors import DivergedError
 from nas.foundation.world import ALONE, World
 
 _PATIENCE_S = 60.0
@@ -55,7 +53,7 @@ def train_here(
     """
     out = out.resolve()
     folder = CellFolder(out / "trainings" / cell.folder_name)
-    with _only_user_of(folder):
+    with only_user_of(folder.path, "this training"):
         tracker = Tracker(experiment, out)
         folder.describe(RunDescription.of(cell))
         delivery = Delivery(tracker, report)
@@ -117,23 +115,3 @@ def _describe_epoch(cell: TrainingCell, record: Record) -> str:
         f"held-out accuracy {metrics['val_accuracy']:.4f} (best in epoch {metrics['best_epoch']:.0f}), "
         f"{format_duration(left_s)} left"
     )
-
-
-@contextmanager
-def _only_user_of(folder: CellFolder) -> Iterator[None]:
-    lock = FileLock(folder.path / ".lock")
-    try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(
-            f"--out: {folder.path}: this training is running there already; wait for it"
-        ) from None
-    except OSError as error:
-        raise UserError(
-            f"--out: {folder.path}: cannot write there ({error.strerror}); choose another folder"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()

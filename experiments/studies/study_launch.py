@@ -19,7 +19,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from experiments.cells.cell_folder import find_cell_folders
 from experiments.console import say
 from experiments.launching.grid_launch import HASTE_S, PATIENCE_S, Work, close_cut_off_attempts, run_trials
-from experiments.launching.launch_lock import only_launch_into
+from experiments.launching.launch_lock import only_user_of
 from experiments.launching.progress import Progress
 from experiments.places.storage import Storage
 from experiments.specs.preparation import Preparation
@@ -90,7 +90,7 @@ def launch_study(
         require_server(tracking_uri(out))
     if storage:
         storage.check_writable()
-    with only_launch_into(out), plan.place(address) as place:
+    with only_user_of(out), plan.place(address) as place:
         preparation = Preparation(out, place, str(plan.path), partial(say, console))
         kinds = plan.check_reach(preparation)
         study = open_study(plan, out, plan.definition(kinds))
