@@ -156,7 +156,7 @@ class Site:
         printed = io.StringIO()
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("MLFLOW_TRACKING_URI", self.environment.get("MLFLOW_TRACKING_URI", ""))
-            print_status(self.spec, self.out, Console(file=printed, width=200))
+            print_status(load_grid(self.spec), self.out, Console(file=printed, width=200))
         after = self.snapshot()
         assert {name for name in before | after if before.get(name) != after.get(name)} == set()
         return printed.getvalue()

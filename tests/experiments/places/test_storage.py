@@ -67,7 +67,7 @@ def test_in_a_folder_trials_work_in_place(tmp_path: Path) -> None:
     storage = Storage.parse(str(tmp_path))
     assert storage.folder == tmp_path
     cell = storage.cell("bi")
-    with pytest.raises(UserError, match="this node does not see the folder"), cell.workplace():
+    with pytest.raises(UserError, match="this node does not have the folder"), cell.workplace():
         pass
     cell.make()
     with cell.workplace() as workplace:
@@ -98,6 +98,6 @@ def test_what_is_no_storage_is_refused_in_one_line(text: str) -> None:
 
 
 def test_a_url_with_a_secret_is_refused_without_repeating_it() -> None:
-    with pytest.raises(UserError, match="holds a secret") as caught:
+    with pytest.raises(UserError, match="contains a secret") as caught:
         Storage.parse("s3://key:hidden@bucket/prefix")
     assert "hidden" not in str(caught.value)
