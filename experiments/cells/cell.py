@@ -13,7 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal
 
-import yaml
 from typing_extensions import TypeVar
 
 from experiments.cells.epoch_cost import EpochCost
@@ -75,6 +74,7 @@ class Cell(ABC, Generic[Config, Given]):
     # What a trial does, on the machine that it runs on
 
     @classmethod
+    @abstractmethod
     def run(
         cls,
         config: Config,
@@ -94,16 +94,6 @@ class Cell(ABC, Generic[Config, Given]):
         Raises:
             UserError, DivergedError: see `run_search` and `run_training`.
         """
-        folder.artifacts.mkdir(exist_ok=True)
-        yield from cls._run(config, given, folder, warmups_dir, world)
-        fields = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-        (folder.artifacts / "config.yaml").write_text(fields, encoding="utf-8")
-
-    @classmethod
-    @abstractmethod
-    def _run(
-        cls, config: Config, given: Given, folder: "CellFolder", warmups_dir: Path | None, world: World
-    ) -> Iterator[Record]: ...
 
     @classmethod
     @abstractmethod

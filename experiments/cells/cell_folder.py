@@ -5,10 +5,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import yaml
+
 from experiments import __version__
 from experiments.cells.cell import Cell
 from experiments.cells.journal import Journal
 from experiments.places.storage import Storage
+from nas.config import ConfigRecord
 from nas.foundation.errors import UserError
 from nas.foundation.files import write_atomically
 from nas.foundation.validation import read_json
@@ -90,6 +93,12 @@ class CellFolder:
             raise UserError(
                 f"{self._description}: damaged ({error}); remove its folder to run the cell again"
             ) from None
+
+    def write_config(self, config: ConfigRecord) -> None:
+        """Creates the folder of artifacts, with the config in it."""
+        self.artifacts.mkdir(exist_ok=True)
+        fields = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+        (self.artifacts / "config.yaml").write_text(fields, encoding="utf-8")
 
     def fetch_results(self) -> None:
         """Copies artifacts, or the traceback, here from the storage that holds them.

@@ -14,7 +14,7 @@ from nas.config import SearchConfig
 from nas.data.image_source import fingerprint_data
 from nas.data.search_data import load_search_data
 from nas.foundation.identity import fingerprint
-from nas.foundation.world import World
+from nas.foundation.world import ALONE, World
 from nas.latency.table import LatencyTable, reachable_interval_ms
 from nas.search.records import EpochRecord, Trajectory
 from nas.search.search import run_search
@@ -51,14 +51,17 @@ class SearchCell(Cell[SearchConfig, LatencyTable]):
     }
 
     @classmethod
-    def _run(
+    def run(
         cls,
         config: SearchConfig,
         given: LatencyTable,
         folder: "CellFolder",
-        warmups_dir: Path | None,
-        world: World,
+        *,
+        warmups_dir: Path | None = None,
+        world: World = ALONE,
     ) -> Iterator[EpochRecord]:
+        """See `Cell`."""
+        folder.write_config(config)
         records: list[EpochRecord] = []
         for record in run_search(
             config, table=given, checkpoint_dir=folder.checkpoints, warmups_dir=warmups_dir

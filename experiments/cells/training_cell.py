@@ -12,7 +12,7 @@ from experiments.cells.cell import COMMON_COST_FIELDS, Cell
 from experiments.cells.epoch_cost import NUM_TIMED_BATCHES, EpochCost
 from nas.config import TrainConfig
 from nas.data.training_data import fingerprint_training_data, load_training_data
-from nas.foundation.world import World
+from nas.foundation.world import ALONE, World
 from nas.space.architecture import Architecture
 from nas.space.baselines import ARCHITECTURE_NAMES, find_architecture
 from nas.space.profile import count_macs, count_parameters
@@ -57,14 +57,17 @@ class TrainingCell(Cell[TrainConfig, Architecture | None]):
     cost_fields = COMMON_COST_FIELDS | {"architecture", "resolution", "val_fraction"}
 
     @classmethod
-    def _run(
+    def run(
         cls,
         config: TrainConfig,
         given: Architecture | None,
         folder: "CellFolder",
-        warmups_dir: Path | None,
-        world: World,
+        *,
+        warmups_dir: Path | None = None,
+        world: World = ALONE,
     ) -> Iterator[TrainRecord]:
+        """See `Cell`."""
+        folder.write_config(config)
         config = _with_own_file(config, given, folder.artifacts)
         lead(config, world)
         records = run_training(

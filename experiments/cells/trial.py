@@ -14,7 +14,7 @@ from experiments.cells.cell import Cell, Input
 from experiments.cells.cell_folder import CellFolder
 from experiments.cells.cell_kinds import CELLS
 from experiments.cells.journal import describe_failure
-from experiments.places.storage import Storage, Workplace
+from experiments.places.storage import CellStorage, Storage
 from nas.foundation.errors import DamagedCheckpointWarning, UserError
 from nas.search.records import EpochRecord
 
@@ -31,26 +31,28 @@ def run_trial(params: dict[str, Any], inputs: dict[str, Input]) -> None:
     try:
         storage = Storage(cell["storage"])
         warmups_dir = storage.warmups_dir if cell["share_warmup"] else None
-        with storage.cell(cell["name"]).workplace() as workplace, _warnings_reported():
-            _run_in(workplace, cell, inputs[cell["input"]], warmups_dir)
+        files = storage.cell(cell["name"])
+        with files.workplace() as workplace, _warnings_reported():
+            _run_in(CellFolder(workplace), files, cell, inputs[cell["input"]], warmups_dir)
     except Exception as error:
         tune.report({"failure": describe_failure(error)})
 
 
-def _run_in(workplace: Workplace, cell: dict[str, Any], given: Input, warmups_dir: Path | None) -> None:
-    folder = CellFolder(workplace.folder)
+def _run_in(
+    folder: CellFolder, files: CellStorage, cell: dict[str, Any], given: Input, warmups_dir: Path | None
+) -> None:
     try:
         kind = CELLS[cell["kind"]]
         _check_version(kind, cell["results_version"])
         config = kind.config_type(**cell["config"])
         for record in kind.run(config, given, folder, warmups_dir=warmups_dir):
-            workplace.save_checkpoints()
+            files.save_checkpoints(folder.path)
             is_shared = isinstance(record, EpochRecord) and record.is_shared
             tune.report({"epoch": record.epoch, "metrics": record.metrics, "is_shared": is_shared})
-        workplace.save_results()
+        files.save_results(folder.path)
     except Exception:
         folder.traceback.write_text(traceback.format_exc(), encoding="utf-8")
-        workplace.save_results()
+        files.save_results(folder.path)
         raise
 
 

@@ -2,7 +2,6 @@
 
 import importlib
 import sys
-from pathlib import Path
 
 import click
 
@@ -27,10 +26,10 @@ class _LazyGroup(click.Group):
     """A group that imports a command's module only to run it."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [name for name in _COMMANDS if _is_there(name)]
+        return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS or not _is_there(cmd_name):
+        if cmd_name not in _COMMANDS:
             return None
         command = getattr(importlib.import_module(f"experiments.cli.{cmd_name}_command"), cmd_name)
         assert isinstance(command, click.Command)
@@ -38,7 +37,7 @@ class _LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, _COMMANDS[name]) for name in self.list_commands(ctx)])
+            formatter.write_dl(list(_COMMANDS.items()))
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -70,7 +69,3 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         click.echo("tfnas: interrupted", err=True)
         sys.exit(130)
-
-
-def _is_there(command: str) -> bool:
-    return (Path(__file__).parent / f"{command}_command.py").is_file()

@@ -38,7 +38,8 @@ def print_dry_run(
     costs_s = _costs_s(to_run, costs, share_warmup=grid.spec.share_warmup)
     table = Table(cells[0].noun, "state", cells[0].subject_heading, "epochs", "cost")
     for state in states:
-        cost = _show(costs_s.get(state.cell.hash, 0))
+        cost_s = costs_s.get(state.cell.hash, 0)
+        cost = format_duration(cost_s) if cost_s else "-"
         table.add_row(state.cell.name, state.state, state.cell.subject, _epochs(state), cost)
     console.print(table)
     total_s = sum(costs_s.values())
@@ -109,7 +110,3 @@ def _costs_s(
 
 def _epochs(state: CellState) -> str:
     return f"{state.num_epochs}/{state.cell.config.num_epochs}"
-
-
-def _show(cost_s: float) -> str:
-    return format_duration(cost_s) if cost_s else "-"

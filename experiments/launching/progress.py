@@ -108,7 +108,7 @@ class Progress:
             self.note(f"{cell.name}: {_word(outcome)}{': ' + reason if reason else ''}")
 
     def _table(self) -> Table:
-        rows = sorted(self._rows.values(), key=_order)[:_MAX_ROWS]
+        rows = sorted(self._rows.values(), key=lambda row: _ORDER.index(row.state))[:_MAX_ROWS]
         if not rows:
             # A study before its first point.
             return Table()
@@ -153,10 +153,6 @@ _ORDER = ("running", "FAILED", "KILLED", "waiting", "PRUNED", "FINISHED")
 
 def _word(state: str) -> str:
     return "interrupted" if state == "KILLED" else state.lower()
-
-
-def _order(row: _Row) -> int:
-    return _ORDER.index(row.state)
 
 
 def _format(value: float | None, form: str) -> str:

@@ -122,8 +122,8 @@ class CellStorage:
                 self._filesystem.create_dir(f"{self._path}/{name}")
 
     @contextmanager
-    def workplace(self) -> Iterator["Workplace"]:
-        """A folder to work in, with the existing checkpoints.
+    def workplace(self) -> Iterator[Path]:
+        """A folder to work in, with the existing checkpoints; what is new is saved by `save_...`.
 
         Raises:
             UserError: this node does not see the folder, or another process works in it.
@@ -136,11 +136,11 @@ class CellStorage:
                     "nodes share, or a URL like s3://BUCKET/PREFIX"
                 )
             with _alone_in(Path(self._path)):
-                yield Workplace(Path(self._path), None)
+                yield Path(self._path)
             return
         with TemporaryDirectory(prefix="tfnas-") as folder:
             self._fetch(_CHECKPOINTS, Path(folder))
-            yield Workplace(Path(folder), self)
+            yield Path(folder)
 
     def fetch_results(self, folder: Path) -> None:
         """Copies artifacts, or the traceback, into a folder.
@@ -151,8 +151,14 @@ class CellStorage:
         self._fetch(_ARTIFACTS, folder)
         self._fetch(_TRACEBACK, folder)
 
-    def replace_checkpoints(self, folder: Path) -> None:
-        """Replaces the checkpoints with those of a folder; there are never fewer intact ones in between."""
+    def save_checkpoints(self, folder: Path) -> None:
+        """Makes the stored checkpoints those of a workplace; there are never fewer intact ones in between.
+
+        Raises:
+            OSError: the store is unreachable.
+        """
+        if self._is_folder:
+            return
         here = {path.name for path in (folder / _CHECKPOINTS).glob("*.pt")}
         there = {Path(file.path).name for file in self._files(_CHECKPOINTS)}
         for name in sorted(here - there):
@@ -160,10 +166,15 @@ class CellStorage:
         for name in sorted(there - here):
             self._filesystem.delete_file(f"{self._path}/{_CHECKPOINTS}/{name}")
 
-    def put_results(self, folder: Path) -> None:
-        """Copies artifacts, or the traceback, from a folder."""
-        for path in [*(folder / _ARTIFACTS).glob("*"), *folder.glob(_TRACEBACK)]:
-            self._put(folder, path.relative_to(folder).as_posix())
+    def save_results(self, folder: Path) -> None:
+        """Stores artifacts, or the traceback, of a workplace.
+
+        Raises:
+            OSError: the store is unreachable.
+        """
+        if not self._is_folder:
+            for path in [*(folder / _ARTIFACTS).glob("*"), *folder.glob(_TRACEBACK)]:
+                self._put(folder, path.relative_to(folder).as_posix())
 
     def _put(self, folder: Path, name: str) -> None:
         _copy(LocalFileSystem(), str(folder / name), self._filesystem, f"{self._path}/{name}")
@@ -182,37 +193,6 @@ class CellStorage:
             return [info]
         files = self._filesystem.get_file_info(FileSelector(path, allow_not_found=True))
         return [file for file in files if file.type == FileType.File]
-
-
-@dataclass(frozen=True)
-class Workplace:
-    """Where one trial works.
-
-    Attributes:
-        folder: on this node, or shared by all nodes.
-        store: where its files are uploaded; None if they stay in the folder.
-    """
-
-    folder: Path
-    store: CellStorage | None
-
-    def save_checkpoints(self) -> None:
-        """Uploads the checkpoints, after every epoch.
-
-        Raises:
-            OSError: the store is unreachable.
-        """
-        if self.store:
-            self.store.replace_checkpoints(self.folder)
-
-    def save_results(self) -> None:
-        """Uploads artifacts, or a traceback.
-
-        Raises:
-            OSError: the store is unreachable.
-        """
-        if self.store:
-            self.store.put_results(self.folder)
 
 
 @contextmanager

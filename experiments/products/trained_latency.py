@@ -98,7 +98,7 @@ def time_session(choices: list[NetworkChoice], config: TrainConfig, table: Prove
             device, they are timed as it was measured; otherwise one image at a time on one CPU thread.
     """
     device, batch_size, num_threads = _conditions(table)
-    num_classes = _num_classes(config)
+    num_classes = len(DATASETS[config.dataset].class_names(config))
     networks = [
         (
             prepare_network(make_network(choice.network, num_classes, choice.resolution), device),
@@ -140,10 +140,6 @@ def _shared_table(cells: Sequence[Cell], out: Path) -> Provenance | None:
 
 def _key(choice: NetworkChoice) -> str:
     return fingerprint(choice.identity())
-
-
-def _num_classes(config: TrainConfig) -> int:
-    return len(DATASETS[config.dataset].class_names(config))
 
 
 def _metrics(timing: NetworkTiming) -> dict[str, float]:

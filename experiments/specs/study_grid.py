@@ -17,7 +17,7 @@ from nas.search.search_identity import RESULTS_VERSION
 
 _FIELDS_OF_REACH = {
     *DataConfig.model_fields,
-    *("space", "depth", "objective", "target_latency_ms", "latency_table", "latency_batch_size"),
+    *("method", "space", "depth", "objective", "target_latency_ms", "latency_table", "latency_batch_size"),
     *("batch_size", "arch_fraction", "device", "num_threads"),
 }
 """Fields that decide whether a search has its table and images and can meet its target."""

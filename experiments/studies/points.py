@@ -87,7 +87,9 @@ class Points:
         """A search of an open point that still has to run and is not running; None if there is none."""
         for point in self._open.values():
             for cell in point.cells:
-                if cell.hash not in self._handed_out and not _is_final(self.folders[cell.hash].journal):
+                end = self.folders[cell.hash].journal.end
+                is_done = end is not None and end.outcome in _FINAL
+                if cell.hash not in self._handed_out and not is_done:
                     self._handed_out.add(cell.hash)
                     return cell
         return None
@@ -175,10 +177,6 @@ class Points:
 def finished_trials(study: optuna.Study) -> Iterator[FrozenTrial]:
     """The closed points, in order."""
     return (trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished())
-
-
-def _is_final(journal: Journal) -> bool:
-    return journal.end is not None and journal.end.outcome in _FINAL
 
 
 def _last_metrics(journal: Journal) -> dict[str, float]:

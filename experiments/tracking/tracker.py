@@ -193,22 +193,15 @@ class Tracker:
             UserError: the tracking server is unreachable.
         """
         with _reaching(self.uri):
-            self._close_dead_launches()
-
-    def _close_dead_launches(self) -> None:
-        parents = [
-            run
-            for run in self._search("tags.`tfnas.kind` = 'launch' and attributes.status = 'RUNNING'")
-            if run.data.tags.get("tfnas.out") == str(self._out)
-        ]
-        ids = {run.info.run_id for run in parents}
-        children = self._search("tags.`tfnas.kind` != 'launch' and attributes.status = 'RUNNING'")
-        orphans = [run for run in children if run.data.tags.get(_PARENT_TAG) in ids]
-        for run in [*orphans, *parents]:
-            ending = self._ending(run.info.run_id)
-            status = ending.read_text() if ending.is_file() else "KILLED"
-            self._client.set_terminated(run.info.run_id, status)
-            ending.unlink(missing_ok=True)
+            open_runs = list(self._search("attributes.status = 'RUNNING'"))
+            tags = {run.info.run_id: run.data.tags for run in open_runs}
+            parents = {key for key, own in tags.items() if own.get("tfnas.out") == str(self._out)}
+            orphans = [key for key, own in tags.items() if own.get(_PARENT_TAG) in parents]
+            for run_id in [*orphans, *parents]:
+                ending = self._ending(run_id)
+                status = ending.read_text() if ending.is_file() else "KILLED"
+                self._client.set_terminated(run_id, status)
+                ending.unlink(missing_ok=True)
 
     def _ending(self, run_id: str) -> Path:
         """The file that records how a launch ended until MLflow knows it."""
@@ -220,11 +213,9 @@ class Tracker:
         Raises:
             MlflowException, OSError: the server is unreachable; retry later.
         """
-        num_events = len(folder.journal.events)
-        if num_events == 0:
-            return
         try:
-            self._deliver(folder, num_events)
+            if num_events := len(folder.journal.events):
+                self._deliver(folder, num_events)
         except (MlflowException, OSError):
             # Somebody may have deleted the run: the next attempt looks for it, or creates it, again.
             self._run_ids.pop(folder.description.cell, None)
