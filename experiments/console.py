@@ -1,4 +1,4 @@
-"""Lines and durations on the screen."""
+"""Lines, counts and durations on the screen."""
 
 import math
 
@@ -19,6 +19,11 @@ def make_console() -> Console:
 def say(console: Console, message: str) -> None:
     """Prints a line without wrapping, color or markup."""
     console.print(message, highlight=False, markup=False, soft_wrap=True)
+
+
+def format_count(number: int, noun: str, plural: str | None = None) -> str:
+    """A number with its noun: `1 epoch`, `2 epochs`."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
 def format_duration(seconds: float) -> str:

@@ -13,6 +13,7 @@ from experiments.cells.cell_folder import (
     CellFolder,
     RunDescription,
 )
+from experiments.console import format_count
 from experiments.tracking.tracker import TrackedCell
 
 State = Literal["finished", "failed", "interrupted", "missing"]
@@ -58,9 +59,9 @@ def note_on_sources(states: Sequence[CellState]) -> str | None:
     if num_sources < 2 and num_sets < 2:
         return None
     return (
-        f"note: these runs come from {_count(num_sources, 'version')} of the source and "
-        f"{_count(num_sets, 'set')} of libraries; results version {finished[0].cell.results_version} holds "
-        "for all"
+        f"note: these runs come from {format_count(num_sources, 'version')} of the source and "
+        f"{format_count(num_sets, 'set')} of libraries; results version "
+        f"{finished[0].cell.results_version} holds for all"
     )
 
 
@@ -105,7 +106,3 @@ def _changes(cell: Cell, run: TrackedCell) -> list[str]:
         if before != now:
             changed.append(f"{name} {before} -> {now}")
     return changed
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

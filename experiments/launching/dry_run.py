@@ -9,7 +9,7 @@ from rich.table import Table
 
 from experiments.cells.cell import Cell
 from experiments.cells.epoch_cost import EpochCost
-from experiments.console import format_duration, say
+from experiments.console import format_count, format_duration, say
 from experiments.launching.cell_states import CellState, cell_states, note_on_sources
 from experiments.launching.launch_lock import is_launch_running
 from experiments.places.place import Place
@@ -87,7 +87,7 @@ def time_all(cells: Sequence[Cell], place: Place, console: Console) -> Mapping[s
     """What an epoch costs, by `cost_key`, timed where trials run."""
     kinds = {cell.cost_key: cell for cell in cells}
     if kinds:
-        say(console, f"Timing a few steps of {len(kinds)} kinds of {cells[0].noun} ...")
+        say(console, f"Timing a few steps of {format_count(len(kinds), 'kind')} of {cells[0].plural} ...")
     return {
         key: place.run(cell.time_epochs, cell.config, cell.load_input(), alone=True)
         for key, cell in kinds.items()

@@ -13,7 +13,7 @@ from experiments.cells.cell import Cell, first_of_each_warmup_first
 from experiments.cells.cell_folder import CellFolder, RunDescription, find_cell_folders
 from experiments.cells.journal import Outcome
 from experiments.cells.trial import run_trial
-from experiments.console import format_duration, say
+from experiments.console import format_count, format_duration, say
 from experiments.launching.callback import LaunchCallback
 from experiments.launching.cell_states import CellState, cell_states, note_on_sources
 from experiments.launching.launch_lock import only_user_of
@@ -268,8 +268,9 @@ def _print_plan(states: list[CellState], to_run: list[CellState], console: Conso
         name: sum(state.state == name for state in states)
         for name in ("finished", "failed", "interrupted", "missing")
     }
-    said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    say(console, f"{len(states)} {states[0].cell.plural}: {said}; {len(to_run)} to run")
+    listed = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    cells = format_count(len(states), states[0].cell.noun, states[0].cell.plural)
+    say(console, f"{cells}: {listed}; {len(to_run)} to run")
     for state in states:
         if state.state == "interrupted":
             say(console, f"{state.cell.name}: resumes after epoch {state.num_epochs}")
@@ -280,9 +281,11 @@ def _print_plan(states: list[CellState], to_run: list[CellState], console: Conso
 def _print_saved(shared_epochs_s: list[float], console: Console) -> None:
     num_epochs = len(shared_epochs_s)
     if num_epochs:
-        epochs = "1 epoch" if num_epochs == 1 else f"{num_epochs} epochs"
         saved = format_duration(sum(shared_epochs_s))
-        say(console, f"Shared warm-ups: {epochs} reused, which saved {saved} of computing")
+        say(
+            console,
+            f"Shared warm-ups: {format_count(num_epochs, 'epoch')} reused, which saved {saved} of computing",
+        )
 
 
 def _result(states: list[CellState], num_undelivered: int, tracking_uri: str) -> LaunchResult:
