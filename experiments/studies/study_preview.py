@@ -39,8 +39,8 @@ def print_study(plan: StudyGrid, out: Path, console: Console, *, address: str | 
     num_told = len(list(finished_trials(study))) if study else 0
     say(
         console,
-        f"{num_told} points done; a point has {format_count(len(plan.seeds), 'search', 'searches')} and costs "
-        f"about {format_duration(point_s)} of searching; {at_a_time} searches run at a time",
+        f"{num_told} points done; a point has {format_count(len(plan.seeds), 'search', 'searches')} and "
+        f"costs about {format_duration(point_s)} of searching; {at_a_time} searches run at a time",
     )
     budget = plan.study.budget
     limits_s = [budget.hours * 3600] if budget.hours else []
