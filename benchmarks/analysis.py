@@ -21,7 +21,7 @@ MAX_SECONDS = 60.0
 MAX_GIGABYTES = 2.0
 _MEASURED = """
 import resource, sys
-from experiments.cli import tfnas
+from experiments.cli.main import tfnas
 tfnas(sys.argv[1:], standalone_mode=False)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

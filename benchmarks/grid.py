@@ -29,7 +29,8 @@ from benchmarks.searches import NUM_PARALLEL, Searches, seconds_of
 from experiments.cells.cell import Input
 from experiments.cells.cell_folder import CellFolder, find_cell_folders
 from experiments.cells.trial import run_trial
-from experiments.launching.grid_launch import launch, load_grid
+from experiments.launching.grid_launch import launch
+from experiments.specs.grid_file import load_grid
 from experiments.tracking.tracker import Tracker
 
 MAX_FURTHER_TRIAL_S = 1.0

@@ -58,7 +58,7 @@ def main() -> None:
 
 def _micro_rows(folder: Path) -> Iterator[Row]:
     start_s = time.monotonic()
-    command = "from experiments.cli import main; main()"
+    command = "from experiments.cli.main import main; main()"
     arguments = [
         "latency",
         "measure",

@@ -21,7 +21,7 @@ from benchmarks.machine import describe_machine, print_table
 from benchmarks.searches import NUM_PARALLEL, Searches, seconds_of
 
 MAX_OVERHEAD_PERCENT = 5.0
-_TFNAS = "from experiments.cli import main; main()"
+_TFNAS = "from experiments.cli.main import main; main()"
 
 
 def report_overhead(searches: Searches, num_trials: int, num_repeats: int) -> None:

@@ -389,7 +389,7 @@ def test_a_checkpoint_of_something_else_is_passed_over_or_refused(content: Any, 
     checksum = hashlib.sha256(stored).hexdigest()[:16]
     (tmp_path / f"checkpoint-00002-{checksum}.pt").write_bytes(stored)
     if isinstance(content, dict):
-        with pytest.raises(UserError, match="checkpoint of another search"):
+        with pytest.raises(UserError, match="checkpoint of another run"):
             load_newest_checkpoint(tmp_path, "search")
     else:
         with pytest.warns(UserWarning, match="damaged"):

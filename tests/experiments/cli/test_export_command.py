@@ -77,7 +77,7 @@ def exported(training, tmp_path_factory):
     out, run, _, _ = training
     result = subprocess.run(
         [
-            *(sys.executable, "-c", "from experiments.cli import main; main()"),
+            *(sys.executable, "-c", "from experiments.cli.main import main; main()"),
             *("export", f"run:{run.info.run_id}", "--out", str(out), "--json"),
         ],
         capture_output=True,
