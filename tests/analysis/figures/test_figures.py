@@ -10,8 +10,9 @@ from PIL import Image
 from analysis.figures import make_drawings
 from analysis.figures.ink.drawing import Drawing
 from analysis.figures.ink.figure_files import check_drawings, write_drawings
-from analysis.reading.experiment import Experiment, Run
-from analysis.reading.runs import read_experiment
+from analysis.reading.experiment import Experiment
+from analysis.reading.experiment_reader import read_experiment
+from analysis.reading.run import Run
 from experiments.cli.figures_command import figures
 from tests.support.synthetic import Store
 
@@ -64,8 +65,8 @@ def test_each_figure_names_its_runs_beside_and_within_it(folder: Path, experimen
     stamp = json.loads((folder / "depth.json").read_text())
     run_id = experiment.runs[0].run_id
     assert {run["run_id"] for run in stamp["runs"]} == {run.run_id for run in experiment.runs}
-    assert stamp["table_fingerprint"] == experiment.provenance.table_fingerprint
-    assert stamp["code_version"] == experiment.provenance.code_version
+    assert stamp["table_fingerprint"] == experiment.basis.table_fingerprint
+    assert stamp["code_version"] == experiment.basis.code_version
     with Image.open(folder / "depth.png") as image:
         assert run_id in image.info["Source"]
     assert run_id in (folder / "depth.svg").read_text()
@@ -80,7 +81,7 @@ def test_captions_say_n_and_which_cells_are_missing(experiment: Experiment):
             assert "n = " in drawing.caption
     captions = {drawing.name: drawing.caption for drawing in make_drawings(experiment)[0]}
     assert "n = 8 trials" in captions["depth"]
-    assert "bi-skip-s3" in captions["depth"]
+    assert "bi_random-skip-s3" in captions["depth"]
 
 
 def some_drawings(experiment: Experiment) -> list[Drawing]:

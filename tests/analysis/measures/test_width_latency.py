@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from analysis.measures.width import measure_widths
 
 from analysis.measures.latency_error import (
     error_percent_by_epoch,
@@ -11,7 +12,6 @@ from analysis.measures.latency_error import (
     phase_names,
     scaling_walk_ms,
 )
-from analysis.measures.width import measure_widths
 from nas.space.macro_space import get_space
 from tests.support.hand_made import run, trajectory
 

@@ -19,15 +19,16 @@ from scipy.stats import spearmanr
 from analysis.figures import FIGURES, make_drawings
 from analysis.figures.ink.figure_files import write_drawings
 from analysis.figures.study_figure import study_drawings
-from analysis.measures.measure import measure_runs
-from analysis.measures.slices import Slice, slice_study
+from analysis.measures import measure_runs
 from analysis.reading.experiment import Experiment
-from analysis.reading.runs import read_experiment
-from analysis.reading.study_record import Objective, nondominated
+from analysis.reading.experiment_reader import read_experiment
+from analysis.reading.study_record import StudyObjective, nondominated
 from analysis.report.report_page import write_report
+from analysis.tables import make_tables
+from analysis.tables.best_points_table import best_points_table
 from analysis.tables.table_files import to_csv
-from analysis.tables.tables import best_points_table, make_tables
-from analysis.verdicts.claims import NONE_OF_A_STUDY, judge_claims
+from analysis.verdicts import NONE_OF_A_STUDY, judge_claims
+from analysis.verdicts.slices import Slice, slice_study
 from experiments.cli.report_command import report
 from tests.support.synthetic import Store
 
@@ -209,7 +210,7 @@ def test_three_points_in_line_are_no_evidence(studied: Studied) -> None:
 def test_nondominated_points_agree_with_the_definition(
     values: list[tuple[int, int, int]], better: tuple[bool, bool, bool]
 ) -> None:
-    objectives = [Objective(str(index), is_maximized) for index, is_maximized in enumerate(better)]
+    objectives = [StudyObjective(str(index), is_maximized) for index, is_maximized in enumerate(better)]
 
     def betters(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
         gains = [(a - b) * (1 if up else -1) for a, b, up in zip(one, other, better, strict=True)]
@@ -337,7 +338,7 @@ def test_of_a_study_alone_the_report_has_nothing_that_only_a_grid_can_have(
 
 
 @pytest.mark.parametrize(
-    ("names", "is_study"), [(("trial-0-s0", "trial-1-s0"), True), (("trial-0-s0", "bi-s0"), False)]
+    ("names", "is_study"), [(("trial-0-s0", "trial-1-s0"), True), (("trial-0-s0", "bi_random-s0"), False)]
 )
 def test_searches_told_anew_to_another_store_are_of_the_study_by_their_names(
     names: tuple[str, str], is_study: bool, tmp_path: Path

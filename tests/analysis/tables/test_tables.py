@@ -5,11 +5,14 @@ import itertools
 import numpy as np
 import pytest
 
-from analysis.figures.ink.drawing import NothingToDrawError
-from analysis.measures.measure import MEASURES, Numbers
+from analysis.measures import MEASURES
+from analysis.measures.measure import Numbers
 from analysis.reading.experiment import Experiment
+from analysis.reading.nothing_to_draw import NothingToDrawError
+from analysis.tables.ablation_table import ablation_table
+from analysis.tables.published_table import published_table
 from analysis.tables.table_files import to_csv, to_latex, to_markdown, write_table
-from analysis.tables.tables import ablation_table, published_table, targets_table
+from analysis.tables.targets_table import targets_table
 from tests.support.hand_made import experiment_of, run
 
 
@@ -18,7 +21,7 @@ def experiment() -> Experiment:
     return experiment_of(
         [
             run(sampling=sampling, target_latency_ms=target, seed=seed, dataset="images_50%", space="micro")
-            for sampling, target, seed in itertools.product(["single", "bi"], [1.0, 2.0], range(5))
+            for sampling, target, seed in itertools.product(["single", "bi_random"], [1.0, 2.0], range(5))
         ]
     )
 

@@ -5,7 +5,7 @@ import pytest
 
 from analysis.figures import make_drawings
 from analysis.reading.experiment import Experiment
-from analysis.reading.runs import read_experiment
+from analysis.reading.experiment_reader import read_experiment
 from analysis.reading.store import tracking_uri_of
 from nas.foundation.errors import UserError
 from tests.support.synthetic import Store, grid, make_table
@@ -37,23 +37,25 @@ def test_values_have_their_types_again(experiment: Experiment):
 
 def test_failed_and_unfinished_cells_are_missing_and_said_to_be(experiment: Experiment):
     assert {(run.name, run.status) for run in experiment.missing} == {
-        ("bi-skip-s3", "FAILED"),
+        ("bi_random-skip-s3", "FAILED"),
         ("single-skip-s3", "RUNNING"),
     }
-    assert any("bi-skip-s3" in notice and "loss is not finite" in notice for notice in experiment.notices)
+    assert any(
+        "bi_random-skip-s3" in notice and "loss is not finite" in notice for notice in experiment.notices
+    )
 
 
 def test_runs_of_other_tables_or_code_are_left_out_and_said_to_be(experiment: Experiment):
     left_out = [notice for notice in experiment.notices if "left out: table" in notice]
     assert len(left_out) == 2
     assert all("--table" in notice for notice in left_out)
-    assert {run.provenance for run in experiment.runs} == {experiment.provenance}
+    assert {run.basis for run in experiment.runs} == {experiment.basis}
 
 
 def test_another_table_can_be_asked_for(store: Store):
     fingerprint = make_table(scale=2.0).fingerprint
     experiment = read_experiment("demo", store.tracking_uri, table=fingerprint[:6])
-    assert [run.name for run in experiment.runs] == ["bi-sink-s0"]
+    assert [run.name for run in experiment.runs] == ["bi_random-sink-s0"]
     with pytest.raises(UserError, match="no finished run of these"):
         read_experiment("demo", store.tracking_uri, table="no such")
 
@@ -129,7 +131,7 @@ def test_the_newest_finished_run_of_a_cell_is_read(tmp_path: Path):
 def test_the_table_and_the_derived_network_of_a_run_are_read(experiment: Experiment):
     table, architecture = experiment.read_table(), experiment.read_architecture(experiment.runs[0])
     assert table is not None
-    assert table.fingerprint == experiment.provenance.table_fingerprint
+    assert table.fingerprint == experiment.basis.table_fingerprint
     assert architecture is not None
     assert architecture.depth == (experiment.runs[0].trajectory.derived_op_EL[-1] >= 0).sum()
 
