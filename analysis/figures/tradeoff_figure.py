@@ -60,7 +60,7 @@ def tradeoff_drawings(experiment: Experiment) -> list[Drawing]:
     volume = hypervolume(latency, accuracy, latency.max(), 0.0)
     caption = (
         "Accuracy against latency. Left: our trials, by "
-        f"{'measured latency' if is_measured else 'latency by their lookup table'} and "
+        f"{'measured latency' if is_measured else 'latency of their lookup table'} and "
         f"{accuracies.name}. The line is the Pareto front of our trials ({count(len(front), 'network')}; "
         f"hypervolume {volume:.4g} ms above the worst point, {latency.max():.4g} ms and accuracy 0). "
         f"{_describe_others(others)}Middle and right: published results on ImageNet-1K (open marks, "

@@ -14,7 +14,7 @@ from analysis.reading.experiment import Experiment
 from analysis.reading.experiment_reader import read_experiment
 from analysis.reading.run import Run
 from experiments.cli.figures_command import figures
-from tests.support.synthetic import Store
+from tests.support.synthetic import LIBRARIES, SOURCE, Store
 
 SHORT = {"target_latency_ms": 1.0, "num_epochs": 4, "num_warmup_epochs": 1}
 NAMES = (
@@ -66,9 +66,11 @@ def test_each_figure_names_its_runs_beside_and_within_it(folder: Path, experimen
     run_id = experiment.runs[0].run_id
     assert {run["run_id"] for run in stamp["runs"]} == {run.run_id for run in experiment.runs}
     assert stamp["table_fingerprint"] == experiment.basis.table_fingerprint
-    assert stamp["code_version"] == experiment.basis.code_version
+    assert stamp["results_version"] == experiment.basis.results_version
+    assert (stamp["sources"], stamp["sets_of_libraries"]) == ([SOURCE], [LIBRARIES])
     with Image.open(folder / "depth.png") as image:
         assert run_id in image.info["Source"]
+        assert LIBRARIES in image.info["Source"]
     assert run_id in (folder / "depth.svg").read_text()
     assert run_id.encode() in (folder / "depth.pdf").read_bytes()
 
@@ -127,7 +129,7 @@ def test_the_check_finds_files_that_are_missing_edited_or_unreadable(small: Stor
     assert check(small) == [
         "depth: depth.pdf is missing",
         "depth: depth.svg was changed after it was written",
-        "space: space.json cannot be read; draw it again",
+        "space: space.json cannot be read; draw the figure again",
     ]
 
 
@@ -173,6 +175,6 @@ def test_a_run_without_trajectory_still_gives_what_needs_none(store: Store, tmp_
     )
     code, result = run_figures(tmp_path)
     assert code == 0
-    assert {Path(path).stem for path in result["written"]} == {"tradeoff"}
+    assert {Path(path).stem for path in result["written"]} == {"tradeoff", "space", "networks"}
     assert "operator collapse: not drawn: no run with a trajectory" in result["undrawn"]
     assert "0.0.1" in result["notices"][0]

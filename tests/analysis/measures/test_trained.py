@@ -164,7 +164,7 @@ def test_the_figure_shows_measured_latencies_and_baselines_where_all_were_measur
     assert labels == ["bi_random (n = 6)", "efficientnet_b0 (n = 2)"]
     unmeasured = training("mobilenet_v2", test_accuracy=0.8, **COSTS)
     (drawing,) = tradeoff_drawings(experiment_of(experiment.runs, [*experiment.training, unmeasured]))
-    assert "by latency in their lookup table" in drawing.caption
+    assert "by latency of their lookup table" in drawing.caption
     assert panel_of(drawing) == ["bi_random (n = 6)"]
 
 
@@ -217,12 +217,12 @@ def test_only_trainings_under_the_terms_of_most_are_read(store):
     store.add_training("efficientnet_b0", num_epochs=2)
     experiment = read_experiment("trained", store.tracking_uri)
     assert {run.run_id for run in experiment.training} == set(long)
-    assert "1 trainings left out, under other terms (num_epochs 2, not 50)" in experiment.notices
+    assert "1 trainings left out: other terms (num_epochs 2, not 50)" in experiment.notices
 
 
 def test_trainings_of_searches_that_are_left_out_are_left_out(store):
     kept, _ = store.add_grid({"target_latency_ms": 1.0}, grid(seed=[0, 1]))
-    other = store.add({"target_latency_ms": 1.0, "seed": 0}, ["seed"], code_version="another")
+    other = store.add({"target_latency_ms": 1.0, "seed": 0}, ["seed"], results_version="1")
     expected = store.add_training(f"run:{kept}", kept)
     store.add_training(f"run:{other}", other)
     (found,) = read_experiment("trained", store.tracking_uri).training

@@ -44,7 +44,7 @@ def test_an_experiment_of_an_older_version_is_drawn_as_far_as_it_goes(tmp_path: 
         store.add(BASE | {"sampling": sampling, "depth": "sink", "seed": 0}, NAMES, older=True)
     said = run_report(store, "older").output
     assert "not drawn: no run with a trajectory" in said
-    assert "scaling_ms_EP" in said
+    assert "derived_op_EL" in said
     assert drawn(store)
 
 

@@ -22,6 +22,7 @@ from analysis.figures.study_figure import study_drawings
 from analysis.measures import measure_runs
 from analysis.reading.experiment import Experiment
 from analysis.reading.experiment_reader import read_experiment
+from analysis.reading.nothing_to_draw import OutOfPlaceError
 from analysis.reading.study_record import StudyObjective, nondominated
 from analysis.report.report_page import write_report
 from analysis.tables import make_tables
@@ -230,14 +231,15 @@ def test_a_study_has_three_figures_and_a_grid_has_none(studied: Studied) -> None
             == {"study-slices": 6, "study-importance": 1, "study-front": 1}[drawing.name]
         )
         assert "n = 4 points" in drawing.caption
-    assert study_drawings(replace(studied[1], study=None)) == []
+    with pytest.raises(OutOfPlaceError):
+        study_drawings(replace(studied[1], study=None))
 
 
 def test_bold_are_the_correlations_that_are_significant(random_study: Studied) -> None:
     study = random_study[1].study
     assert study is not None
     drawing = next(one for one in study_drawings(random_study[1]) if one.name == "study-slices")
-    assert "corrected by Holm for 4 panels" in drawing.caption
+    assert "corrected by Holm's method for 4 panels" in drawing.caption
     panels = drawing.draw().axes
     slices = [one for row in slice_study(study) for one in row]
     titles = [text for axes in panels for text in axes.findobj(Text) if text.get_text().startswith("ρ")]
@@ -298,7 +300,7 @@ def test_a_study_beside_a_grid_takes_nothing_from_the_grid(studied: Studied) -> 
     assert len(undrawn) < len(FIGURES)
     tables, unmade = make_tables(experiment, numbers)
     assert [table.name for table in tables] == ["ablation", "published", "study-best"]
-    assert [line.split(":")[0] for line in unmade] == ["latency targets table", "table of trained networks"]
+    assert [line.split(":")[0] for line in unmade] == ["table 'targets'", "table 'trained'"]
 
 
 def test_of_a_study_alone_the_report_has_nothing_that_only_a_grid_can_have(
@@ -319,7 +321,7 @@ def test_of_a_study_alone_the_report_has_nothing_that_only_a_grid_can_have(
     headings = re.findall("<h[23].*?>(.*?)</h", text)
     assert headings == [
         "The study",
-        "What is missing or left out",
+        "Notices",
         "Claims",
         "Tables",
         "Best points of the study",

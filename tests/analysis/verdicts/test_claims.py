@@ -18,7 +18,7 @@ BASELINE = {"sampling": "single", "depth": "skip", "elasticity": False}
 
 def claims_of(runs: list[Run], **measures: Callable[[Run], float]) -> dict[str, Claim]:
     """The claims as judged from these numbers."""
-    unknown = {measure.name: float("nan") for measure in MEASURES}
+    unknown = dict.fromkeys(MEASURES, float("nan"))
     numbers = {r.run_id: unknown | {name: measure(r) for name, measure in measures.items()} for r in runs}
     return {claim.letter: claim for claim in judge_claims(experiment_of(runs), numbers)}
 
