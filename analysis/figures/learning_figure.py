@@ -21,7 +21,7 @@ from analysis.reading.captions import count, missing_note
 from analysis.reading.experiment import Experiment
 from analysis.reading.nothing_to_draw import NothingToDrawError, for_grids
 
-_COURSES = ("sampling", "depth")
+_COURSES = ("sampling", "depth", "method")
 _METRICS = {"val_accuracy": "held-out accuracy", "train_loss": "training loss"}
 
 

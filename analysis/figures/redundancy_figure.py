@@ -48,9 +48,9 @@ def redundancy_drawings(experiment: Experiment) -> list[Drawing]:
         "Architecture redundancy. Left: share of the joint epochs whose derived encoding is not the only "
         "one of its network. Right: distinct encodings (open) and distinct networks behind them (filled) "
         "among the joint epochs. Small: each seed; large: their mean. "
-        f"{_power(space.num_networks())} networks of the space '{space.name}' have "
-        f"{_power(space.num_skip_encodings())} encodings in its skip space and "
-        f"{_power(space.num_sink_encodings())} in its sink space. n = "
+        f"The space '{space.name}' has {_power(space.num_networks())} networks, with "
+        f"{_power(space.num_skip_encodings())} encodings in the skip space and "
+        f"{_power(space.num_sink_encodings())} in the sink space. n = "
         f"{count(len(drawn), 'trial')}.{shown}{missing_note(experiment)}"
     )
 

@@ -190,7 +190,7 @@ def _set_log_axis(axes: Axes) -> None:
         ticks = np.outer(subs, 10.0**exponents)
         return int(((low <= ticks) & (ticks <= high)).sum())
 
-    # With less than two ticks, `LogLocator` would use those of a linear axis, which are too many.
+    # With fewer than two ticks, `LogLocator` would use those of a linear axis, which are too many.
     if high > 20 * low and count_ticks((1,)) > 1:
         axes.xaxis.set_major_locator(LogLocator(subs=(1,), numticks=5))
     elif count_ticks((1, 2, 5)) > 1:

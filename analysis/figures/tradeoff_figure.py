@@ -59,10 +59,9 @@ def tradeoff_drawings(experiment: Experiment) -> list[Drawing]:
     front = pareto_front(latency, accuracy)
     volume = hypervolume(latency, accuracy, latency.max(), 0.0)
     caption = (
-        "Accuracy against latency. Left: our trials, by "
-        f"{'measured latency' if is_measured else 'latency of their lookup table'} and "
-        f"{accuracies.name}. The line is the Pareto front of our trials ({count(len(front), 'network')}; "
-        f"hypervolume {volume:.4g} ms above the worst point, {latency.max():.4g} ms and accuracy 0). "
+        f"Accuracy against latency. Left: our trials, {accuracies.name} against "
+        f"{'measured latency' if is_measured else 'latency in the lookup table'}. The line is the Pareto front of our trials ({count(len(front), 'network')}; "
+        f"hypervolume {volume:.4g} ms, measured from {latency.max():.4g} ms and accuracy 0). "
         f"{_describe_others(others)}Middle and right: published results on ImageNet-1K (open marks, "
         "squares: TF-NAS), not measured here and not comparable with the left panel. Middle: Titan RTX, "
         "batch 32; EfficientNet-B0 appears in the right panel only. n = "

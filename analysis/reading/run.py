@@ -162,10 +162,10 @@ def notice_makers(runs: Iterable[Run]) -> list[str]:
     makers = {noun: found for noun, found in describe_makers(runs).items() if len(found) > 1}
     if not makers:
         return []
-    counts = ", ".join(f"{len(found)} {noun}" for noun, found in makers.items())
+    counts = " and ".join(f"{len(found)} {noun}" for noun, found in makers.items())
     sources = ", ".join(version[:12] for version in makers.get("sources", ()))
     choice = f"; to read one source only, use --code-version with one of {sources}" if sources else ""
-    return [f"the runs were made by {counts}{choice}"]
+    return [f"the runs come from {counts}{choice}"]
 
 
 def _sort_key(value: Value) -> tuple[int, float, str]:

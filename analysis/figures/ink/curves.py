@@ -45,8 +45,11 @@ def draw_course(
 
 def draw_epoch_axis(axes: Axes, run: Run) -> None:
     """Draws the axis of epochs, with warm-up shaded."""
-    num_warmup, num_epochs = int(run.number("num_warmup_epochs")), int(run.number("num_epochs"))
-    mark_warmup(axes, num_warmup)
+    num_warmup, num_epochs = run.number("num_warmup_epochs"), int(run.number("num_epochs"))
+    # Methods without a warm-up have the field too.
+    if run.trajectory is not None:
+        num_warmup = (~run.trajectory.is_joint_E).sum()
+    mark_warmup(axes, int(num_warmup))
     axes.set_xlim(0.5, num_epochs + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")

@@ -37,7 +37,7 @@ def two_sources(store: Store) -> Store:
 
 
 def makers_notices(notices: tuple[str, ...]) -> list[str]:
-    return [notice for notice in notices if "were made by" in notice]
+    return [notice for notice in notices if "the runs come from" in notice]
 
 
 def test_tags_have_the_names_that_a_launch_writes():
@@ -51,7 +51,7 @@ def test_runs_of_two_sources_are_read_together_with_one_notice(two_sources: Stor
     experiment = read_experiment("demo", two_sources.tracking_uri)
     assert len(experiment.runs) == 3
     (notice,) = makers_notices(experiment.notices)
-    assert "2 sources, 2 sets of libraries" in notice
+    assert "2 sources and 2 sets of libraries" in notice
     assert "devices" not in notice
     assert SOURCE in notice
     assert OTHER_SOURCE in notice
@@ -66,9 +66,9 @@ def test_runs_of_one_source_need_no_notice(store: Store):
 def test_the_notice_stands_on_the_page_and_in_the_output_of_both_commands(two_sources: Store):
     for command in (figures, report):
         result = CliRunner().invoke(command, ["demo", "--out", str(two_sources.out_dir)])
-        assert result.stderr.count("2 sources, 2 sets of libraries") == 1
+        assert result.stderr.count("2 sources and 2 sets of libraries") == 1
     page = (two_sources.out_dir / "report.html").read_text()
-    assert "2 sources, 2 sets of libraries" in page
+    assert "2 sources and 2 sets of libraries" in page
     assert all(text in page for text in (SOURCE, OTHER_SOURCE, LIBRARIES, OTHER_LIBRARIES))
 
 

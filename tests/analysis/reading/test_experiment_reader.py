@@ -35,7 +35,7 @@ def test_values_have_their_types_again(experiment: Experiment):
     assert isinstance(config["num_epochs"], int)
 
 
-def test_failed_and_unfinished_cells_are_missing_and_said_to_be(experiment: Experiment):
+def test_failed_and_unfinished_cells_are_missing_with_a_notice(experiment: Experiment):
     assert {(run.name, run.status) for run in experiment.missing} == {
         ("bi_random-skip-s3", "FAILED"),
         ("single-skip-s3", "RUNNING"),
@@ -45,7 +45,7 @@ def test_failed_and_unfinished_cells_are_missing_and_said_to_be(experiment: Expe
     )
 
 
-def test_runs_of_other_tables_or_results_versions_are_left_out_and_said_to_be(experiment: Experiment):
+def test_runs_of_other_tables_or_results_versions_are_left_out_with_a_notice(experiment: Experiment):
     left_out = [notice for notice in experiment.notices if "left out: table" in notice]
     assert len(left_out) == 2
     assert all("--table" in notice for notice in left_out)

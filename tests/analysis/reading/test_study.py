@@ -165,7 +165,7 @@ def test_a_slice_has_the_complete_points_that_have_the_field(studied: Studied) -
 
 
 def assert_corrected_by_holm(slices: list[Slice], p_values: list[float]) -> None:
-    """The smallest times the number of tests, the next times one less, and none below one before it."""
+    """The smallest times the number of tests, the next times one fewer, and none below one before it."""
     ranked = sorted(zip(p_values, slices, strict=True), key=lambda pair: pair[0])
     so_far = 0.0
     for rank, (p_value, one) in enumerate(ranked):
@@ -213,11 +213,11 @@ def test_nondominated_points_agree_with_the_definition(
 ) -> None:
     objectives = [StudyObjective(str(index), is_maximized) for index, is_maximized in enumerate(better)]
 
-    def betters(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    def beats(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
         gains = [(a - b) * (1 if up else -1) for a, b, up in zip(one, other, better, strict=True)]
         return min(gains) >= 0 and max(gains) > 0
 
-    expected = [i for i, own in enumerate(values) if not any(betters(other, own) for other in values)]
+    expected = [i for i, own in enumerate(values) if not any(beats(other, own) for other in values)]
     found = nondominated(np.array(values, np.float64), objectives)
     assert sorted(found.tolist()) == expected
 
@@ -342,7 +342,7 @@ def test_of_a_study_alone_the_report_has_nothing_that_only_a_grid_can_have(
 @pytest.mark.parametrize(
     ("names", "is_study"), [(("trial-0-s0", "trial-1-s0"), True), (("trial-0-s0", "bi_random-s0"), False)]
 )
-def test_searches_told_anew_to_another_store_are_of_the_study_by_their_names(
+def test_searches_sent_again_to_a_new_store_belong_to_the_study_by_their_names(
     names: tuple[str, str], is_study: bool, tmp_path: Path
 ) -> None:
     store = Store(tmp_path, "random")
