@@ -31,8 +31,8 @@ def demo(out: Path) -> int:
     """
     # Imported here: Ray, MLflow and torch take seconds to import, and `--help` needs none of them.
     from analysis.figures import FIGURES
-    from analysis.figures.ink.drawing import NothingToDrawError
     from analysis.figures.ink.figure_files import write_drawing
+    from analysis.reading.nothing_to_draw import NothingToDrawError
     from experiments.cli.options import open_experiment
     from experiments.launching.grid_launch import launch
     from experiments.specs.grid_file import load_grid

@@ -139,9 +139,9 @@ def _print_trained(result: "LaunchResult", experiment: str, out: Path, console: 
     """Prints and writes the table of trained networks, if there are any."""
     from rich.table import Table
 
-    from analysis.reading.runs import read_trainings
+    from analysis.reading.experiment_reader import read_trainings
     from analysis.tables.table_files import cell_texts, write_table
-    from analysis.tables.tables import trained_table
+    from analysis.tables.trained_table import trained_table
 
     trained = {cell.hash for cell in result.finished if cell.network}
     if not trained or result.num_undelivered:

@@ -40,7 +40,7 @@ def open_experiment(
         UserError: there is no store, no such experiment, or no finished run.
     """
     # Imported here: MLflow and pandas take seconds to import, and `--help` needs neither.
-    from analysis.reading.runs import read_experiment
+    from analysis.reading.experiment_reader import read_experiment
     from analysis.reading.store import tracking_uri_of
 
     folder = out or Path("results") / name

@@ -25,11 +25,11 @@ def report(
     """
     from analysis.figures import make_drawings
     from analysis.figures.ink.figure_files import write_drawings
-    from analysis.measures.measure import measure_runs
+    from analysis.measures import measure_runs
     from analysis.report.report_page import write_report
+    from analysis.tables import make_tables
     from analysis.tables.table_files import write_table
-    from analysis.tables.tables import make_tables
-    from analysis.verdicts.claims import NONE_OF_A_STUDY, judge_claims
+    from analysis.verdicts import NONE_OF_A_STUDY, judge_claims
 
     runs, folder = open_experiment(experiment, out, table, code_version)
     numbers = measure_runs(runs)

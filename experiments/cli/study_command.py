@@ -48,10 +48,10 @@ def _draw(result: "StudyResult", out: Path, console: "Console") -> None:
     """Draws the figures of the study into the output folder, and adds them to its run."""
     from mlflow.exceptions import MlflowException
 
-    from analysis.figures.ink.drawing import NothingToDrawError
     from analysis.figures.ink.figure_files import write_drawing
     from analysis.figures.study_figure import study_drawings
-    from analysis.reading.runs import read_experiment
+    from analysis.reading.experiment_reader import read_experiment
+    from analysis.reading.nothing_to_draw import NothingToDrawError
     from experiments.tracking.tracker import Tracker
 
     try:

@@ -5,7 +5,7 @@ import pytest
 
 from analysis.figures import make_drawings
 from analysis.reading.experiment import Experiment
-from analysis.reading.runs import read_experiment
+from analysis.reading.experiment_reader import read_experiment
 from analysis.reading.store import tracking_uri_of
 from nas.foundation.errors import UserError
 from tests.support.synthetic import Store, grid, make_table
@@ -35,25 +35,27 @@ def test_values_have_their_types_again(experiment: Experiment):
     assert isinstance(config["num_epochs"], int)
 
 
-def test_failed_and_unfinished_cells_are_missing_and_said_to_be(experiment: Experiment):
+def test_failed_and_unfinished_cells_are_missing_with_a_notice(experiment: Experiment):
     assert {(run.name, run.status) for run in experiment.missing} == {
-        ("bi-skip-s3", "FAILED"),
+        ("bi_random-skip-s3", "FAILED"),
         ("single-skip-s3", "RUNNING"),
     }
-    assert any("bi-skip-s3" in notice and "loss is not finite" in notice for notice in experiment.notices)
+    assert any(
+        "bi_random-skip-s3" in notice and "loss is not finite" in notice for notice in experiment.notices
+    )
 
 
-def test_runs_of_other_tables_or_code_are_left_out_and_said_to_be(experiment: Experiment):
+def test_runs_of_other_tables_or_results_versions_are_left_out_with_a_notice(experiment: Experiment):
     left_out = [notice for notice in experiment.notices if "left out: table" in notice]
     assert len(left_out) == 2
     assert all("--table" in notice for notice in left_out)
-    assert {run.provenance for run in experiment.runs} == {experiment.provenance}
+    assert {run.basis for run in experiment.runs} == {experiment.basis}
 
 
 def test_another_table_can_be_asked_for(store: Store):
     fingerprint = make_table(scale=2.0).fingerprint
     experiment = read_experiment("demo", store.tracking_uri, table=fingerprint[:6])
-    assert [run.name for run in experiment.runs] == ["bi-sink-s0"]
+    assert [run.name for run in experiment.runs] == ["bi_random-sink-s0"]
     with pytest.raises(UserError, match="no finished run of these"):
         read_experiment("demo", store.tracking_uri, table="no such")
 
@@ -64,7 +66,7 @@ def test_a_run_of_an_older_version_says_what_it_lacks(store: Store):
     assert run.trajectory is None
     assert run.epochs is None
     assert run.problem is not None
-    assert "scaling_ms_EP" in run.problem
+    assert "derived_op_EL" in run.problem
     assert "metrics.csv is missing" in run.problem
     assert "0.0.1" in run.problem
 
@@ -109,7 +111,7 @@ def test_the_environment_names_another_store(tmp_path: Path, monkeypatch: pytest
 def test_an_experiment_without_a_finished_run_is_refused(tmp_path: Path):
     store = Store(tmp_path, "nothing yet")
     store.add({"target_latency_ms": 1.0, "seed": 0}, ["seed"], status="RUNNING")
-    with pytest.raises(UserError, match=r"no finished search run .*1 RUNNING"):
+    with pytest.raises(UserError, match=r"no finished search .*1 RUNNING"):
         read_experiment("nothing yet", store.tracking_uri)
 
 
@@ -127,9 +129,9 @@ def test_the_newest_finished_run_of_a_cell_is_read(tmp_path: Path):
 
 
 def test_the_table_and_the_derived_network_of_a_run_are_read(experiment: Experiment):
-    table, architecture = experiment.read_table(), experiment.read_architecture(experiment.runs[0])
+    table, architecture = experiment.read_table(), experiment.runs[0].architecture
     assert table is not None
-    assert table.fingerprint == experiment.provenance.table_fingerprint
+    assert table.fingerprint == experiment.basis.table_fingerprint
     assert architecture is not None
     assert architecture.depth == (experiment.runs[0].trajectory.derived_op_EL[-1] >= 0).sum()
 

@@ -1,11 +1,11 @@
-"""Published numbers, as data, to stand marked as such beside ours. None was measured here."""
+"""Published numbers as data, to be shown beside ours and marked as such. None was measured here."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class PublishedNetwork:
-    """A network's published results on ImageNet-1K at 224x224; None where not published.
+    """A network's published results on ImageNet-1K at 224x224; None if not published.
 
     Attributes:
         gpu_ms: on a Titan RTX, batch 32.

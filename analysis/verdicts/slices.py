@@ -1,4 +1,4 @@
-"""What each field of a study does to each objective by itself: slices, with rank correlations.
+"""Slices of a study: each objective along each field, with rank correlations.
 
 Shapes: N complete points that have the field.
 """
@@ -10,28 +10,28 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from analysis.reading.study_record import Field, Objective, StudyRecord
+from analysis.reading.study_record import Field, StudyObjective, StudyRecord
 from analysis.verdicts.statistics import holm
 
 _MAX_EXACT = 7
-"""Most points for which all orders are gone through (5,040); Student's t is far off with so few."""
+"""Up to so many points, all orders are enumerated (5,040); Student's t is far off with so few."""
 
 
 @dataclass(frozen=True)
 class Slice:
-    """An objective against one field, over the complete points that have it.
+    """An objective along one field, over the complete points that have the field.
 
     Attributes:
-        positions_N: values; of choices, their places among them.
-        numbers_N: which points.
-        rho: Spearman's rank correlation; NaN for choices, for fewer than 3 points, or where one of the
-            two does not vary.
-        p_value: of rho, two-sided, corrected by Holm over the slices of the study that have one; NaN
-            without a rho. Takes the points as independent.
+        positions_N: values of the field; the index of the choice if it has choices.
+        numbers_N: numbers of the points.
+        rho: Spearman's rank correlation; NaN for choices, for fewer than 3 points, or if field or
+            objective does not vary.
+        p_value: of rho, two-sided, assuming independent points, corrected by Holm's method over the
+            slices of the study that have a rho; NaN without a rho.
     """
 
     field: Field
-    objective: Objective
+    objective: StudyObjective
     positions_N: NDArray[np.float64]
     values_N: NDArray[np.float64]
     numbers_N: NDArray[np.int64]
@@ -40,7 +40,7 @@ class Slice:
 
 
 def slice_study(study: StudyRecord) -> list[list[Slice]]:
-    """Every objective along every field: a row an objective."""
+    """Returns the slices of a study: one row per objective, one column per field."""
     rows = [[_slice(study, one, along) for along in study.fields] for one in study.objectives]
     corrected = iter(holm([one.p_value for row in rows for one in row if math.isfinite(one.rho)]))
     return [
@@ -49,8 +49,8 @@ def slice_study(study: StudyRecord) -> list[list[Slice]]:
     ]
 
 
-def _slice(study: StudyRecord, objective: Objective, along: Field) -> Slice:
-    """One slice, p not corrected yet."""
+def _slice(study: StudyRecord, objective: StudyObjective, along: Field) -> Slice:
+    """One slice, with p not yet corrected."""
     points = study.complete[study.complete[along.name].notna()]
     values_N = points[objective.metric].to_numpy(np.float64)
     rho = p_value = math.nan
@@ -71,7 +71,7 @@ def _correlate(x_N: NDArray[np.float64], y_N: NDArray[np.float64]) -> tuple[floa
     if len(x_N) > _MAX_EXACT:
         return float(found.statistic), float(found.pvalue)
     rank_x_N, rank_y_N = stats.rankdata(x_N), stats.rankdata(y_N)
-    # With the ranks given, rho rises with the sum of their products.
+    # For given ranks, rho grows with the sum of their products.
     exact = stats.permutation_test(
         (rank_x_N - rank_x_N.mean(),),
         lambda x, axis: np.sum(x * (rank_y_N - rank_y_N.mean()), axis=axis),
