@@ -33,7 +33,8 @@ FLOORS_OF_NAS = (
 """Rooms of the method from the ground up; `nas` itself is the config. A room imports from floors below it."""
 
 FLOORS_OF_EXPERIMENTS = (
-    {"experiments", "experiments.places"},
+    {"experiments"},
+    {"experiments.places"},
     {"experiments.cells"},
     {"experiments.tracking"},
     {"experiments.products", "experiments.specs"},

@@ -15,7 +15,7 @@ from analysis.reading.captions import count, missing_note
 from analysis.reading.experiment import Experiment
 from analysis.reading.nothing_to_draw import NothingToDrawError, OutOfPlaceError
 from analysis.reading.run import Run
-from analysis.reading.study_record import FieldImportance, StudyObjective, StudyRecord
+from analysis.reading.study_record import FieldImportance, RecordedObjective, StudyRecord
 from analysis.verdicts.slices import Slice, slice_study
 from analysis.verdicts.statistics import ALPHA
 
@@ -83,7 +83,7 @@ def _importances(experiment: Experiment, study: StudyRecord, runs: tuple[Run, ..
     return Drawing("study-importance", "Importance of fields", caption, runs, draw)
 
 
-def _draw_importances(axes: Axes, objective: StudyObjective, found: list[FieldImportance]) -> None:
+def _draw_importances(axes: Axes, objective: RecordedObjective, found: list[FieldImportance]) -> None:
     rows = np.arange(len(found))
     chances = np.nan_to_num([each.chance for each in found])
     axes.barh(rows, chances, color=LIGHT_GRAY, height=0.85)
@@ -244,9 +244,9 @@ def _describe_seeds(study: StudyRecord) -> str:
     return f"each the mean over {len(seeds)} seeds" if len(seeds) > 1 else f"of one seed ({seeds[0]})"
 
 
-def _label(objective: StudyObjective) -> str:
+def _label(objective: RecordedObjective) -> str:
     return _LABELS.get(objective.metric, objective.metric.replace("_", " "))
 
 
-def _better(objective: StudyObjective) -> str:
+def _better(objective: RecordedObjective) -> str:
     return "higher is better" if objective.is_maximized else "lower is better"

@@ -23,7 +23,7 @@ from analysis.reading.values import Value
 
 
 @dataclass(frozen=True)
-class StudyObjective:
+class RecordedObjective:
     """A metric that a study optimizes."""
 
     metric: str
@@ -81,7 +81,7 @@ class StudyRecord:
     name: str
     run_id: str
     about: Mapping[str, Any]
-    objectives: tuple[StudyObjective, ...]
+    objectives: tuple[RecordedObjective, ...]
     fields: tuple[Field, ...]
     importances: tuple[FieldImportance, ...]
     points: pd.DataFrame = field(repr=False)
@@ -116,7 +116,9 @@ class StudyRecord:
         return int((self.points["state"] == state).sum())
 
 
-def nondominated(values_NK: NDArray[np.float64], objectives: Sequence[StudyObjective]) -> NDArray[np.int64]:
+def nondominated(
+    values_NK: NDArray[np.float64], objectives: Sequence[RecordedObjective]
+) -> NDArray[np.int64]:
     """Returns the indices of the points that no other point dominates, sorted by the first objective.
 
     A point dominates another if it is at least as good in all objectives and better in one.
@@ -152,7 +154,8 @@ def read_study(
         as_text = {name: str for name, one in space.items() if one.choices is not None}
         points = pd.read_csv(points_path, dtype=as_text, keep_default_na=False, na_values=[""])
     objectives = tuple(
-        StudyObjective(entry["metric"], entry["direction"] == "maximize") for entry in about.pop("objectives")
+        RecordedObjective(entry["metric"], entry["direction"] == "maximize")
+        for entry in about.pop("objectives")
     )
     importances = tuple(
         FieldImportance(**entry | {"chance": float("nan") if entry["chance"] is None else entry["chance"]})

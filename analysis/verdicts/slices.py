@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from analysis.reading.study_record import Field, StudyObjective, StudyRecord
+from analysis.reading.study_record import Field, RecordedObjective, StudyRecord
 from analysis.verdicts.statistics import holm
 
 _MAX_EXACT = 7
@@ -31,7 +31,7 @@ class Slice:
     """
 
     field: Field
-    objective: StudyObjective
+    objective: RecordedObjective
     positions_N: NDArray[np.float64]
     values_N: NDArray[np.float64]
     numbers_N: NDArray[np.int64]
@@ -49,7 +49,7 @@ def slice_study(study: StudyRecord) -> list[list[Slice]]:
     ]
 
 
-def _slice(study: StudyRecord, objective: StudyObjective, along: Field) -> Slice:
+def _slice(study: StudyRecord, objective: RecordedObjective, along: Field) -> Slice:
     """One slice, with p not yet corrected."""
     points = study.complete[study.complete[along.name].notna()]
     values_N = points[objective.metric].to_numpy(np.float64)

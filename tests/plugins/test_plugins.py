@@ -92,6 +92,17 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], 
     return environment, folder / "out"
 
 
+def test_additions_reach_figures_and_report(launched: tuple[dict[str, str], Path]) -> None:
+    environment, out = launched
+    result = tfnas(environment, "report", "toys", "--out", out)
+    assert result.returncode == 0, result.stderr
+    assert "(x) The squared objective narrows networks." in result.stdout
+    assert (out / "figures" / "width.png").is_file()
+    page = (out / "report.html").read_text()
+    for name in ("fastest", "bi_next", "squared", "widest", "The widest layer of each derived network."):
+        assert name in page, name
+
+
 def test_additions_run_from_yaml_to_results(launched: tuple[dict[str, str], Path]) -> None:
     environment, out = launched
     configs = [yaml.safe_load(path.read_text()) for path in sorted(out.glob("cells/*/artifacts/config.yaml"))]

@@ -23,7 +23,7 @@ from analysis.measures import measure_runs
 from analysis.reading.experiment import Experiment
 from analysis.reading.experiment_reader import read_experiment
 from analysis.reading.nothing_to_draw import OutOfPlaceError
-from analysis.reading.study_record import StudyObjective, nondominated
+from analysis.reading.study_record import RecordedObjective, nondominated
 from analysis.report.report_page import write_report
 from analysis.tables import make_tables
 from analysis.tables.best_points_table import best_points_table
@@ -211,7 +211,7 @@ def test_three_points_in_line_are_no_evidence(studied: Studied) -> None:
 def test_nondominated_points_agree_with_the_definition(
     values: list[tuple[int, int, int]], better: tuple[bool, bool, bool]
 ) -> None:
-    objectives = [StudyObjective(str(index), is_maximized) for index, is_maximized in enumerate(better)]
+    objectives = [RecordedObjective(str(index), is_maximized) for index, is_maximized in enumerate(better)]
 
     def beats(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
         gains = [(a - b) * (1 if up else -1) for a, b, up in zip(one, other, better, strict=True)]
