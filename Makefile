@@ -1,8 +1,8 @@
-# What people do here. Each target sets up what it needs.
+# Common tasks. Each target first sets up what it needs.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-faults test-slow test-cluster check format figures bench bench-latency readme clean
+.PHONY: install house goldens demo test test-faults test-slow test-cluster check format figures bench bench-latency readme clean
 
 install: .venv/installed
 
@@ -55,3 +55,9 @@ readme: install
 
 clean:
 	rm -rf results build .mypy_cache .ruff_cache .pytest_cache
+
+house: install
+	$(BIN)/python -m scripts.house
+
+goldens: install
+	$(BIN)/python -m tests.support.goldens

@@ -1,1 +1,1 @@
-"""Measures of speed and memory: ratios within one run, never part of the tests."""
+"""Benchmarks of speed and memory: ratios within one run, never part of the tests."""

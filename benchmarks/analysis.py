@@ -1,9 +1,9 @@
-"""Reads and draws 1,000 runs of 50 epochs from one MLflow SQLite store, and prints time and memory.
+"""Read and draw 1,000 runs of 50 epochs from one MLflow SQLite store, and print time and memory.
 
     python -m benchmarks.analysis [--runs 1000] [--out FOLDER]
 
-The store is made first, unless FOLDER has it from before (some minutes; made-up searches, as in the
-tests). Exit code 1 if all figures take a minute or more, or 2 GB or more.
+The store is built first, which takes some minutes, unless FOLDER already has it. Its searches are
+synthetic, as in the tests. The exit code is 1 if all figures take a minute or more, or 2 GB or more.
 """
 
 import argparse
@@ -21,7 +21,7 @@ MAX_SECONDS = 60.0
 MAX_GIGABYTES = 2.0
 _MEASURED = """
 import resource, sys
-from experiments.cli import tfnas
+from experiments.cli.main import tfnas
 tfnas(sys.argv[1:], standalone_mode=False)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
@@ -38,7 +38,7 @@ def main() -> None:
     folder = arguments.out / f"{arguments.runs}-runs"
     print(describe_machine())
     made = make_store(folder, arguments.runs)
-    making = f", made in {made:.0f} s" if made else ""
+    making = f", built in {made:.0f} s" if made else ""
     print(f"{arguments.runs} runs of {EPOCHS['num_epochs']} epochs in {folder}{making}")
     rows = []
     is_met = True
@@ -47,13 +47,13 @@ def main() -> None:
         if command == "figures":
             is_met = seconds < MAX_SECONDS and gigabytes < MAX_GIGABYTES
         rows.append((f"tfnas {command}", f"{seconds:.1f}", f"{gigabytes:.2f}"))
-    rows.append(("to reach (figures)", f"< {MAX_SECONDS:.0f}", f"< {MAX_GIGABYTES:.0f}"))
+    rows.append(("goal (figures)", f"< {MAX_SECONDS:.0f}", f"< {MAX_GIGABYTES:.0f}"))
     print_table(("command", "time (s)", "peak memory (GB)"), rows)
     sys.exit(0 if is_met else 1)
 
 
 def make_store(folder: Path, num_runs: int) -> float | None:
-    """Writes the store; returns the seconds it took, or None if it was there."""
+    """Writes the store; returns the seconds it took, or None if it existed already."""
     complete = folder / "complete"
     if complete.exists():
         return None
@@ -76,7 +76,7 @@ def make_store(folder: Path, num_runs: int) -> float | None:
 
 
 def run_command(command: str, folder: Path) -> tuple[float, float]:
-    """Wall-clock seconds and peak memory in GB of `tfnas COMMAND`, start of Python included."""
+    """Wall-clock seconds and peak memory in GB of `tfnas COMMAND`, including the start of Python."""
     start_s = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", _MEASURED, command, EXPERIMENT, "--out", str(folder)],

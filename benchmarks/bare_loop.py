@@ -1,4 +1,4 @@
-"""Searches in plain processes, without Ray and MLflow: what `benchmarks.overhead` compares a grid with.
+"""Run searches in plain processes, without Ray and MLflow; `benchmarks.overhead` compares a grid with this.
 
     python -m benchmarks.bare_loop SEARCHES.json NUM_PROCESSES
 
@@ -14,7 +14,7 @@ from typing import Any
 
 def search(fields: dict[str, Any], checkpoint_dir: str | None = None) -> None:
     """Runs one search."""
-    # Here, so that only the processes that search import torch.
+    # Imported here, so that only the processes that search import torch.
     from nas.config import SearchConfig
     from nas.search.search import run_search
 

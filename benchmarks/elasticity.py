@@ -1,8 +1,8 @@
-"""Elasticity-scaling of one network, as it follows every joint epoch.
+"""Time elasticity-scaling of one network, as it follows every joint epoch.
 
     python -m benchmarks.elasticity
 
-Random networks of the space, each scaled to a target up to 30 % below or above its latency.
+The networks are random. Each is scaled to a target up to 30 % below or above its latency.
 """
 
 import random
@@ -23,7 +23,7 @@ GOAL_MS = 50
 @click.option("--space", "space_name", default="paper", show_default=True)
 @click.option("--networks", "num_networks", default=100, show_default=True)
 def main(space_name: str, num_networks: int) -> None:
-    """Prints a table in Markdown."""
+    """Prints a Markdown table."""
     print(describe_machine())
     space = get_space(space_name)
     table = make_dense_table(space)
@@ -44,7 +44,7 @@ def main(space_name: str, num_networks: int) -> None:
                 f"{max(times_ms):.1f}",
             )
         )
-    rows.append(("to reach in `paper`", f"<= {GOAL_MS}", ""))
+    rows.append(("goal in `paper`", f"<= {GOAL_MS}", ""))
     print_table((f"`{space_name}`, {num_networks} networks", "median, ms", "slowest, ms"), rows)
 
 

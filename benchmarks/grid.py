@@ -1,10 +1,10 @@
-"""How a grid's time grows with its trials, what a further trial costs, and what logging takes.
+"""Measure how a grid's time grows with its trials, what a further trial costs, and what logging takes.
 
     python -m benchmarks.grid
     python -m benchmarks.grid --trial-seconds 1 --num-trials 2 --num-trials 4
 
-Grids of short searches, two at a time. A further trial is one in a process that has run another: its
-time is from the other's end to its own, its epochs taken off.
+The grids consist of short searches, two at a time. A further trial runs in a process that has already
+run another. Its time counts from the end of the other trial to its own end, minus its epochs.
 """
 
 import json
@@ -29,7 +29,8 @@ from benchmarks.searches import NUM_PARALLEL, Searches, seconds_of
 from experiments.cells.cell import Input
 from experiments.cells.cell_folder import CellFolder, find_cell_folders
 from experiments.cells.trial import run_trial
-from experiments.launching.grid_launch import launch, load_grid
+from experiments.launching.grid_launch import launch
+from experiments.specs.grid_file import load_grid
 from experiments.tracking.tracker import Tracker
 
 MAX_FURTHER_TRIAL_S = 1.0
@@ -39,16 +40,16 @@ _TIMES = "times.json"
 
 @dataclass(frozen=True)
 class GridTimes:
-    """What was seen of one launch.
+    """The times of one launch.
 
     Attributes:
-        total_s: from calling `launch` to its return; imports were done before.
-        trials_s: sum over trials, each from the start to the end of its function.
+        total_s: from the call of `launch` to its return; imports happened before.
+        trials_s: sum over trials of the time from start to end of the trial function.
         epochs_s: sum of `epoch_seconds`.
-        reporting_s: in `tune.report`, which waits until the driver has written its journal.
-        delivery_s: in the driver's thread that tells MLflow.
-        further_trials_s: from one trial's end to the end of the next one in its process, epochs
-            aside, for each that was not the first.
+        reporting_s: time in `tune.report`, which waits until the driver has written its journal.
+        delivery_s: time in the driver's thread that writes to MLflow.
+        further_trials_s: for each trial that is not the first in its process, the time from the end of
+            the trial before to its own end, minus its epochs.
     """
 
     total_s: float
@@ -60,12 +61,12 @@ class GridTimes:
 
     @property
     def logging_percent(self) -> float:
-        """Share of the trials' time that goes into telling others about it."""
+        """Share of the trials' time that logging takes."""
         return 100 * (self.reporting_s + self.delivery_s) / self.trials_s
 
 
 def timed_trial(params: dict[str, Any], inputs: dict[str, Input]) -> None:
-    """Runs a trial and notes in its folder when it ran and how long it reported."""
+    """Runs a trial; writes into its folder when it ran and how long it reported."""
     reporting_s, report, start_s = 0.0, tune.report, time.time()
 
     def timed_report(metrics: dict[str, Any]) -> None:
@@ -82,7 +83,7 @@ def timed_trial(params: dict[str, Any], inputs: dict[str, Input]) -> None:
 
 
 def time_launch(spec: Path, out: Path) -> GridTimes:
-    """Runs a grid in this process and looks into its folders."""
+    """Runs a grid in this process and reads its times from its folders."""
     delivery_s, deliver = 0.0, Tracker.deliver
 
     def timed_deliver(tracker: Tracker, folder: CellFolder) -> None:
@@ -123,7 +124,7 @@ def _further_trials_s(trials: list[dict[str, float]]) -> Iterator[float]:
 
 
 def report_growth(searches: Searches, nums_trials: tuple[int, ...]) -> None:
-    """Prints how long grids take, and what further trials and logging cost."""
+    """Prints how long grids take, and how much further trials and logging cost."""
     grids = {num: time_launch(searches.write_grid(num), searches.make_out()) for num in nums_trials}
     rows = []
     for num, times in grids.items():
@@ -139,14 +140,14 @@ def report_growth(searches: Searches, nums_trials: tuple[int, ...]) -> None:
                 f"{times.logging_percent:.1f} %",
             ]
         )
-    goals = ["to reach", "", "", "", f"<= {MAX_FURTHER_TRIAL_S:.0f}", f"<= {MAX_LOGGING_PERCENT:.0f} %"]
+    goals = ["goal", "", "", "", f"<= {MAX_FURTHER_TRIAL_S:.0f}", f"<= {MAX_LOGGING_PERCENT:.0f} %"]
     print_table(
         [
             f"trials of {searches.num_epochs} epochs",
             "launch, s",
             "their epochs, s",
             "beyond, s",
-            "a further trial beyond its epochs, s: median (most)",
+            "a further trial beyond its epochs, s: median (maximum)",
             "logging",
         ],
         [*rows, goals],
@@ -157,7 +158,7 @@ def report_growth(searches: Searches, nums_trials: tuple[int, ...]) -> None:
 @click.option("--trial-seconds", default=5.0, show_default=True)
 @click.option("--num-trials", "nums", type=int, multiple=True, default=(2, 4, 8, 16), show_default=True)
 def main(trial_seconds: float, nums: tuple[int, ...]) -> None:
-    """Prints a table in Markdown."""
+    """Prints a Markdown table."""
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     print(describe_machine())
     with tempfile.TemporaryDirectory() as folder:

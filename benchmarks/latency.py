@@ -1,10 +1,10 @@
-"""Checks the figures of the latency model and prints them as a Markdown report.
+"""Check the accuracy of the latency model against its goals, and print a Markdown report.
 
     python -m benchmarks.latency [--out FOLDER]
 
-Half an hour on an idle machine, one thread: a table of `micro`, a table of `paper`, fresh
-measurements of widths it does not hold, whole networks before and after the correction, and how
-repeatable one network is. The tables and plots stay in FOLDER. Exit code 1 if a figure was missed.
+It takes 5 to 10 minutes on an idle machine, with one thread. It measures a table of `micro`, a table of
+`paper`, widths that the table does not hold, whole networks before and after the correction, and how
+repeatable one network is. The tables and plots stay in FOLDER. The exit code is 1 if a goal was missed.
 """
 
 import argparse
@@ -34,7 +34,7 @@ NUM_HELD_OUT = 100
 NUM_NETWORKS = 30
 
 Row = tuple[str, str, str, bool | None]
-"""What, the figure to reach, what was reached, and whether it is enough (None: for information)."""
+"""What was measured, the goal, the result, and whether it meets the goal (None: for information)."""
 
 
 def main() -> None:
@@ -58,7 +58,7 @@ def main() -> None:
 
 def _micro_rows(folder: Path) -> Iterator[Row]:
     start_s = time.monotonic()
-    command = "from experiments.cli import main; main()"
+    command = "from experiments.cli.main import main; main()"
     arguments = [
         "latency",
         "measure",
@@ -90,7 +90,7 @@ def _paper_rows(folder: Path) -> Iterator[Row]:
         duration_s <= 1200,
     )
     yield (
-        "points measured, of those of enumeration",
+        "points measured, as a share of a full enumeration",
         "<= 5 %",
         f"{num_points} of {NUM_ENUMERATED:,}: {100 * share:.1f} % "
         f"({100 * num_points / num_widths:.1f} % of the {num_widths:,} widths the space can use)",
@@ -109,7 +109,7 @@ def _paper_rows(folder: Path) -> Iterator[Row]:
 
 
 def _held_out_rows(table: LatencyTable) -> Iterator[Row]:
-    """Measures widths afresh that the table has interpolated, among the widths that it holds."""
+    """Measures widths that the table interpolates, next to widths that it holds."""
     rng = np.random.default_rng(1)
     measured = [Point(entry.key, width) for entry in table.entries for width in entry.widths]
     known = set(measured)
@@ -122,7 +122,7 @@ def _held_out_rows(table: LatencyTable) -> Iterator[Row]:
     chosen = [others[index] for index in rng.choice(len(others), NUM_HELD_OUT, replace=False)]
     campaign = Campaign(SPACE, CPU, batch_size=1, num_classes=1000, seed=2)
     with timing_conditions(1):
-        # A first visit to all makes known points of every shape, to fill the layers beside the chosen.
+        # First visit points of every shape: they then fill the layers next to the chosen points.
         campaign.visit([measured[index] for index in rng.permutation(len(measured))[:300]])
         campaign.visit(chosen)
         while imprecise := set(campaign.imprecise_points()) & set(chosen):
@@ -134,18 +134,23 @@ def _held_out_rows(table: LatencyTable) -> Iterator[Row]:
     errors = table_ms / fresh_ms - 1
     median = 100 * float(np.median(np.abs(errors)))
     yield (
-        f"interpolated against fresh, {NUM_HELD_OUT} widths, median",
+        f"interpolated against fresh measurements, {NUM_HELD_OUT} held-out widths, median",
         "<= 3 %",
         f"{median:.2f} %",
         median <= 3,
     )
     scale = 100 * float(np.median(errors))
     rest = 100 * float(np.median(np.abs((1 + errors) / (1 + scale / 100) - 1)))
-    yield "... common to all, and what is left without it", "", f"{scale:+.2f} %, {rest:.2f} %", None
+    yield (
+        "... the error common to all of them, and the rest without it",
+        "",
+        f"{scale:+.2f} %, {rest:.2f} %",
+        None,
+    )
 
 
 def _agreement_rows(name: str, table: LatencyTable, folder: Path, *, is_goal: bool) -> Iterator[Row]:
-    """Checks the table as measured, then with the correction and on other networks."""
+    """Checks the table as measured, then with its correction on other networks."""
     check = check_predictions(table, num_networks=NUM_NETWORKS, seed=3, report=_progress)
     yield from _check_rows(f"{name}, {NUM_NETWORKS} networks", check, is_goal=is_goal)
     _plot(table, check, folder / f"{table.space}.png")
@@ -181,8 +186,8 @@ def _check_rows(name: str, check: TableCheck, *, is_goal: bool) -> Iterator[Row]
 
 
 def _repeatability_rows() -> Iterator[Row]:
-    """Measures copies of one network as if they were different ones: no prediction can do better."""
-    architecture = Architecture.load(Path("nas/architectures/tf-nas-a.json"))
+    """Measures copies of one network as if they were different networks. No prediction can do better."""
+    architecture = Architecture.load(Path("nas/space/architectures/tf-nas-a.json"))
     images_BCHW = make_images(SPACE.resolution, 1, CPU)
     networks = [(make_network(architecture, 1000, CPU), images_BCHW) for _ in range(NUM_NETWORKS)]
     times_RNK = time_networks_in_turn(networks, num_threads=1, rng=np.random.default_rng(5), report=_progress)
@@ -190,13 +195,13 @@ def _repeatability_rows() -> Iterator[Row]:
     deviation = 100 * np.abs(medians_ms / np.median(medians_ms) - 1).mean()
     rounds_ms = np.median(times_RNK, axis=(1, 2))
     yield (
-        f"one network (TF-NAS-A), {NUM_NETWORKS} copies measured in the same way: mean absolute deviation",
+        f"one network (TF-NAS-A), {NUM_NETWORKS} copies measured the same way: mean absolute deviation",
         "",
         f"{deviation:.2f} % of {np.median(medians_ms):.1f} ms",
         None,
     )
     yield (
-        "... its median from round to round: range",
+        "... range of its median from round to round",
         "",
         f"{rounds_ms.min():.1f} to {rounds_ms.max():.1f} ms",
         None,
@@ -217,20 +222,20 @@ def _plot(table: LatencyTable, check: TableCheck, path: Path) -> None:
 
 
 def _machine_state() -> str:
-    return f"{describe_machine()}; others use {measure_busy_cpus():.2f} CPUs"
+    return f"{describe_machine()}; other processes use {measure_busy_cpus():.2f} CPUs"
 
 
 def _report(rows: list[Row], before: str, after: str) -> str:
     marks = {True: "reached", False: "**missed**", None: ""}
     lines = [
-        "# Latency model: figures",
+        "# Latency model: accuracy",
         "",
         "One thread, batch 1.",
         "",
         f"- Before: {before}",
         f"- After: {after}",
         "",
-        "| what | figure to reach | reached | |",
+        "| what | goal | measured | |",
         "|---|---|---|---|",
         *(f"| {what} | {goal} | {value} | {marks[is_reached]} |" for what, goal, value, is_reached in rows),
         "",

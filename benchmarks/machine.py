@@ -1,4 +1,4 @@
-"""What every benchmark prints: the machine, and its figures as a table in Markdown."""
+"""Output that all benchmarks share: a line about the machine, and a Markdown table."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ from nas.latency.measurement import device_name
 
 
 def describe_machine() -> str:
-    """One line: date, processor, cores, load, versions."""
+    """Date, processor, cores, load and versions, in one line."""
     load, *_ = os.getloadavg()
     return (
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {device_name(torch.device('cpu'))}, "
@@ -21,7 +21,7 @@ def describe_machine() -> str:
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Prints a table in Markdown."""
+    """Prints a Markdown table."""
     print()
     for row in (header, ["---"] * len(header), *rows):
         print("| " + " | ".join(str(cell) for cell in row) + " |", flush=True)

@@ -1,10 +1,10 @@
-"""What Ray and MLflow cost: a grid against the bare loop.
+"""Measure what Ray and MLflow cost: a grid against the bare loop.
 
     python -m benchmarks.overhead
     python -m benchmarks.overhead --trial-seconds 2 --num-trials 4 --repeats 1
 
-The bare loop (`benchmarks.bare_loop`) is the same searches by `run_search` in plain processes, as many
-at a time. Both are commands, timed from start to exit, in turn.
+The bare loop (`benchmarks.bare_loop`) runs the same searches with `run_search` in plain processes, as
+many at a time. Both are commands. They run in turn and are timed from start to exit.
 """
 
 import json
@@ -21,7 +21,7 @@ from benchmarks.machine import describe_machine, print_table
 from benchmarks.searches import NUM_PARALLEL, Searches, seconds_of
 
 MAX_OVERHEAD_PERCENT = 5.0
-_TFNAS = "from experiments.cli import main; main()"
+_TFNAS = "from experiments.cli.main import main; main()"
 
 
 def report_overhead(searches: Searches, num_trials: int, num_repeats: int) -> None:
@@ -44,13 +44,13 @@ def report_overhead(searches: Searches, num_trials: int, num_repeats: int) -> No
                 f"{statistics.median(grid_s):.1f}",
                 f"{statistics.median(percents):.1f} %",
             ],
-            ["to reach", "", "", f"<= {MAX_OVERHEAD_PERCENT:.0f} %"],
+            ["goal", "", "", f"<= {MAX_OVERHEAD_PERCENT:.0f} %"],
         ],
     )
 
 
 def run_bare(searches: Searches, num_trials: int) -> None:
-    """Runs the searches of a grid by `run_search` in plain processes, checkpoints included."""
+    """Runs the searches of a grid with `run_search` in plain processes, including checkpoints."""
     out, path = searches.make_out(), searches.folder / "searches.json"
     jobs = [(searches.fields(seed), str(out / str(seed))) for seed in range(num_trials)]
     path.write_text(json.dumps(jobs), encoding="utf-8")
@@ -58,7 +58,7 @@ def run_bare(searches: Searches, num_trials: int) -> None:
 
 
 def run_command(searches: Searches, num_trials: int) -> None:
-    """Runs them as a grid by `tfnas launch`."""
+    """Runs them as a grid with `tfnas launch`."""
     spec = searches.write_grid(num_trials)
     command = [sys.executable, "-c", _TFNAS, "launch", str(spec), "--out", str(searches.make_out())]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -69,7 +69,7 @@ def run_command(searches: Searches, num_trials: int) -> None:
 @click.option("--num-trials", default=8, show_default=True)
 @click.option("--repeats", default=3, show_default=True)
 def main(trial_seconds: float, num_trials: int, repeats: int) -> None:
-    """Prints a table in Markdown."""
+    """Prints a Markdown table."""
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     print(describe_machine())
     with tempfile.TemporaryDirectory() as folder:

@@ -1,11 +1,12 @@
-"""Where the time of a step goes now, by kind of work.
+"""Show where the time of a step goes, by kind of work.
 
     python -m benchmarks.profile
     python -m benchmarks.profile --resolution 32 --repeats 1
 
-By torch's profiler, one thread. The functions and compiled loops of `nas/supernet/compiled` are made visible
-to it by name. Profiling costs time of its own: shares are the figure here, not seconds. Then the matrix
-products of an architecture step by themselves, not profiled, as the floor of what a step can take.
+Torch's profiler measures the shares, with one thread. The functions and compiled loops of
+`nas/supernet/compiled` appear in it by name. Profiling itself takes time, so read the shares and not the
+seconds. A second table times the matrix products of an architecture step alone, without the profiler: a
+step cannot take less.
 """
 
 import functools
@@ -42,17 +43,17 @@ KINDS = {
     "before it, backward": r"kernel: (folded|finish_folded|plain)_backward$",
     "after it: batch norm, activation, SE, products, sum": r"kernel: project$",
     "after it, backward": r"kernel: project_backward$",
-    "optimiser and clipping": r"Optimizer\.|aten::_foreach|aten::_fused_sgd|linalg_vector_norm",
+    "optimizer and clipping": r"Optimizer\.|aten::_foreach|aten::_fused_sgd|linalg_vector_norm",
     "stem and head": r"aten::(\w*convolution\w*|native_batch_norm\w*|relu_?|silu\w*)$",
     "copies and fills": r"aten::(copy_|fill_|zero_|empty_strided)$",
 }
-"""Patterns of names by kind of work; what is within two kinds counts for the first."""
+"""Patterns of names by kind of work. Work that matches two kinds counts for the first."""
 
 REST = "rest: autograd, views, Python"
 
 
 def kind_of(event: FunctionEvent) -> str:
-    """The kind of a piece of work, by its name and the names around it."""
+    """The kind of a piece of work, by its name and the names of the work around it."""
     names = [event.name]
     while event.cpu_parent is not None:
         event = event.cpu_parent
@@ -63,9 +64,10 @@ def kind_of(event: FunctionEvent) -> str:
 
 @contextmanager
 def visible_kernels() -> Iterator[None]:
-    """Within it the profiler sees the functions and loops of `nas/supernet/compiled` that Python calls.
+    """Makes the functions and loops of `nas/supernet/compiled` that Python calls visible to the profiler.
 
-    What a step uses must have been compiled before: a loop cannot call what stands in for another.
+    Everything that a step uses must be compiled before, because a loop cannot call the stand-in of
+    another loop.
     """
     with ExitStack() as patches:
         for each in pkgutil.iter_modules(nas.supernet.compiled.__path__, "nas.supernet.compiled."):
@@ -90,8 +92,8 @@ def _visible(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def profile_step(run: Callable[[], Any], num_repeats: int) -> Counter[str]:
-    """Milliseconds of one step by kind, means over the repeats."""
-    # Loops are compiled, and memory is taken from the system, before.
+    """Milliseconds of one step by kind of work, as means over the repeats."""
+    # These runs compile the loops and take memory from the system.
     for _ in range(2):
         run()
     with visible_kernels(), profile(activities=[ProfilerActivity.CPU]) as profiler:
@@ -113,7 +115,7 @@ class Product(NamedTuple):
 
 
 def products_of(layer: LayerSpec, op: CandidateOp, batch_size: int) -> list[Product]:
-    """The products of a candidate that cannot be left out: forward, and backward to its input."""
+    """The products that a candidate cannot avoid: forward, and backward to its input."""
     width, reduced = op.initial_width(layer.in_channels), op.se_channels(layer.in_channels)
     pixels = batch_size * layer.resolution**2
     out_pixels = batch_size * (-(-layer.resolution // layer.stride)) ** 2
@@ -126,9 +128,9 @@ def products_of(layer: LayerSpec, op: CandidateOp, batch_size: int) -> list[Prod
 
 
 def products_floor(space: Space, batch_size: int, num_repeats: int = 5) -> tuple[float, float]:
-    """GFLOP of the products of an architecture step, and the seconds that they take by themselves.
+    """GFLOP of the products of an architecture step, and the seconds that they take alone.
 
-    Each has operands of its own, as in a step, so that weights come from main memory.
+    Each product has its own operands, as in a step, so weights come from main memory.
     """
     runs = [
         (
@@ -155,8 +157,8 @@ def products_floor(space: Space, batch_size: int, num_repeats: int = 5) -> tuple
 @click.option("--batch-size", default=32, show_default=True)
 @click.option("--repeats", default=3, show_default=True)
 def main(space_name: str, resolutions: tuple[int, ...], batch_size: int, repeats: int) -> None:
-    """Prints two tables in Markdown."""
-    # The profiler reports its own starts and stops, as errors.
+    """Prints two Markdown tables."""
+    # The profiler reports its own starts and stops as errors.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     print(describe_machine())
     columns: dict[str, Counter[str]] = {}

@@ -1,9 +1,10 @@
-"""How the steps of a search grow with batch size, resolution and depth of the space: ours alone.
+"""Measure how the steps of a search grow with batch size, resolution and depth of the space.
 
     python -m benchmarks.scaling
     python -m benchmarks.scaling --batch-size 8 --resolution 32 --repeats 3
 
-One of the three varies at a time, from batch size 32, 32x32 pixels and all layers. Medians.
+One of the three varies at a time, starting from batch size 32, 32x32 pixels and all layers. The table
+shows medians of our steps, without the reference.
 """
 
 import statistics
@@ -24,7 +25,7 @@ BASE_RESOLUTION = 32
 def settings(
     space: Space, batch_sizes: tuple[int, ...], resolutions: tuple[int, ...]
 ) -> Iterator[tuple[str, Space, int]]:
-    """What varies, and the space and batch size of each row."""
+    """For each row: what varies, the space, and the batch size."""
     base = space.at_resolution(BASE_RESOLUTION)
     for batch_size in batch_sizes:
         yield "batch size", base, batch_size
@@ -35,13 +36,13 @@ def settings(
 
 
 def limit_layers(space: Space, max_layers: int) -> Space:
-    """The space with at most so many layers a stage."""
+    """The space with at most `max_layers` layers per stage."""
     stages = tuple(replace(spec, num_layers=min(spec.num_layers, max_layers)) for spec in space.stages)
     return replace(space, stages=stages)
 
 
 def time_ours(space: Space, batch_size: int, num_repeats: int) -> dict[str, float]:
-    """Median seconds of each step by its name, after one round of warm-up."""
+    """Median seconds of each step, by name, after one round of warm-up."""
     steps = Setting(space, batch_size, 1).steps("ours")
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(num_repeats + 1):
@@ -62,7 +63,7 @@ def time_ours(space: Space, batch_size: int, num_repeats: int) -> dict[str, floa
 )
 @click.option("--repeats", default=3, show_default=True)
 def main(space_name: str, batch_sizes: tuple[int, ...], resolutions: tuple[int, ...], repeats: int) -> None:
-    """Prints a table in Markdown."""
+    """Prints a Markdown table."""
     print(describe_machine())
     rows = []
     for varied, space, batch_size in settings(get_space(space_name), batch_sizes, resolutions):

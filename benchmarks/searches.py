@@ -1,4 +1,4 @@
-"""The searches that the benchmarks of grids run: on the bundled images, with a synthetic table."""
+"""The searches that the grid benchmarks run, on the bundled images and with a synthetic table."""
 
 import tempfile
 import time
@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from experiments.launching.cost import time_epochs
+from experiments.cells.search_cell import SearchCell
 from nas.config import SearchConfig
 from nas.latency.table import LatencyTable, reachable_interval_ms
 from nas.space.macro_space import get_space
@@ -19,10 +19,10 @@ NUM_PARALLEL = 2
 
 
 class Searches:
-    """Searches of one kind that differ in their seed, as configs and as a YAML file.
+    """Searches that differ only in their seed, as configs and as a YAML file.
 
     Args:
-        folder: for the lookup table, the YAML files and the outputs.
+        folder: holds the lookup table, the YAML files and the outputs.
     """
 
     def __init__(self, folder: Path, space: str, max_train_images: int) -> None:
@@ -42,21 +42,21 @@ class Searches:
         }
 
     def fields(self, seed: int, num_threads: int = 1) -> dict[str, Any]:
-        """The config of a seed."""
+        """The config for a seed."""
         return self._fields | {"seed": seed, "num_threads": num_threads}
 
     def choose_num_epochs(self, trial_s: float) -> None:
         """Gives each as many epochs as take about so many seconds."""
-        joint_s = time_epochs(SearchConfig(**self.fields(0)), self._table).joint_s
+        joint_s = SearchCell.time_epochs(SearchConfig(**self.fields(0)), self._table).joint_s
         self._fields["num_epochs"] = max(round(trial_s / joint_s), 2)
 
     @property
     def num_epochs(self) -> int:
-        """Epochs of each."""
+        """Epochs of each search."""
         return int(self._fields["num_epochs"])
 
     def write_grid(self, num_trials: int) -> Path:
-        """Writes a grid of so many seeds, a YAML file."""
+        """Writes a grid with `num_trials` seeds as a YAML file."""
         path = self.folder / f"{num_trials}-trials.yaml"
         content = {
             "experiment": "bench",
@@ -68,7 +68,7 @@ class Searches:
         return path
 
     def make_out(self) -> Path:
-        """A new output folder: MLflow stays connected to the stores of earlier ones."""
+        """Creates a new output folder, because MLflow stays connected to the stores of earlier ones."""
         return Path(tempfile.mkdtemp(dir=self.folder))
 
 

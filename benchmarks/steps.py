@@ -1,12 +1,12 @@
-"""The steps of a search against the plain reference, in turn: time and memory.
+"""Compare the steps of a search with the plain reference: time and memory.
 
     python -m benchmarks.steps
     python -m benchmarks.steps --resolution 32 --repeats 7
 
-Each side runs in a process of its own, since a search also sets how its process allocates memory.
-Each repeat times ours and the reference's weight step (two paths) and architecture step back to
-back, on the same batch, paths and Gumbel noise; a joint epoch's ratio is of two weight steps and
-one architecture step. Peak memory is that of a fresh process, over what it held before the step.
+Each side runs in its own process, because a search also sets how its process allocates memory. Each
+repeat times our weight step (two paths) and architecture step and those of the reference back to back,
+on the same batch, paths and Gumbel noise. The ratio of a joint epoch combines two weight steps and one
+architecture step. Peak memory is that of a fresh process, beyond what it held before the step.
 """
 
 import ctypes
@@ -40,7 +40,7 @@ TEMPERATURE = 5.0
 
 
 class Setting:
-    """One batch, and the steps of both sides on it."""
+    """One batch, and the steps of both sides on that batch."""
 
     def __init__(self, space: Space, batch_size: int, num_threads: int) -> None:
         torch.set_num_threads(num_threads)
@@ -81,7 +81,7 @@ class Setting:
 
 
 def time_steps(space: Space, batch_size: int, num_repeats: int) -> dict[str, dict[Side, list[float]]]:
-    """Seconds of each step of each side, measured in turn after one round of warm-up."""
+    """Seconds of each step on each side, measured in turn after one round of warm-up."""
     sides: tuple[Side, ...] = ("ours", "reference")
     seconds: dict[str, dict[Side, list[float]]] = {name: {side: [] for side in sides} for name in STEP_NAMES}
     with ExitStack() as stack:
@@ -98,7 +98,7 @@ def time_steps(space: Space, batch_size: int, num_repeats: int) -> dict[str, dic
 
 @contextmanager
 def _stepping_process(space: Space, batch_size: int, side: Side) -> Iterator[Any]:
-    """A process that runs the steps whose name and repeat it is sent, and sends back their seconds."""
+    """A process that receives the name and repeat of a step, runs it, and sends back its seconds."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_step_when_told, args=(there, space, batch_size, side))
@@ -115,7 +115,7 @@ def _step_when_told(pipe: Any, space: Space, batch_size: int, side: Side) -> Non
     steps = setting.steps(side)
     while (told := pipe.recv()) is not None:
         name, repeat = told
-        # The same paths on both sides, others in each repeat.
+        # The same paths on both sides, different ones in each repeat.
         setting.generator.manual_seed(repeat)
         start_s = time.perf_counter()
         steps[name]()
@@ -123,7 +123,7 @@ def _step_when_told(pipe: Any, space: Space, batch_size: int, side: Side) -> Non
 
 
 def measure_peak_mib(space: Space, batch_size: int, side: Side, step: str) -> float:
-    """Peak memory of one step over what the process held before, in MiB, in a fresh process."""
+    """Peak memory of one step in a fresh process, beyond what the process held before, in MiB."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send_peak, args=(sender, space, batch_size, side, step))
@@ -134,14 +134,14 @@ def measure_peak_mib(space: Space, batch_size: int, side: Side, step: str) -> fl
 
 
 def _send_peak(sender: Any, space: Space, batch_size: int, side: Side, step: str) -> None:
-    # Loops are compiled and kernels loaded by a step on a space of few pixels.
+    # A step at a low resolution compiles the loops and loads the kernels.
     for run in Setting(space.at_resolution(32), 2, 1).steps(side).values():
         run()
     run = Setting(space, batch_size, 1).steps(side)[step]
-    # What was freed before goes back to the system, or the step would use it unseen.
+    # Return freed memory to the system, or the step would reuse it unseen.
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    # Writing 5 sets the high-water mark of resident memory back to what is resident now.
+    # Writing 5 resets the high-water mark of resident memory to the current value.
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     before_kib = _status_kib("VmRSS")
     run()
@@ -162,7 +162,7 @@ def _status_kib(field: str) -> int:
 @click.option("--repeats", default=5, show_default=True)
 @click.option("--memory/--no-memory", default=True, show_default=True)
 def main(space_name: str, resolutions: tuple[int, ...], batch_size: int, repeats: int, memory: bool) -> None:
-    """Prints two tables in Markdown."""
+    """Prints two Markdown tables."""
     print(describe_machine())
     time_rows, memory_rows = [], []
     for resolution in resolutions:

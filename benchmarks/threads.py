@@ -1,9 +1,9 @@
-"""How two cores are best used: by two searches of one thread, or by one of two threads.
+"""Find the best use of two cores: two searches of one thread each, or one search of two threads.
 
     python -m benchmarks.threads
     python -m benchmarks.threads --space micro --repeats 1
 
-Two searches of two epochs side by side, and the same two one after the other, in turn.
+Two searches of two epochs run side by side, then the same two run one after the other.
 """
 
 import multiprocessing
@@ -18,11 +18,11 @@ from benchmarks.machine import describe_machine, print_table
 from benchmarks.searches import NUM_PARALLEL, Searches, seconds_of
 
 NUM_IMAGES = {"micro": 1500, "small32": 200}
-"""Training images by space, for searches of some seconds."""
+"""Training images per space, for searches of some seconds."""
 
 
 def report_threads(kinds: dict[str, Searches], num_repeats: int) -> None:
-    """Prints how much faster two searches are side by side than one after the other."""
+    """Prints how much faster two searches run side by side than one after the other."""
     rows = []
     for name, searches in kinds.items():
         apart_s, joined_s = time_threads(searches, num_repeats)
@@ -41,7 +41,7 @@ def report_threads(kinds: dict[str, Searches], num_repeats: int) -> None:
 
 
 def time_threads(searches: Searches, num_repeats: int) -> tuple[list[float], list[float]]:
-    """Seconds of two searches side by side at one thread each, and in turn at two threads."""
+    """Seconds of two searches side by side with one thread each, and in turn with two threads."""
     apart, joined = ([searches.fields(seed, num_threads) for seed in range(2)] for num_threads in (1, 2))
     with multiprocessing.get_context("spawn").Pool(NUM_PARALLEL) as pool:
 
@@ -52,7 +52,7 @@ def time_threads(searches: Searches, num_repeats: int) -> tuple[list[float], lis
             for fields in joined:
                 pool.apply(search, [fields])
 
-        # Once unmeasured, for what processes set up once.
+        # One unmeasured run, for everything that a process sets up once.
         run_apart()
         times_s = [(seconds_of(run_apart), seconds_of(run_joined)) for _ in range(num_repeats)]
     return [apart_s for apart_s, _ in times_s], [joined_s for _, joined_s in times_s]
@@ -69,7 +69,7 @@ def time_threads(searches: Searches, num_repeats: int) -> tuple[list[float], lis
 )
 @click.option("--repeats", default=3, show_default=True)
 def main(spaces: tuple[str, ...], repeats: int) -> None:
-    """Prints a table in Markdown."""
+    """Prints a Markdown table."""
     print(describe_machine())
     with tempfile.TemporaryDirectory() as folder:
         report_threads({space: Searches(Path(folder), space, NUM_IMAGES[space]) for space in spaces}, repeats)

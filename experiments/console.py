@@ -1,4 +1,4 @@
-"""How lines and durations look on the screen."""
+"""Lines, counts and durations on the screen."""
 
 import math
 
@@ -8,17 +8,22 @@ _WIDTH = 200
 
 
 def make_console() -> Console:
-    """Where commands print; a file or pipe gets wide lines, so that tables are not cut.
+    """The console that commands print to; files and pipes get wide lines, so that tables are not cut.
 
-    Names come from files: they are shown as they are, whatever looks like markup in them.
+    Names come from files, so markup in them is printed as it is.
     """
     console = Console(markup=False)
     return console if console.is_terminal else Console(markup=False, width=_WIDTH)
 
 
 def say(console: Console, message: str) -> None:
-    """Prints a line as it is: unwrapped, uncoloured."""
+    """Prints a line without wrapping, color or markup."""
     console.print(message, highlight=False, markup=False, soft_wrap=True)
+
+
+def format_count(number: int, noun: str, plural: str | None = None) -> str:
+    """A number with its noun: `1 epoch`, `2 epochs`."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
 def format_duration(seconds: float) -> str:

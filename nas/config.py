@@ -1,4 +1,4 @@
-"""What determines a search: one flat, frozen, typed record.
+"""Configs of searches and trainings: flat, frozen, typed records.
 
 Source: TF-NAS, implementation details; defaults are the published protocol.
 """
@@ -34,7 +34,7 @@ NonNegativeInt = Annotated[int, Field(ge=0, lt=2**31)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Resolution = Annotated[int, Field(ge=1, le=8192)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
-"""More would be a slip, and would bring the machine down."""
+"""A larger number is a typo, and would bring the machine down."""
 
 DeviceName = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?)$")]
 
@@ -54,10 +54,10 @@ class ConfigRecord(BaseModel):
 
     @classmethod
     def parse(cls, fields: dict[str, Any], where: str) -> Self:
-        """Validates fields that a person wrote.
+        """Validates fields from a user.
 
         Args:
-            where: what to name in the error, a file's path for instance.
+            where: what the error names, such as a file's path.
 
         Raises:
             UserError: a field is unknown, missing, of the wrong type or impossible.
@@ -72,40 +72,42 @@ class DataConfig(ConfigRecord):
     """Which images, how they are split, and how they are augmented."""
 
     dataset: Annotated[str, AfterValidator(DATASETS.check)] = "fashion_mnist_subset"
-    """Images to search or train on; the subset of Fashion-MNIST is part of the package."""
+    """Images to search or train on. `fashion_mnist_subset` comes with the package.
+
+    Others: `fashion_mnist`, `cifar10`, `cifar100`, `image_folder`, `image_list`, and those of plugins.
+    """
 
     data_dir: Path | None = Field(default=None, strict=False)
-    """Folder of the images, for every dataset that is not part of the package.
+    """Folder of the images, for every dataset that does not come with the package.
 
-    torchvision's file formats for `fashion_mnist`, `cifar10`, `cifar100`; `train/CLASS/*` (and
-    `test/CLASS/*`, if any) or `CLASS/*` for `image_folder`; the root of the paths of
-    `image_list`.
+    `fashion_mnist`, `cifar10`, `cifar100`: files as torchvision has them. `image_folder`: `train/CLASS/*`
+    and, optionally, `test/CLASS/*`; or `CLASS/*`. `image_list`: the paths in the lists are relative to it.
     """
 
     train_list: Path | None = Field(default=None, strict=False)
-    """For `image_list`: text file of `path label` lines, paths relative to `data_dir`."""
+    """For `image_list`: text file with a line `path label` per training image."""
 
     test_list: Path | None = Field(default=None, strict=False)
-    """For `image_list`: the same for the test images; only training of derived networks reads it."""
+    """For `image_list`: the same for the test images. Searches do not read it."""
 
     download: bool = False
-    """Whether torchvision may download a dataset that `data_dir` does not hold."""
+    """Whether torchvision may download a dataset that is missing from `data_dir`."""
 
     skip_broken_images: bool = False
-    """Whether image files that are missing or cannot be read are left out, and counted.
+    """Whether to leave out, and count, image files that are missing or cannot be decoded.
 
-    Finding them means decoding every training image once, before the first epoch. Otherwise the
-    first one ends the search with its name.
+    Finding them takes decoding every image once before the first epoch. Without this, the first broken
+    file ends the search with its name.
     """
 
     max_train_images: PositiveInt | None = None
-    """Use only the first so many training images, stratified by class; None for all."""
+    """Number of training images to use, the first ones of each class; None for all."""
 
     augmentation: Augmentation = "paper"
-    """`paper`: random resized crop, flip, colour jitter; `crop_flip`: pad by an eighth, crop, flip."""
+    """`paper`: random resized crop, flip, color jitter; `crop_flip`: pad by an eighth, crop, flip; `none`."""
 
     num_data_workers: Annotated[int, Field(ge=0, le=1024)] = 0
-    """Processes that decode image files, of each process that trains; images in memory need none."""
+    """Worker processes that decode image files; images in memory need none."""
 
     @model_validator(mode="after")
     def _has_its_source(self) -> Self:
@@ -120,7 +122,7 @@ class DataConfig(ConfigRecord):
 
 
 class SearchConfig(DataConfig):
-    """Everything that determines a search: space, switches, data, protocol.
+    """Everything that determines a search: method, space, switches, images, protocol.
 
     Raises:
         ValueError: an unknown field, a wrong type, an impossible value or combination.
@@ -133,62 +135,63 @@ class SearchConfig(DataConfig):
     """Macro space: `paper` (224x224), `paper_no_se`, `small32` (32x32) or `micro` (28x28)."""
 
     target_latency_ms: Positive
-    """Latency that the derived network shall have, in ms of the lookup table."""
+    """Latency that the derived network is to have, in ms by the lookup table."""
 
     latency_table: str = "measure"
-    """Path of the lookup table, or `measure` to measure one on this machine first."""
+    """Path of the lookup table; `measure` measures one on this machine first."""
 
     latency_batch_size: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Images at a time when a table is measured; None for 1 on the CPU and 32 on CUDA."""
+    """Batch size at which a table is measured; None for 1 on the CPU and 32 on CUDA."""
 
     sampling: Annotated[str, BeforeValidator(_without_alias), AfterValidator(SAMPLINGS.check)] = "bi_random"
-    """How a weight step samples paths: `single`, one Gumbel path; or a second one beside it (`bi_*`).
+    """Paths of a weight step: `single`, one path sampled from alpha; or a second one beside it (`bi_*`).
 
-    `bi_random`, the paper's choice (`bi` for short): the second path is uniform over the other
-    operators of each layer. `bi_gumbel`, `bi_min`, `bi_max`: from alpha, the lowest, the highest alpha.
+    The second path avoids the first path's operator in every layer. `bi_random` (or `bi`), the paper's
+    choice, draws uniformly from the others; `bi_gumbel` draws from alpha; `bi_min` and `bi_max` take the
+    lowest and the highest alpha.
     """
 
     depth: Depth = "sink"
-    """How depth is searched: sink-connecting stages, or identity as a further candidate."""
+    """Depth space: `sink`, a learned sum over each stage's layers; `skip`, identity as a candidate."""
 
     elasticity: bool = True
     """Whether widths are scaled to the latency target after every joint epoch."""
 
     refine_widths: bool = False
-    """Whether elasticity-scaling ends with single-width steps that use up what is left."""
+    """Whether elasticity-scaling ends by widening single layers to use the rest (beyond the paper)."""
 
     objective: Annotated[str, AfterValidator(OBJECTIVES.check)] = "tfnas"
-    """Form of the architecture step's loss."""
+    """Loss of an architecture step: `tfnas`, `fbnet`, `proxyless_add`, `proxyless_mul`."""
 
     latency_weight: NonNegative = 0.1
-    """Lambda, the weight of the latency term, in `tfnas` and `proxyless_add`."""
+    """Lambda, the weight of the latency term of `tfnas` and `proxyless_add`."""
 
     objective_scale: Positive = 0.2
-    """The factor a of `fbnet` and `proxyless_mul`."""
+    """Factor a of `fbnet` and `proxyless_mul`."""
 
     objective_exponent: Positive | None = None
-    """The exponent b of `fbnet` and `proxyless_mul`; None for the published 0.6 and 0.3."""
+    """Exponent b of `fbnet` and `proxyless_mul`; None for the published 0.6 and 0.3."""
 
     seed: Seed = 0
     """Seeds the split, the initial weights, the batches and the sampling."""
 
     num_epochs: PositiveInt = 90
-    """Epochs in all, warm-up included."""
+    """Number of epochs, warm-up included."""
 
     num_warmup_epochs: NonNegativeInt = 10
-    """First epochs, in which only weights are trained, on one Gumbel path."""
+    """Number of first epochs that train only weights, on one sampled path."""
 
     batch_size: PositiveInt = 32
-    """Images a step, of both kinds of steps."""
+    """Images per step, for weight and architecture steps alike."""
 
     arch_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of the training images held out for architecture steps, stratified by class."""
 
     weight_steps_per_arch_step: PositiveInt = 2
-    """Weight steps between two architecture steps of a joint epoch."""
+    """Weight steps per architecture step in joint epochs."""
 
     weight_lr: Positive = 0.025
-    """Initial learning rate of the weights' SGD, with a cosine over all epochs down to 0."""
+    """Initial learning rate of the weights' SGD; a cosine over all epochs takes it to 0."""
 
     weight_momentum: Fraction = 0.9
     """Momentum of the weights' SGD."""
@@ -209,38 +212,38 @@ class SearchConfig(DataConfig):
     """L2 penalty on the architecture parameters."""
 
     grad_clip_norm: Positive = 5.0
-    """Largest L2 norm of the gradient, of weights and of architecture parameters."""
+    """L2 norm to which gradients are clipped, of weights and of architecture parameters."""
 
     initial_temperature: Positive = 5.0
-    """Temperature of the Gumbel softmax until the end of the first joint epoch."""
+    """Temperature of the Gumbel softmax up to and including the first joint epoch."""
 
     temperature_decay: Annotated[float, Field(gt=0, le=1)] = 0.96
     """Factor on the temperature after each joint epoch."""
 
     reset_optimizers_each_epoch: bool = False
-    """Whether both optimisers are built anew each epoch, as the reference behaviour has it."""
+    """Whether both optimizers start afresh each epoch, as in the published implementation."""
 
     device: DeviceName = "auto"
-    """`auto` (CUDA if there), `cpu`, `cuda` or `cuda:N`, of the GPUs that `CUDA_VISIBLE_DEVICES` shows.
+    """`auto` (CUDA if available), `cpu`, `cuda`, or `cuda:N` among the GPUs in `CUDA_VISIBLE_DEVICES`.
 
-    In a grid `auto` is CUDA where trials reserve a GPU or a part of one.
+    In a grid, `auto` is CUDA if trials reserve a GPU or a part of one.
     """
 
     mixed_precision: bool = False
-    """Whether the supernet computes in bfloat16 where torch deems that safe.
+    """Whether the supernet runs under autocast to bfloat16.
 
-    Weights, optimizers and the architecture parameters stay in float32. Meant for GPUs: the compiled
-    kernels of the CPU compute in float32 only.
+    Weights, optimizers and architecture parameters stay in float32. Meant for GPUs: the compiled CPU
+    kernels compute in float32 only.
     """
 
     deterministic: bool = False
-    """Whether torch uses deterministic algorithms only, so that a search repeats exactly on a GPU too.
+    """Whether torch is limited to deterministic algorithms, so that a search repeats exactly on a GPU.
 
-    On the CPU it repeats exactly in any case.
+    On the CPU it always does.
     """
 
     num_threads: Threads = 1
-    """Threads of a search on the CPU; results are exact for equal numbers only."""
+    """CPU threads of a search. Results are equal to the bit for equal numbers of threads only."""
 
     kernels: Literal["auto", "torch", "compiled"] = "auto"
     """What computes the mixed blocks: `torch`, or `compiled` CPU loops, which are faster.
@@ -259,12 +262,15 @@ class SearchConfig(DataConfig):
             raise ValueError(
                 f"num_warmup_epochs: {self.num_warmup_epochs}; must be at most num_epochs ({self.num_epochs})"
             )
+        for field in parameters_of(self.objective):
+            if field not in type(self).model_fields:
+                raise ValueError(f"objective: '{self.objective}' reads '{field}', which is no config field")
         if self.refine_widths and not self.elasticity:
             raise ValueError("refine_widths: has no effect without elasticity; set elasticity: true")
         return self
 
     def objective_fields(self) -> dict[str, Any]:
-        """What the objective reads, with its own default where a field is None."""
+        """The fields that the objective reads; those that are None have the objective's default."""
         return {
             name: default if getattr(self, name) is None else getattr(self, name)
             for name, default in parameters_of(self.objective).items()
@@ -276,7 +282,7 @@ class SearchConfig(DataConfig):
         return unread | METHODS[self.method].ignored_fields
 
     def ineffective_fields(self) -> list[str]:
-        """Fields that were set and have no effect in this combination, for a warning."""
+        """Fields that are set and have no effect in this combination, for a warning."""
         return sorted(self.unused_fields() & self.model_fields_set)
 
 
@@ -290,36 +296,36 @@ class TrainConfig(DataConfig):
     """
 
     architecture: str
-    """Path of an architecture file, or the name of a network that comes with the package.
+    """Path of an architecture file, or a name.
 
-    Names: `tf-nas-a`, and `efficientnet_b0`, `mobilenet_v3_large`, `mobilenet_v2`, `mnasnet1_0`
-    of torchvision.
+    Names: `tf-nas-a`, the published network; and of torchvision `efficientnet_b0`, `mobilenet_v3_large`,
+    `mobilenet_v2`, `mnasnet1_0`.
     """
 
     resolution: Resolution | None = None
     """Height and width of the images, in pixels.
 
-    None for that of the space of an architecture file and, where a network is named, that of the
-    dataset's images (224 for image files).
+    None: for an architecture file, the resolution of its space; for a named network, that of the dataset's
+    images (224 for image files).
     """
 
     seed: Seed = 0
     """Seeds the split, the initial weights, the batches, dropout and drop-connect."""
 
     num_epochs: PositiveInt = 250
-    """Epochs in all, warm-up included."""
+    """Number of epochs, warm-up included."""
 
     num_warmup_epochs: NonNegativeInt = 5
-    """First epochs, in which the learning rate rises linearly, step by step."""
+    """Number of first epochs in which the learning rate rises linearly, step by step."""
 
     batch_size: PositiveInt = 512
-    """Images a step, of all processes together."""
+    """Images per step, over all processes."""
 
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of the training images held out to choose the best epoch, stratified by class."""
 
     lr: Positive = 0.2
-    """Highest learning rate of SGD: where warm-up ends and a cosine down to 0 begins."""
+    """Highest learning rate of SGD: warm-up ends with it, and a cosine takes it to 0."""
 
     momentum: Fraction = 0.9
     """Momentum of SGD."""
@@ -328,28 +334,28 @@ class TrainConfig(DataConfig):
     """L2 penalty on all parameters."""
 
     grad_clip_norm: Positive = 5.0
-    """Largest L2 norm of the gradient."""
+    """L2 norm to which gradients are clipped."""
 
     label_smoothing: Fraction = 0.1
-    """Share of the target distribution that is spread over all classes."""
+    """Share of the target distribution spread evenly over all classes."""
 
     dropout: Fraction = 0.2
     """Probability of dropout before the classifier."""
 
     drop_connect: Fraction = 0.2
-    """Probability to drop the last residual branch; linear in depth before it."""
+    """Probability of dropping the last residual branch; earlier ones linearly less."""
 
     ema_decay: Fraction | None = None
-    """Decay a step of the moving average of the weights that is then evaluated and kept; None for none."""
+    """Decay per step of a moving average of the weights, which is then evaluated and kept; None for none."""
 
     mixed_precision: bool = False
-    """Whether forward and backward compute in bfloat16 where torch deems that safe."""
+    """Whether forward and backward run under autocast to bfloat16."""
 
     device: DeviceName = "auto"
-    """`auto` (CUDA if there), `cpu`, `cuda` or `cuda:N`."""
+    """`auto` (CUDA if available), `cpu`, `cuda` or `cuda:N`."""
 
     num_threads: Threads = 1
-    """Threads of a training on the CPU; results are exact for equal numbers only."""
+    """CPU threads of a training. Results are equal to the bit for equal numbers of threads only."""
 
     @model_validator(mode="after")
     def _has_epochs_after_warmup(self) -> Self:

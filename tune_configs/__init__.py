@@ -1,1 +1,1 @@
-"""Experiments ready to launch; each file tells its question, cost and result."""
+"""Experiments ready to launch. Each file states its question, command, cost, expected and seen results."""

@@ -1,41 +1,45 @@
-"""Ink: draws what the numbers say."""
+"""Figures: numbers first, then ink."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from analysis.figures.collapse_figure import collapse_drawings
-from analysis.figures.depth_figure import depth_drawings
-from analysis.figures.ink.drawing import Drawing, NothingToDrawError
-from analysis.figures.latency_figure import objective_drawings, scaling_drawings
-from analysis.figures.learning_figure import learning_drawings
-from analysis.figures.networks_figure import network_drawings
-from analysis.figures.redundancy_figure import redundancy_drawings
-from analysis.figures.study_figure import study_drawings
-from analysis.figures.tradeoff_figure import tradeoff_drawings
-from analysis.reading.experiment import Experiment
+from analysis.reading.nothing_to_draw import NothingToDrawError, OutOfPlaceError
+from nas.foundation.registry import Registry
 
-FIGURES: dict[str, Callable[[Experiment], list[Drawing]]] = {
-    "operator collapse": collapse_drawings,
-    "depth fluctuation": depth_drawings,
-    "redundancy": redundancy_drawings,
-    "elasticity-scaling": scaling_drawings,
-    "latency under each objective": objective_drawings,
-    "accuracy against latency": tradeoff_drawings,
-    "space and derived networks": network_drawings,
-    "learning curves": learning_drawings,
-    "study": study_drawings,
-}
+if TYPE_CHECKING:
+    from analysis.figures.ink.drawing import Drawing
+    from analysis.reading.experiment import Experiment
+
+FIGURES: "Registry[Callable[[Experiment], list[Drawing]]]" = Registry(
+    "figure",
+    {
+        "operator collapse": "analysis.figures.collapse_figure:collapse_drawings",
+        "depth fluctuation": "analysis.figures.depth_figure:depth_drawings",
+        "redundancy": "analysis.figures.redundancy_figure:redundancy_drawings",
+        "elasticity-scaling": "analysis.figures.latency_figure:scaling_drawings",
+        "latency under each objective": "analysis.figures.latency_figure:objective_drawings",
+        "accuracy against latency": "analysis.figures.tradeoff_figure:tradeoff_drawings",
+        "space and derived networks": "analysis.figures.networks_figure:network_drawings",
+        "learning curves": "analysis.figures.learning_figure:learning_drawings",
+        "study": "analysis.figures.study_figure:study_drawings",
+    },
+)
+"""Figures by title: each computes its numbers from an experiment and returns drawings, not yet drawn.
+
+To add one, write `def my_drawings(experiment: Experiment) -> list[Drawing]` and register it with
+`FIGURES.register("title", "my_module:my_drawings")`; decorate it with `for_grids` if it compares settings.
+"""
 
 
-def make_drawings(experiment: Experiment) -> tuple[list[Drawing], list[str]]:
-    """All figures that an experiment supports; and for each other one what is missing for it.
-
-    Of a study only its own: no two of its points are alike but in one thing, as the other figures need.
-    """
+def make_drawings(experiment: "Experiment") -> tuple[list["Drawing"], list[str]]:
+    """Makes all figures that an experiment supports, and names what each of the others lacks."""
     drawings: list[Drawing] = []
-    undrawn: list[str] = []
-    for title, make in ({"study": study_drawings} if experiment.is_study else FIGURES).items():
+    missing: list[str] = []
+    for title, make in FIGURES.items():
         try:
             drawings += make(experiment)
-        except NothingToDrawError as missing:
-            undrawn.append(f"{title}: not drawn: {missing}")
-    return drawings, undrawn
+        except OutOfPlaceError:
+            continue
+        except NothingToDrawError as reason:
+            missing.append(f"{title}: not drawn: {reason}")
+    return drawings, missing

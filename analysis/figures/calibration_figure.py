@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from analysis.figures.ink.style import GREY, LIGHT_GREY, ONE_COLUMN_IN, STYLE, line_style, new_figure
+from analysis.figures.ink.style import GRAY, LIGHT_GRAY, ONE_COLUMN_IN, STYLE, line_style, new_figure
 from nas.foundation.errors import UserError
 
 Floats = NDArray[np.float64]
@@ -19,13 +19,13 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class CalibrationPlot:
-    """What the plot shows.
+    """A plot of predicted against measured latency.
 
     Attributes:
-        title: which table, on which device.
-        summary: error and rank correlation, in a line.
+        title: table and device.
+        summary: error and rank correlation, in one line.
         iqr_ms_N: interquartile range of each measured latency.
-        half_width_percent: of the interval around the predictions; None for none.
+        half_width_percent: half the width of the prediction interval, in percent; None for no interval.
     """
 
     title: str
@@ -36,7 +36,7 @@ class CalibrationPlot:
     half_width_percent: float | None = None
 
     def save(self, path: Path) -> None:
-        """Draws it into a file: PNG, PDF or SVG, by its suffix.
+        """Draws the plot into a file: PNG, PDF or SVG, by its suffix.
 
         Raises:
             UserError: the file cannot be written.
@@ -52,7 +52,7 @@ class CalibrationPlot:
 
 
 def draw_calibration(plot: CalibrationPlot) -> Figure:
-    """Networks as points with their interquartile range, beside the line of equality."""
+    """Draws networks as points with their interquartile range, and the line of equality."""
     figure = new_figure(ONE_COLUMN_IN, ONE_COLUMN_IN)
     axes = figure.subplots()
     both_2 = np.array([0.0, 1.08 * max(plot.predicted_ms_N.max(), plot.measured_ms_N.max())])
@@ -62,11 +62,11 @@ def draw_calibration(plot: CalibrationPlot) -> Figure:
             both_2,
             both_2 * (1 - share),
             both_2 * (1 + share),
-            color=LIGHT_GREY,
+            color=LIGHT_GRAY,
             linewidth=0,
             label="95 % prediction interval",
         )
-    axes.plot(both_2, both_2, color=GREY, linewidth=0.8, label="equal")
+    axes.plot(both_2, both_2, color=GRAY, linewidth=0.8, label="equal")
     style = line_style(0)
     axes.errorbar(
         plot.predicted_ms_N,

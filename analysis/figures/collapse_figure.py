@@ -1,4 +1,4 @@
-"""Operator collapse: layers x epochs, coloured by the leading operator, one panel a trial.
+"""Operator collapse: layers x epochs, colored by the leading operator, one panel per trial.
 
 Shapes: E epochs, L layers, X corners of an outline.
 """
@@ -10,22 +10,25 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from analysis.figures.ink.drawing import Drawing, NothingToDrawError, count
+from analysis.figures.ink.drawing import Drawing
 from analysis.figures.ink.style import (
     MAX_HEIGHT_IN,
-    OP_STYLES,
     TWO_COLUMNS_IN,
     mark_warmup,
     new_figure,
+    op_patch,
+    op_style,
     write_in,
 )
-from analysis.measures.collapse import CANDIDATE_NAMES, NO_LEADER, Collapse, measure_collapse
-from analysis.reading.experiment import SEED, Experiment, Run
+from analysis.measures.collapse import NO_LEADER, Collapse, measure_collapse
+from analysis.reading.captions import count, left_out_note
+from analysis.reading.experiment import Experiment
+from analysis.reading.nothing_to_draw import for_grids
+from analysis.reading.run import SEED, Run
 from analysis.reading.values import Value, show_value
 from nas.space.operators import SKIP_OP_NAME
 
@@ -34,17 +37,16 @@ _ROW_IN = 0.135
 _CODE_IN = 0.24
 _BAR = 0.88
 
-SKIP = CANDIDATE_NAMES.index(SKIP_OP_NAME)
-
 Grid = list[list[Run | None]]
 
 
+@for_grids
 def collapse_drawings(experiment: Experiment) -> list[Drawing]:
-    """One drawing a page: trials of equal setting side by side, one column a sampling."""
-    if not experiment.searched:
-        raise NothingToDrawError("no run with a trajectory")
-    rows, shown = _arrange(experiment)
-    layers = max(len(run.space.layers) for run in experiment.searched)
+    """Makes one drawing per page: a row per setting and seed, a column per sampling."""
+    runs = experiment.searched_with("alpha_ELO")
+    rows, shown = _arrange(experiment, runs)
+    shown += left_out_note(experiment.searched, runs, "whose method has no alphas")
+    layers = max(len(run.space.layers) for run in runs)
     panel_in = _ROW_IN * layers + 0.45
     rows_per_page = max(1, int((MAX_HEIGHT_IN - 1.2) // panel_in))
     pages = [rows[start : start + rows_per_page] for start in range(0, len(rows), rows_per_page)]
@@ -54,9 +56,11 @@ def collapse_drawings(experiment: Experiment) -> list[Drawing]:
     ]
 
 
-def _arrange(experiment: Experiment) -> tuple[Grid, str]:
-    """The trials in rows of equal setting, a column for each sampling; and what was left out."""
-    cells = experiment.cells
+def _arrange(experiment: Experiment, runs: Sequence[Run]) -> tuple[Grid, str]:
+    """The trials in rows of equal setting, a column for each sampling; and what is not shown."""
+    # Trials that failed get a panel that says so; those of other methods get none.
+    without_alphas = {run.run_id for run in experiment.searched} - {run.run_id for run in runs}
+    cells = [run for run in experiment.cells if run.run_id not in without_alphas]
     samplings = tuple(dict.fromkeys(run.config.get("sampling") for run in cells))
     others = (*experiment.other_factors("sampling"), SEED)
     by_row: dict[tuple[Value, ...], dict[Value, Run]] = {}
@@ -72,7 +76,7 @@ def _arrange(experiment: Experiment) -> tuple[Grid, str]:
             f" Shown are {len(settings)} of {len(by_row)} settings and seeds, the first seed of each setting."
         )
     if all(len(by_row[setting]) == 1 for setting in settings):
-        # Nothing to set side by side: two trials a row, as they come.
+        # Nothing to compare side by side: two trials per row, in their order.
         flat = [run for setting in settings for run in by_row[setting].values()]
         return [list(flat[start : start + 2]) for start in range(0, len(flat), 2)], shown
     return [[by_row[setting].get(sampling) for sampling in samplings] for setting in settings], shown
@@ -86,25 +90,21 @@ def _page(
     num_pages: int,
     shown: str,
 ) -> Drawing:
-    drawn = {run.run_id: run for row in rows for run in row if run is not None and run.trajectory is not None}
-    numbers = {
-        run_id: measure_collapse(run.trajectory)
-        for run_id, run in drawn.items()
-        if run.trajectory is not None
-    }
+    drawn = [run for row in rows for run in row if run is not None and run.trajectory is not None]
+    numbers = {run.run_id: measure_collapse(run.trajectory) for run in drawn if run.trajectory is not None}
     page = f" Page {number} of {num_pages}." if num_pages > 1 else ""
     caption = (
-        "Operator collapse. Each row of a panel is a searchable layer (stage.layer); its colour is the "
-        "candidate of highest probability at the end of the epoch, and the filled height of the row is "
-        "that probability (full row = 1). A thick bar marks the epoch from which on the leader never "
-        "changes. Grey: warm-up, in which the candidates are equal. n = "
+        "Operator collapse. Each row of a panel is a searchable layer (stage.layer). Its color is the "
+        "candidate with the highest probability at the end of the epoch, and the filled height of the row is "
+        "that probability (full row = 1). A thick bar marks the epoch from which the leader no longer "
+        "changes. Gray: warm-up, during which all candidates are equal. n = "
         f"{count(len(drawn), 'trial')}.{shown}{page}"
     )
     return Drawing(
         name="collapse" if number == 1 else f"collapse-{number}",
         title="Operator collapse",
         caption=caption,
-        runs=tuple(drawn.values()),
+        runs=tuple(drawn),
         draw=lambda: _draw(experiment, rows, numbers, panel_in),
     )
 
@@ -119,10 +119,8 @@ def _draw(experiment: Experiment, rows: Grid, numbers: dict[str, Collapse], pane
             _panel(experiment, axes, run, numbers, is_left=column == 0)
     for axes in panels[-1]:
         axes.set_xlabel("epoch")
-    present = sorted(
-        {int(op) for collapse in numbers.values() for op in np.unique(collapse.leader_EL)} - {NO_LEADER}
-    )
-    _legend(figure, present)
+    shown = [run for row in rows for run in row if run is not None and run.run_id in numbers]
+    _legend(figure, _leading_operators(shown, numbers))
     return figure
 
 
@@ -145,7 +143,7 @@ def _panel(
     axes.set_ylim(num_layers, 0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     mark_warmup(axes, int((~run.trajectory.is_joint_E).sum()))
-    _draw_stretches(axes, _stretches(epochs, collapse))
+    _draw_stretches(axes, _stretches(epochs, collapse, run.space.candidate_names))
     rows = np.arange(num_layers) + 0.5
     axes.vlines(
         collapse.lock_in_epoch_L - 0.5, rows - _BAR / 2, rows + _BAR / 2, color="black", lw=1.6, zorder=5
@@ -155,9 +153,9 @@ def _panel(
 
 @dataclass(frozen=True)
 class Stretch:
-    """Epochs in which one operator led a layer: a box, and what of it is filled."""
+    """Consecutive epochs in which one operator led a layer: a box, and its filled part."""
 
-    op: int
+    op: str
     row: int
     start: float
     num_epochs: int
@@ -165,28 +163,29 @@ class Stretch:
     fill_X2: NDArray[np.float64]
 
 
-def _stretches(epochs: NDArray[np.int64], collapse: Collapse) -> list[Stretch]:
-    """Each layer's epochs, split where its leader changes; those without a leader left out."""
+def _stretches(epochs: NDArray[np.int64], collapse: Collapse, names: Sequence[str]) -> list[Stretch]:
+    """The epochs of each layer, split where its leader changes, without those that have no leader."""
     stretches = []
     for row, (leader_E, probability_E) in enumerate(
         zip(collapse.leader_EL.T, collapse.probability_EL.T, strict=True)
     ):
         bounds = np.flatnonzero(np.diff(leader_E)) + 1
         for where in np.split(np.arange(len(leader_E)), bounds):
-            op = int(leader_E[where[0]])
-            if op == NO_LEADER:
+            leader = int(leader_E[where[0]])
+            if leader == NO_LEADER:
                 continue
             bottom = row + 0.5 + _BAR / 2
             box_X2 = _steps(epochs[where], np.ones(len(where)), bottom)
             fill_X2 = _steps(epochs[where], probability_E[where], bottom)
-            stretches.append(Stretch(op, row, float(epochs[where[0]]) - 0.5, len(where), box_X2, fill_X2))
+            start = float(epochs[where[0]]) - 0.5
+            stretches.append(Stretch(names[leader], row, start, len(where), box_X2, fill_X2))
     return stretches
 
 
 def _draw_stretches(axes: Axes, stretches: Sequence[Stretch]) -> None:
-    # One collection an operator, not one artist a stretch: there are thousands on a page.
+    # One collection per operator, not one artist per stretch: a page has thousands of them.
     for op in sorted({stretch.op for stretch in stretches}):
-        style = OP_STYLES[op]
+        style = op_style(op)
         own = [stretch for stretch in stretches if stretch.op == op]
         boxes = [stretch.box_X2 for stretch in own]
         fills = [stretch.fill_X2 for stretch in own]
@@ -201,7 +200,7 @@ def _draw_stretches(axes: Axes, stretches: Sequence[Stretch]) -> None:
     epoch_in = _epoch_in(axes)
     for stretch in stretches:
         if stretch.num_epochs * epoch_in > _CODE_IN:
-            style = OP_STYLES[stretch.op]
+            style = op_style(stretch.op)
             axes.text(
                 stretch.start + 0.05 / epoch_in,
                 stretch.row + 0.36,
@@ -213,7 +212,7 @@ def _draw_stretches(axes: Axes, stretches: Sequence[Stretch]) -> None:
 
 
 def _epoch_in(axes: Axes) -> float:
-    """Width of an epoch on paper, before the panels' margins are known."""
+    """Width of an epoch in inches, before the margins of the panels are known."""
     left, right = axes.get_xlim()
     gridspec = axes.get_gridspec()
     assert gridspec is not None
@@ -221,7 +220,7 @@ def _epoch_in(axes: Axes) -> float:
 
 
 def _steps(epochs: NDArray[np.int64], height_E: NDArray[np.float64], bottom: float) -> NDArray[np.float64]:
-    """The corners of a staircase over epochs, `_BAR` high where the height is 1."""
+    """The corners of a staircase over epochs; a height of 1 is drawn `_BAR` high."""
     x = np.repeat(np.append(epochs - 0.5, epochs[-1] + 0.5), 2)
     y = np.concatenate([[bottom], np.repeat(bottom - _BAR * height_E, 2), [bottom]])
     return np.column_stack([x, y])
@@ -240,17 +239,17 @@ def _label_layers(axes: Axes, run: Run, is_left: bool) -> None:
         axes.set_ylabel("layer")
 
 
-def _legend(figure: Figure, ops: Sequence[int]) -> None:
-    handles = [
-        Patch(
-            facecolor=OP_STYLES[op].color,
-            edgecolor=OP_STYLES[op].ink,
-            hatch=OP_STYLES[op].hatch,
-            label=CANDIDATE_NAMES[op] if op == SKIP else f"{CANDIDATE_NAMES[op]} ({OP_STYLES[op].code})",
-            lw=0,
-        )
-        for op in ops
-    ]
+def _leading_operators(runs: Sequence[Run], numbers: dict[str, Collapse]) -> list[str]:
+    """Every operator that led a layer, in the order of the space."""
+    leaders: dict[str, None] = {}
+    for run in runs:
+        present = set(np.unique(numbers[run.run_id].leader_EL)) - {NO_LEADER}
+        leaders |= dict.fromkeys(name for op, name in enumerate(run.space.candidate_names) if op in present)
+    return sorted(leaders, key=lambda name: name == SKIP_OP_NAME)
+
+
+def _legend(figure: Figure, ops: Sequence[str]) -> None:
+    handles = [op_patch(op, op if op == SKIP_OP_NAME else f"{op} ({op_style(op).code})") for op in ops]
     if handles:
         figure.legend(
             handles=handles, loc="outside upper center", ncols=5, handlelength=2.4, columnspacing=1.4

@@ -1,4 +1,4 @@
-"""Depth fluctuation: derived depth by epoch, skip against sink, with every seed.
+"""Depth fluctuation: derived depth by epoch, skip compared with sink, with every seed.
 
 Shapes: E epochs, N seeds.
 """
@@ -11,35 +11,35 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.ink.curves import READING, draw_course, draw_epoch_axis, legend_below
-from analysis.figures.ink.drawing import Drawing, NothingToDrawError, count
+from analysis.figures.ink.drawing import Drawing
 from analysis.figures.ink.panels import (
     Course,
     Panel,
     arrange_panels,
     courses_of,
     drawn_runs,
-    missing_note,
     most_courses,
     panel_figure,
 )
 from analysis.measures.depth import DepthCourse, measure_depth
+from analysis.reading.captions import count, missing_note
 from analysis.reading.experiment import Experiment
+from analysis.reading.nothing_to_draw import for_grids
 
 FACTOR = "depth"
 
 
+@for_grids
 def depth_drawings(experiment: Experiment) -> list[Drawing]:
-    """Derived depth by epoch, a panel for each setting of the other factors."""
-    runs = experiment.searched
-    if not runs:
-        raise NothingToDrawError("no run with a trajectory")
+    """Draws the derived depth by epoch, in a panel for each setting of the other factors."""
+    runs = experiment.searched_with("derived_op_EL")
     numbers = {run.run_id: measure_depth(run.trajectory) for run in runs if run.trajectory is not None}
     panels, shown = arrange_panels(experiment, runs, FACTOR)
     runs = drawn_runs(panels)
     caption = (
-        "Depth fluctuation: number of searchable layers that the derived network keeps, by epoch. "
+        "Depth fluctuation: number of searchable layers in the derived network, by epoch. "
         f"{READING} Fluctuation: mean absolute change from one joint epoch to the next, mean ± standard "
-        "deviation over seeds. Grey: warm-up, before depth is searched. n = "
+        "deviation over seeds. Gray: warm-up, during which depth is not searched. n = "
         f"{count(len(runs), 'trial')}.{shown}{missing_note(experiment)}"
     )
 

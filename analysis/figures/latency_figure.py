@@ -1,4 +1,4 @@
-"""Latency: elasticity-scaling step by step, and courses under each objective with and without it."""
+"""Latency: elasticity-scaling phase by phase, and latency by epoch under each objective."""
 
 from collections.abc import Sequence
 
@@ -7,25 +7,28 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures.ink.curves import READING, draw_course, draw_epoch_axis, legend_below, stack_epochs
-from analysis.figures.ink.drawing import Drawing, NothingToDrawError, count
+from analysis.figures.ink.drawing import Drawing
 from analysis.figures.ink.panels import (
     arrange_panels,
     courses_of,
     drawn_runs,
-    missing_note,
     most_courses,
     panel_figure,
 )
-from analysis.figures.ink.style import GREY, TWO_COLUMNS_IN, line_style, new_figure
+from analysis.figures.ink.style import GRAY, TWO_COLUMNS_IN, line_style, new_figure
 from analysis.measures.latency_error import TARGET, phase_names, scaling_walk_ms
-from analysis.reading.experiment import Experiment, Run
-from analysis.tables.published_networks import PUBLISHED_SCALING_MS, PUBLISHED_SCALING_TARGET_MS
+from analysis.measures.published_networks import PUBLISHED_SCALING_MS, PUBLISHED_SCALING_TARGET_MS
+from analysis.reading.captions import count, missing_note
+from analysis.reading.experiment import Experiment
+from analysis.reading.nothing_to_draw import NothingToDrawError, for_grids
+from analysis.reading.run import Run
 
 _COURSES = ("latency_weight", "objective_scale", "objective_exponent", "elasticity")
 
 
+@for_grids
 def scaling_drawings(experiment: Experiment) -> list[Drawing]:
-    """Latency after each phase of elasticity-scaling: one run in ms, all runs against their targets."""
+    """Draws latency after each phase of elasticity-scaling: of one run in ms, of all in percent."""
     walks = {
         run.run_id: walk
         for run in experiment.searched
@@ -34,13 +37,16 @@ def scaling_drawings(experiment: Experiment) -> list[Drawing]:
     runs = tuple(run for run in experiment.searched if run.run_id in walks)
     if not runs:
         raise NothingToDrawError("no run with elasticity-scaling")
-    # The run that had the longest way to go shows best what the phases do.
+    # The run that began farthest from its target shows best what the phases do.
     example = max(runs, key=lambda run: abs(walks[run.run_id][0] / run.number(TARGET) - 1))
+    published = ", ".join(map(str, PUBLISHED_SCALING_MS))
     caption = (
         "Elasticity-scaling, in the last epoch that scaled widths. Left: latency of the derived network "
-        f"after each phase in the run with the longest way to go ({example.name}, {example.short_id}). "
-        "Right: distance from the target of every run (thin), their median (thick), and the published "
-        "illustration (open, dashed: 17.68, 14.26, 14.78, 14.99 ms for 15 ms; not measured here). n = "
+        "after each phase, in the run that began farthest from its target "
+        f"({example.name}, {example.short_id}). "
+        "Right: distance from the target in every run (thin), their median (thick), and the published "
+        f"example (open, dashed: {published} ms for {PUBLISHED_SCALING_TARGET_MS:g} ms; not measured "
+        "here). n = "
         f"{count(len(runs), 'trial')}.{missing_note(experiment)}"
     )
 
@@ -95,7 +101,7 @@ def _draw_all(axes: Axes, walks: Sequence[np.ndarray], num_stages: int) -> None:
     )
     published = 100 * (np.array(PUBLISHED_SCALING_MS) / PUBLISHED_SCALING_TARGET_MS - 1)
     axes.plot(
-        published, color=GREY, linestyle=(0, (2, 2)), marker="o", markerfacecolor="white", label="published"
+        published, color=GRAY, linestyle=(0, (2, 2)), marker="o", markerfacecolor="white", label="published"
     )
     axes.set_yscale("symlog", linthresh=1)
     axes.set_yticks(
@@ -112,8 +118,9 @@ def _name_phases(axes: Axes, names: Sequence[str]) -> None:
     axes.set_xlim(-0.5, len(names) - 0.5)
 
 
+@for_grids
 def objective_drawings(experiment: Experiment) -> list[Drawing]:
-    """Derived latency by epoch, a panel for each objective, with and without elasticity-scaling."""
+    """Draws derived latency by epoch, in a panel for each objective, with and without elasticity-scaling."""
     runs = tuple(run for run in experiment.runs if run.epochs is not None)
     if not runs:
         raise NothingToDrawError("no run with metrics.csv")
@@ -122,7 +129,7 @@ def objective_drawings(experiment: Experiment) -> list[Drawing]:
     caption = (
         "Latency of the derived network by epoch, in percent of its target (dashed line: the target), "
         "under each objective and weight of the latency term, with and without elasticity-scaling. "
-        f"{READING} Grey: warm-up. n = {count(len(runs), 'trial')}.{shown}{missing_note(experiment)}"
+        f"{READING} Gray: warm-up. n = {count(len(runs), 'trial')}.{shown}{missing_note(experiment)}"
     )
 
     def draw() -> Figure:

@@ -1,33 +1,41 @@
 """Learning curves of the searches."""
 
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures.ink.curves import READING, draw_course, draw_epoch_axis, legend_below, stack_epochs
-from analysis.figures.ink.drawing import Drawing, NothingToDrawError, count
+from analysis.figures.ink.drawing import Drawing
 from analysis.figures.ink.panels import (
+    Course,
+    Panel,
     arrange_panels,
     courses_of,
     drawn_runs,
-    missing_note,
     most_courses,
     panel_figure,
 )
+from analysis.figures.ink.style import write_in
+from analysis.reading.captions import count, missing_note
 from analysis.reading.experiment import Experiment
+from analysis.reading.nothing_to_draw import NothingToDrawError, for_grids
 
-_COURSES = ("sampling", "depth")
+_COURSES = ("sampling", "depth", "method")
 _METRICS = {"val_accuracy": "held-out accuracy", "train_loss": "training loss"}
 
 
+@for_grids
 def learning_drawings(experiment: Experiment) -> list[Drawing]:
-    """Accuracy on the architecture split and training loss, by epoch."""
+    """Draws held-out accuracy and training loss by epoch."""
     runs = tuple(run for run in experiment.runs if run.epochs is not None)
     if not runs:
         raise NothingToDrawError("no run with metrics.csv")
     panels, shown = arrange_panels(experiment, runs, *_COURSES, max_panels=4)
     runs = drawn_runs(panels)
     caption = (
-        "Learning curves of the searches: accuracy of the supernet on the images held out for "
-        f"architecture steps, and training loss of the first path. {READING} Grey: warm-up. n = "
+        "Learning curves of the searches: accuracy on held-out images, and training loss of the first path "
+        f"where the method trains a supernet. {READING} Gray: warm-up. n = "
         f"{count(len(runs), 'trial')}.{shown}{missing_note(experiment)}"
     )
 
@@ -39,15 +47,24 @@ def learning_drawings(experiment: Experiment) -> list[Drawing]:
         for panel in panels:
             for metric, label in _METRICS.items():
                 axes = next(places)
-                for course in courses_of(experiment, panel, *_COURSES):
-                    epochs, values_NE = stack_epochs(course.runs, metric)
-                    draw_course(
-                        axes, epochs, values_NE, course.index, f"{course.label}, n = {len(course.runs)}"
-                    )
-                draw_epoch_axis(axes, panel.runs[0])
-                axes.set_title(panel.title, loc="left")
+                _draw_panel(axes, panel, courses_of(experiment, panel, *_COURSES), metric)
                 axes.set_ylabel(label)
-                legend_below(axes)
         return figure
 
     return [Drawing("learning", "Learning curves", caption, runs, draw)]
+
+
+def _draw_panel(axes: Axes, panel: Panel, courses: Sequence[Course], metric: str) -> None:
+    axes.set_title(panel.title, loc="left")
+    num_drawn = 0
+    for course in courses:
+        runs = [run for run in course.runs if run.epochs is not None and metric in run.epochs]
+        if runs:
+            epochs, values_NE = stack_epochs(runs, metric)
+            draw_course(axes, epochs, values_NE, course.index, f"{course.label}, n = {len(runs)}")
+        num_drawn += len(runs)
+    if not num_drawn:
+        write_in(axes, "these methods have none")
+        return
+    draw_epoch_axis(axes, panel.runs[0])
+    legend_below(axes)

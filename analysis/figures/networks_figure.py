@@ -1,143 +1,106 @@
 """The search space and derived networks as diagrams."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle, FancyArrowPatch, Patch, Rectangle
+from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
 
-from analysis.figures.ink.drawing import Drawing, NothingToDrawError, count
-from analysis.figures.ink.panels import missing_note
-from analysis.figures.ink.style import GREY, LIGHT_GREY, OP_STYLES, TWO_COLUMNS_IN, new_figure
-from analysis.measures.collapse import CANDIDATE_NAMES
-from analysis.measures.width import measure_widths
-from analysis.reading.experiment import SEED, Experiment, Run
-from analysis.reading.values import Value, show_value
-from nas.space.macro_space import Space
+from analysis.figures.ink.drawing import Drawing
+from analysis.figures.ink.style import GRAY, LIGHT_GRAY, TWO_COLUMNS_IN, new_figure, op_patch, op_style
+from analysis.reading.captions import count, missing_note
+from analysis.reading.experiment import Experiment
+from analysis.reading.nothing_to_draw import NothingToDrawError, for_grids
+from analysis.reading.run import SEED, Run
+from analysis.reading.values import show_value
+from nas.space.architecture import Architecture
+from nas.space.macro_space import Space, get_space
 
 MAX_NETWORKS = 16
 _BOX = 0.8
-_MAX_EXPANSION = 8
 _SPACE_HEIGHT = 2.7
 
 
-@dataclass(frozen=True)
-class Block:
-    """A kept layer of a derived network: operator index, mid channels, and these over its inputs."""
-
-    op: int
-    mid_channels: int
-    expansion: float
-
-
+@for_grids
 def network_drawings(experiment: Experiment) -> list[Drawing]:
-    """The space of the runs, and the networks that they derived."""
-    if not experiment.searched:
-        raise NothingToDrawError("no run with a trajectory")
-    return [_space_drawing(experiment), _networks_drawing(experiment)]
+    """Draws the space of the runs, and the networks that they derived."""
+    runs = tuple(run for run in experiment.runs if run.architecture is not None)
+    if not runs:
+        raise NothingToDrawError("no run with architecture.json")
+    return [_space_drawing(runs), _networks_drawing(experiment, runs)]
 
 
-def derived_blocks(run: Run) -> list[list[Block]]:
-    """The derived network of a run's last epoch: the kept layers of each stage, in order."""
-    trajectory = run.trajectory
-    assert trajectory is not None
-    widths = measure_widths(trajectory)
-    stages: list[list[Block]] = [[] for _ in run.space.stages]
-    for row, layer in enumerate(run.space.layers):
-        op = int(trajectory.derived_op_EL[-1, row])
-        if op >= 0:
-            width = int(widths.mid_channels_EL[-1, row])
-            stages[layer.stage].append(Block(op, width, float(widths.expansion_EL[-1, row])))
-    return stages
-
-
-def _networks_drawing(experiment: Experiment) -> Drawing:
-    runs = experiment.searched
+def _networks_drawing(experiment: Experiment, all_runs: Sequence[Run]) -> Drawing:
+    runs = all_runs
     if len(runs) > MAX_NETWORKS:
-        first_seeds: dict[tuple[Value, ...], Run] = {}
-        for run in runs:
-            first_seeds.setdefault(run.setting(experiment.factors), run)
-        runs = tuple(first_seeds.values())[:MAX_NETWORKS]
+        runs = [group[0] for group in experiment.by_setting(runs=runs)][:MAX_NETWORKS]
     shown = (
-        f" Shown are {len(runs)} of {count(len(experiment.searched), 'trial')}, the first seed of each "
-        "setting."
-        if len(runs) < len(experiment.searched)
+        f" Shown are {len(runs)} of {count(len(all_runs), 'trial')}, the first seed of each setting."
+        if len(runs) < len(all_runs)
         else ""
     )
+    networks = [run.architecture for run in runs if run.architecture is not None]
+    space = get_space(networks[0].space)
     caption = (
-        "Derived networks at the end of the search. A box is a kept layer of its stage, its colour the "
-        "operator, its height the mid channels over the input channels (full height: 8), the number its "
-        "mid channels; dashed: layers that were not kept. n = "
-        f"{count(len(runs), 'trial')}.{shown}{missing_note(experiment)}"
+        "Derived networks at the end of the search. A box is a layer of the derived network. Its color shows "
+        "the operator, its height the mid channels over the input channels (full height: "
+        f"{_max_expansion(space):g}), the number its mid channels. Dotted: layers that the network does not "
+        f"have. n = {count(len(runs), 'trial')}.{shown}{missing_note(experiment)}"
     )
 
     def draw() -> Figure:
         figure = new_figure(TWO_COLUMNS_IN, 0.5 * len(runs) + 0.75)
         axes = figure.subplots()
-        space = runs[0].space
-        for place, run in enumerate(runs):
-            _draw_network(axes, space, derived_blocks(run), place, _network_label(experiment, run))
+        for place, (run, network) in enumerate(zip(runs, networks, strict=True)):
+            _draw_network(axes, space, network, place, _network_label(experiment, run))
         _name_stages(axes, space, len(runs))
-        _op_legend(figure, runs)
+        _op_legend(figure, networks)
         return figure
 
     return Drawing("networks", "Derived networks", caption, tuple(runs), draw)
 
 
+def _max_expansion(space: Space) -> float:
+    """Largest ratio of mid channels to input channels that the space allows."""
+    in_channels = 3  # for which all bounds are whole
+    return max(op.width_interval(in_channels)[1] / in_channels for op in space.ops)
+
+
 def _network_label(experiment: Experiment, run: Run) -> str:
     setting = experiment.label(run)
-    latency_ms = run.metrics.get("derived_latency_ms", np.nan)
+    latency_ms = run.metric("derived_latency_ms")
     seed = show_value(SEED, run.seed)
     return f"{setting}, {seed}\n{latency_ms:.4g} ms" if setting else f"{seed}\n{latency_ms:.4g} ms"
 
 
 def _stage_starts(space: Space, gap: float = 0.5) -> list[float]:
-    """Where each stage begins on an axis of one unit a layer."""
+    """Where each stage begins on an axis of one unit per layer."""
     widths = [spec.num_layers + gap for spec in space.stages]
     return [0.0, *np.cumsum(widths).tolist()]
 
 
-def _draw_network(
-    axes: Axes, space: Space, stages: Sequence[Sequence[Block]], place: int, label: str
-) -> None:
+def _draw_network(axes: Axes, space: Space, network: Architecture, place: int, label: str) -> None:
     floor = place + 0.92
-    for start, spec, blocks in zip(_stage_starts(space), space.stages, stages, strict=False):
-        for index in range(spec.num_layers):
-            left = start + index
-            if index >= len(blocks):
-                axes.add_patch(
-                    Rectangle(
-                        (left, floor), _BOX, -0.2, facecolor="none", edgecolor=GREY, lw=0.5, linestyle=":"
-                    )
-                )
-                continue
-            block = blocks[index]
-            style = OP_STYLES[block.op]
-            height = -0.62 * block.expansion / _MAX_EXPANSION
+    starts = _stage_starts(space)
+    scale = -0.62 / _max_expansion(space)
+    for stage, spec in enumerate(space.stages):
+        for index in range(len(network.stages[stage]), spec.num_layers):
+            corner = (starts[stage] + index, floor)
             axes.add_patch(
-                Rectangle(
-                    (left, floor),
-                    _BOX,
-                    height,
-                    facecolor=style.color,
-                    edgecolor=style.ink,
-                    hatch=style.hatch,
-                    lw=0,
-                )
+                Rectangle(corner, _BOX, -0.2, facecolor="none", edgecolor=GRAY, lw=0.5, linestyle=":")
             )
-            axes.add_patch(
-                Rectangle((left, floor), _BOX, height, facecolor="none", edgecolor="#333333", lw=0.4)
-            )
-            axes.text(
-                left + _BOX / 2,
-                floor + height - 0.02,
-                str(block.mid_channels),
-                ha="center",
-                va="bottom",
-                fontsize=4.6,
-            )
+    for layer, op, width in network.layers:
+        left = starts[layer.stage] + layer.index
+        style = op_style(op.name)
+        height = scale * width / layer.in_channels
+        for face, ink, hatch, line in (
+            (style.color, style.ink, style.hatch, 0.0),
+            ("none", "#333333", "", 0.4),
+        ):
+            box = Rectangle((left, floor), _BOX, height, facecolor=face, edgecolor=ink, hatch=hatch, lw=line)
+            axes.add_patch(box)
+        axes.text(left + _BOX / 2, floor + height - 0.02, str(width), ha="center", va="bottom", fontsize=4.6)
     axes.text(-0.4, place + 0.62, label, ha="right", va="center", fontsize=5.4, linespacing=1.2)
 
 
@@ -149,39 +112,30 @@ def _name_stages(axes: Axes, space: Space, num_rows: int) -> None:
         axes.text(
             start + spec.num_layers / 2 - 0.1, num_rows + 0.08, text, ha="center", va="top", fontsize=5.4
         )
-    # Room for the labels at the left, about a third of the width.
+    # Labels take about a third of the width, at the left.
     axes.set_xlim(-0.36 * starts[-1], starts[-1])
     axes.set_ylim(num_rows + 0.62, 0)
     axes.axis("off")
 
 
-def _op_legend(figure: Figure, runs: Sequence[Run]) -> None:
-    present = sorted({block.op for run in runs for stage in derived_blocks(run) for block in stage})
-    handles = [
-        Patch(
-            facecolor=OP_STYLES[op].color,
-            edgecolor=OP_STYLES[op].ink,
-            hatch=OP_STYLES[op].hatch,
-            lw=0,
-            label=CANDIDATE_NAMES[op],
-        )
-        for op in present
-    ]
+def _op_legend(figure: Figure, networks: Sequence[Architecture]) -> None:
+    present = {op.name for network in networks for _, op, _ in network.layers}
+    order = dict.fromkeys(op.name for network in networks for op in get_space(network.space).ops)
+    handles = [op_patch(name, name) for name in order if name in present]
     figure.legend(handles=handles, loc="outside upper center", ncols=8, handlelength=2.2, columnspacing=1.2)
 
 
-def _space_drawing(experiment: Experiment) -> Drawing:
-    space = experiment.searched[0].space
-    has_skip = any(run.config.get("depth") == "skip" for run in experiment.searched)
+def _space_drawing(runs: Sequence[Run]) -> Drawing:
+    space = runs[0].space
     skip = (
         " In the skip space there are no sinks; layers that keep the shape (thick outline) have identity "
-        "as a ninth candidate."
-        if has_skip
+        "as a further candidate."
+        if any(run.config.get("depth") == "skip" for run in runs)
         else ""
     )
     caption = (
         f"The search space '{space.name}' ({space.resolution}x{space.resolution} input): a box is a "
-        f"searchable layer with {len(space.ops)} candidate operators, each of searchable width; arcs "
+        f"searchable layer with {len(space.ops)} candidate operators, each of searchable width. Arcs "
         f"lead from the depths that a stage may have to its sink. {len(space.layers)} searchable "
         f"layers.{skip}"
     )
@@ -192,7 +146,7 @@ def _space_drawing(experiment: Experiment) -> Drawing:
         _draw_space(figure.subplots(), space)
         return figure
 
-    return Drawing("space", "Search space", caption, experiment.searched[:1], draw)
+    return Drawing("space", "Search space", caption, (runs[0],), draw)
 
 
 def _draw_space(axes: Axes, space: Space) -> None:
@@ -238,5 +192,5 @@ def _draw_stage(axes: Axes, space: Space, stage: int, start: float) -> float:
 
 
 def _draw_fixed_block(axes: Axes, x: float, name: str) -> None:
-    axes.add_patch(Rectangle((x, 0), 1.5, 0.8, facecolor=LIGHT_GREY, edgecolor="#333333", lw=0.5))
+    axes.add_patch(Rectangle((x, 0), 1.5, 0.8, facecolor=LIGHT_GRAY, edgecolor="#333333", lw=0.5))
     axes.text(x + 0.75, 0.4, name, ha="center", va="center", fontsize=4.6)

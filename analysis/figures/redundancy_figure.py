@@ -1,40 +1,56 @@
-"""Redundancy: how many encodings of a search named a network that others name, too."""
+"""Redundancy: how many encodings of a search stand for a network that other encodings stand for too."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures.ink.drawing import Drawing, NothingToDrawError, count
-from analysis.figures.ink.panels import missing_note
+from analysis.figures.ink.drawing import Drawing
 from analysis.figures.ink.style import TWO_COLUMNS_IN, line_style, new_figure
-from analysis.measures.depth import DepthCourse, measure_depth
-from analysis.reading.experiment import Experiment, Run
-from analysis.reading.values import Value
+from analysis.measures.depth import count_encodings, redundant_share
+from analysis.reading.captions import count, left_out_note, missing_note
+from analysis.reading.experiment import Experiment
+from analysis.reading.nothing_to_draw import for_grids
+from analysis.reading.run import Run
+from nas.search.records import Trajectory
 
 MAX_SETTINGS = 16
 
 
+@dataclass(frozen=True)
+class _Redundancy:
+    """Redundant joint epochs of a search, and its distinct encodings and networks."""
+
+    share: float
+    num_encodings: int
+    num_networks: int
+
+    @classmethod
+    def of(cls, trajectory: Trajectory) -> Self:
+        return cls(redundant_share(trajectory), *count_encodings(trajectory))
+
+
+@for_grids
 def redundancy_drawings(experiment: Experiment) -> list[Drawing]:
-    """Redundant epochs and distinct networks, a row for each setting."""
-    runs = experiment.searched
-    if not runs:
-        raise NothingToDrawError("no run with a trajectory")
-    groups: dict[tuple[Value, ...], list[Run]] = {}
-    for run in runs:
-        groups.setdefault(run.setting(experiment.factors), []).append(run)
-    rows = list(groups.values())[:MAX_SETTINGS]
-    shown = f" Shown are {len(rows)} of {len(groups)} settings." if len(groups) > len(rows) else ""
+    """Draws redundant epochs and distinct networks, in a row for each setting."""
+    runs = experiment.searched_with("redundant_E")
+    settings = experiment.by_setting(runs=runs)
+    rows = settings[:MAX_SETTINGS]
+    shown = f" Shown are {len(rows)} of {len(settings)} settings." if len(settings) > len(rows) else ""
+    shown += left_out_note(experiment.searched, runs, "whose method has no encodings")
     drawn = [run for row in rows for run in row]
-    numbers = {run.run_id: measure_depth(run.trajectory) for run in drawn if run.trajectory is not None}
+    numbers = {run.run_id: _Redundancy.of(run.trajectory) for run in drawn if run.trajectory is not None}
     space = runs[0].space
     caption = (
         "Architecture redundancy. Left: share of the joint epochs whose derived encoding is not the only "
         "one of its network. Right: distinct encodings (open) and distinct networks behind them (filled) "
-        f"among the joint epochs. Small: each seed; large: their mean. The skip space of '{space.name}' "
-        f"has {_power(space.num_skip_encodings())} encodings of {_power(space.num_networks())} "
-        "networks; the sink space has one encoding a network. n = "
+        "among the joint epochs. Small: each seed; large: their mean. "
+        f"The space '{space.name}' has {_power(space.num_networks())} networks, with "
+        f"{_power(space.num_skip_encodings())} encodings in the skip space and "
+        f"{_power(space.num_sink_encodings())} in the sink space. n = "
         f"{count(len(drawn), 'trial')}.{shown}{missing_note(experiment)}"
     )
 
@@ -52,10 +68,10 @@ def redundancy_drawings(experiment: Experiment) -> list[Drawing]:
     return [Drawing("redundancy", "Architecture redundancy", caption, tuple(drawn), draw)]
 
 
-def _draw_shares(axes: Axes, rows: Sequence[Sequence[Run]], numbers: dict[str, DepthCourse]) -> None:
+def _draw_shares(axes: Axes, rows: Sequence[Sequence[Run]], numbers: dict[str, _Redundancy]) -> None:
     for place, row in enumerate(rows):
         style = line_style(_style_index(row[0]))
-        shares = np.array([numbers[run.run_id].redundant_share for run in row])
+        shares = np.array([numbers[run.run_id].share for run in row])
         axes.barh(place, shares.mean(), height=0.6, color=style.color, alpha=0.35, lw=0)
         axes.plot(
             shares,
@@ -80,7 +96,7 @@ def _draw_shares(axes: Axes, rows: Sequence[Sequence[Run]], numbers: dict[str, D
     axes.set_xlabel("redundant epochs (share of joint epochs)")
 
 
-def _draw_counts(axes: Axes, rows: Sequence[Sequence[Run]], numbers: dict[str, DepthCourse]) -> None:
+def _draw_counts(axes: Axes, rows: Sequence[Sequence[Run]], numbers: dict[str, _Redundancy]) -> None:
     for place, row in enumerate(rows):
         style = line_style(_style_index(row[0]))
         for values, fill in (
@@ -116,6 +132,6 @@ def _style_index(run: Run) -> int:
 
 
 def _power(number: int) -> str:
-    """A large number as a power of ten."""
+    """Writes a large number as a power of ten."""
     exponent = len(str(number)) - 1
     return str(number) if exponent < 5 else f"{number / 10**exponent:.1f}·10^{exponent}"

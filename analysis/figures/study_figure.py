@@ -9,19 +9,21 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from analysis.figures.ink.drawing import Drawing, NothingToDrawError, count
-from analysis.figures.ink.panels import missing_note
-from analysis.figures.ink.style import GREY, LIGHT_GREY, ONE_COLUMN_IN, TWO_COLUMNS_IN, line_style, new_figure
-from analysis.measures.slices import Slice, slice_study
-from analysis.reading.experiment import Experiment, Run
-from analysis.reading.study_record import Importance, Objective, StudyRecord
+from analysis.figures.ink.drawing import Drawing
+from analysis.figures.ink.style import GRAY, LIGHT_GRAY, ONE_COLUMN_IN, TWO_COLUMNS_IN, line_style, new_figure
+from analysis.reading.captions import count, missing_note
+from analysis.reading.experiment import Experiment
+from analysis.reading.nothing_to_draw import NothingToDrawError, OutOfPlaceError
+from analysis.reading.run import Run
+from analysis.reading.study_record import FieldImportance, RecordedObjective, StudyRecord
+from analysis.verdicts.slices import Slice, slice_study
 from analysis.verdicts.statistics import ALPHA
 
 _MAX_COLUMNS = 5
 _TITLE_PT = 6.5
-"""Of a panel among five: bold, rho and p are as wide as it."""
+"""Font size of a panel's title: with five panels in a row, bold rho and p just fit."""
 _MAX_CHARS = 18
-"""Of all choices of a field together, to stand side by side below such a panel."""
+"""Most letters of all choices of a field that fit side by side below such a panel."""
 _LABELS = {
     "val_accuracy": "held-out accuracy",
     "abs_latency_error_percent": "distance from target (%)",
@@ -33,10 +35,10 @@ _OTHER = line_style(1).color
 
 
 def study_drawings(experiment: Experiment) -> list[Drawing]:
-    """All that a study supports; nothing of a grid, where nobody would look for it."""
+    """Draws slices, importances and the trade-off, as far as the study supports them."""
     study = experiment.study
     if study is None:
-        return []
+        raise OutOfPlaceError("the experiment has no study")
     if study.complete.empty:
         raise NothingToDrawError("no point of the study has values")
     runs = experiment.study_runs
@@ -54,9 +56,9 @@ def _importances(experiment: Experiment, study: StudyRecord, runs: tuple[Run, ..
     }
     groups = {one: sorted(found, key=lambda each: each.share) for one, found in groups.items() if found}
     caption = (
-        "What each field is to each objective: share of the variance that the fields explain one by one "
-        "(fANOVA; fields that were always varied sum to 1). Grey: the largest of 19 shares with the "
-        "values shuffled among the points, which is what a field without any effect can reach; pale bars do "
+        "How much each field matters for each objective: share of the variance that each field explains "
+        "alone (fANOVA; the shares of fields that all points vary sum to 1). Gray: the largest of 19 shares "
+        "with values shuffled among the points, which a field without any effect can reach. Pale bars do "
         f"not exceed it. n = {count(len(study.complete), 'point')}, {_describe_seeds(study)}."
         f"{missing_note(experiment)}"
     )
@@ -71,7 +73,7 @@ def _importances(experiment: Experiment, study: StudyRecord, runs: tuple[Run, ..
             handles=[
                 Patch(color=_OTHER, label="above chance"),
                 Patch(color=_OTHER, alpha=0.35, lw=0, label="not above chance"),
-                Patch(color=LIGHT_GREY, label="by chance"),
+                Patch(color=LIGHT_GRAY, label="by chance"),
             ],
             loc="outside upper left",
             ncols=3,
@@ -81,10 +83,10 @@ def _importances(experiment: Experiment, study: StudyRecord, runs: tuple[Run, ..
     return Drawing("study-importance", "Importance of fields", caption, runs, draw)
 
 
-def _draw_importances(axes: Axes, objective: Objective, found: list[Importance]) -> None:
+def _draw_importances(axes: Axes, objective: RecordedObjective, found: list[FieldImportance]) -> None:
     rows = np.arange(len(found))
     chances = np.nan_to_num([each.chance for each in found])
-    axes.barh(rows, chances, color=LIGHT_GREY, height=0.85)
+    axes.barh(rows, chances, color=LIGHT_GRAY, height=0.85)
     for row, each in enumerate(found):
         axes.barh(row, each.share, color=_OTHER, alpha=1 if each.is_above_chance else 0.35, height=0.45)
     total = max(each.num_trials for each in found)
@@ -133,11 +135,11 @@ def _explain_correlations(study: StudyRecord, slices: list[list[Slice]]) -> str:
     if not num_tested:
         return ""
     is_drawn = study.about["sampler"] == "random"
-    caveat = "" if is_drawn else " (those that a sampler chose by earlier ones are not quite)"
+    caveat = "" if is_drawn else " (not quite true here: the sampler chose points by earlier ones)"
     return (
-        "ρ: Spearman's rank correlation over all points of a panel, all other fields varying, too; p: of its "
-        f"two-sided test, which takes each point as independent{caveat}, corrected by Holm for "
-        f"{count(num_tested, 'panel')}; bold: p < {ALPHA:g}. "
+        "ρ: Spearman's rank correlation over all points of a panel, while all other fields vary too. p: its "
+        f"two-sided test, which assumes independent points{caveat}, corrected by Holm's method for "
+        f"{count(num_tested, 'panel')}. Bold: p < {ALPHA:g}. "
     )
 
 
@@ -172,14 +174,14 @@ def _draw_slice(axes: Axes, one: Slice, best: set[int], *, is_left: bool) -> Non
     if is_left:
         axes.set_ylabel(_label(one.objective))
     if np.isfinite(one.rho):
-        # Plus 0, since a rho that rounds to zero has no sign.
+        # Plus 0, so that a rho that rounds to zero has no sign.
         title = f"ρ = {round(one.rho, 2) + 0:+.2f}, {_show_p(one.p_value)}".replace("-", "−")
         weight = "bold" if one.p_value < ALPHA else "normal"
         axes.set_title(title, loc="left", fontsize=_TITLE_PT, fontweight=weight)
 
 
 def _set_log_axis(axes: Axes) -> None:
-    """A log scale with few plain numbers on it: there is little room."""
+    """Sets a log scale with few plain numbers, because there is little room."""
     axes.set_xscale("log")
     low, high = axes.get_xlim()
     exponents = np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
@@ -188,7 +190,7 @@ def _set_log_axis(axes: Axes) -> None:
         ticks = np.outer(subs, 10.0**exponents)
         return int(((low <= ticks) & (ticks <= high)).sum())
 
-    # With less than two ticks, `LogLocator` would take those of a linear axis, and too many.
+    # With fewer than two ticks, `LogLocator` would use those of a linear axis, which are too many.
     if high > 20 * low and count_ticks((1,)) > 1:
         axes.xaxis.set_major_locator(LogLocator(subs=(1,), numticks=5))
     elif count_ticks((1, 2, 5)) > 1:
@@ -204,9 +206,9 @@ def _front(experiment: Experiment, study: StudyRecord, runs: tuple[Run, ...]) ->
     first, second = study.objectives
     x_N, y_N = study.values_NK.T
     caption = (
-        f"The two objectives of the study. Orange, with its trial's number: the Pareto front "
-        f"({count(len(best), 'point')}), the points that no other betters in one objective without being "
-        "worse in the other; it is drawn from the very values that chose it, which flatters it. n = "
+        "The two objectives of the study. Orange, with numbers of trials: the Pareto front "
+        f"({count(len(best), 'point')}), the points that no other point beats in one objective without being "
+        "worse in the other. It looks better than it is, because its points were chosen by these values. n = "
         f"{count(len(study.complete), 'point')}, {_describe_seeds(study)}.{missing_note(experiment)}"
     )
 
@@ -216,9 +218,9 @@ def _front(experiment: Experiment, study: StudyRecord, runs: tuple[Run, ...]) ->
         axes.plot(
             x_N, y_N, linestyle="none", marker="o", color=_OTHER, markeredgecolor="white", markeredgewidth=0.3
         )
-        # Between two points: what the one that is at least as good in the first objective reaches.
+        # Between two points: the value of the one that is at least as good in the first objective.
         where: Literal["pre", "post"] = "pre" if first.is_maximized else "post"
-        axes.step(best[first.metric], best[second.metric], where=where, color=GREY, lw=0.8, zorder=0)
+        axes.step(best[first.metric], best[second.metric], where=where, color=GRAY, lw=0.8, zorder=0)
         for _, point in best.iterrows():
             x, y = float(point[first.metric]), float(point[second.metric])
             axes.plot(x, y, linestyle="none", marker="s", color=_BEST, markeredgecolor="white")
@@ -242,9 +244,9 @@ def _describe_seeds(study: StudyRecord) -> str:
     return f"each the mean over {len(seeds)} seeds" if len(seeds) > 1 else f"of one seed ({seeds[0]})"
 
 
-def _label(objective: Objective) -> str:
+def _label(objective: RecordedObjective) -> str:
     return _LABELS.get(objective.metric, objective.metric.replace("_", " "))
 
 
-def _better(objective: Objective) -> str:
+def _better(objective: RecordedObjective) -> str:
     return "higher is better" if objective.is_maximized else "lower is better"

@@ -1,4 +1,4 @@
-"""Accuracy against latency, with the Pareto front; and the published networks, marked as such."""
+"""Accuracy against latency, with the Pareto front, and the published networks, marked as such."""
 
 from collections.abc import Sequence
 
@@ -6,24 +6,25 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures.ink.drawing import Drawing, NothingToDrawError, count
-from analysis.figures.ink.panels import missing_note
-from analysis.figures.ink.style import GREY, TWO_COLUMNS_IN, line_style, new_figure
-from analysis.measures.accuracy import Accuracies, read_accuracies, trainings_of_searches
+from analysis.figures.ink.drawing import Drawing
+from analysis.figures.ink.style import GRAY, TWO_COLUMNS_IN, line_style, new_figure
+from analysis.measures.accuracy import Accuracies, mean_metric, read_accuracies, trainings_of_searches
 from analysis.measures.pareto import hypervolume, pareto_front
+from analysis.measures.published_networks import PUBLISHED_NETWORKS, PublishedNetwork
 from analysis.measures.trained_groups import (
     MEASURED_LATENCY,
     TrainedGroup,
     is_one_session,
-    mean_metric,
     trained_groups,
 )
-from analysis.reading.experiment import Experiment, Run
-from analysis.tables.published_networks import PUBLISHED_NETWORKS, PublishedNetwork
+from analysis.reading.captions import count, missing_note
+from analysis.reading.experiment import Experiment
+from analysis.reading.nothing_to_draw import NothingToDrawError, for_grids
+from analysis.reading.run import Run
 
-_METHOD = ("sampling", "depth", "elasticity")
-_FAMILIES = {"TF-NAS": ("s", "#0072b2"), "EfficientNet": ("*", "#d55e00"), "others": ("o", GREY)}
-# Where a name stands beside its point, in points; by default at the right.
+_METHOD = ("method", "sampling", "depth", "elasticity")
+_FAMILIES = {"TF-NAS": ("s", "#0072b2"), "EfficientNet": ("*", "#d55e00"), "others": ("o", GRAY)}
+# Where a name stands beside its point, in points; to the right by default.
 _OFFSETS_BY_LATENCY = {"TF-NAS-A": (-5, 3), "TF-NAS-D": (5, -5), "TF-NAS-C": (-5, 3)}
 _OFFSETS_BY_MACS = {
     "TF-NAS-A": (-4, 4),
@@ -39,8 +40,9 @@ _OFFSETS_BY_MACS = {
 }
 
 
+@for_grids
 def tradeoff_drawings(experiment: Experiment) -> list[Drawing]:
-    """Our trials, the published latencies, and the published MACs: three axes that do not mix."""
+    """Draws our trials, the published latencies and the published MACs in panels of their own."""
     accuracies = read_accuracies(experiment)
     runs = tuple(
         run
@@ -49,7 +51,7 @@ def tradeoff_drawings(experiment: Experiment) -> list[Drawing]:
     )
     if not runs:
         raise NothingToDrawError("no run with an accuracy and a latency")
-    # Others than ours have no latency in a table: they stand beside ours where all were measured in turn.
+    # Networks that no search found have no latency by the table: they are shown if all were measured in turn.
     trained = trained_groups(experiment)
     is_measured = bool(trained) and is_one_session(trained)
     others = [group for group in trained if not group.searches] if is_measured else []
@@ -57,14 +59,13 @@ def tradeoff_drawings(experiment: Experiment) -> list[Drawing]:
     front = pareto_front(latency, accuracy)
     volume = hypervolume(latency, accuracy, latency.max(), 0.0)
     caption = (
-        "Accuracy against latency. Left: our trials, by "
-        f"{'measured latency' if is_measured else 'latency in their lookup table'} and "
-        f"{accuracies.name}; the line is the Pareto front of our trials ({count(len(front), 'network')}; "
-        f"hypervolume {volume:.4g} ms against a worst point of {latency.max():.4g} ms and accuracy 0). "
-        f"{_describe_others(others)}Middle and "
-        "right: published results on ImageNet-1K, open marks (squares: TF-NAS), not measured here and not "
-        "comparable with the left; middle: Titan RTX, batch 32; EfficientNet-B0 is in the right panel. n "
-        f"= {count(len(runs), 'trial')}.{missing_note(experiment)}"
+        f"Accuracy against latency. Left: our trials, {accuracies.name} against "
+        f"{'measured latency' if is_measured else 'latency in the lookup table'}. The line is the Pareto front of our trials ({count(len(front), 'network')}; "
+        f"hypervolume {volume:.4g} ms, measured from {latency.max():.4g} ms and accuracy 0). "
+        f"{_describe_others(others)}Middle and right: published results on ImageNet-1K (open marks, "
+        "squares: TF-NAS), not measured here and not comparable with the left panel. Middle: Titan RTX, "
+        "batch 32; EfficientNet-B0 appears in the right panel only. n = "
+        f"{count(len(runs), 'trial')}.{missing_note(experiment)}"
     )
 
     def draw() -> Figure:
@@ -108,13 +109,13 @@ def _describe_others(others: Sequence[TrainedGroup]) -> str:
     if not others:
         return ""
     return (
-        "Open marks: other networks under the same terms, means over seeds with the range that the number of "
-        "test images leaves (95 %). "
+        "Open marks on the left: other networks trained under the same terms, means over seeds with the 95 % "
+        "interval that follows from the number of test images. "
     )
 
 
 def _by_method(experiment: Experiment, runs: Sequence[Run]) -> dict[str, list[int]]:
-    """The places of the runs of each method, by its label."""
+    """The indices of the runs of each method, by its label."""
     varying = [factor for factor in _METHOD if factor in experiment.factors]
     groups: dict[str, list[int]] = {}
     for place, run in enumerate(runs):

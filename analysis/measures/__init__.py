@@ -1,1 +1,42 @@
-"""Numbers of runs, one question each."""
+"""Measures: numbers of runs, one question each."""
+
+from typing import TYPE_CHECKING
+
+from nas.foundation.registry import Registry
+
+if TYPE_CHECKING:
+    from analysis.measures.measure import Measure, Numbers
+    from analysis.reading.experiment import Experiment
+
+_OWN = "analysis.measures.run_measures"
+
+MEASURES: "Registry[Measure]" = Registry(
+    "measure",
+    {
+        "locked_early_share": f"{_OWN}:LOCKED_EARLY",
+        "final_alpha_entropy": f"{_OWN}:ENTROPY",
+        "train_gini": f"{_OWN}:TRAIN_GINI",
+        "depth_fluctuation": f"{_OWN}:FLUCTUATION",
+        "depth_flips": f"{_OWN}:DEPTH_FLIPS",
+        "redundant_share": f"{_OWN}:REDUNDANT",
+        "derived_latency_ms": f"{_OWN}:LATENCY",
+        "latency_error_percent": f"{_OWN}:LATENCY_ERROR",
+        "abs_latency_error_percent": f"{_OWN}:ABS_LATENCY_ERROR",
+        "derived_depth": f"{_OWN}:DERIVED_DEPTH",
+        "val_accuracy": f"{_OWN}:SUPERNET_ACCURACY",
+        "test_accuracy": f"{_OWN}:TEST_ACCURACY",
+    },
+)
+"""Numbers of a run, by name; tables show them in this order.
+
+To add one, write a `Measure` with a function from a run and its experiment to a number, and register it
+with `MEASURES.register("name", "my_module:MY_MEASURE")`. It becomes a column of the tables that it names.
+"""
+
+
+def measure_runs(experiment: "Experiment") -> "Numbers":
+    """Computes all measures of all finished runs."""
+    return {
+        run.run_id: {measure.name: measure.compute(run, experiment) for measure in MEASURES.values()}
+        for run in experiment.runs
+    }

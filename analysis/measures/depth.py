@@ -1,4 +1,4 @@
-"""Depth: how far it moved through a search, and how many encodings named the same network.
+"""Depth: how it moved during a search, and how many encodings stood for the same network.
 
 Shapes: E epochs, L layers, S stages.
 
@@ -16,51 +16,49 @@ from nas.space.macro_space import Space, get_space
 
 @dataclass(frozen=True)
 class DepthCourse:
-    """How the derived depth developed. All numbers are of the joint epochs only.
+    """How the derived depth developed.
 
-    Before them no architecture parameter has moved, and the derived depth means nothing.
+    Its numbers are of joint epochs only: before, no architecture parameter has moved.
 
     Attributes:
-        depth_ES: kept layers of each stage, by epoch (all epochs).
-        fluctuation: mean absolute change of the depth from one joint epoch to the next, in
-            layers; NaN with fewer than two.
-        depth_range: greatest less smallest depth, in layers; NaN without joint epochs.
-        num_flips: changes of depth whose direction is opposite to that of the change before.
-        redundant_share: share of the epochs whose encoding is not the only one of its network;
-            NaN without joint epochs.
-        num_encodings: distinct encodings that the search derived from.
-        num_networks: distinct networks (operators and depths) that they stand for.
+        depth_ES: kept layers of each stage, for all epochs.
+        fluctuation: mean absolute change of the depth from one joint epoch to the next, in layers;
+            NaN with fewer than two.
+        num_flips: changes of depth against the direction of the previous change.
     """
 
     depth_ES: NDArray[np.int64]
     fluctuation: float
-    depth_range: float
     num_flips: int
-    redundant_share: float
-    num_encodings: int
-    num_networks: int
 
 
 def measure_depth(trajectory: Trajectory) -> DepthCourse:
-    """How the derived depth of a search developed, from the layers that it kept."""
+    """Returns how the derived depth of a search developed."""
+    depth_ES = _stage_depths(trajectory.derived_op_EL, get_space(trajectory.space))
+    change_E = np.diff(depth_ES.sum(axis=1)[trajectory.is_joint_E])
+    fluctuation = float(np.abs(change_E).mean()) if len(change_E) else np.nan
+    return DepthCourse(depth_ES, fluctuation, count_flips(change_E))
+
+
+def redundant_share(trajectory: Trajectory) -> float:
+    """Returns the share of the joint epochs whose encoding is not the only one of its network.
+
+    NaN without joint epochs. The trajectory must have `redundant_E`.
+    """
+    assert trajectory.redundant_E is not None
+    redundant_E = trajectory.redundant_E[trajectory.is_joint_E]
+    return float(redundant_E.mean()) if len(redundant_E) else np.nan
+
+
+def count_encodings(trajectory: Trajectory) -> tuple[int, int]:
+    """Counts the distinct encodings of the joint epochs, and the distinct networks that they stand for."""
     space = get_space(trajectory.space)
-    depth_ES = stage_depths(trajectory.derived_op_EL, space)
-    joint_E = trajectory.is_joint_E
-    depth_E = depth_ES.sum(axis=1)[joint_E]
-    change_E = np.diff(depth_E)
-    derived_EL = trajectory.derived_op_EL[joint_E]
-    return DepthCourse(
-        depth_ES=depth_ES,
-        fluctuation=float(np.abs(change_E).mean()) if len(change_E) else np.nan,
-        depth_range=float(np.ptp(depth_E)) if len(depth_E) else np.nan,
-        num_flips=count_flips(change_E),
-        redundant_share=float(trajectory.redundant_E[joint_E].mean()) if len(depth_E) else np.nan,
-        num_encodings=len({tuple(row) for row in derived_EL.tolist()}),
-        num_networks=len({network_of(row, space) for row in derived_EL}),
-    )
+    derived_EL = trajectory.derived_op_EL[trajectory.is_joint_E]
+    encodings = {tuple(row) for row in derived_EL.tolist()}
+    return len(encodings), len({network_of(np.array(row), space) for row in encodings})
 
 
-def stage_depths(derived_op_EL: NDArray[np.int64], space: Space) -> NDArray[np.int64]:
+def _stage_depths(derived_op_EL: NDArray[np.int64], space: Space) -> NDArray[np.int64]:
     """Number of kept layers of each stage, by epoch."""
     kept_EL = derived_op_EL >= 0
     stage_L = np.array([layer.stage for layer in space.layers])
@@ -68,13 +66,13 @@ def stage_depths(derived_op_EL: NDArray[np.int64], space: Space) -> NDArray[np.i
 
 
 def count_flips(change_E: NDArray[np.int64]) -> int:
-    """How often a change's direction is opposite to the last one's; epochs without change apart."""
+    """Counts how often a change has the opposite direction of the previous one, zeros ignored."""
     directions = np.sign(change_E[change_E != 0])
     return int((directions[1:] != directions[:-1]).sum())
 
 
 def network_of(derived_op_L: NDArray[np.int64], space: Space) -> tuple[tuple[int, ...], ...]:
-    """The network behind an encoding: each stage's kept operators in order, wherever they stood."""
+    """Returns the network of an encoding: the kept operators of each stage in order, wherever they stood."""
     return tuple(
         tuple(
             int(op)

@@ -5,10 +5,10 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def pareto_front(latency: ArrayLike, accuracy: ArrayLike) -> NDArray[np.int64]:
-    """Indices of the points that no other dominates, by ascending latency.
+    """Returns the indices of the points that no other dominates, by ascending latency.
 
     A point dominates another if it is no slower and no less accurate, and better in one of the
-    two. Of equal points the first is kept; points with a NaN are left out.
+    two. Among equal points the first is kept; points with a NaN are left out.
     """
     latency_N, accuracy_N = np.asarray(latency, np.float64), np.asarray(accuracy, np.float64)
     front: list[int] = []
@@ -23,9 +23,9 @@ def pareto_front(latency: ArrayLike, accuracy: ArrayLike) -> NDArray[np.int64]:
 def hypervolume(
     latency: ArrayLike, accuracy: ArrayLike, worst_latency: float, worst_accuracy: float
 ) -> float:
-    """Area between the Pareto front and a worst point, in units of latency times accuracy.
+    """Returns the area between the Pareto front and a worst point, in units of latency times accuracy.
 
-    Points beyond the worst point count nothing. Volumes compare for one worst point only.
+    Points beyond the worst point do not count. Volumes compare only for one worst point.
     """
     latency_N, accuracy_N = np.asarray(latency, np.float64), np.asarray(accuracy, np.float64)
     front = pareto_front(latency_N, accuracy_N)

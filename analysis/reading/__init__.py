@@ -1,1 +1,1 @@
-"""Reading MLflow: stores, runs, experiments."""
+"""Reading MLflow: stores, runs, experiments, studies."""

@@ -1,4 +1,4 @@
-"""From which runs a file was made: a JSON file beside it."""
+"""The runs behind a file: a JSON file beside it that lists them."""
 
 import hashlib
 import json
@@ -6,20 +6,24 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
-from analysis.reading.experiment import Experiment, Run
+from analysis.reading import tags
+from analysis.reading.experiment import Experiment
+from analysis.reading.run import Run, describe_makers
 
 
 def write_stamp(
     name: str, title: str, caption: str, runs: Iterable[Run], experiment: Experiment, paths: list[Path]
 ) -> Path:
     """Writes `NAME.json` beside the files that were made from these runs."""
+    runs = tuple(runs)
     stamp = {
         "name": name,
         "title": title,
         "caption": caption,
         "experiment": experiment.name,
-        "table_fingerprint": experiment.provenance.table_fingerprint,
-        "code_version": experiment.provenance.code_version,
+        "table_fingerprint": experiment.basis.table_fingerprint,
+        "results_version": experiment.basis.results_version,
+        **{noun.replace(" ", "_"): found for noun, found in describe_makers(runs).items()},
         "analysis_version": version("tfnas"),
         "runs": [run_stamp(run) for run in runs],
         "files": {path.name: sha256(path.read_bytes()) for path in paths},
@@ -30,22 +34,26 @@ def write_stamp(
 
 
 def run_stamp(run: Run) -> dict[str, str]:
-    """What identifies a run and all that was read of it."""
+    """Returns what identifies a run and everything that was read of it."""
     content = hashlib.sha256(json.dumps(dict(run.metrics), sort_keys=True).encode())
     if run.trajectory is not None:
-        for array in vars(run.trajectory).values():
-            content.update(str(array).encode() if isinstance(array, str) else array.tobytes())
+        for _, array in sorted(vars(run.trajectory).items()):
+            content.update(
+                str(array).encode() if array is None or isinstance(array, str) else array.tobytes()
+            )
     if run.epochs is not None:
         content.update(run.epochs.to_numpy().tobytes())
+    if run.architecture is not None:
+        content.update(run.architecture.model_dump_json().encode())
     return {
         "run_id": run.run_id,
         "name": run.name,
-        "cell": run.tags.get("tfnas.cell", "unknown"),
+        "cell": run.tag(tags.CELL),
         "config_sha256": sha256(json.dumps(dict(run.config), sort_keys=True).encode()),
         "content_sha256": content.hexdigest(),
     }
 
 
 def sha256(content: bytes) -> str:
-    """SHA-256 in hexadecimal."""
+    """Returns the SHA-256 in hexadecimal."""
     return hashlib.sha256(content).hexdigest()

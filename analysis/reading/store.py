@@ -1,4 +1,4 @@
-"""The MLflow store: where it is, its experiments and runs, and the files of a run."""
+"""The MLflow store: its address, its experiments and runs, and the files of a run."""
 
 import os
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ _SQLITE_MAGIC = b"SQLite format 3\x00"
 
 
 def tracking_uri_of(out_dir: Path) -> str:
-    """The MLflow store of a launch's folder, or the one that the environment names.
+    """Returns the MLflow store of a launch's folder, or the one that the environment names.
 
     Raises:
         UserError: the folder holds no store.
@@ -34,18 +34,16 @@ def tracking_uri_of(out_dir: Path) -> str:
         )
     with path.open("rb") as file:
         if file.read(len(_SQLITE_MAGIC)) != _SQLITE_MAGIC:
-            raise UserError(
-                f"{path}: not an MLflow store, but another kind of file; launch into a new folder"
-            )
+            raise UserError(f"{path}: not an MLflow store but another kind of file; launch into a new folder")
     return f"sqlite:///{path}"
 
 
 @contextmanager
 def refuse_broken_store(tracking_uri: str) -> Iterator[None]:
-    """Says in one line what is wrong with a store that cannot be read.
+    """Turns errors of MLflow and its database into one line.
 
     Raises:
-        UserError: MLflow or its database refused.
+        UserError: the store cannot be read.
     """
     try:
         yield
@@ -56,10 +54,10 @@ def refuse_broken_store(tracking_uri: str) -> Iterator[None]:
 
 
 def find_experiment(client: MlflowClient, name: str) -> str:
-    """The id of the experiment of that name.
+    """Returns the id of the experiment of that name.
 
     Raises:
-        UserError: there is none; its message offers the nearest names.
+        UserError: there is none; the message offers the nearest names.
     """
     experiment = client.get_experiment_by_name(name)
     if experiment is not None:
@@ -70,7 +68,7 @@ def find_experiment(client: MlflowClient, name: str) -> str:
 
 
 def search_all(client: MlflowClient, experiment_id: str) -> list[MlflowRun]:
-    """All runs of an experiment, in as few requests as the store allows."""
+    """Returns all runs of an experiment, in as few requests as the store allows."""
     runs: list[MlflowRun] = []
     token: str | None = None
     while True:
@@ -82,12 +80,16 @@ def search_all(client: MlflowClient, experiment_id: str) -> list[MlflowRun]:
 
 
 def is_remote(artifact_uri: str) -> bool:
-    """Whether artifacts are to be downloaded before they can be read."""
+    """Whether artifacts must be downloaded before they can be read."""
     return urlparse(artifact_uri).scheme not in ("", "file")
 
 
 def fetch_artifact(run_id: str, artifact_uri: str, name: str, tracking_uri: str, folder: Path) -> Path | None:
-    """The local path of an artifact, downloaded into a folder if need be; None where the run has none."""
+    """Returns the local path of an artifact, downloading it if needed; None if the run has none.
+
+    Args:
+        folder: where a downloaded file goes.
+    """
     if not is_remote(artifact_uri):
         path = Path(url2pathname(urlparse(artifact_uri).path)) / name
         return path if path.is_file() else None

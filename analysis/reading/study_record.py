@@ -1,7 +1,7 @@
 """A hyper-parameter study: its points, how much each field matters, and which points are best.
 
-Read from the files of the study's own run in MLflow: `study.json` says what was asked, `trials.csv`
-what came of each point.
+It is read from the files of the study's own run in MLflow: `study.json` holds the settings of the study,
+`trials.csv` the outcome of each point.
 
 Shapes: N complete points, K objectives.
 """
@@ -21,12 +21,10 @@ from numpy.typing import NDArray
 from analysis.reading.store import fetch_artifact
 from analysis.reading.values import Value
 
-STUDY_TAG = "tfnas.study"
-
 
 @dataclass(frozen=True)
-class Objective:
-    """A metric, and which way is better."""
+class RecordedObjective:
+    """A metric that a study optimizes."""
 
     metric: str
     is_maximized: bool
@@ -34,12 +32,12 @@ class Objective:
 
 @dataclass(frozen=True)
 class Field:
-    """A field of the space.
+    """A config field that a study varies.
 
     Attributes:
         choices: as text; None for an interval.
         is_log: whether it was varied on a log scale.
-        text: the domain in a few words.
+        text: its domain in a few words.
     """
 
     name: str
@@ -49,12 +47,12 @@ class Field:
 
 
 @dataclass(frozen=True)
-class Importance:
-    """Share of the variance that a field explains alone.
+class FieldImportance:
+    """Share of the variance of a metric that a field explains alone.
 
     Attributes:
-        chance: largest share with the values shuffled; NaN where that was not tried.
-        num_trials: points on which both rest.
+        chance: largest share found with shuffled values; NaN if that was not tried.
+        num_trials: points that both shares are computed from.
     """
 
     field: str
@@ -65,7 +63,7 @@ class Importance:
 
     @property
     def is_above_chance(self) -> bool:
-        """Whether the share is larger than any that chance gave, so far as that was tried."""
+        """Whether the share exceeds what shuffled values reached, if that was tried."""
         return not self.share <= self.chance
 
 
@@ -74,18 +72,18 @@ class StudyRecord:
     """A study as its run in MLflow keeps it.
 
     Attributes:
-        run_id: of the study's run, the parent of its searches.
+        run_id: id of the study's run, the parent of its searches.
         about: sampler, budget, pruning and seeds.
+        points: one row per point that has ended: number, state, objectives, fields, failure.
         searches: ids of the runs of its searches.
-        points: one row a point that has ended: number, state, objectives, fields, failure.
     """
 
     name: str
     run_id: str
     about: Mapping[str, Any]
-    objectives: tuple[Objective, ...]
+    objectives: tuple[RecordedObjective, ...]
     fields: tuple[Field, ...]
-    importances: tuple[Importance, ...]
+    importances: tuple[FieldImportance, ...]
     points: pd.DataFrame = field(repr=False)
     searches: frozenset[str] = field(repr=False)
 
@@ -100,7 +98,7 @@ class StudyRecord:
         return self.complete[[one.metric for one in self.objectives]].to_numpy(np.float64)
 
     def best(self, num_best: int = 3) -> pd.DataFrame:
-        """The Pareto front of several objectives, or the best few points of one."""
+        """Returns the Pareto front for several objectives, or the best few points for one."""
         order = nondominated(self.values_NK, self.objectives)
         if len(self.objectives) == 1:
             sign = -1 if self.objectives[0].is_maximized else 1
@@ -109,19 +107,21 @@ class StudyRecord:
 
     @property
     def seeds_text(self) -> str:
-        """What its values are of, for people."""
+        """The seeds behind its values, for people."""
         seeds = self.about["seeds"]
         return f"of seed {seeds[0]}" if len(seeds) == 1 else f"means over seeds {', '.join(map(str, seeds))}"
 
     def count(self, state: str) -> int:
-        """How many points ended so: COMPLETE, PRUNED or FAIL."""
+        """Counts the points in a state: COMPLETE, PRUNED or FAIL."""
         return int((self.points["state"] == state).sum())
 
 
-def nondominated(values_NK: NDArray[np.float64], objectives: Sequence[Objective]) -> NDArray[np.int64]:
-    """Places of the points that no other is at least as good as in all objectives and better in one.
+def nondominated(
+    values_NK: NDArray[np.float64], objectives: Sequence[RecordedObjective]
+) -> NDArray[np.int64]:
+    """Returns the indices of the points that no other point dominates, sorted by the first objective.
 
-    By the first objective, the smallest value first.
+    A point dominates another if it is at least as good in all objectives and better in one.
     """
     signs_K = np.array([-1.0 if one.is_maximized else 1.0 for one in objectives])
     costs_NK = values_NK * signs_K
@@ -136,7 +136,7 @@ def nondominated(values_NK: NDArray[np.float64], objectives: Sequence[Objective]
 def read_study(
     run_id: str, artifact_uri: str, tracking_uri: str, searches: Collection[str]
 ) -> StudyRecord | None:
-    """The study of a run; None where the run has no results yet.
+    """Reads the study of a run; None if the run has no results yet.
 
     Args:
         searches: ids of the runs of its searches.
@@ -154,10 +154,11 @@ def read_study(
         as_text = {name: str for name, one in space.items() if one.choices is not None}
         points = pd.read_csv(points_path, dtype=as_text, keep_default_na=False, na_values=[""])
     objectives = tuple(
-        Objective(entry["metric"], entry["direction"] == "maximize") for entry in about.pop("objectives")
+        RecordedObjective(entry["metric"], entry["direction"] == "maximize")
+        for entry in about.pop("objectives")
     )
     importances = tuple(
-        Importance(**entry | {"chance": float("nan") if entry["chance"] is None else entry["chance"]})
+        FieldImportance(**entry | {"chance": float("nan") if entry["chance"] is None else entry["chance"]})
         for entry in about.pop("importances")
     )
     return StudyRecord(
@@ -180,5 +181,5 @@ def _field(name: str, domain: Mapping[str, Any]) -> Field:
 
 
 def _as_csv(choice: Value) -> str:
-    """A choice as a CSV file has it."""
+    """A choice as a CSV file writes it."""
     return "None" if choice is None else str(choice)

@@ -1,4 +1,4 @@
-"""Config values: back from MLflow's strings, and as people read them."""
+"""Config values: parsed from the text that MLflow keeps, and written for people."""
 
 Value = bool | int | float | str | None
 
@@ -10,14 +10,12 @@ _LABELS = {
     "seed": "seed {}",
     "num_epochs": "{} epochs",
 }
-_PLAIN = frozenset({"sampling", "depth", "objective", "space", "dataset"})
+_PLAIN = frozenset({"method", "sampling", "depth", "objective", "space", "dataset"})
 _SWITCHES = {"elasticity": ("elastic", "fixed widths")}
 
 
-def parse_value(name: str, text: str) -> Value:
-    """The value whose `str` MLflow has stored; `bi_random` is read as its alias, `bi`."""
-    if name == "sampling":
-        return "bi" if text == "bi_random" else text
+def parse_value(text: str) -> Value:
+    """Returns the value whose `str` MLflow has stored."""
     if text in ("True", "False", "None"):
         return {"True": True, "False": False, "None": None}[text]
     for number in (int, float):
@@ -29,7 +27,7 @@ def parse_value(name: str, text: str) -> Value:
 
 
 def show_value(name: str, value: Value) -> str:
-    """A factor's value as captions and legends say it."""
+    """Writes the value of a factor for captions and legends: `T = 4 ms`."""
     if name in _SWITCHES:
         return _SWITCHES[name][0 if value else 1]
     text = f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""The report of an experiment: one HTML page that needs nothing but itself."""
+"""The report of an experiment: one HTML page that needs no other file."""
 
 import base64
 import math
@@ -12,22 +12,22 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from analysis.figures.ink.drawing import Drawing
-from analysis.figures.networks_figure import derived_blocks
-from analysis.measures.collapse import CANDIDATE_NAMES
 from analysis.measures.latency_error import TARGET
-from analysis.measures.measure import (
+from analysis.measures.measure import Numbers
+from analysis.measures.run_measures import (
     DERIVED_DEPTH,
     LATENCY,
     LATENCY_ERROR,
     SUPERNET_ACCURACY,
     TEST_ACCURACY,
-    Numbers,
 )
-from analysis.reading.experiment import SEED, Experiment, Run
+from analysis.reading.experiment import Experiment
+from analysis.reading.run import SEED, Run, describe_makers
 from analysis.reading.values import show_value
-from analysis.tables.table_files import cell_texts
-from analysis.tables.tables import Table
-from analysis.verdicts.claims import NONE_OF_A_STUDY, Claim
+from analysis.tables.result_table import ResultTable
+from analysis.tables.table_files import NOTHING, cell_texts
+from analysis.verdicts import NONE_OF_A_STUDY
+from analysis.verdicts.verdict import Claim
 
 _PX_PER_PT = 1.9
 _LOCAL_MLFLOW = "http://127.0.0.1:5000"
@@ -35,7 +35,7 @@ _LOCAL_MLFLOW = "http://127.0.0.1:5000"
 
 @dataclass(frozen=True)
 class FigureView:
-    """A figure of the page: its SVG as a data URI, and how wide it is shown."""
+    """A figure on the page: its SVG as a data URI, and its width on the screen."""
 
     name: str
     title: str
@@ -45,20 +45,8 @@ class FigureView:
 
 
 @dataclass(frozen=True)
-class TableView:
-    """A table of the page: headings and cells as text."""
-
-    name: str
-    title: str
-    caption: str
-    headings: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    rule_before: int | None
-
-
-@dataclass(frozen=True)
 class TrialView:
-    """A trial of the page."""
+    """A trial on the page."""
 
     name: str
     url: str
@@ -79,7 +67,7 @@ def write_report(
     numbers: Numbers,
     claims: Sequence[Claim],
     drawings: Sequence[Drawing],
-    tables: Sequence[Table],
+    tables: Sequence[ResultTable],
     undrawn: Sequence[str],
     figures_dir: Path,
     path: Path,
@@ -88,7 +76,7 @@ def write_report(
 
     Args:
         drawings: figures whose SVG files are in `figures_dir`.
-        undrawn: what is missing for the other figures and tables, one line each.
+        undrawn: what the other figures and tables lack, one line each.
         path: the HTML file.
     """
     environment = Environment(
@@ -108,13 +96,14 @@ def write_report(
         num_trials=len(experiment.cells),
         factors=_levels(experiment),
         constants=_constants(experiment),
+        makers=describe_makers([*experiment.runs, *experiment.training]),
         table_about=_describe_table(experiment),
         claims=claims,
         none_of_a_study=NONE_OF_A_STUDY,
         study=_study_view(experiment),
         study_figures=[view for view in figures if view.name.startswith("study")],
         figures=[view for view in figures if not view.name.startswith("study")],
-        tables=[_table_view(table) for table in tables],
+        tables=[(table, cell_texts(table)) for table in tables],
         trials=trials,
         is_trained=any(math.isfinite(run[TEST_ACCURACY.name]) for run in numbers.values()),
         num_stages=max((len(trial.stages) for trial in trials), default=0),
@@ -133,7 +122,7 @@ def _mlflow_url(experiment: Experiment) -> str:
 
 
 def _levels(experiment: Experiment) -> dict[str, list[str]]:
-    """Each factor with its levels."""
+    """The values of each factor."""
     return {
         factor: list(dict.fromkeys(show_value(factor, run.config.get(factor)) for run in experiment.cells))
         for factor in (*experiment.factors, SEED)
@@ -141,7 +130,7 @@ def _levels(experiment: Experiment) -> dict[str, list[str]]:
 
 
 def _study_view(experiment: Experiment) -> dict[str, str] | None:
-    """What was asked of a study and what came of it, in a few words each."""
+    """The settings of a study and its outcome, a few words each."""
     study = experiment.study
     if study is None:
         return None
@@ -189,19 +178,12 @@ def _figure_view(drawing: Drawing, folder: Path) -> FigureView:
     )
 
 
-def _table_view(table: Table) -> TableView:
-    headings = [column.heading for column in table.columns]
-    return TableView(
-        table.name, table.title, table.full_caption, headings, cell_texts(table), table.rule_before
-    )
-
-
 def _trial_view(experiment: Experiment, numbers: Numbers, run: Run) -> TrialView:
     known = numbers.get(run.run_id, {})
 
     def show(name: str, digits: int) -> str:
         value = known.get(name, float("nan"))
-        return f"{value:.{digits}f}" if math.isfinite(value) else "–"
+        return f"{value:.{digits}f}" if math.isfinite(value) else NOTHING
 
     tested = show(TEST_ACCURACY.name, 4)
     target_ms = run.number(TARGET)
@@ -213,7 +195,7 @@ def _trial_view(experiment: Experiment, numbers: Numbers, run: Run) -> TrialView
         is_finished=run.status == "FINISHED",
         setting=experiment.label(run),
         seed=str(run.seed),
-        accuracy=tested if tested != "–" else show(SUPERNET_ACCURACY.name, 4),
+        accuracy=tested if tested != NOTHING else show(SUPERNET_ACCURACY.name, 4),
         latency=f"{show(LATENCY.name, 3)} / {target_ms:.4g}",
         error=show(LATENCY_ERROR.name, 2),
         depth=show(DERIVED_DEPTH.name, 0),
@@ -222,10 +204,7 @@ def _trial_view(experiment: Experiment, numbers: Numbers, run: Run) -> TrialView
 
 
 def _stage_texts(run: Run) -> list[list[str]]:
-    """Each stage of the derived network: its operators and mid channels, in order."""
-    if run.trajectory is None:
+    """Operators and mid channels of each stage of the derived network, in order."""
+    if run.architecture is None:
         return []
-    return [
-        [f"{CANDIDATE_NAMES[block.op]} {block.mid_channels}" for block in blocks]
-        for blocks in derived_blocks(run)
-    ]
+    return [[f"{choice.op} {choice.mid_channels}" for choice in stage] for stage in run.architecture.stages]

@@ -1,4 +1,4 @@
-"""Two trials side by side: what differs in their configs, numbers and networks."""
+"""Two trials side by side: how their configs, numbers and networks differ."""
 
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -6,24 +6,25 @@ from itertools import zip_longest
 from mlflow.entities import Run as MlflowRun
 from mlflow.tracking import MlflowClient
 
-from analysis.figures.networks_figure import Block, derived_blocks
-from analysis.measures.collapse import CANDIDATE_NAMES
-from analysis.reading.experiment import Run
-from analysis.reading.runs import read_run
+from analysis.reading import tags
+from analysis.reading.experiment_reader import read_run
+from analysis.reading.run import Run
 from analysis.reading.store import refuse_broken_store
 from nas.foundation.errors import UserError
+from nas.space.architecture import LayerChoice
 
 Pair = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class RunComparison:
-    """What two runs have, side by side; `–` where one has nothing.
+    """Two runs side by side; `–` where one of them has nothing.
 
     Attributes:
+        provenance: how they ended, and what made them.
         config: fields that differ.
-        numbers: every metric that one of them has, its last value.
-        layers: for each layer of the derived networks (stage.layer) operator and mid channels.
+        numbers: the last value of each metric.
+        layers: operator and mid channels of each layer (stage.layer) of the derived networks.
     """
 
     runs: tuple[Run, Run]
@@ -34,7 +35,7 @@ class RunComparison:
 
 
 def find_run(name: str, tracking_uri: str) -> Run:
-    """The run of that id, or of these first digits of an id, or of that name.
+    """Finds a run by its name, its id or the first digits of its id.
 
     Raises:
         UserError: there is none, or more than one.
@@ -62,18 +63,18 @@ def _literal(text: str) -> str:
 
 
 def compare_runs(first: Run, second: Run) -> RunComparison:
-    """What two runs have, side by side."""
+    """Returns two runs side by side."""
     fields = dict.fromkeys([*first.config, *second.config])
     metrics = dict.fromkeys([*first.metrics, *second.metrics])
     return RunComparison(
         runs=(first, second),
         provenance={
             "status": (first.outcome, second.outcome),
-            "lookup table": (
-                first.provenance.table_fingerprint[:16],
-                second.provenance.table_fingerprint[:16],
-            ),
-            "code version": (first.provenance.code_version[:16], second.provenance.code_version[:16]),
+            "lookup table": (first.basis.table_fingerprint[:16], second.basis.table_fingerprint[:16]),
+            "results version": (first.basis.results_version, second.basis.results_version),
+            "source": (first.code_version[:16], second.code_version[:16]),
+            "libraries": (first.tag(tags.LIBRARIES), second.tag(tags.LIBRARIES)),
+            "device": (first.tag(tags.DEVICE), second.tag(tags.DEVICE)),
         },
         config={
             name: (str(first.config.get(name, "–")), str(second.config.get(name, "–")))
@@ -90,17 +91,17 @@ def _metric(run: Run, name: str) -> str:
 
 
 def _compare_layers(first: Run, second: Run) -> dict[str, Pair]:
-    stages = zip_longest(_blocks(first), _blocks(second), fillvalue=())
+    stages = zip_longest(_stages(first), _stages(second), fillvalue=())
     return {
-        f"{stage}.{layer}": (_block(a), _block(b))
+        f"{stage}.{layer}": (_layer(a), _layer(b))
         for stage, (ours, theirs) in enumerate(stages, start=1)
         for layer, (a, b) in enumerate(zip_longest(ours, theirs), start=1)
     }
 
 
-def _blocks(run: Run) -> list[list[Block]]:
-    return derived_blocks(run) if run.trajectory is not None else []
+def _stages(run: Run) -> tuple[tuple[LayerChoice, ...], ...]:
+    return run.architecture.stages if run.architecture is not None else ()
 
 
-def _block(block: Block | None) -> str:
-    return "–" if block is None else f"{CANDIDATE_NAMES[block.op]} {block.mid_channels}"
+def _layer(choice: LayerChoice | None) -> str:
+    return "–" if choice is None else f"{choice.op} {choice.mid_channels}"

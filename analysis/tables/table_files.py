@@ -5,14 +5,18 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+
+from analysis.measures.summary import Summary
 from analysis.reading.experiment import Experiment
 from analysis.reading.stamp import write_stamp
-from analysis.tables.tables import Cell, Column, Table
-from analysis.verdicts.statistics import Summary
+from analysis.tables.result_table import Column, ResultTable, TableCell
+
+NOTHING = "–"
 
 
-def write_table(table: Table, experiment: Experiment, folder: Path) -> list[Path]:
-    """Writes all three forms, and the JSON that says from which runs."""
+def write_table(table: ResultTable, experiment: Experiment, folder: Path) -> list[Path]:
+    """Writes all three forms, and a JSON file that lists the runs."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for suffix, write in (("tex", to_latex), ("md", to_markdown), ("csv", to_csv)):
@@ -23,46 +27,56 @@ def write_table(table: Table, experiment: Experiment, folder: Path) -> list[Path
     return [*paths, stamp]
 
 
-def to_markdown(table: Table) -> str:
-    """A Markdown table, its caption below it."""
+def to_markdown(table: ResultTable) -> str:
+    """Returns a Markdown table with its caption below it."""
     header = [column.heading for column in table.columns]
     lines = [header, ["---"] * len(header), *cell_texts(table)]
     rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
     return "\n".join([*rows, "", table.full_caption]) + "\n"
 
 
-def to_latex(table: Table) -> str:
-    """A LaTeX table for the package booktabs, its caption included."""
-    body = [" & ".join(map(_escape_latex, line)) + r" \\" for line in cell_texts(table)]
-    if table.rule_before is not None:
-        body.insert(table.rule_before, r"\midrule")
-    alignment = "".join("l" if _is_text(table, index) else "r" for index in range(len(table.columns)))
-    lines = [
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{_escape_latex(table.full_caption)}}}",
-        rf"\label{{tab:{table.name}}}",
-        rf"\begin{{tabular}}{{{alignment}}}",
-        r"\toprule",
-        " & ".join(_escape_latex(column.heading) for column in table.columns) + r" \\",
-        r"\midrule",
-        *body,
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
+_LATEX_SYMBOLS = str.maketrans({"|": r"\textbar{}", "–": "--", "−": "$-$", "λ": r"$\lambda$"})
+"""Characters that pdflatex lacks in its default fonts and pandas leaves as they are."""
 
 
-def to_csv(table: Table) -> str:
-    """CSV with full precision; a mean with its interval takes the columns `_mean _low _high _n`."""
+def to_latex(table: ResultTable) -> str:
+    """Returns a LaTeX table for the package booktabs, with its caption."""
+    frame = pd.DataFrame(cell_texts(table))
+    frame.columns = pd.Index([column.heading for column in table.columns])
+    text = (
+        frame.style.hide(axis="index")
+        .format(escape="latex")
+        .format_index(escape="latex", axis="columns")
+        .to_latex(
+            hrules=True,
+            position_float="centering",
+            caption=_escape_latex(table.full_caption),
+            label=f"tab:{table.name}",
+            column_format="".join("l" if _is_text(table, index) else "r" for index in range(frame.shape[1])),
+        )
+    )
+    lines = text.translate(_LATEX_SYMBOLS).splitlines(keepends=True)
+    if table.rule_before:
+        # pandas has no rule between two rows.
+        lines.insert(lines.index("\\midrule\n") + 1 + table.rule_before, "\\midrule\n")
+    return "".join(lines)
+
+
+def _escape_latex(text: str) -> str:
+    """Escapes a text as pandas escapes a cell; it has no public function for it."""
+    cell = pd.DataFrame([text]).style.hide(axis="index").hide(axis="columns").format(escape="latex")
+    return cell.to_latex().splitlines()[1].removesuffix(r" \\")
+
+
+def to_csv(table: ResultTable) -> str:
+    """Returns CSV with full precision; a mean takes the columns `_mean`, `_low`, `_high` and `_n`."""
     columns = range(len(table.columns))
     is_summary = [any(isinstance(row[index], Summary) for row in table.rows) for index in columns]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(_csv_header(table.columns, is_summary))
     for row in table.rows:
-        cells: list[Cell] = []
+        cells: list[TableCell] = []
         for cell, spread in zip(row, is_summary, strict=True):
             if isinstance(cell, Summary):
                 cells += [cell.mean if cell.n else None, *(cell.interval or (None, None)), cell.n]
@@ -72,17 +86,17 @@ def to_csv(table: Table) -> str:
     return file.getvalue()
 
 
-def cell_texts(table: Table) -> list[list[str]]:
-    """The rows as people read them."""
+def cell_texts(table: ResultTable) -> list[list[str]]:
+    """Returns the rows as people read them."""
     return [
         [_show(cell, column.digits) for cell, column in zip(row, table.columns, strict=True)]
         for row in table.rows
     ]
 
 
-def _show(cell: Cell, digits: int | None) -> str:
+def _show(cell: TableCell, digits: int | None) -> str:
     if cell is None:
-        return "–"
+        return NOTHING
     if isinstance(cell, bool):
         return "yes" if cell else "no"
     if isinstance(cell, Summary):
@@ -94,7 +108,7 @@ def _show(cell: Cell, digits: int | None) -> str:
 
 def _show_summary(summary: Summary, digits: int) -> str:
     if not summary.n:
-        return "–"
+        return NOTHING
     mean = f"{summary.mean:.{digits}f}"
     if summary.interval is None:
         return mean
@@ -108,20 +122,5 @@ def _csv_header(columns: Sequence[Column], is_summary: Sequence[bool]) -> list[s
     return header
 
 
-def _is_text(table: Table, index: int) -> bool:
+def _is_text(table: ResultTable, index: int) -> bool:
     return all(isinstance(row[index], str) for row in table.rows)
-
-
-_LATEX = {
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "|": r"\textbar{}",
-    "–": "--",
-    "λ": r"$\lambda$",
-}
-
-
-def _escape_latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text)

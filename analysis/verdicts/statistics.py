@@ -1,8 +1,9 @@
-"""Means with intervals, and comparisons of trials paired by seed.
+"""Comparisons of trials paired by seed.
 
-A seed is the unit of replication: it fixes data split, initial weights and sampling. Where cells differ
-in other factors, too, a seed's pairs are averaged first, so that n is never larger than the number of
-seeds.
+A seed is the unit of replication. If cells differ in other factors too, the pairs of each seed are averaged
+first: n is never larger than the number of seeds.
+
+Shapes: N seeds.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -10,54 +11,26 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import stats
 
-from analysis.reading.experiment import SEED, Run
+from analysis.measures.summary import MIN_SEEDS, NUM_RESAMPLES, Summary, summarize
+from analysis.reading.run import SEED, Run
 from analysis.reading.values import Value
 
-MIN_SEEDS = 5
-"""Fewest seeds for an interval or a test: with 5 pairs the exact one-sided test can reach p = 1/32."""
-
-CONFIDENCE = 0.95
 ALPHA = 0.05
 _MAX_EXACT = 13
-_NUM_RESAMPLES = 9999
 
 Direction = Literal["less", "greater"]
 
 
 @dataclass(frozen=True)
-class Summary:
-    """A mean with its bootstrap interval (95 %, BCa); the interval is None with fewer than 5 values."""
-
-    n: int
-    mean: float
-    interval: tuple[float, float] | None
-
-    def times(self, factor: float) -> "Summary":
-        """The same in another unit; the factor is positive."""
-        low, high = self.interval or (0.0, 0.0)
-        interval = None if self.interval is None else (low * factor, high * factor)
-        return Summary(self.n, self.mean * factor, interval)
-
-    def show(self, digits: int = 3) -> str:
-        """`0.123 [0.110, 0.140], n = 5`."""
-        if not self.n:
-            return "no value"
-        interval = ""
-        if self.interval is not None:
-            interval = f" [{self.interval[0]:.{digits}f}, {self.interval[1]:.{digits}f}]"
-        return f"{self.mean:.{digits}f}{interval}, n = {self.n}"
-
-
-@dataclass(frozen=True)
 class Pairs:
-    """A measure of the treated and the baseline trials, by seed.
+    """A measure of treated and baseline trials, by seed.
 
     Attributes:
-        num_cells: pairs of cells before each seed's were averaged.
-        runs: those that were paired.
+        num_cells: number of pairs before the pairs of each seed were averaged.
+        runs: the runs of all pairs.
     """
 
     seeds: tuple[Value, ...]
@@ -68,7 +41,7 @@ class Pairs:
 
     @property
     def difference_N(self) -> NDArray[np.float64]:
-        """Treated less baseline."""
+        """Treated minus baseline."""
         return self.treated_N - self.baseline_N
 
 
@@ -77,39 +50,17 @@ class Comparison:
     """Paired differences, tested in the direction that was claimed beforehand.
 
     Attributes:
-        difference: mean and interval of treated less baseline.
+        difference: mean and interval of treated minus baseline.
         effect_size: mean over standard deviation of the differences, with Hedges' correction for
             small n; None with fewer than 5 pairs or without spread.
         p_value: one-sided; None with fewer than 5 pairs.
-        test: its name, or why there is none.
+        test: the name of the test, or why there is none.
     """
 
     difference: Summary
     effect_size: float | None
     p_value: float | None
     test: str
-
-
-def summarize(values: ArrayLike) -> Summary:
-    """Mean and interval of the values that are not NaN."""
-    values_N = np.asarray(values, np.float64)
-    values_N = values_N[~np.isnan(values_N)]
-    if not len(values_N):
-        return Summary(0, float("nan"), None)
-    mean = float(values_N.mean())
-    if len(values_N) < MIN_SEEDS:
-        return Summary(len(values_N), mean, None)
-    if np.ptp(values_N) == 0:
-        return Summary(len(values_N), mean, (mean, mean))
-    result = stats.bootstrap(
-        (values_N,),
-        np.mean,
-        confidence_level=CONFIDENCE,
-        n_resamples=_NUM_RESAMPLES,
-        rng=np.random.default_rng(0),
-    )
-    interval = (float(result.confidence_interval.low), float(result.confidence_interval.high))
-    return Summary(len(values_N), mean, interval)
 
 
 def pair_runs(
@@ -119,13 +70,13 @@ def pair_runs(
     treated: Sequence[Value],
     others: Sequence[str],
 ) -> list[tuple[Run, Run]]:
-    """The treated and the baseline runs that differ in `factors` only, in pairs.
+    """Returns pairs of a treated and a baseline run that differ only in some factors.
 
     Args:
-        factors: those that tell treated and baseline runs apart.
+        factors: the factors that distinguish treated from baseline runs.
         baseline: their values in a baseline run.
         treated: their values in a treated run.
-        others: the factors in which the runs of a pair must agree, beside the seed.
+        others: the factors in which the runs of a pair must agree, besides the seed.
     """
     found: dict[tuple[Value, ...], dict[str, Run]] = {}
     for run in runs:
@@ -136,7 +87,7 @@ def pair_runs(
 
 
 def average_by_seed(pairs: Iterable[tuple[Run, Run]], measure: Callable[[Run], float]) -> Pairs:
-    """The measure of treated and baseline runs, the mean over each seed's pairs.
+    """Returns the measure of treated and baseline runs, averaged over the pairs of each seed.
 
     Pairs that lack the measure are left out.
     """
@@ -158,9 +109,9 @@ def average_by_seed(pairs: Iterable[tuple[Run, Run]], measure: Callable[[Run], f
 
 
 def compare(pairs: Pairs, direction: Direction, margin: float = 0.0) -> Comparison:
-    """Tests whether the treated are less (or greater) than the baseline by more than a margin.
+    """Tests whether treated runs are lower (or higher) than baseline runs by more than a margin.
 
-    The exact permutation test of the pairs up to 13 seeds, Wilcoxon's signed-rank test beyond.
+    Uses the exact paired permutation test up to 13 seeds, Wilcoxon's signed-rank test beyond.
 
     Args:
         margin: a difference of this size does not count; negative for a non-inferiority test.
@@ -178,10 +129,10 @@ def compare(pairs: Pairs, direction: Direction, margin: float = 0.0) -> Comparis
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values of several tests, each corrected for all of them, in the order given.
+    """Returns the p-values of several tests in their order, corrected for multiple testing.
 
-    Whatever the tests have to do with each other, one falls below alpha by mistake with a probability of
-    at most alpha.
+    The probability that any of them falls below alpha by chance is at most alpha, however the tests
+    depend on each other.
 
     Source: Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979.
     """
@@ -189,7 +140,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     order_N = np.argsort(p_N, kind="stable")
     factor_N = np.arange(len(p_N), 0, -1)
     corrected_N = np.empty_like(p_N)
-    # No test may be easier to pass than one with a smaller p.
+    # A corrected p is never smaller than that of a test with a smaller p.
     corrected_N[order_N] = np.minimum(np.maximum.accumulate(factor_N * p_N[order_N]), 1)
     return [float(p) for p in corrected_N]
 
@@ -198,12 +149,12 @@ def _one_sided_p(difference_N: NDArray[np.float64], direction: Direction) -> tup
     if len(difference_N) > _MAX_EXACT:
         wilcoxon = stats.wilcoxon(difference_N, alternative=direction, zero_method="zsplit")
         return float(wilcoxon.pvalue), "Wilcoxon signed-rank test"
-    # Swapping treated and baseline of a pair flips the sign of its difference.
+    # Swapping the two runs of a pair flips the sign of its difference.
     permutation = stats.permutation_test(
         (difference_N, np.zeros_like(difference_N)),
         lambda a, b, axis: np.mean(a - b, axis=axis),
         permutation_type="samples",
-        n_resamples=_NUM_RESAMPLES,
+        n_resamples=NUM_RESAMPLES,
         alternative=direction,
         vectorized=True,
     )

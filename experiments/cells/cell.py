@@ -1,43 +1,60 @@
-"""A cell of a grid: one search or one training, with a name for people and a hash that identifies it."""
+"""A cell of a grid: one search or one training, with a readable name and a hash that identifies it.
+
+Whatever differs between searches and trainings is a method of `Cell`. Those that run where a trial runs
+are class methods that take a config: a trial has the config and the kind, not the cell.
+"""
 
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal
 
-from nas.config import SearchConfig, TrainConfig
+from typing_extensions import TypeVar
+
+from experiments.cells.epoch_cost import EpochCost
+from nas.config import DataConfig, SearchConfig, TrainConfig
 from nas.foundation.errors import UserError
 from nas.foundation.identity import fingerprint
+from nas.foundation.world import ALONE, World
 from nas.latency.table import LatencyTable
-from nas.search.search_identity import RESULTS_VERSION as SEARCH_RESULTS_VERSION
-from nas.search.search_identity import search_identity, warmup_hash
+from nas.search.records import EpochRecord
 from nas.space.architecture import Architecture
-from nas.space.baselines import find_architecture
-from nas.training.training import RESULTS_VERSION as TRAINING_RESULTS_VERSION
-from nas.training.training import NetworkChoice, training_identity
+from nas.training.training import NetworkChoice, TrainRecord
+
+if TYPE_CHECKING:
+    from experiments.cells.cell_folder import CellFolder
 
 Kind = Literal["search", "train"]
 Input = LatencyTable | Architecture | None
+Record = EpochRecord | TrainRecord
+
+# Without arguments `Cell` means a cell of any kind.
+Config = TypeVar("Config", bound=SearchConfig | TrainConfig, default=Any)
+Given = TypeVar("Given", bound=Input, default=Any)
+
+COMMON_COST_FIELDS = {*DataConfig.model_fields, "batch_size", "mixed_precision", "device", "num_threads"}
+"""Fields of every kind that decide what an epoch costs."""
 
 
 @dataclass(frozen=True)
-class Cell(ABC):
+class Cell(ABC, Generic[Config, Given]):
     """One run of a grid.
 
     Attributes:
         name: for people.
         factors: the fields in which cells of the grid differ.
-        config: all that is to be run.
-        data_fingerprint: of the images.
-        provenance: tags that say what computes it (source, libraries, device), without being part of it.
+        config: everything to run.
+        data_fingerprint: identifies the images.
+        provenance: tags that name source, libraries and device; no part of the identity.
     """
 
     name: str
     factors: dict[str, Any]
-    config: SearchConfig | TrainConfig
+    config: Config
     data_fingerprint: str
     provenance: Mapping[str, str]
 
@@ -46,14 +63,70 @@ class Cell(ABC):
     results_version: ClassVar[int]
     noun: ClassVar[str]
     plural: ClassVar[str]
+    cost_fields: ClassVar[set[str]]
+
+    subject_heading: ClassVar[str]
+    """Column heading of `subject`."""
 
     result_heading: ClassVar[str]
-    """What `result` tells, for the head of a column."""
+    """Column heading of `result`."""
+
+    # What a trial does, on the machine that it runs on
+
+    @classmethod
+    @abstractmethod
+    def run(
+        cls,
+        config: Config,
+        given: Given,
+        folder: "CellFolder",
+        *,
+        warmups_dir: Path | None = None,
+        world: World = ALONE,
+    ) -> Iterator[Record]:
+        """Runs or resumes it; yields every epoch, those done before included, then writes artifacts.
+
+        Args:
+            given: what `load_input` returned.
+            warmups_dir: folder in which searches share warm-ups, if they do.
+            world: processes that train together; this is the first of them.
+
+        Raises:
+            UserError, DivergedError: see `run_search` and `run_training`.
+        """
+
+    @classmethod
+    @abstractmethod
+    def look_at_images(cls, config: Config, resolution: int) -> str:
+        """Fingerprint of the images.
+
+        Raises:
+            UserError: they are missing, cannot be read or are too few.
+        """
+
+    @classmethod
+    @abstractmethod
+    def time_epochs(cls, config: Config, given: Given) -> EpochCost:
+        """Times an epoch of each kind over a few batches, scaled to all images.
+
+        Args:
+            given: what `load_input` returned.
+
+        Raises:
+            UserError: the images cannot be loaded.
+        """
+
+    # What a launch asks, on its own machine
+
+    @classmethod
+    @abstractmethod
+    def resolution(cls, config: Config) -> int:
+        """Height and width of the images, in pixels."""
 
     @property
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """All that determines the result."""
+        """Everything that determines the result; its `config` are the fields that do."""
 
     @property
     @abstractmethod
@@ -61,12 +134,22 @@ class Cell(ABC):
         """Identifies the input among those of a grid's cells."""
 
     @abstractmethod
-    def load_input(self) -> Input:
-        """What a trial is given beside the config, where paths of this machine mean nothing."""
+    def load_input(self) -> Given:
+        """What a trial needs beside the config: paths of this machine mean nothing there."""
+
+    @property
+    @abstractmethod
+    def subject(self) -> str:
+        """What a dry run shows of it."""
 
     @abstractmethod
     def result(self, metrics: Mapping[str, float]) -> str:
-        """What an epoch has come to, beside loss and accuracy, in a few letters."""
+        """The state after an epoch, beside loss and accuracy, in a few characters."""
+
+    @property
+    def network(self) -> NetworkChoice | None:
+        """The network that it trains; None for a search, which finds one."""
+        return None
 
     @cached_property
     def hash(self) -> str:
@@ -79,8 +162,13 @@ class Cell(ABC):
         return self.hash
 
     @property
+    def cost_key(self) -> str:
+        """Equal for cells whose epochs cost the same."""
+        return fingerprint(self.config.model_dump(mode="json", include=self.cost_fields))
+
+    @property
     def folder_name(self) -> str:
-        """A file name that is readable and unique."""
+        """A readable, unique file name."""
         return f"{re.sub(r'[^A-Za-z0-9._=-]+', '_', self.name)[:80]}-{self.hash[:10]}"
 
     @property
@@ -90,131 +178,28 @@ class Cell(ABC):
 
     @property
     def tags(self) -> dict[str, str]:
-        """What tracking is told of this kind of cell alone."""
+        """Tags of its run that only this kind of cell has."""
         return {}
 
 
-@dataclass(frozen=True)
-class SearchCell(Cell):
-    """One search.
-
-    Attributes:
-        name: `bi-sink-T4.0-s0` for instance; unique within its grid.
-        config: `latency_table` is the path of a file.
-        table_fingerprint: of that table.
-    """
-
-    config: SearchConfig
-    table_fingerprint: str
-
-    kind = "search"
-    config_type = SearchConfig
-    results_version = SEARCH_RESULTS_VERSION
-    noun = "search"
-    plural = "searches"
-    result_heading = "latency"
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """All that determines the result."""
-        return search_identity(self.config, self.table_fingerprint, self.data_fingerprint)
-
-    @cached_property
-    def warmup(self) -> str:
-        """A hash of what its warm-up epochs depend on."""
-        return warmup_hash(self.config, self.data_fingerprint, self.config.device)
-
-    @property
-    def input_name(self) -> str:
-        """The lookup table's fingerprint."""
-        return self.table_fingerprint
-
-    def load_input(self) -> LatencyTable:
-        """The lookup table."""
-        return LatencyTable.load(self.config.latency_table)
-
-    def result(self, metrics: Mapping[str, float]) -> str:
-        """The derived network's latency and the target."""
-        latency_ms = metrics.get("derived_latency_ms")
-        shown = "-" if latency_ms is None else f"{latency_ms:.3g}"
-        return f"{shown} of {self.config.target_latency_ms:.3g} ms"
-
-    @property
-    def tags(self) -> dict[str, str]:
-        """The lookup table."""
-        return {"tfnas.table_fingerprint": self.table_fingerprint}
-
-
-@dataclass(frozen=True)
-class TrainingCell(Cell):
-    """One training.
-
-    Attributes:
-        name: `train-efficientnet_b0-s0` for instance.
-        config: `architecture` may be a file that was downloaded.
-        architecture: what the person named, `run:RUN_ID` for instance.
-        search_run: the MLflow run that found the network, if one did.
-    """
-
-    config: TrainConfig
-    architecture: str
-    search_run: str | None = None
-
-    kind = "train"
-    config_type = TrainConfig
-    results_version = TRAINING_RESULTS_VERSION
-    noun = "training"
-    plural = "trainings"
-    result_heading = "best epoch"
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """All that determines the result."""
-        return training_identity(self.config, self.data_fingerprint) | {"search run": self.search_run}
-
-    @property
-    def input_name(self) -> str:
-        """The network's file or name."""
-        return self.config.architecture
-
-    def load_input(self) -> Architecture | None:
-        """The architecture; None for a network of torchvision's."""
-        return find_architecture(self.config.architecture)
-
-    def result(self, metrics: Mapping[str, float]) -> str:
-        """The best epoch so far."""
-        return f"{metrics['best_epoch']:.0f}" if "best_epoch" in metrics else "-"
-
-    @property
-    def params(self) -> dict[str, str]:
-        """The flat config, as text, with what the person named."""
-        resolution = str(NetworkChoice.of(self.config).resolution)
-        return super().params | {"architecture": self.architecture, "resolution": resolution}
-
-    @property
-    def tags(self) -> dict[str, str]:
-        """The search that found the network."""
-        return {} if self.search_run is None else {"tfnas.search_run": self.search_run}
-
-
-def first_of_each_warmup_first(cells: list[Cell]) -> list[Cell]:
-    """The cells in turns, one of each warm-up a turn: those of one warm-up wait for each other."""
+def first_of_each_warmup_first(cells: Sequence[Cell]) -> list[Cell]:
+    """Cells in rounds with one cell of each warm-up: those of the same warm-up wait for each other."""
     num_seen: Counter[str] = Counter()
-    turns = []
+    rounds = []
     for cell in cells:
-        turns.append(num_seen[cell.warmup])
+        rounds.append(num_seen[cell.warmup])
         num_seen[cell.warmup] += 1
-    return [cell for _, cell in sorted(zip(turns, cells, strict=True), key=lambda pair: pair[0])]
+    return [cell for _, cell in sorted(zip(rounds, cells, strict=True), key=lambda pair: pair[0])]
 
 
-def check_distinct(cells: list[Cell], where: str) -> None:
-    """Makes sure that no two cells of a grid are the same.
+def check_distinct(cells: Sequence[Cell], where: str) -> None:
+    """Checks that no two cells of a grid are the same.
 
     Args:
         where: the YAML file, for errors.
 
     Raises:
-        UserError: two are; names them by their factors.
+        UserError: two are the same; names them by their factors.
     """
     seen: dict[str, Cell] = {}
     for cell in cells:
@@ -228,7 +213,3 @@ def check_distinct(cells: list[Cell], where: str) -> None:
 
 def _describe(factors: Mapping[str, Any]) -> str:
     return "{" + ", ".join(f"{field}: {value}" for field, value in factors.items()) + "}"
-
-
-CELLS: dict[Kind, type[Cell]] = {"search": SearchCell, "train": TrainingCell}
-"""The kinds of cells."""

@@ -1,14 +1,17 @@
-"""The folder of one cell: all that a crash must not take, and all that tracking is told."""
+"""The folder of a cell: what must survive a crash, and what is delivered to MLflow."""
 
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import yaml
+
 from experiments import __version__
 from experiments.cells.cell import Cell
 from experiments.cells.journal import Journal
 from experiments.places.storage import Storage
+from nas.config import ConfigRecord
 from nas.foundation.errors import UserError
 from nas.foundation.files import write_atomically
 from nas.foundation.validation import read_json
@@ -21,12 +24,12 @@ DEVICE_TAG = "tfnas.device"
 
 @dataclass(frozen=True)
 class RunDescription:
-    """What a cell's run is called and tagged with, in tracking.
+    """Name, params and tags of a cell's run in MLflow.
 
     Attributes:
         cell: the cell's hash.
         params: the flat config, as text.
-        storage: where its trials put their files; None for the folder itself.
+        storage: where its trials keep their files; None for the folder itself.
     """
 
     cell: str
@@ -54,8 +57,8 @@ class RunDescription:
 class CellFolder:
     """Paths and small files of a cell's folder.
 
-    The driver writes the description, the journal and the receipt; the trial writes checkpoints,
-    artifacts and, should it fail, its traceback: here or into the storage that the description names.
+    The launch writes the description, the journal and the receipt. The trial writes checkpoints,
+    artifacts and, if it fails, its traceback: here, or into the storage that the description names.
     """
 
     def __init__(self, path: Path) -> None:
@@ -73,13 +76,13 @@ class CellFolder:
         return cls(out / "cells" / cell.folder_name)
 
     def describe(self, description: RunDescription) -> None:
-        """Makes the folder, and writes down what it is the folder of."""
+        """Makes the folder and writes its description."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_atomically(self._description, json.dumps(asdict(description), indent=1).encode())
 
     @property
     def description(self) -> RunDescription:
-        """What the folder is the folder of.
+        """The cell that the folder belongs to.
 
         Raises:
             UserError: the file is missing or damaged.
@@ -91,35 +94,41 @@ class CellFolder:
                 f"{self._description}: damaged ({error}); remove its folder to run the cell again"
             ) from None
 
+    def write_config(self, config: ConfigRecord) -> None:
+        """Creates the folder of artifacts, with the config in it."""
+        self.artifacts.mkdir(exist_ok=True)
+        fields = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+        (self.artifacts / "config.yaml").write_text(fields, encoding="utf-8")
+
     def fetch_results(self) -> None:
-        """Brings artifacts, or the traceback, here from the storage that they were put into.
+        """Copies artifacts, or the traceback, here from the storage that holds them.
 
         Raises:
-            OSError: it cannot be reached.
+            OSError: the storage is unreachable.
         """
         uri = self.description.storage
         if uri is not None:
             Storage(uri).cell(self.path.name).fetch_results(self.path)
 
     def num_delivered(self, run_id: str) -> int:
-        """How many events of the journal a run is known to hold; delivering again does no harm."""
+        """Number of events that a run is known to hold; delivering them again does no harm."""
         if not self._receipt.is_file():
             return 0
         receipt = _mapping(read_json(self._receipt, "a receipt"))
         return int(receipt["num_events"]) if receipt.get("run_id") == run_id else 0
 
     def confirm_delivery(self, run_id: str, num_events: int) -> None:
-        """Notes that a run holds the first so many events."""
+        """Records that a run holds the first `num_events` events."""
         receipt = {"run_id": run_id, "num_events": num_events}
         write_atomically(self._receipt, json.dumps(receipt).encode())
 
 
 def find_cell_folders(out: Path) -> list[CellFolder]:
-    """Every cell's folder below an output folder."""
+    """The folders of all cells below an output folder."""
     return [CellFolder(path.parent) for path in sorted((out / "cells").glob("*/run.json"))]
 
 
 def _mapping(content: Any) -> dict[str, Any]:
     if not isinstance(content, dict):
-        raise ValueError("it is no record")
+        raise ValueError("it is not a record")
     return content

@@ -1,7 +1,7 @@
-"""What happened to a cell, on disk, before anybody else is told: one line of JSON an event.
+"""The journal of a cell: one line of JSON per event, on disk before anything else happens with it.
 
-The journal is the truth from which tracking is delivered, as often as it takes. Every epoch is in
-it once, with the time at which it was first reported: delivered twice it stays one record.
+The journal is the truth; it is delivered to MLflow as often as that takes. It holds every epoch once, with
+the time of its first report: an epoch that is delivered twice stays one record.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any, Literal
 from nas.foundation.errors import UserError
 
 Outcome = Literal["FINISHED", "FAILED", "KILLED", "PRUNED"]
-"""How an attempt ended; KILLED is interrupted, to be continued, and PRUNED is ended early for good."""
+"""How an attempt ended: KILLED is interrupted and can resume, PRUNED was ended early for good."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ class Event:
 
     Attributes:
         kind: `start` of an attempt, `epoch`, or `end` of an attempt.
-        time_ms: when, in ms since 1970.
-        launch: for `start`, the launch that attempts the cell.
-        epoch: for `epoch`, which one, from 1.
+        time_ms: ms since 1970.
+        launch: for `start`: the launch that attempts the cell.
+        epoch: for `epoch`: its number, from 1.
         metrics: for `epoch`.
         outcome: for `end`.
-        reason: for `end` with FAILED or PRUNED, one line.
+        reason: for `end` with FAILED or PRUNED: why, in one line.
     """
 
     kind: Literal["start", "epoch", "end"]
@@ -41,7 +41,7 @@ class Event:
 
 
 class Journal:
-    """The events of one cell; one process writes, any may read.
+    """The events of one cell; one process writes them, any may read them.
 
     Raises:
         UserError: the file cannot be read or is damaged.
@@ -56,33 +56,33 @@ class Journal:
 
     @property
     def epochs(self) -> dict[int, Event]:
-        """The epochs that are done."""
+        """The epochs that are done, by number."""
         return {event.epoch: event for event in self.events if event.epoch is not None}
 
     @property
     def end(self) -> Event | None:
-        """How the last attempt ended; None while one is running (or was cut off), or before any."""
+        """The end of the last attempt; None before the first, while one runs, and after one was cut off."""
         last = self.events[-1] if self.events else None
         return last if last and last.kind == "end" else None
 
     def start(self, launch: str | None) -> None:
-        """A launch begins, or continues, the cell; None without a launch."""
+        """Records that an attempt starts; `launch` is None outside a launch."""
         self._append(Event("start", _now_ms(), launch=launch))
 
     def add_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
-        """An epoch is done; one that is there already stays as it is."""
+        """Records an epoch, unless the journal has it already."""
         if epoch not in self.epochs:
             self._append(Event("epoch", _now_ms(), epoch=epoch, metrics=metrics))
 
     def finish(self, outcome: Outcome, reason: str | None = None) -> None:
-        """The attempt ended."""
+        """Records the end of the attempt."""
         self._append(Event("end", _now_ms(), outcome=outcome, reason=reason))
 
     def _append(self, event: Event) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         content = {name: value for name, value in asdict(event).items() if value not in (None, {})}
         with self.path.open("ab") as file:
-            # A line that a crash or a full disk cut off never happened.
+            # Removes a line that a crash or a full disk cut off.
             file.truncate(self._num_bytes)
             file.write(json.dumps(content).encode() + b"\n")
             file.flush()
@@ -101,10 +101,16 @@ class Journal:
             ) from None
 
 
+def describe_failure(error: Exception) -> str:
+    """An exception in one line, for the reason of an event."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
+
+
 def _as_dict(line: bytes) -> dict[str, Any]:
     content = json.loads(line)
     if not isinstance(content, dict):
-        raise ValueError("a line is no record")
+        raise ValueError("a line is not a record")
     return content
 
 

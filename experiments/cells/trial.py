@@ -10,61 +10,64 @@ from typing import Any, TextIO
 
 from ray import tune
 
-from experiments.cells.cell import CELLS, Input, Kind
+from experiments.cells.cell import Cell, Input
 from experiments.cells.cell_folder import CellFolder
-from experiments.cells.cell_run import describe_failure, run_cell
-from experiments.places.storage import Storage, Workplace
+from experiments.cells.cell_kinds import CELLS
+from experiments.cells.journal import describe_failure
+from experiments.places.storage import CellStorage, Storage
 from nas.foundation.errors import RunWarning, UserError
 from nas.search.records import EpochRecord
 
 
 def run_trial(params: dict[str, Any], inputs: dict[str, Input]) -> None:
-    """Runs, or continues, a cell and reports every epoch.
+    """Runs or resumes a cell and reports every epoch.
 
-    A cell that fails ends its own trial and reports why: only a process that dies is Ray's to
-    start again.
+    A cell that fails reports why and ends its trial: Ray restarts only processes that die.
 
     Args:
-        inputs: lookup tables and architectures by their names.
+        inputs: lookup tables and architectures, by their names.
     """
     cell = params["cell"]
     try:
         storage = Storage(cell["storage"])
         warmups_dir = storage.warmups_dir if cell["share_warmup"] else None
-        with storage.cell(cell["name"]).workplace() as workplace, _warnings_reported():
-            _run_in(workplace, cell, inputs[cell["input"]], warmups_dir)
+        files = storage.cell(cell["name"])
+        with files.workplace() as workplace, _warnings_reported():
+            _run_in(CellFolder(workplace), files, cell, inputs[cell["input"]], warmups_dir)
     except Exception as error:
         tune.report({"failure": describe_failure(error)})
 
 
-def _run_in(workplace: Workplace, cell: dict[str, Any], given: Input, warmups_dir: Path | None) -> None:
-    folder = CellFolder(workplace.folder)
+def _run_in(
+    folder: CellFolder, files: CellStorage, cell: dict[str, Any], given: Input, warmups_dir: Path | None
+) -> None:
     try:
-        _check_version(cell["kind"], cell["results_version"])
-        config = CELLS[cell["kind"]].config_type(**cell["config"])
-        for record in run_cell(config, given, folder, warmups_dir=warmups_dir):
-            workplace.save_checkpoints()
+        kind = CELLS[cell["kind"]]
+        _check_version(kind, cell["results_version"])
+        config = kind.config_type(**cell["config"])
+        for record in kind.run(config, given, folder, warmups_dir=warmups_dir):
+            files.save_checkpoints(folder.path)
             is_shared = isinstance(record, EpochRecord) and record.is_shared
             tune.report({"epoch": record.epoch, "metrics": record.metrics, "is_shared": is_shared})
-        workplace.save_results()
+        files.save_results(folder.path)
     except Exception:
         folder.traceback.write_text(traceback.format_exc(), encoding="utf-8")
-        workplace.save_results()
+        files.save_results(folder.path)
         raise
 
 
-def _check_version(kind: Kind, expected: int) -> None:
-    """The launch said which version of results it wants; a node may have been installed at another time."""
-    if CELLS[kind].results_version != expected:
+def _check_version(kind: type[Cell], expected: int) -> None:
+    """Nodes may have been installed at different times; only results of one version compare."""
+    if kind.results_version != expected:
         raise UserError(
-            f"node {platform.node()} computes results version {CELLS[kind].results_version} of a {kind}, the "
+            f"node {platform.node()} computes results version {kind.results_version} of a {kind.noun}, the "
             f"launch {expected}; install the same tfnas on all nodes"
         )
 
 
 @contextmanager
 def _warnings_reported() -> Iterator[None]:
-    """Within it the driver receives warnings about the run; other ones end in the worker's log."""
+    """Reports warnings about the run to the launch; other warnings stay in the log of the worker."""
 
     def report(
         message: Warning | str,

@@ -16,15 +16,15 @@ from experiments.console import make_console
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("."),
-    help="Folder of the launch, which holds mlflow.db.  [default: the current folder]",
+    help="Folder of the launch, with its mlflow.db.  [default: the current folder]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
 def compare(first: str, second: str, out: Path, as_json: bool) -> None:
-    """Shows two trials side by side: differences in config, final numbers, networks layer by layer.
+    """Compare two trials: config, final numbers, and networks layer by layer.
 
-    RUN is the name of a trial, or the first digits of its MLflow run id.
+    RUN is the name of a trial, or the first digits of its run id in MLflow.
 
-    Example: tfnas compare single-sink-s0 bi-sink-s0 --out results/ablation_sampling
+    Example: tfnas compare single-sink-T4.0-s0 bi_random-sink-T4.0-s0 --out results/ablation_sampling
     """
     from analysis.reading.store import tracking_uri_of
     from analysis.report.run_comparison import compare_runs, find_run

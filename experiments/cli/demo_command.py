@@ -1,4 +1,4 @@
-"""`tfnas demo`: from nothing to the two figures."""
+"""`tfnas demo`: search, and draw the two figures."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -23,18 +23,19 @@ _FIGURES = {
     help="Output folder.",
 )
 def demo(out: Path) -> int:
-    """Searches in the smallest space, single-path against bi-sampling and skip against sink, and draws both.
+    """Compare single-path with bi-sampling and skip with sink in the smallest space, and draw both figures.
 
-    Some minutes on two cores; nothing is downloaded. Run it again to continue after an interruption.
+    It takes a few minutes on two cores and downloads nothing. Rerun it to resume after an interruption.
 
     Example: tfnas demo --out results/demo
     """
-    # Here, since Ray, MLflow and torch take seconds to import and `--help` needs none of them.
+    # Imported here: Ray, MLflow and torch take seconds to import, and `--help` needs none of them.
     from analysis.figures import FIGURES
-    from analysis.figures.ink.drawing import NothingToDrawError
     from analysis.figures.ink.figure_files import write_drawing
+    from analysis.reading.nothing_to_draw import NothingToDrawError
     from experiments.cli.options import open_experiment
-    from experiments.launching.grid_launch import launch, load_grid
+    from experiments.launching.grid_launch import launch
+    from experiments.specs.grid_file import load_grid
 
     console = make_console()
     grid = load_grid(Path(str(files("tune_configs") / "quickstart.yaml")))

@@ -1,4 +1,4 @@
-"""`tfnas describe`: what networks are, what they cost, and how long they take."""
+"""`tfnas describe`: layers, cost and latency of networks."""
 
 import json
 from dataclasses import dataclass
@@ -16,11 +16,15 @@ if TYPE_CHECKING:
     from nas.space.architecture import Architecture
 
 _DEFAULT_RESOLUTION = 224
+_COLUMNS = {
+    **{"stage": "stage", "layer": "layer", "op": "operator", "resolution": "pixels", "in_channels": "in"},
+    **{"mid_channels": "mid", "out_channels": "out", "stride": "stride", "latency_ms": "ms"},
+}
 
 
 @dataclass(frozen=True)
 class _Subject:
-    """A network to describe; torchvision's have no architecture record."""
+    """A network to describe; those of torchvision have no architecture record."""
 
     name: str
     architecture: "Architecture | None"
@@ -34,12 +38,12 @@ class _Subject:
     "table_path",
     metavar="TABLE",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Lookup table to say the latency by.",
+    help="Predict the latency with this lookup table.",
 )
 @click.option(
     "--classes", type=click.IntRange(2), default=1000, show_default=True, help="Classifier outputs."
 )
-@click.option("--measure", is_flag=True, help="Run the networks in turn and say how long they take.")
+@click.option("--measure", is_flag=True, help="Run the networks in turn and measure their latency.")
 @click.option("--device", default="cpu", show_default=True, help="With --measure: cpu, cuda or cuda:N.")
 @click.option(
     "--threads", type=click.IntRange(1), default=1, show_default=True, help="With --measure, on the CPU."
@@ -51,8 +55,8 @@ class _Subject:
     show_default=True,
     help="With --measure: images at a time.",
 )
-@click.option("--even-if-busy", is_flag=True, help="With --measure: measure although others use the machine.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: an object, or a list for several ARCHs.")
+@click.option("--even-if-busy", is_flag=True, help="With --measure: measure even if others use the machine.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: an object, or a list for several ARCH.")
 def describe(
     references: tuple[str, ...],
     table_path: Path | None,
@@ -64,10 +68,10 @@ def describe(
     even_if_busy: bool,
     as_json: bool,
 ) -> None:
-    """Describes networks: layers, parameters, multiply-accumulates, latency.
+    """Describe networks: layers, parameters, multiply-accumulates, latency.
 
-    ARCH is an architecture file, the name of one that comes with tfnas (tf-nas-a), or one of torchvision's
-    networks (efficientnet_b0, mobilenet_v3_large, mobilenet_v2, mnasnet1_0).
+    ARCH is an architecture file, the name of one that comes with tfnas (tf-nas-a), or a network of
+    torchvision (efficientnet_b0, mobilenet_v3_large, mobilenet_v2, mnasnet1_0).
 
     Example: tfnas describe tf-nas-a efficientnet_b0 --measure
     """
@@ -135,7 +139,7 @@ def _add_latencies(subjects: list[_Subject], descriptions: list[dict[str, Any]],
 
     table = LatencyTable.load(table_path)
     if all(subject.architecture is None for subject in subjects):
-        raise UserError(f"--latency {table_path}: no ARCH is of a space; measure with --measure instead")
+        raise UserError(f"--latency {table_path}: no ARCH belongs to a space; use --measure instead")
     for subject, description in zip(subjects, descriptions, strict=True):
         if subject.architecture is not None:
             _add_latency(subject.architecture, description, table, table_path)
@@ -209,29 +213,13 @@ def _print(descriptions: list[dict[str, Any]]) -> None:
 
 
 def _layer_table(description: dict[str, Any]) -> Table:
-    has_latency = "latency_ms" in description
     table = Table(title=f"{description['name']} (space '{description['space']}')", title_justify="left")
-    for column in ("stage", "layer", "operator", "pixels", "in", "mid", "out", "stride"):
-        table.add_column(column, justify="left" if column == "operator" else "right")
-    if has_latency:
-        table.add_column("ms", justify="right")
+    columns = {name: _COLUMNS[name] for name in _COLUMNS if name in description["layers"][0]}
+    for name, heading in columns.items():
+        table.add_column(heading, justify="left" if name == "op" else "right")
     for layer in description["layers"]:
-        cells = [
-            layer[name]
-            for name in (
-                "stage",
-                "layer",
-                "op",
-                "resolution",
-                "in_channels",
-                "mid_channels",
-                "out_channels",
-                "stride",
-            )
-        ]
-        table.add_row(
-            *(str(cell) for cell in cells), *([f"{layer['latency_ms']:.3f}"] if has_latency else [])
-        )
+        cells = (layer[name] for name in columns)
+        table.add_row(*(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in cells))
     return table
 
 
@@ -249,7 +237,7 @@ def _summary(description: dict[str, Any]) -> list[str]:
         low_ms, high_ms = description.get("latency_interval_ms", (None, None))
         interval = f" (95 % interval {low_ms:.2f} to {high_ms:.2f})" if low_ms is not None else ""
         lines += [
-            f"  latency     {description['latency_ms']:>15.3f} ms by the table{interval}",
+            f"  latency     {description['latency_ms']:>15.3f} ms by lookup table{interval}",
             f"    base {description['base_latency_ms']:.2f}, stages {stages}",
         ]
     if "measured" in description:

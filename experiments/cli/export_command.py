@@ -1,4 +1,4 @@
-"""`tfnas export`: write a trained network for use elsewhere."""
+"""`tfnas export`: export a trained network."""
 
 import json
 from dataclasses import asdict
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.option(
     "--checkpoint",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Trained network, best.pt or last.pt of a training.  [default: the best of the run]",
+    help="Trained network, best.pt or last.pt of a training.  [default: best.pt of the run]",
 )
 @click.option(
     "--format",
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     type=click.Choice(["onnx", "torch-export", "state-dict"]),
     default="onnx",
     show_default=True,
-    help="Whole networks from pixels to logits, or the weights alone.",
+    help="Export the whole network, from pixels to logits, or its weights alone.",
 )
 @click.option(
     "--file", "path", type=click.Path(path_type=Path), help="File to write.  [default: OUT/exports/NAME]"
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("results/training"),
     show_default=True,
-    help="Folder of the training, which holds mlflow.db.",
+    help="Folder of the training, with its mlflow.db.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
 def export(
@@ -45,15 +45,15 @@ def export(
     out: Path,
     as_json: bool,
 ) -> None:
-    """Writes a trained network for use elsewhere, with a model card beside it.
+    """Export a trained network, with a model card.
 
-    ARCH is `run:RUN_ID` of a training in MLflow, to which the file, its card and a model are logged; or an
-    architecture (a file or a name) whose weights --checkpoint holds. What was written is read back and
-    compared with the network on real images.
+    ARCH is `run:RUN_ID` of a training in MLflow; file, card and a model are then logged to that run. Or ARCH
+    is an architecture (a file or a name) whose weights --checkpoint holds. The exported file is read back
+    and compared with the network on real images.
 
     Example: tfnas export run:0123abcd --format onnx
     """
-    # Here, since MLflow and torch take seconds to import and `--help` needs neither.
+    # Imported here: MLflow and torch take seconds to import, and `--help` needs neither.
     from experiments.products.exporting import export as run_export
     from experiments.products.exporting import find_source
     from nas.training.export import SUFFIXES

@@ -1,4 +1,4 @@
-"""`tfnas figures`: the figures of an experiment, from what is in MLflow alone."""
+"""`tfnas figures`: draw the figures of an experiment from MLflow."""
 
 import json
 from pathlib import Path
@@ -10,15 +10,15 @@ from experiments.cli.options import experiment_options, open_experiment
 
 @click.command()
 @experiment_options
-@click.option("--check", is_flag=True, help="Draw nothing; say whether the figures still hold.")
+@click.option("--check", is_flag=True, help="Check that the figures still match the runs, without drawing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def figures(
     experiment: str, out: Path | None, table: str | None, code_version: str | None, check: bool, as_json: bool
 ) -> int:
-    """Draws the figures of EXPERIMENT from its runs in MLflow, into OUT/figures.
+    """Draw the figures of EXPERIMENT from its runs in MLflow, into OUT/figures.
 
-    Each figure is written as PNG, PDF and SVG, with a JSON file that names its runs. With --check the exit
-    code is 1 if a figure no longer corresponds to the runs.
+    Each figure is written as PNG, PDF and SVG, with a JSON file that names its runs. With --check, the exit
+    code is 1 if a figure no longer matches the runs.
 
     Example: tfnas figures smoke --out results/smoke
     """
@@ -45,4 +45,4 @@ def _print(result: dict[str, list[str]], num_figures: int) -> None:
     for line in (*result.get("written", ()), *result.get("outdated", ())):
         click.echo(line)
     if "outdated" in result and not result["outdated"]:
-        click.echo(f"{num_figures} figures correspond to the runs")
+        click.echo(f"{num_figures} figures match the runs")

@@ -18,18 +18,18 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 _PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 _table_argument = click.argument("table_path", metavar="TABLE", type=_FILE)
 _space_option = click.option(
-    "--space", type=click.Choice(list(SPACES)), required=True, help="Space whose operators it covers."
+    "--space", type=click.Choice(list(SPACES)), required=True, help="Space whose operators the table covers."
 )
 _device_option = click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 _busy_option = click.option(
-    "--even-if-busy", is_flag=True, help="Measure although other processes use the machine."
+    "--even-if-busy", is_flag=True, help="Measure even if other processes use the machine."
 )
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
 @click.group()
 def latency() -> None:
-    """Measures, imports and checks latency lookup tables.
+    """Measure, import and check latency lookup tables.
 
     Example: tfnas latency measure --space micro --out table.json
     """
@@ -49,7 +49,7 @@ def latency() -> None:
     type=click.FloatRange(0),
     default=900,
     show_default=True,
-    help="No more repeats or widths after that time; every operator is measured in any case.",
+    help="Stop adding repeats and widths after this time; every operator is measured in any case.",
 )
 @_busy_option
 @_json_option
@@ -64,7 +64,7 @@ def measure(
     even_if_busy: bool,
     as_json: bool,
 ) -> None:
-    """Measures the lookup table of a space on this machine.
+    """Measure the lookup table of a space on this machine.
 
     Example: tfnas latency measure --space paper --out table.json
     """
@@ -90,13 +90,16 @@ def measure(
 @_space_option
 @click.option("--out", type=_FILE, required=True, help="JSON file to write.")
 @click.option(
-    "--device-name", default="unknown", show_default=True, help="Device it was measured on, for the record."
+    "--device-name",
+    default="unknown",
+    show_default=True,
+    help="Device that the table was measured on, for the record.",
 )
 @_json_option
 def import_(source: Path, space: str, out: Path, device_name: str, as_json: bool) -> None:
-    """Imports FILE, a published pickle or a JSON table of another device, as it is.
+    """Import FILE, a published pickle or a JSON table of another device, unchanged.
 
-    The pickle is read without running what it may contain.
+    Pickles are read without running any code in them.
 
     Example: tfnas latency import latency_gpu.pkl --space paper --out table.json
     """
@@ -115,7 +118,7 @@ def import_(source: Path, space: str, out: Path, device_name: str, as_json: bool
 @click.option(
     "--plot", type=_FILE, help="Scatter plot to write (.png, .pdf, .svg).  [default: TABLE.check.png]"
 )
-@click.option("--out", type=_FILE, help="Write the table with the correction fitted here.")
+@click.option("--out", type=_FILE, help="Write the table with the fitted correction.")
 @_device_option
 @_busy_option
 @_json_option
@@ -129,9 +132,9 @@ def check(
     even_if_busy: bool,
     as_json: bool,
 ) -> None:
-    """Compares what TABLE predicts with whole networks measured end to end.
+    """Compare the predictions of TABLE with whole networks measured end to end.
 
-    With --out the systematic part of the difference is stored as the table's correction.
+    With --out, the systematic part of the difference is stored as the correction of the table.
 
     Example: tfnas latency check table.json --networks 30 --out calibrated.json
     """
@@ -164,7 +167,7 @@ def check(
 @_table_argument
 @_json_option
 def range_(table_path: Path, as_json: bool) -> None:
-    """Prints which latencies networks of TABLE's space can have.
+    """Print the latencies that networks of the space of TABLE can have.
 
     Example: tfnas latency range table.json
     """
@@ -192,9 +195,9 @@ def _report(message: str) -> None:
 
 
 def _check_folder(path: Path) -> None:
-    """Finds out before the measuring that its result cannot be written."""
+    """Checks before measuring that the result can be written."""
     if not path.parent.is_dir():
-        raise UserError(f"{path}: the folder does not exist; make it first")
+        raise UserError(f"{path}: the folder does not exist; create it first")
 
 
 def _write(table: "LatencyTable", out: Path, as_json: bool) -> None:
@@ -230,12 +233,12 @@ def _describe(result: "TableCheck") -> dict[str, Any]:
 def _lines(result: "TableCheck") -> list[str]:
     agreement, correction = result.agreement, result.calibration
     return [
-        f"{agreement.num_networks} random networks, predicted against measured",
+        f"{agreement.num_networks} random networks, predicted and measured",
         f"mean absolute error   {agreement.mape_percent:7.2f} %",
         f"bias                  {agreement.bias_percent:+7.2f} %",
         f"Spearman correlation  {agreement.spearman:7.3f}",
         f"Kendall tau           {agreement.kendall_tau:7.3f}",
-        f"correction: {correction.slope:.4f} x sum {correction.intercept_ms:+.3f} ms; on networks left out "
+        f"correction: {correction.slope:.4f} x sum {correction.intercept_ms:+.3f} ms; on held-out networks "
         f"{correction.mape_percent:.2f} % error, 95 % interval ±{correction.half_width_percent:.1f} %",
     ]
 

@@ -1,4 +1,4 @@
-"""`tfnas launch`: run what is missing of a YAML file's grid, or of its study."""
+"""`tfnas launch`: run the searches, trainings or study of a YAML file."""
 
 from functools import partial
 from pathlib import Path
@@ -15,27 +15,27 @@ if TYPE_CHECKING:
     from experiments.cells.cell import Cell
     from experiments.launching.grid_launch import LaunchResult
 
-_HOW_TO_CONTINUE = "interrupted; run the same command again to continue"
+HOW_TO_RESUME = "interrupted; rerun the command to resume"
 
 
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Output folder.  [default: results/EXPERIMENT]")
-@click.option("--dry-run", is_flag=True, help="Print cells, cost and feasibility; start nothing.")
-@click.option("--status", is_flag=True, help="Print what became of each so far; start nothing.")
+@click.option("--dry-run", is_flag=True, help="Print cells, cost and feasibility without starting anything.")
+@click.option("--status", is_flag=True, help="Print the state of each cell without starting anything.")
 @click.option(
     "--then-train",
     "training",
     metavar="TRAIN",
     type=click.Path(path_type=Path),
-    help="Then train what the searches found, and the other architectures of TRAIN, a YAML file.",
+    help="Then train the networks found, and the other architectures of the YAML file TRAIN.",
 )
-@click.option("--retry-failed", is_flag=True, help="Try cells again that failed before.")
+@click.option("--retry-failed", is_flag=True, help="Rerun cells that failed before.")
 @click.option("--address", metavar="HOST:PORT|auto", help="Run the trials on this Ray cluster.")
 @click.option(
     "--storage",
     metavar="PATH|URL",
-    help="Where trials put checkpoints and artifacts: a folder that all nodes see, or s3://BUCKET/PREFIX.  "
+    help="Keep checkpoints and artifacts here: a folder that all nodes share, or s3://BUCKET/PREFIX.  "
     "[default: the output folder]",
 )
 def launch(
@@ -48,44 +48,50 @@ def launch(
     address: str | None,
     storage: str | None,
 ) -> int:
-    """Runs the searches, or the trainings, of CONFIG, a YAML file, that are not done yet.
+    """Run the searches or trainings of the YAML file CONFIG that are not done yet.
 
-    A file that lists `architectures` is of trainings, any other of searches: all those of a grid, or those
-    that Optuna chooses for a `study`. Run it again to continue after whatever stopped it, or after adding
-    values to the grid.
-    Exit code 0: all done; 1: some failed, or MLflow could not be told; 2: the input is wrong;
-    130: interrupted (Ctrl-C once: in order; twice: at once).
+    A file with `architectures` describes trainings. Any other file describes searches: those of a grid, or
+    those that Optuna chooses for a `study`.
+
+    Rerun the command to resume after an interruption, or after adding values to the grid. Finished runs are
+    kept: only a change of config, images or lookup table, or a new results version, makes a new run.
+
+    Exit codes: 0 all done; 1 some failed, or MLflow was unreachable; 2 wrong input; 130 interrupted (press
+    Ctrl-C once to stop cleanly, twice to stop immediately).
 
     Example: tfnas launch tune_configs/smoke.yaml --out results/smoke
     """
-    # Here, since Ray, MLflow and torch take seconds to import and `--help` needs none of them.
+    # Imported here: Ray, MLflow and torch take seconds to import, and `--help` needs none of them.
     from experiments.cli.study_command import study
     from experiments.launching.dry_run import print_dry_run, print_status
     from experiments.launching.grid_launch import launch as run_launch
-    from experiments.launching.grid_launch import load_grid, load_training_grid
     from experiments.places.storage import Storage
-    from experiments.specs.study_grid import StudyPlan
+    from experiments.specs.grid_file import load_grid
 
     console = make_console()
     if training is not None and (dry_run or status):
-        raise UserError("--then-train: not with --dry-run or --status; give these to each file by itself")
+        raise UserError(
+            "--then-train: does not go with --dry-run or --status; run these for each file separately"
+        )
     grid = load_grid(config)
     out = out or Path("results") / grid.spec.experiment
     files = Storage.parse(storage) if storage else None
-    if isinstance(grid, StudyPlan):
+    if (study_grid := grid.as_study()) is not None:
         if retry_failed:
             raise UserError(
-                "--retry-failed: a study is done with points that failed; raise study.budget for further ones"
+                "--retry-failed: a study does not rerun failed points; raise study.budget for more points"
             )
         if training is not None:
             raise UserError("--then-train: not after a study; launch the best.yaml that it writes instead")
-        return study(grid, out, console, dry_run=dry_run, status=status, address=address, storage=files)
-    trainings = load_training_grid(training, grid.spec.experiment) if training is not None else None
+        return study(study_grid, out, console, dry_run=dry_run, status=status, address=address, storage=files)
+    trainings = load_grid(training).as_trainings() if training is not None else None
+    if trainings is not None:
+        trainings.check_follows(grid.spec.experiment)
     if dry_run:
-        print_dry_run(config, out, console, retry_failed=retry_failed, address=address)
+        print_dry_run(grid, out, console, retry_failed=retry_failed, address=address)
         return 0
     if status:
-        print_status(config, out, console, address=address)
+        print_status(grid, out, console, address=address)
         return 0
     run_grid = partial(
         run_launch,
@@ -103,14 +109,14 @@ def launch(
             result = run_grid(found)
             exit_code = max(exit_code, print_result(result, console))
     except KeyboardInterrupt:
-        say(console, _HOW_TO_CONTINUE)
+        say(console, HOW_TO_RESUME)
         return 130
     _print_trained(result, grid.spec.experiment, out, console)
     return exit_code
 
 
 def print_result(result: "LaunchResult", console: "Console") -> int:
-    """Says how a launch ended; returns the exit code."""
+    """Prints how a launch ended; returns the exit code."""
     for cell, reason in result.failed:
         say(console, f"failed: {cell.name}: {reason}")
     num_done, plural = f"{len(result.finished)} of {len(result.cells)}", result.cells[0].plural
@@ -118,26 +124,26 @@ def print_result(result: "LaunchResult", console: "Console") -> int:
     if result.num_undelivered:
         say(
             console,
-            f"MLflow is still away: the records of {result.num_undelivered} {plural} wait on disk; "
-            "run the same command again to deliver them",
+            f"MLflow is still unreachable; the records of {result.num_undelivered} {plural} are kept: "
+            "rerun the command to deliver them",
         )
     if result.interrupted:
-        say(console, _HOW_TO_CONTINUE)
+        say(console, HOW_TO_RESUME)
         return 130
     if result.failed:
-        say(console, "run the same command with --retry-failed to try them again")
+        say(console, "rerun the command with --retry-failed to retry them")
     return 1 if result.failed or result.num_undelivered else 0
 
 
 def _print_trained(result: "LaunchResult", experiment: str, out: Path, console: "Console") -> None:
-    """Prints and writes the table of what was trained, if anything was."""
+    """Prints and writes the table of trained networks, if there are any."""
     from rich.table import Table
 
-    from analysis.reading.runs import read_trainings
+    from analysis.reading.experiment_reader import read_trainings
     from analysis.tables.table_files import cell_texts, write_table
-    from analysis.tables.tables import trained_table
+    from analysis.tables.trained_table import trained_table
 
-    trained = {cell.hash for cell in result.finished if cell.kind == "train"}
+    trained = {cell.hash for cell in result.finished if cell.network}
     if not trained or result.num_undelivered:
         return
     runs = read_trainings(experiment, result.tracking_uri, trained)
@@ -156,7 +162,7 @@ def _run_ids(searches: "list[Cell]", experiment: str, out: Path) -> list[str]:
 
     tracked = read_tracked_cells(experiment, out)
     if lacking := [cell.name for cell in searches if cell.hash not in tracked]:
-        raise UserError(f"MLflow lacks the search {lacking[0]}; run the same command again when it is back")
+        raise UserError(f"MLflow lacks the search {lacking[0]}; rerun the command once it is reachable")
     return [tracked[cell.hash].run_id for cell in searches]
 
 

@@ -1,36 +1,35 @@
-"""The `tfnas` command: which commands there are, and how it ends."""
+"""The `tfnas` command: its subcommands and its exit codes."""
 
 import importlib
 import sys
-from pathlib import Path
 
 import click
 
 from nas.foundation.errors import PeerError, UserError
 
 _COMMANDS = {
-    "demo": "Draws the two figures from nothing, in minutes.",
-    "launch": "Runs the searches or trainings of a YAML file that are not done yet.",
-    "figures": "Draws the figures of an experiment.",
-    "report": "Writes the report of an experiment.",
-    "compare": "Shows two trials side by side.",
-    "latency": "Measures, imports and checks latency lookup tables.",
-    "describe": "Says what a derived network is: layers, size, cost, latency.",
-    "train": "Trains a derived network from scratch.",
-    "export": "Writes a trained network for use elsewhere.",
-    "predict": "Says what image files show, by a trained network.",
+    "demo": "Run small searches and draw the two figures, in minutes.",
+    "launch": "Run the searches or trainings of a YAML file.",
+    "figures": "Draw the figures of an experiment.",
+    "report": "Write the report of an experiment.",
+    "compare": "Compare two trials.",
+    "latency": "Measure, import and check latency lookup tables.",
+    "describe": "Describe networks: layers, size, cost, latency.",
+    "train": "Train networks from scratch.",
+    "export": "Export a trained network.",
+    "predict": "Classify images with a trained network.",
 }
-"""Each is `experiments/cli/NAME_command.py`, imported only when it is run: importing torch takes seconds."""
+"""Command NAME is in `experiments/cli/NAME_command.py`, imported only to run it: torch takes seconds."""
 
 
 class _LazyGroup(click.Group):
     """A group that imports a command's module only to run it."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [name for name in _COMMANDS if _is_there(name)]
+        return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS or not _is_there(cmd_name):
+        if cmd_name not in _COMMANDS:
             return None
         command = getattr(importlib.import_module(f"experiments.cli.{cmd_name}_command"), cmd_name)
         assert isinstance(command, click.Command)
@@ -38,20 +37,20 @@ class _LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, _COMMANDS[name]) for name in self.list_commands(ctx)])
+            formatter.write_dl(list(_COMMANDS.items()))
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="tfnas")
 def tfnas() -> None:
-    """Latency-constrained differentiable architecture search as experiments one can trust.
+    """Search for neural architectures that meet a latency target, as reproducible experiments.
 
     Example: tfnas launch tune_configs/smoke.yaml --out results/smoke
     """
 
 
 def main() -> None:
-    """Runs the command; what the user got wrong is one line on stderr and exit code 2."""
+    """Runs the command; wrong input gives one line on stderr and exit code 2."""
     try:
         sys.exit(tfnas(standalone_mode=False))
     except UserError as error:
@@ -65,12 +64,8 @@ def main() -> None:
         click.echo(f"tfnas: {' '.join(error.format_message().split())}; see {where} --help", err=True)
         sys.exit(error.exit_code)
     except PeerError:
-        # The process that failed first has said why.
+        # The process that failed first has printed why.
         sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
         click.echo("tfnas: interrupted", err=True)
         sys.exit(130)
-
-
-def _is_there(command: str) -> bool:
-    return (Path(__file__).parent / f"{command}_command.py").is_file()

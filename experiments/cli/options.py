@@ -1,4 +1,4 @@
-"""What the commands that read an experiment have in common."""
+"""Options shared by the commands that read an experiment."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,16 +11,20 @@ if TYPE_CHECKING:
 
 
 def experiment_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The argument EXPERIMENT, and the options that say which of its runs to read."""
+    """Adds the argument EXPERIMENT, and the options that choose among its runs."""
     decorators = (
         click.argument("experiment"),
         click.option(
             "--out",
             type=click.Path(path_type=Path, file_okay=False),
-            help="Folder of the launch, which holds mlflow.db.  [default: results/EXPERIMENT]",
+            help="Folder of the launch, with its mlflow.db.  [default: results/EXPERIMENT]",
         ),
-        click.option("--table", help="First digits of the lookup table's fingerprint, if runs differ in it."),
-        click.option("--code-version", help="First characters of the code version, if runs differ in it."),
+        click.option(
+            "--table", help="Use only runs with this lookup table: first digits of its fingerprint."
+        ),
+        click.option(
+            "--code-version", help="Use only runs of this version of the source: its first characters."
+        ),
     )
     for decorate in reversed(decorators):
         command = decorate(command)
@@ -30,13 +34,13 @@ def experiment_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def open_experiment(
     name: str, out: Path | None, table: str | None, code_version: str | None
 ) -> tuple["Experiment", Path]:
-    """Reads the experiment, and says which folder is its own.
+    """Reads an experiment; returns it and its output folder.
 
     Raises:
-        UserError: no store, no such experiment, or no finished run.
+        UserError: there is no store, no such experiment, or no finished run.
     """
-    # Here, since MLflow and pandas take seconds to import and `--help` needs neither.
-    from analysis.reading.runs import read_experiment
+    # Imported here: MLflow and pandas take seconds to import, and `--help` needs neither.
+    from analysis.reading.experiment_reader import read_experiment
     from analysis.reading.store import tracking_uri_of
 
     folder = out or Path("results") / name

@@ -10,17 +10,19 @@ import click
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("images", metavar="IMAGE...", type=click.Path(path_type=Path), nargs=-1, required=True)
-@click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Classes an image.")
+@click.option(
+    "--top", type=click.IntRange(1), default=3, show_default=True, help="Number of classes to show per image."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def predict(model: Path, images: tuple[Path, ...], top: int, as_json: bool) -> int:
-    """Says which class each IMAGE shows, and how probable that is by MODEL.
+    """Classify each IMAGE with MODEL and print the probabilities.
 
-    MODEL is an exported ONNX file, or best.pt of a training. A broken image is named and the others are still
-    answered; the exit code is then 1.
+    MODEL is an exported ONNX file, or best.pt of a training. Broken images are named and skipped; the exit
+    code is then 1.
 
     Example: tfnas predict results/training/exports/model.onnx photo.jpg
     """
-    # Here, since torch takes seconds to import and `--help` does not need it.
+    # Imported here: torch takes seconds to import, and `--help` does not need it.
     from nas.data.image_files import BrokenImageError
     from nas.foundation.errors import escape_unprintable
     from nas.training.prediction import load_predictor
@@ -42,8 +44,8 @@ def predict(model: Path, images: tuple[Path, ...], top: int, as_json: bool) -> i
         ]
         answers.append({"image": str(path), "classes": classes})
         if not as_json:
-            said = ", ".join(f"{entry['class']} {entry['probability']:.1%}" for entry in classes)
-            click.echo(escape_unprintable(f"{path}: {said}"))
+            shown = ", ".join(f"{entry['class']} {entry['probability']:.1%}" for entry in classes)
+            click.echo(escape_unprintable(f"{path}: {shown}"))
     if as_json:
         click.echo(json.dumps(answers, indent=1))
     return 1 if num_broken else 0

@@ -1,4 +1,4 @@
-"""`tfnas report`: claims, figures, tables and provenance of an experiment on one page."""
+"""`tfnas report`: write claims, figures, tables and provenance of an experiment on one page."""
 
 import json
 from dataclasses import asdict
@@ -11,25 +11,25 @@ from experiments.cli.options import experiment_options, open_experiment
 
 @click.command()
 @experiment_options
-@click.option("--json", "as_json", is_flag=True, help="Print the claims as JSON; of a study none.")
+@click.option("--json", "as_json", is_flag=True, help="Print claims as JSON (empty for studies).")
 def report(
     experiment: str, out: Path | None, table: str | None, code_version: str | None, as_json: bool
 ) -> None:
-    """Puts the paper's claims to the test with the runs of EXPERIMENT, and writes OUT/report.html.
+    """Test the claims of the paper with the runs of EXPERIMENT, and write OUT/report.html.
 
-    The page holds the grid, claims, figures, tables, derived networks and provenance, and needs no other
-    file. Of a study it holds the space, what each field does and the best points instead of grid and claims.
-    Figures and tables are written beside it, too.
+    The page is self-contained: grid, claims, figures, tables, derived networks and provenance. For a study
+    it shows the space, the importance of each field and the best points instead of grid and claims. Figures
+    and tables are also written as files.
 
     Example: tfnas report ablation_sampling --out results/ablation_sampling
     """
     from analysis.figures import make_drawings
     from analysis.figures.ink.figure_files import write_drawings
-    from analysis.measures.measure import measure_runs
+    from analysis.measures import measure_runs
     from analysis.report.report_page import write_report
+    from analysis.tables import make_tables
     from analysis.tables.table_files import write_table
-    from analysis.tables.tables import make_tables
-    from analysis.verdicts.claims import NONE_OF_A_STUDY, judge_claims
+    from analysis.verdicts import NONE_OF_A_STUDY, judge_claims
 
     runs, folder = open_experiment(experiment, out, table, code_version)
     numbers = measure_runs(runs)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments.cli.launch_command import HOW_TO_RESUME
 from experiments.console import say
 from nas.foundation.errors import UserError
 
@@ -10,14 +11,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from experiments.places.storage import Storage
-    from experiments.specs.study_grid import StudyPlan
+    from experiments.specs.study_grid import StudyGrid
     from experiments.studies.study_launch import StudyResult
-
-_HOW_TO_CONTINUE = "interrupted; run the same command again to continue"
 
 
 def study(
-    plan: "StudyPlan",
+    plan: "StudyGrid",
     out: Path,
     console: "Console",
     *,
@@ -26,7 +25,7 @@ def study(
     address: str | None,
     storage: "Storage | None",
 ) -> int:
-    """Does what the options of `tfnas launch` say; returns the exit code."""
+    """Runs, previews or shows a study, as the options of `tfnas launch` ask; returns the exit code."""
     from experiments.studies.study_launch import launch_study
     from experiments.studies.study_preview import print_study, print_study_status
 
@@ -39,20 +38,20 @@ def study(
     try:
         result = launch_study(plan, out, console, address=address, storage=storage)
     except KeyboardInterrupt:
-        say(console, _HOW_TO_CONTINUE)
+        say(console, HOW_TO_RESUME)
         return 130
     _draw(result, out, console)
     return _print_result(result, console)
 
 
 def _draw(result: "StudyResult", out: Path, console: "Console") -> None:
-    """Draws the figures of the study, into the output folder and beside its run."""
+    """Draws the figures of the study into the output folder, and adds them to its run."""
     from mlflow.exceptions import MlflowException
 
-    from analysis.figures.ink.drawing import NothingToDrawError
     from analysis.figures.ink.figure_files import write_drawing
     from analysis.figures.study_figure import study_drawings
-    from analysis.reading.runs import read_experiment
+    from analysis.reading.experiment_reader import read_experiment
+    from analysis.reading.nothing_to_draw import NothingToDrawError
     from experiments.tracking.tracker import Tracker
 
     try:
@@ -66,20 +65,20 @@ def _draw(result: "StudyResult", out: Path, console: "Console") -> None:
 
 def _print_result(result: "StudyResult", console: "Console") -> int:
     for number, reason in result.failed:
-        say(console, f"failed: trial {number}: {reason}")
+        say(console, f"failed: point {number}: {reason}")
     pruned = f", {result.num_pruned} were pruned" if result.num_pruned else ""
     failed = f", {len(result.failed)} failed" if result.failed else ""
     say(console, f"{result.num_complete} points have values{pruned}{failed}")
     if result.best:
-        say(console, f"the best ones, ready to launch: {result.best}")
-    say(console, f"see the study with: optuna-dashboard {result.storage_url}")
+        say(console, f"best points, ready to launch: {result.best}")
+    say(console, f"explore the study with: optuna-dashboard {result.storage_url}")
     if result.num_undelivered:
         say(
             console,
-            f"MLflow is still away: the records of {result.num_undelivered} searches wait on disk; run the "
-            "same command again to deliver them",
+            f"MLflow is still unreachable; the records of {result.num_undelivered} searches are kept: "
+            "rerun the command to deliver them",
         )
     if not result.is_done:
-        say(console, _HOW_TO_CONTINUE)
+        say(console, HOW_TO_RESUME)
         return 130
     return 1 if result.failed or result.num_undelivered else 0

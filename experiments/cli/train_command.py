@@ -11,7 +11,7 @@ from experiments.console import make_console, say
 from nas.foundation.errors import UserError
 
 if TYPE_CHECKING:
-    from experiments.cells.cell import TrainingCell
+    from experiments.cells.training_cell import TrainingCell
     from experiments.launching.single_training import TrainingResult
 
 _DEFAULT_EXPERIMENT = "training"
@@ -24,9 +24,11 @@ _DEFAULT_EXPERIMENT = "training"
     "settings",
     metavar="FIELD=VALUE",
     multiple=True,
-    help="A field of the training's config, for instance num_epochs=20; may be repeated.",
+    help="Set a field of the config, for instance num_epochs=20; may be repeated.",
 )
-@click.option("--experiment", help="MLflow experiment.  [default: that of the search, or 'training']")
+@click.option(
+    "--experiment", help="MLflow experiment.  [default: the experiment of the search, or 'training']"
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Output folder.  [default: results/EXPERIMENT]")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def train(
@@ -36,23 +38,24 @@ def train(
     out: Path | None,
     as_json: bool,
 ) -> int:
-    """Trains networks from scratch, one after the other, by the published protocol.
+    """Train networks from scratch, one after another, with the published protocol.
 
     ARCH is an architecture file, `run:RUN_ID` of a search in MLflow, `experiment:NAME` for all its finished
-    searches, `tf-nas-a`, or one of torchvision's networks: efficientnet_b0,
-    mobilenet_v3_large, mobilenet_v2, mnasnet1_0. Networks meant for larger images
-    lose their first strides, until the last features have 4 pixels a side.
+    searches, `tf-nas-a`, or a network of torchvision: efficientnet_b0, mobilenet_v3_large, mobilenet_v2,
+    mnasnet1_0. Networks made for larger images lose their first strides, until the last features are 4
+    pixels wide.
 
-    Or ARCH is the YAML file of a grid of trainings, and alone; `tfnas launch` runs several of them at a time.
-    Started by torchrun, all processes train one network together, a GPU each, then the next.
+    ARCH may also be a single YAML file of trainings; `tfnas launch` runs several of them at a time. Under
+    torchrun all processes train one network together, one GPU each, then the next network.
 
-    Run it again to continue after whatever stopped it. Each FIELD is one of TrainConfig in nas/config.py.
-    Exit code 0: all done; 1: some failed; 2: the input is wrong; 130: interrupted.
+    Rerun the command to resume after an interruption. FIELD is a field of TrainConfig in nas/config.py.
+
+    Exit codes: 0 all done; 1 some failed; 2 wrong input; 130 interrupted.
 
     Example: tfnas train tf-nas-a efficientnet_b0 --set num_epochs=5 --set num_warmup_epochs=1
     --set batch_size=64 --set lr=0.05
     """
-    # Here, since MLflow and torch take seconds to import, `--help` needs neither, and who follows no MLflow.
+    # Imported here: MLflow and torch take seconds to import; `--help` needs neither, followers no MLflow.
     from nas.foundation.world import join_world
     from nas.training.processes import dismiss, follow
 
@@ -84,7 +87,7 @@ def _parse_setting(setting: str) -> tuple[str, Any]:
         raise UserError(f"--set {setting}: write FIELD=VALUE, for instance num_epochs=20")
     try:
         return field, json.loads(text)
-    # Text that is no JSON is text; numbers too long to convert, and lists too deep, are refused as such.
+    # What is not JSON is text; so are numbers too long and lists too deep, which validation refuses.
     except (ValueError, RecursionError):
         return field, text
 
@@ -92,35 +95,35 @@ def _parse_setting(setting: str) -> tuple[str, Any]:
 def _make_cells(
     architectures: tuple[str, ...], settings: tuple[str, ...], experiment: str | None, out: Path | None
 ) -> "tuple[list[TrainingCell], str, Path]":
+    from experiments.cells.training_cell import TrainingCell
     from experiments.specs.experiment_spec import EXPERIMENT_NAME
-    from experiments.specs.preparation import describe_installation, look_at_images
+    from experiments.specs.preparation import describe_installation
     from experiments.specs.training_grid import make_training_cell
     from experiments.tracking.named_network import find_networks
     from nas.config import TrainConfig
     from nas.foundation.device import resolve_device
-    from nas.training.training import NetworkChoice
 
     if experiment is not None and not re.fullmatch(EXPERIMENT_NAME, experiment):
         raise UserError(
-            f"--experiment {experiment}: use letters, digits, '.', '_' and '-'; name other folders by --out"
+            f"--experiment {experiment}: use letters, digits, '.', '_' and '-'; set other folders with --out"
         )
 
     if Path(architectures[0]).suffix in (".yaml", ".yml"):
         if len(architectures) > 1 or settings or experiment:
             raise UserError(
-                f"{architectures[0]}: holds all settings; leave out --set, --experiment, other ARCH"
+                f"{architectures[0]}: holds all settings; remove --set, --experiment and other ARCH"
             )
         return _read_cells(Path(architectures[0]), out)
     fields = dict(_parse_setting(setting) for setting in settings)
     if "architecture" in fields:
-        raise UserError("--set architecture: name the architecture as ARCH instead")
+        raise UserError("--set architecture: give the architecture as ARCH instead")
     out = out or Path("results") / (experiment or _DEFAULT_EXPERIMENT)
     cells = []
     for network in find_networks(architectures, out):
         config = TrainConfig.parse(fields | {"architecture": network.architecture}, "--set")
-        # Before anything is written: device, network and images are there.
+        # Checks device, network and images before writing anything.
         resolve_device(config.device)
-        data_fingerprint = look_at_images(config, NetworkChoice.of(config).resolution)
+        data_fingerprint = TrainingCell.look_at_images(config, TrainingCell.resolution(config))
         experiment = experiment or (network.search.experiment if network.search else None)
         cells.append(
             make_training_cell(network, config, data_fingerprint, describe_installation(config.device), {})
@@ -129,18 +132,14 @@ def _make_cells(
 
 
 def _read_cells(path: Path, out: Path | None) -> "tuple[list[TrainingCell], str, Path]":
-    from experiments.cells.cell import TrainingCell
     from experiments.places.place import ThisMachine
-    from experiments.specs.experiment_spec import TrainingSpec, load_spec
-    from experiments.specs.training_grid import TrainingGrid
+    from experiments.specs.grid_file import load_grid
 
-    spec = load_spec(path)
-    if not isinstance(spec, TrainingSpec):
-        raise UserError(f"{path}: architectures: missing; `tfnas launch` runs a file of searches")
-    out = out or Path("results") / spec.experiment
-    place = ThisMachine(spec.resources, str(path))
-    cells = TrainingGrid.of(spec, path).cells(out, place, lambda message: click.echo(message, err=True))
-    return [cell for cell in cells if isinstance(cell, TrainingCell)], spec.experiment, out
+    grid = load_grid(path).as_trainings()
+    out = out or Path("results") / grid.spec.experiment
+    place = ThisMachine(grid.spec.resources, str(path))
+    cells = grid.cells(out, place, lambda message: click.echo(message, err=True))
+    return cells, grid.spec.experiment, out
 
 
 def _summarize(cell: "TrainingCell", result: "TrainingResult") -> dict[str, Any]:

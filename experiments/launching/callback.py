@@ -1,5 +1,6 @@
-"""From Ray's events to journals, to the screen and to tracking."""
+"""LaunchCallback: from events of Ray to journals, to the screen and to MLflow."""
 
+from collections.abc import Sequence
 from textwrap import shorten
 from typing import Any
 
@@ -13,15 +14,15 @@ from experiments.tracking.delivery import Delivery
 
 
 class LaunchCallback(tune.Callback):
-    """Writes down what the trials of a launch do; the journal comes first, whoever else is told.
+    """Records what the trials of a launch do: first in the journal, then everywhere else.
 
     Attributes:
-        shared_epochs_s: for each warm-up epoch that a cell took up from another: what it took there.
+        shared_epochs_s: duration of each warm-up epoch that a cell reused from another one.
     """
 
     def __init__(
         self,
-        cells: list[Cell],
+        cells: Sequence[Cell],
         folders: dict[str, CellFolder],
         launch_id: str,
         progress: Progress,
@@ -36,20 +37,20 @@ class LaunchCallback(tune.Callback):
         self.shared_epochs_s: list[float] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        # Ray writes callbacks to disk to restore a run from; ours starts from the journals instead.
+        # Ray writes callbacks to disk to restore a run; ours resumes from the journals instead.
         return {}
 
     def add(self, cell: Cell, folder: CellFolder) -> None:
-        """A cell that was not known when the launch began."""
+        """Adds a cell that was unknown when the launch started."""
         self._cells[cell.hash] = cell
         self._folders[cell.hash] = folder
         self._progress.add(cell)
 
     def close(self) -> set[Outcome]:
-        """Ends, as interrupted, what has started and not ended.
+        """Marks as interrupted what has started and not ended.
 
         Returns:
-            The outcomes of all cells; KILLED also for those that never started.
+            The outcomes of all cells; KILLED includes those that never started.
         """
         for key, folder in self._folders.items():
             if folder.journal.events and folder.journal.end is None:
@@ -58,7 +59,7 @@ class LaunchCallback(tune.Callback):
         return {(end.outcome if end else None) or "KILLED" for end in ends}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial starts, for the first time or after its process died."""
+        """Records that a trial starts, for the first time or after its process died."""
         key = cell_key(trial)
         folder = self._folders[key]
         if folder.journal.end is not None or not folder.journal.events:
@@ -69,7 +70,7 @@ class LaunchCallback(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """A trial reports an epoch, a warning, or why it failed."""
+        """Records an epoch, a warning, or the reason of a failure."""
         key = cell_key(trial)
         if "failure" in result:
             self._failures[key] = result["failure"]
@@ -85,15 +86,15 @@ class LaunchCallback(tune.Callback):
         self._delivery.notify(self._folders[key])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial's function returned."""
+        """Records that the function of a trial returned."""
         key = cell_key(trial)
         reason = self._failures.pop(key, None)
         self._finish(key, "FAILED" if reason else "FINISHED", reason)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial's process died once too often."""
+        """Records that the process of a trial died too often."""
         lines = str(trial.get_error()).strip().splitlines()
-        # Ray adds advice at length.
+        # Ray adds a lot of advice.
         reason = shorten(lines[-1] if lines else "unknown", 300, placeholder=" ...")
         self._finish(cell_key(trial), "FAILED", f"its process died: {reason}")
 
@@ -104,6 +105,6 @@ class LaunchCallback(tune.Callback):
 
 
 def cell_key(trial: Any) -> str:
-    """The hash of a trial's cell."""
+    """The hash of the cell of a trial."""
     key: str = trial.config["cell"]["hash"]
     return key

@@ -1,12 +1,19 @@
-"""Which cells of a grid are done, which failed, and which are to run; and why."""
+"""States of cells: which are finished, which failed, which have to run and why."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from experiments.cells.cell import Cell
-from experiments.cells.cell_folder import RESULTS_VERSION_TAG, CellFolder, RunDescription
+from experiments.cells.cell_folder import (
+    CODE_TAG,
+    LIBRARIES_TAG,
+    RESULTS_VERSION_TAG,
+    CellFolder,
+    RunDescription,
+)
+from experiments.console import format_count
 from experiments.tracking.tracker import TrackedCell
 
 State = Literal["finished", "failed", "interrupted", "missing"]
@@ -14,12 +21,13 @@ State = Literal["finished", "failed", "interrupted", "missing"]
 
 @dataclass(frozen=True)
 class CellState:
-    """What is known of a cell before a launch.
+    """The state of a cell before a launch.
 
     Attributes:
         num_epochs: epochs that are done.
-        reason: of `failed`: why; of `missing`: what differs from the nearest run that is there.
-        is_open: whether an attempt began and did not end: it is running, or was cut off.
+        reason: for `failed`: why; for `missing`: what changed since a run of the same name.
+        is_open: whether an attempt started and did not end: it is running, or was cut off.
+        tags: of its run; empty if there is none.
     """
 
     cell: Cell
@@ -27,18 +35,34 @@ class CellState:
     num_epochs: int = 0
     reason: str = ""
     is_open: bool = False
+    tags: Mapping[str, str] = field(default_factory=dict)
 
     def is_to_run(self, retry_failed: bool) -> bool:
-        """Whether a launch runs it."""
+        """Whether a launch runs the cell."""
         return self.state in ("missing", "interrupted") or (self.state == "failed" and retry_failed)
 
 
-def cell_states(cells: list[Cell], tracked: Mapping[str, TrackedCell], out: Path) -> list[CellState]:
-    """Looks every cell up, in its folder and in tracking.
+def cell_states(cells: Sequence[Cell], tracked: Mapping[str, TrackedCell], out: Path) -> list[CellState]:
+    """Looks up every cell, in its folder and in MLflow.
 
-    The folder may know more (not all has been delivered), or nothing (it was deleted).
+    The folder may know more (if records are not delivered yet) or nothing (if it was deleted).
     """
     return [_state(cell, tracked, CellFolder.of(out, cell)) for cell in cells]
+
+
+def note_on_sources(states: Sequence[CellState]) -> str | None:
+    """One line if the finished runs come from several versions of the source or sets of libraries."""
+    finished = [state for state in states if state.state == "finished"]
+    num_sources, num_sets = (
+        len({state.tags.get(tag) for state in finished}) for tag in (CODE_TAG, LIBRARIES_TAG)
+    )
+    if num_sources < 2 and num_sets < 2:
+        return None
+    return (
+        f"note: these runs come from {format_count(num_sources, 'version')} of the source and "
+        f"{format_count(num_sets, 'set')} of libraries; results version "
+        f"{finished[0].cell.results_version} holds for all"
+    )
 
 
 def _state(cell: Cell, tracked: Mapping[str, TrackedCell], folder: CellFolder) -> CellState:
@@ -46,7 +70,8 @@ def _state(cell: Cell, tracked: Mapping[str, TrackedCell], folder: CellFolder) -
     run = tracked.get(cell.hash)
     outcome = end.outcome if end else (run.status if run and not folder.journal.events else None)
     if outcome == "FINISHED":
-        return CellState(cell, "finished", cell.config.num_epochs)
+        tags = run.tags if run else folder.description.tags
+        return CellState(cell, "finished", cell.config.num_epochs, tags=tags)
     if outcome == "FAILED":
         reason = end.reason if end else run.failure if run else None
         return CellState(cell, "failed", num_epochs, reason or "unknown reason")
@@ -57,25 +82,27 @@ def _state(cell: Cell, tracked: Mapping[str, TrackedCell], folder: CellFolder) -
 
 
 def _why_not_reused(cell: Cell, tracked: Mapping[str, TrackedCell]) -> str:
-    """What of the identity changed, where a run of the same name is there."""
-    namesakes = [run for run in tracked.values() if run.name == cell.name]
-    if not namesakes:
-        return ""
+    """What changed since the most similar run of the same name; empty if there is no such run."""
+    changes = [_changes(cell, run) for run in tracked.values() if run.name == cell.name]
+    fewest = min(changes, key=len, default=[])
+    return f"changed: {', '.join(fewest)}" if fewest else ""
+
+
+def _changes(cell: Cell, run: TrackedCell) -> list[str]:
+    """The parts of a cell's identity that differ in a run, with old and new values of fields."""
     description = RunDescription.of(cell)
-    fewest = min((_changes(description, run) for run in namesakes), key=lambda changes: len(changes))
-    return "changed: " + ", ".join(fewest)
-
-
-def _changes(description: RunDescription, run: TrackedCell) -> list[str]:
+    # Runs from before results had a version are of version 1.
+    tags = {RESULTS_VERSION_TAG: "1"} | run.tags
     parts = {
         "lookup table": "tfnas.table_fingerprint",
         "images": "tfnas.data_fingerprint",
         "results version": RESULTS_VERSION_TAG,
     }
-    changed = [name for name, tag in parts.items() if description.tags.get(tag) != run.tags.get(tag)]
-    fields = [
-        f"{name} {run.params.get(name, '(not set)')} -> {value}"
-        for name, value in description.params.items()
-        if run.params.get(name) != value and name != "latency_table"
-    ]
-    return [*changed, *fields]
+    changed = [name for name, tag in parts.items() if description.tags.get(tag) != tags.get(tag)]
+    for name in sorted({*cell.identity["config"], "architecture"} & description.params.keys()):
+        # A run from before the field existed did what its default does.
+        default = str(cell.config_type.model_fields[name].get_default())
+        before, now = run.params.get(name, default), description.params[name]
+        if before != now:
+            changed.append(f"{name} {before} -> {now}")
+    return changed

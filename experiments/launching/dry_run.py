@@ -1,4 +1,4 @@
-"""What a launch would do and cost, and what became of it so far; neither starts anything."""
+"""Dry run and status: what a launch would do and cost, and how its cells stand; neither starts anything."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -7,31 +7,28 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from experiments.cells.cell import Cell, SearchCell, TrainingCell
-from experiments.console import format_duration, say
-from experiments.launching.cell_states import CellState, cell_states
-from experiments.launching.cost import EpochCost, cost_key, time_epochs
-from experiments.launching.grid_launch import load_grid
+from experiments.cells.cell import Cell
+from experiments.cells.epoch_cost import EpochCost
+from experiments.console import format_count, format_duration, say
+from experiments.launching.cell_states import CellState, cell_states, note_on_sources
 from experiments.launching.launch_lock import is_launch_running
 from experiments.places.place import Place
-from experiments.specs.search_grid import Grid
+from experiments.specs.grid import Grid
 from experiments.tracking.tracker import TrackedCell, read_tracked_cells
 from nas.foundation.errors import UserError
-from nas.latency.table import LatencyTable, reachable_interval_ms
 
 
 def print_dry_run(
-    path: Path, out: Path, console: Console, *, retry_failed: bool, address: str | None = None
+    grid: Grid, out: Path, console: Console, *, retry_failed: bool, address: str | None = None
 ) -> None:
-    """Prints the cells, the feasibility of each target or the network, and the estimated cost.
+    """Prints the cells, the feasibility of each target (or the network), and the estimated cost.
 
     Args:
         address: of a Ray cluster; None for this machine.
 
     Raises:
-        UserError: the file is wrong, a target out of reach.
+        UserError: the file is wrong, or a target is out of reach.
     """
-    grid = load_grid(path)
     with grid.place(address) as place:
         cells = grid.cells(out, place, partial(say, console))
         states = cell_states(cells, read_tracked_cells(grid.spec.experiment, out), out)
@@ -39,86 +36,77 @@ def print_dry_run(
         costs = time_all([state.cell for state in to_run], place, console)
         at_a_time = grid.num_parallel(place, len(to_run))
     costs_s = _costs_s(to_run, costs, share_warmup=grid.spec.share_warmup)
-    subject = "target within reach" if isinstance(cells[0], SearchCell) else "network"
-    table = Table(cells[0].noun, "state", subject, "epochs", "cost")
+    table = Table(cells[0].noun, "state", cells[0].subject_heading, "epochs", "cost")
     for state in states:
-        cost = _show(costs_s.get(state.cell.hash, 0))
-        table.add_row(state.cell.name, state.state, _subject(state.cell), _epochs(state), cost)
+        cost_s = costs_s.get(state.cell.hash, 0)
+        cost = format_duration(cost_s) if cost_s else "-"
+        table.add_row(state.cell.name, state.state, state.cell.subject, _epochs(state), cost)
     console.print(table)
     total_s = sum(costs_s.values())
     say(
         console,
         f"{len(to_run)} of {len(cells)} {cells[0].plural} to run, {at_a_time} at a time: about "
-        f"{format_duration(total_s / at_a_time)}, by timing a few steps of each kind where trials run",
+        f"{format_duration(total_s / at_a_time)}, estimated by timing a few steps of each kind",
     )
 
 
-def print_status(path: Path, out: Path, console: Console, *, address: str | None = None) -> None:
-    """Prints what became of each cell so far; measures nothing and writes nothing."""
-    grid = load_grid(path)
+def print_status(grid: Grid, out: Path, console: Console, *, address: str | None = None) -> None:
+    """Prints the state of each cell; measures nothing and writes nothing."""
     with grid.place(address) as place:
         measured, num_unmeasured = grid.measured_part(out, place, partial(say, console))
         cells = measured.cells(out, place, partial(say, console)) if measured else []
     if cells:
         _print_states(cells, _read_tracked_cells(grid, out, console), out, console)
     if num_unmeasured:
-        say(console, f"{num_unmeasured} are missing, and so is their lookup table: a launch measures it")
+        say(console, f"{num_unmeasured} are missing, and so is their lookup table; a launch measures it")
 
 
-def _print_states(cells: list[Cell], tracked: Mapping[str, TrackedCell], out: Path, console: Console) -> None:
+def _print_states(
+    cells: Sequence[Cell], tracked: Mapping[str, TrackedCell], out: Path, console: Console
+) -> None:
     is_running = is_launch_running(out)
+    states = cell_states(cells, tracked, out)
     table = Table(cells[0].noun, "state", "epochs", "reason")
-    for state in cell_states(cells, tracked, out):
+    for state in states:
         word = "running" if is_running and state.is_open else state.state
         table.add_row(state.cell.name, word, _epochs(state), state.reason)
     console.print(table)
+    if note := note_on_sources(states):
+        say(console, note)
 
 
 def _read_tracked_cells(grid: Grid, out: Path, console: Console) -> Mapping[str, TrackedCell]:
     try:
         return read_tracked_cells(grid.spec.experiment, out)
     except UserError as error:
-        say(console, f"warning: {error}; what follows is what the folders of the cells say")
+        say(console, f"warning: {error}; states below come from the output folder alone")
         return {}
 
 
 def time_all(cells: Sequence[Cell], place: Place, console: Console) -> Mapping[str, EpochCost]:
-    """What an epoch costs, by the `cost_key` of a config, timed where trials run."""
-    kinds = {cost_key(cell.config): cell for cell in cells}
+    """What an epoch costs, by `cost_key`, timed where trials run."""
+    kinds = {cell.cost_key: cell for cell in cells}
     if kinds:
-        say(console, f"Timing a few steps of {len(kinds)} kinds of {cells[0].noun} ...")
+        say(console, f"Timing a few steps of {format_count(len(kinds), 'kind')} of {cells[0].plural} ...")
     return {
-        key: place.run(time_epochs, cell.config, cell.load_input(), alone=True) for key, cell in kinds.items()
+        key: place.run(cell.time_epochs, cell.config, cell.load_input(), alone=True)
+        for key, cell in kinds.items()
     }
 
 
 def _costs_s(
     states: list[CellState], costs: Mapping[str, EpochCost], *, share_warmup: bool
 ) -> dict[str, float]:
-    """Seconds of each cell, by its hash; the first of those with one warm-up pays for it."""
+    """Seconds of each cell, by its hash; the first cell of each warm-up pays for it."""
     costs_s = {}
     warm: set[str] = set()
     for state in states:
-        cell, cost = state.cell, costs[cost_key(state.cell.config)]
+        cell, cost = state.cell, costs[state.cell.cost_key]
         warms_up = not share_warmup or cell.warmup not in warm
         costs_s[cell.hash] = cost.left_s(cell.config, state.num_epochs, warms_up=warms_up)
         warm.add(cell.warmup)
     return costs_s
 
 
-def _subject(cell: Cell) -> str:
-    if isinstance(cell, TrainingCell):
-        return cell.architecture
-    assert isinstance(cell, SearchCell)
-    low_ms, high_ms = reachable_interval_ms(LatencyTable.load(cell.config.latency_table))
-    target_ms = cell.config.target_latency_ms
-    share = (target_ms - low_ms) / (high_ms - low_ms)
-    return f"{target_ms:.4g} ms, {share:.0%} of {low_ms:.3g} to {high_ms:.3g} ms"
-
-
 def _epochs(state: CellState) -> str:
     return f"{state.num_epochs}/{state.cell.config.num_epochs}"
-
-
-def _show(cost_s: float) -> str:
-    return format_duration(cost_s) if cost_s else "-"

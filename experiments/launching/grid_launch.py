@@ -1,6 +1,6 @@
-"""From a spec to results: what is missing runs as Ray trials, and tracking is told."""
+"""Launch of a grid: cells that are not done run as Ray trials, and MLflow receives the results."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -13,43 +13,42 @@ from experiments.cells.cell import Cell, first_of_each_warmup_first
 from experiments.cells.cell_folder import CellFolder, RunDescription, find_cell_folders
 from experiments.cells.journal import Outcome
 from experiments.cells.trial import run_trial
-from experiments.console import format_duration, say
+from experiments.console import format_count, format_duration, say
+from experiments.launching.adoption import adopt_unversioned
 from experiments.launching.callback import LaunchCallback
-from experiments.launching.cell_states import CellState, cell_states
-from experiments.launching.launch_lock import only_launch_into
+from experiments.launching.cell_states import CellState, cell_states, note_on_sources
+from experiments.launching.launch_lock import only_user_of
 from experiments.launching.progress import Progress
-from experiments.launching.signals import ended_in_order
+from experiments.launching.signals import stopping_cleanly
 from experiments.places.place import Place
 from experiments.places.storage import Storage
-from experiments.specs.experiment_spec import TrainingSpec, load_spec
-from experiments.specs.search_grid import Grid, SearchGrid
-from experiments.specs.study_grid import StudyPlan
-from experiments.specs.training_grid import TrainingGrid
+from experiments.products.trained_latency import measure_trained
+from experiments.specs.grid import Grid
 from experiments.tracking.delivery import Delivery
 from experiments.tracking.tracker import TrackedCell, Tracker, require_server, tracking_uri
 from nas.foundation.errors import UserError
 
 _MAX_PROCESS_DEATHS = 3
-"""How often Ray starts a trial again whose process died (killed, out of memory)."""
+"""How often Ray restarts a trial whose process died (killed, out of memory)."""
 
 _REUSES_WORKERS = True
-"""Whether a process runs trial after trial: a fresh one costs seconds, for importing torch."""
+"""Whether a process runs one trial after another: a fresh one takes seconds to import torch."""
 
 PATIENCE_S = 60.0
-"""How long a launch that is done waits for a tracking store that is away."""
+"""How long a finished launch waits for an unreachable tracking server."""
 
 HASTE_S = 2.0
-"""The same where somebody wants it to stop at once."""
+"""How long a launch that is to stop immediately waits for it."""
 
 
 @dataclass(frozen=True)
 class LaunchResult:
-    """How the cells of a grid ended, after a launch.
+    """The cells of a grid after a launch.
 
     Attributes:
         failed: cells and reasons.
-        interrupted: cells to be continued by the next launch.
-        num_undelivered: cells of which tracking does not know all yet; the next launch tells it.
+        interrupted: cells that the next launch resumes.
+        num_undelivered: cells whose records MLflow lacks in part; the next launch delivers them.
     """
 
     finished: list[Cell]
@@ -64,38 +63,6 @@ class LaunchResult:
         return [*self.finished, *(cell for cell, _ in self.failed), *self.interrupted]
 
 
-def load_grid(path: Path) -> Grid:
-    """Reads and checks a YAML file, of searches (a study's, too) or of trainings.
-
-    Raises:
-        UserError: names file, field, value and remedy.
-    """
-    spec = load_spec(path)
-    if isinstance(spec, TrainingSpec):
-        return TrainingGrid.of(spec, path)
-    return StudyPlan.of(spec, path) if spec.study else SearchGrid.of(spec, path)
-
-
-def load_training_grid(path: Path, experiment: str) -> TrainingGrid:
-    """Reads and checks a YAML file of trainings that are to follow searches.
-
-    Args:
-        experiment: the searches'.
-
-    Raises:
-        UserError: the file is wrong, or of another experiment.
-    """
-    grid = load_grid(path)
-    if not isinstance(grid, TrainingGrid):
-        raise UserError(f"{path}: architectures: missing; --then-train takes a file of trainings")
-    if grid.spec.experiment != experiment:
-        raise UserError(
-            f"{path}: experiment: '{grid.spec.experiment}'; must be the searches', '{experiment}', so that "
-            "figures and report see both"
-        )
-    return grid
-
-
 def launch(
     grid: Grid,
     out: Path,
@@ -105,29 +72,30 @@ def launch(
     address: str | None = None,
     storage: Storage | None = None,
 ) -> LaunchResult:
-    """Runs the cells of a grid that are not done yet.
+    """Runs the cells of a grid that are not done.
 
     Args:
-        out: output folder of this machine; made if it is missing.
-        retry_failed: whether cells that failed before are tried again.
+        out: output folder on this machine; created if it is missing.
+        retry_failed: whether to rerun cells that failed before.
         address: of a Ray cluster, `HOST:PORT` or `auto`; None for this machine.
-        storage: where trials put checkpoints and artifacts; None for the output folder.
+        storage: where trials keep checkpoints and artifacts; None for the output folder.
 
     Raises:
-        UserError: what the cells need is missing, another launch into the folder is running, or
-            cluster, storage or tracking cannot be used.
-        KeyboardInterrupt: it was to stop at once.
+        UserError: something that the cells need is missing, another launch into the folder is running,
+            or cluster, storage or tracking server cannot be used.
+        KeyboardInterrupt: Ctrl-C was pressed twice.
     """
     out = out.resolve()
     if address:
         require_server(tracking_uri(out))
     if storage:
         storage.check_writable()
-    with only_launch_into(out), grid.place(address) as place:
+    with only_user_of(out), grid.place(address) as place:
         cells = grid.cells(out, place, partial(say, console))
         tracker = Tracker(grid.spec.experiment, out)
         close_cut_off_attempts(out)
         tracker.close_dead_launches()
+        adopt_unversioned(cells, out, tracker, tracker.cells(), partial(say, console))
         tracked = tracker.cells()
         states = cell_states(cells, tracked, out)
         to_run = [state for state in states if state.is_to_run(retry_failed)]
@@ -141,24 +109,32 @@ def launch(
             undelivered = _run(work, len(states) - len(to_run), tracker, delivery, console)
         else:
             undelivered = delivery.close(PATIENCE_S)
-        result = _result(cell_states(cells, tracked, out), len(undelivered), tracker.uri)
-        if isinstance(grid, TrainingGrid) and not result.interrupted and not undelivered:
-            grid.measure(result.finished, out, place, tracker, partial(say, console))
+        states = cell_states(cells, tracked, out)
+        if note := note_on_sources(states):
+            say(console, note)
+        result = _result(states, len(undelivered), tracker.uri)
+        if not result.interrupted and not undelivered:
+            measure_trained(result.finished, out, place, tracker, partial(say, console))
         return result
 
 
 @dataclass(frozen=True)
 class Work:
-    """The cells that a launch runs (of a study: one for each lookup table), and where."""
+    """The cells that a launch runs (of a study: one per lookup table), and where.
+
+    Attributes:
+        out: output folder on this machine.
+        storage: where trials keep their files; None for the output folder.
+    """
 
     grid: Grid
-    cells: list[Cell]
+    cells: Sequence[Cell]
     out: Path
     place: Place
     storage: Storage | None
 
     def prepare(self, cell: Cell) -> CellFolder:
-        """Makes a cell's folder, here and where its trials put their files."""
+        """Creates the folder of a cell, here and where its trials keep their files."""
         folder = CellFolder.of(self.out, cell)
         _check_same_storage(folder, self.storage)
         folder.describe(RunDescription.of(cell, self.storage))
@@ -172,12 +148,12 @@ class Work:
         return self.grid.spec.share_warmup and len({cell.warmup for cell in self.cells}) < len(self.cells)
 
     def all_trial_params(self) -> list[dict[str, Any]]:
-        """For each trial what it is told, in the order in which they start."""
+        """What each trial receives, in the order in which they start."""
         in_order = first_of_each_warmup_first(self.cells) if self.has_common_warmups else self.cells
         return [self.trial_params(cell) for cell in in_order]
 
     def trial_params(self, cell: Cell) -> dict[str, Any]:
-        """What a trial is told; paths of this machine mean nothing to it."""
+        """What a trial receives; paths on this machine may not exist where it runs."""
         return {
             "hash": cell.hash,
             "kind": cell.kind,
@@ -191,10 +167,10 @@ class Work:
 
 
 def _run(work: Work, num_done: int, tracker: Tracker, delivery: Delivery, console: Console) -> list[str]:
-    """Runs cells under a parent run, which ends as they do; returns what is still to be delivered."""
+    """Runs cells under a parent run, which ends as they do; returns the folders left to deliver."""
     folders = {cell.hash: work.prepare(cell) for cell in work.cells}
     if work.has_common_warmups and work.storage and not work.storage.warmups_dir:
-        say(console, f"Warm-ups are not shared: {work.storage.uri} is no folder, and so has no locks")
+        say(console, f"Warm-ups are not shared: {work.storage.uri} is not a folder, so it has no locks")
     launch_id = tracker.start_launch(f"launch {datetime.now():%Y-%m-%d %H:%M:%S}", work.grid.path)
     status, patience_s = "KILLED", HASTE_S
     try:
@@ -227,8 +203,8 @@ def run_trials(
     """Runs searches as Ray trials.
 
     Args:
-        param_space: a grid; None where a searcher chooses.
-        choice: further arguments of `tune.TuneConfig`: what runs, and when.
+        param_space: a grid; None if a searcher chooses.
+        choice: more arguments of `tune.TuneConfig`: what runs when.
     """
     with work.place.ray():
         from ray import tune
@@ -251,14 +227,14 @@ def run_trials(
                 failure_config=tune.FailureConfig(max_failures=_MAX_PROCESS_DEATHS),
             ),
         )
-        with ended_in_order():
+        with stopping_cleanly():
             tuner.fit()
 
 
 def _check_not_running_elsewhere(
-    cells: list[Cell], tracker: Tracker, tracked: Mapping[str, TrackedCell], out: Path
+    cells: Sequence[Cell], tracker: Tracker, tracked: Mapping[str, TrackedCell], out: Path
 ) -> None:
-    """Two launches into two folders would write into the same runs of a shared store."""
+    """Launches into two folders would write into the same runs of a shared tracking server."""
     for cell in cells:
         run = tracked.get(cell.hash)
         if run is None or run.status != "RUNNING" or run.launch is None:
@@ -266,8 +242,8 @@ def _check_not_running_elsewhere(
         ours = {event.launch for event in CellFolder.of(out, cell).journal.events}
         if run.launch not in ours and (folder := tracker.folder_of_launch(run.launch)) != str(out):
             raise UserError(
-                f"--out: {out}: a launch into {folder} is running {cell.name}; wait for it, run that launch "
-                f"again if it was killed, or delete run {run.run_id} in MLflow"
+                f"--out: {out}: a launch into {folder} is running {cell.name}; wait for it, rerun that "
+                f"launch if it was killed, or delete run {run.run_id} in MLflow"
             )
 
 
@@ -278,12 +254,12 @@ def _check_same_storage(folder: CellFolder, storage: Storage | None) -> None:
     if before != now:
         raise UserError(
             f"--storage: {now or 'not given'}; {folder.path.name} began with "
-            f"{before or 'none'}, where its checkpoints are: give the same, or remove {folder.path}"
+            f"{before or 'none'}, which holds its checkpoints; give the same, or remove {folder.path}"
         )
 
 
 def close_cut_off_attempts(out: Path) -> None:
-    """Ends, as interrupted, what a launch that was killed could not end itself."""
+    """Marks as interrupted what a killed launch could not end itself."""
     for folder in find_cell_folders(out):
         if folder.journal.events and folder.journal.end is None:
             folder.journal.finish("KILLED")
@@ -294,21 +270,24 @@ def _print_plan(states: list[CellState], to_run: list[CellState], console: Conso
         name: sum(state.state == name for state in states)
         for name in ("finished", "failed", "interrupted", "missing")
     }
-    said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    say(console, f"{len(states)} {states[0].cell.plural}: {said}; {len(to_run)} to run")
+    listed = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    cells = format_count(len(states), states[0].cell.noun, states[0].cell.plural)
+    say(console, f"{cells}: {listed}; {len(to_run)} to run")
     for state in states:
         if state.state == "interrupted":
-            say(console, f"{state.cell.name}: continues after epoch {state.num_epochs}")
+            say(console, f"{state.cell.name}: resumes after epoch {state.num_epochs}")
         elif state.state == "missing" and state.reason:
-            say(console, f"{state.cell.name}: runs anew; {state.reason}")
+            say(console, f"{state.cell.name}: runs from scratch; {state.reason}")
 
 
 def _print_saved(shared_epochs_s: list[float], console: Console) -> None:
     num_epochs = len(shared_epochs_s)
     if num_epochs:
-        epochs = "1 epoch was" if num_epochs == 1 else f"{num_epochs} epochs were"
-        saved = f"saved {format_duration(sum(shared_epochs_s))}"
-        say(console, f"Shared warm-ups: {epochs} not computed again, {saved} of computing")
+        saved = format_duration(sum(shared_epochs_s))
+        say(
+            console,
+            f"Shared warm-ups: {format_count(num_epochs, 'epoch')} reused, which saved {saved} of computing",
+        )
 
 
 def _result(states: list[CellState], num_undelivered: int, tracking_uri: str) -> LaunchResult:

@@ -1,4 +1,4 @@
-"""One launch at a time into an output folder; the lock ends with the process that holds it."""
+"""The lock of an output folder: one user at a time; it ends with the process that holds it."""
 
 import errno
 import fcntl
@@ -11,14 +11,14 @@ from filelock import FileLock, Timeout
 from nas.foundation.errors import UserError
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
-"""What happens to a folder that could be written to: the disk is full, broken, or gone."""
+"""Errors of a folder that was writable before: the disk is full, broken or gone."""
 
 
 def is_launch_running(out: Path) -> bool:
-    """Whether a launch into an output folder is running now."""
+    """Whether a launch into an output folder is running."""
     try:
         with _lock_path(out).open("rb") as file:
-            # Shared, so that asking hinders nobody who asks; it is released with the file.
+            # Shared, so that several can ask at once; closing the file releases it.
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
@@ -32,11 +32,14 @@ def _lock_path(out: Path) -> Path:
 
 
 @contextmanager
-def only_launch_into(out: Path) -> Iterator[None]:
-    """Within it this is the only launch into an output folder, which is made if it is missing.
+def only_user_of(out: Path, running: str = "another launch") -> Iterator[None]:
+    """Holds the lock of a folder, which is created if it is missing.
+
+    Args:
+        running: what else may hold the lock, for the error.
 
     Raises:
-        UserError: another launch is running into it, or it cannot be written to, now or later on.
+        UserError: another process holds it, or the folder is not writable, now or later.
     """
     lock = FileLock(_lock_path(out))
     try:
@@ -44,19 +47,17 @@ def only_launch_into(out: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise UserError(
-            f"--out: {out}: another launch is running into it; wait for it, or choose another folder"
+            f"--out: {out}: {running} is running there; wait for it, or choose another folder"
         ) from None
     except OSError as error:
         raise UserError(
-            f"--out: {out}: cannot write there: {error.strerror}; choose another folder"
+            f"--out: {out}: cannot write there ({error.strerror}); choose another folder"
         ) from None
     try:
         yield
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
-        raise UserError(
-            f"--out: {out}: {error}; mend that, then run the same command again to continue"
-        ) from None
+        raise UserError(f"--out: {out}: {error}; fix this, then rerun the command to resume") from None
     finally:
         lock.release()

@@ -1,7 +1,7 @@
-"""Live progress of a launch: a table where there is a terminal, plain lines elsewhere."""
+"""Live progress of a launch: a table on a terminal, plain lines elsewhere."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -18,7 +18,7 @@ _MAX_ROWS = 24
 
 @dataclass
 class _Row:
-    """What is known of one cell; `state` is `waiting`, `running` or an outcome."""
+    """One cell; `state` is `waiting`, `running` or an outcome."""
 
     cell: Cell
     state: str = "waiting"
@@ -28,12 +28,13 @@ class _Row:
 
     @property
     def seconds_left(self) -> float:
-        """By the last epoch's time; warm-up epochs are cheaper than the joint ones to come."""
-        return (self.cell.config.num_epochs - self.epoch) * self.metrics.get("epoch_seconds", math.nan)
+        """Estimated from the last epoch; too low in warm-up, whose epochs are cheaper than joint ones."""
+        num_left: int = self.cell.config.num_epochs - self.epoch
+        return num_left * self.metrics.get("epoch_seconds", math.nan)
 
     @property
     def texts(self) -> tuple[str, str, str, str, str, str]:
-        """State, epoch, loss, accuracy, what else came of it, time left."""
+        """State, epoch, loss, accuracy, `Cell.result`, time left."""
         return (
             _word(self.state),
             f"{self.epoch}/{self.cell.config.num_epochs}",
@@ -45,17 +46,17 @@ class _Row:
 
 
 class Progress:
-    """Shows how the cells of a launch get on; to be used as a context.
+    """Shows the progress of a launch while its context is open.
 
     Args:
-        num_done: cells of the grid that need not run.
+        num_done: cells of the grid that are done already.
         num_to_come: cells that will be added.
     """
 
     def __init__(
         self,
         console: Console,
-        cells: list[Cell],
+        cells: Sequence[Cell],
         num_done: int,
         num_parallel: int,
         num_to_come: int = 0,
@@ -77,21 +78,21 @@ class Progress:
             self._live.stop()
 
     def note(self, message: str) -> None:
-        """Says something beside the table."""
+        """Prints a message above the table."""
         say(self._console, message)
 
     def add(self, cell: Cell) -> None:
-        """A cell joins those of the launch."""
+        """Adds a cell to the launch."""
         if cell.hash not in self._rows:
             self._rows[cell.hash] = _Row(cell)
             self._num_to_come = max(self._num_to_come - 1, 0)
 
     def start(self, cell: Cell) -> None:
-        """A cell's trial starts, or starts again."""
+        """Shows that the trial of a cell starts or restarts."""
         self._rows[cell.hash].state = "running"
 
     def add_epoch(self, cell: Cell, epoch: int, metrics: Mapping[str, float]) -> None:
-        """An epoch is done."""
+        """Shows an epoch that is done."""
         row = self._rows[cell.hash]
         row.epoch, row.metrics = epoch, metrics
         if not self._console.is_terminal:
@@ -100,16 +101,16 @@ class Progress:
             self.note(f"{cell.name}: epoch {epochs}, {quality}, {left} left")
 
     def end(self, cell: Cell, outcome: Outcome, reason: str | None) -> None:
-        """A cell's trial ended."""
+        """Shows how the trial of a cell ended."""
         row = self._rows[cell.hash]
         row.state, row.reason = outcome, reason or ""
         if not self._console.is_terminal or reason:
             self.note(f"{cell.name}: {_word(outcome)}{': ' + reason if reason else ''}")
 
     def _table(self) -> Table:
-        rows = sorted(self._rows.values(), key=_order)[:_MAX_ROWS]
+        rows = sorted(self._rows.values(), key=lambda row: _ORDER.index(row.state))[:_MAX_ROWS]
         if not rows:
-            # A study whose first point is still to be drawn.
+            # A study before its first point.
             return Table()
         table = Table(title=self._title(), title_justify="left", caption_justify="left")
         table.add_column(rows[0].cell.noun, no_wrap=True)
@@ -133,11 +134,11 @@ class Progress:
         return title if math.isnan(left_s) else f"{title}, about {format_duration(left_s)} left"
 
     def _seconds_left(self) -> float:
-        """By the epochs seen so far, for cells that wait as for those that run."""
+        """Estimated from all epochs so far, for waiting and running cells alike."""
         seen = [row.metrics["epoch_seconds"] for row in self._rows.values() if row.metrics]
         if not seen:
             return math.nan
-        num_epochs = sum(
+        num_epochs: int = sum(
             row.cell.config.num_epochs - row.epoch
             for row in self._rows.values()
             if row.state in ("waiting", "running")
@@ -152,10 +153,6 @@ _ORDER = ("running", "FAILED", "KILLED", "waiting", "PRUNED", "FINISHED")
 
 def _word(state: str) -> str:
     return "interrupted" if state == "KILLED" else state.lower()
-
-
-def _order(row: _Row) -> int:
-    return _ORDER.index(row.state)
 
 
 def _format(value: float | None, form: str) -> str:

@@ -1,4 +1,4 @@
-"""What Ctrl-C and SIGTERM do to a launch."""
+"""Ctrl-C and SIGTERM during a launch."""
 
 import signal
 from collections.abc import Iterator
@@ -6,11 +6,11 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def ended_in_order() -> Iterator[None]:
-    """For the time of `Tuner.fit`: SIGTERM does what Ctrl-C does, where Ray would exit.
+def stopping_cleanly() -> Iterator[None]:
+    """Makes SIGTERM act like Ctrl-C during `Tuner.fit`, where Ray would exit.
 
-    Tune ends in order at the first Ctrl-C and leaves the second to what was there before. Afterwards
-    Ctrl-C does that again: Tune would go on ignoring the first one.
+    Tune stops cleanly at the first Ctrl-C and restores the previous handler for the second. That handler is
+    restored here as well, since Tune itself would keep ignoring the first Ctrl-C afterwards.
     """
     before = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))

@@ -1,26 +1,23 @@
-"""One training as a run in MLflow: found again by what determines it, continued after a crash."""
+"""One training in this process, as a run in MLflow; it resumes after a crash."""
 
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from experiments.cells.cell import TrainingCell
+from experiments.cells.cell import Record
 from experiments.cells.cell_folder import CellFolder, RunDescription
-from experiments.cells.cell_run import describe_failure, run_cell
+from experiments.cells.journal import describe_failure
+from experiments.cells.training_cell import TrainingCell
 from experiments.console import format_duration
+from experiments.launching.launch_lock import only_user_of
 from experiments.tracking.delivery import Delivery
 from experiments.tracking.tracker import Tracker
-from nas.foundation.errors import DivergedError, UserError
+from nas.foundation.errors import DivergedError
 from nas.foundation.world import ALONE, World
-from nas.search.records import EpochRecord
-from nas.training.training import TrainRecord
 
 _PATIENCE_S = 60.0
-"""How long a training that is done waits for a tracking store that is away."""
+"""How long a finished training waits for an unreachable tracking server."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +25,9 @@ class TrainingResult:
     """How a training ended.
 
     Attributes:
-        metrics: of the last epoch, with those on the test images.
-        folder: where its networks are.
-        failure: why it failed, in one line.
+        metrics: of the last epoch, including those on the test images.
+        folder: holds its networks.
+        failure: why it failed, in one line; None if it did not.
     """
 
     metrics: dict[str, float]
@@ -42,21 +39,21 @@ class TrainingResult:
 def train_here(
     cell: TrainingCell, experiment: str, out: Path, report: Callable[[str], None], world: World = ALONE
 ) -> TrainingResult:
-    """Runs a training in this process, or continues it, unless it is done already.
+    """Runs or resumes a training in this process, unless it is finished.
 
-    Of several processes the first calls it; the others train along, see `nas.training.processes`.
+    The first of several processes calls it; the others follow, see `nas.training.processes`.
 
     Args:
         experiment: name of the MLflow experiment.
-        out: output folder; made if it is missing.
-        report: is told each epoch.
+        out: output folder; created if it is missing.
+        report: receives a line per epoch.
 
     Raises:
-        UserError: config, data or store are wrong, or another process runs this very training.
+        UserError: config, data or tracking server are wrong, or another process runs this training.
     """
     out = out.resolve()
     folder = CellFolder(out / "trainings" / cell.folder_name)
-    with _only_user_of(folder):
+    with only_user_of(folder.path, "this training"):
         tracker = Tracker(experiment, out)
         folder.describe(RunDescription.of(cell))
         delivery = Delivery(tracker, report)
@@ -66,7 +63,7 @@ def train_here(
         finally:
             delivery.notify(folder)
             if delivery.close(_PATIENCE_S):
-                report(f"MLflow is still away: the records wait in {folder.path}; run it again")
+                report(f"MLflow is still unreachable; the records are kept: rerun to deliver {folder.path}")
     epochs, end = folder.journal.epochs, folder.journal.end
     metrics = epochs[max(epochs)].metrics if epochs else {}
     return TrainingResult(metrics, folder, tracker.uri, end.reason if end else None)
@@ -74,7 +71,7 @@ def train_here(
 
 def _is_finished(folder: CellFolder) -> bool:
     if folder.journal.events and folder.journal.end is None:
-        # A process that was killed could not end it.
+        # A killed process could not end it.
         folder.journal.finish("KILLED")
     end = folder.journal.end
     return end is not None and end.outcome == "FINISHED"
@@ -88,12 +85,12 @@ def _run(
     world: World,
 ) -> None:
     if folder.journal.epochs:
-        report(f"{cell.name}: continues after epoch {max(folder.journal.epochs)}")
+        report(f"{cell.name}: resumes after epoch {max(folder.journal.epochs)}")
     folder.journal.start(None)
     delivery.notify(folder)
     try:
         with world.failing_together():
-            for record in run_cell(cell.config, cell.load_input(), folder, world=world):
+            for record in cell.run(cell.config, cell.load_input(), folder, world=world):
                 if record.epoch not in folder.journal.epochs:
                     report(_describe_epoch(cell, record))
                 folder.journal.add_epoch(record.epoch, record.metrics)
@@ -110,7 +107,7 @@ def _run(
         folder.journal.finish("FINISHED")
 
 
-def _describe_epoch(cell: TrainingCell, record: EpochRecord | TrainRecord) -> str:
+def _describe_epoch(cell: TrainingCell, record: Record) -> str:
     metrics = record.metrics
     left_s = (cell.config.num_epochs - record.epoch) * metrics["epoch_seconds"]
     return (
@@ -118,21 +115,3 @@ def _describe_epoch(cell: TrainingCell, record: EpochRecord | TrainRecord) -> st
         f"held-out accuracy {metrics['val_accuracy']:.4f} (best in epoch {metrics['best_epoch']:.0f}), "
         f"{format_duration(left_s)} left"
     )
-
-
-@contextmanager
-def _only_user_of(folder: CellFolder) -> Iterator[None]:
-    lock = FileLock(folder.path / ".lock")
-    try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"--out: {folder.path}: this very training is running there; wait for it") from None
-    except OSError as error:
-        raise UserError(
-            f"--out: {folder.path}: cannot write there: {error.strerror}; choose another folder"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()

@@ -1,1 +1,1 @@
-"""Where trials run and put their files: this machine, a cluster, storage."""
+"""Where trials run and keep their files: this machine, a cluster, storage."""

@@ -1,4 +1,4 @@
-"""A Ray cluster that is there: trials go wherever their resources are."""
+"""An existing Ray cluster: trials run wherever their resources are."""
 
 import logging
 import socket
@@ -19,18 +19,18 @@ from nas.training.training import RESULTS_VERSION as TRAINING_RESULTS_VERSION
 Result = TypeVar("Result")
 
 _PATIENCE_S = 15.0
-"""How long the head may take to answer, and a function to find a node before the person is told."""
+"""How long to wait for the head to answer, and for a node before a message says so."""
 
 
 @contextmanager
 def open_cluster(address: str, resources: Resources) -> Iterator["Cluster"]:
-    """Connects to a cluster; it stays when the launch is gone.
+    """Connects to a cluster, which outlives the launch.
 
     Args:
         address: `HOST:PORT`, or `auto` for the cluster that this machine is a node of.
 
     Raises:
-        UserError: it cannot be reached, or runs other versions.
+        UserError: the cluster is unreachable or runs other versions.
     """
     _check_answers(address)
     try:
@@ -49,7 +49,7 @@ class Cluster:
     """The cluster that this process is connected to, as a place for trials.
 
     Args:
-        resources: of a trial.
+        resources: what a trial reserves.
 
     Attributes:
         bundle: what a trial reserves.
@@ -59,13 +59,13 @@ class Cluster:
         self.bundle = resources.bundle(on_cluster=True)
 
     def run(self, function: Callable[..., Result], *arguments: Any, alone: bool = False) -> Result:
-        """Calls a function of this package on a node that a trial could run on.
+        """Calls a function of this package on a node that could run a trial.
 
         Args:
-            alone: whether it has that node to itself, once what runs there is done.
+            alone: whether to wait until it has the node to itself.
 
         Raises:
-            UserError: the function did.
+            UserError: the function raised it.
         """
         options = _as_options(self.bundle)
         if alone:
@@ -76,30 +76,30 @@ class Cluster:
         return self._wait(function, arguments, options)
 
     def num_slots(self) -> int:
-        """By the resources of the nodes that are there now."""
+        """Number of trials that the current nodes allow."""
         return sum(num_bundles(self.bundle, node["Resources"]) for node in _nodes())
 
     def ray(self) -> nullcontext[None]:
-        """It is there already."""
+        """Does nothing: the cluster is running."""
         return nullcontext()
 
     def check_version(self) -> None:
-        """Checks that a node computes the results of this process; every trial checks it again where it runs.
+        """Checks that a node computes the same results versions; every trial checks its own node again.
 
         Raises:
-            UserError: it computes other ones.
+            UserError: the versions differ.
         """
         try:
             there = self.run(_results_versions)
         except RayTaskError as error:
             reason = str(error).strip().splitlines()[-1]
             raise UserError(
-                f"--address: a node cannot run tfnas ({reason}); install it on all nodes, as it is here"
+                f"--address: a node cannot run tfnas ({reason}); install the same version on all nodes"
             ) from None
         if there != _results_versions():
             raise UserError(
-                "--address: the nodes have a tfnas of other results versions than this machine; install the "
-                "same on all of them"
+                "--address: the nodes compute other results versions than this machine; install the same "
+                "tfnas everywhere"
             )
 
     def _wait(
@@ -108,7 +108,10 @@ class Cluster:
         reference = ray.remote(_call).options(max_retries=0, **options).remote(function, *arguments)
         ready, _ = ray.wait([reference], timeout=_PATIENCE_S)
         if not ready and not any(num_bundles(self.bundle, node["Resources"]) for node in _nodes()):
-            say(make_console(), f"Waiting for a node with {self.bundle}: no node of the cluster has that")
+            say(
+                make_console(),
+                f"Waiting for a node with {self.bundle}: no node of the cluster has these resources",
+            )
         try:
             result: Result = ray.get(reference)
         except RayTaskError as error:
@@ -123,7 +126,7 @@ def _results_versions() -> tuple[int, int]:
 
 
 def _check_answers(address: str) -> None:
-    """Ray itself waits a minute, and longer, for a head that is not there."""
+    """Fails fast: Ray itself waits for a minute or longer if there is no head."""
     host, _, port = address.rpartition(":")
     if address == "auto":
         return
@@ -133,7 +136,7 @@ def _check_answers(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=_PATIENCE_S).close()
     except (OSError, OverflowError) as error:
         raise UserError(
-            f"--address: {address}: nothing answers there ({error}); is it the port of `ray start --head`?"
+            f"--address: {address}: nothing answers ({error}); use the port of `ray start --head`"
         ) from None
 
 

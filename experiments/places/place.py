@@ -1,7 +1,7 @@
-"""Where trials run: a Ray of our own on this machine, or a cluster that is there.
+"""Where trials run: a private Ray on this machine, or an existing cluster.
 
-Whatever depends on where trials run - which device there is, what it is called, how fast it is, which
-images are there - is asked there, by `Place.run`, and not of the machine that the launch was typed on.
+Whatever depends on where trials run (the device, its name and speed, the images) is looked up there, with
+`Place.run`, and not on the machine of the launch.
 """
 
 import logging
@@ -19,12 +19,12 @@ from nas.foundation.errors import UserError
 Result = TypeVar("Result")
 
 _ENVIRONMENT = {
-    # The reporter that heeds `verbose=0`.
+    # The reporter that respects `verbose=0`.
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # What a searcher goes by is not in the report of a failure.
+    # A report of a failure lacks the metrics that a searcher expects.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
@@ -36,7 +36,7 @@ class Place(Protocol):
     """Where the trials of a launch run.
 
     Attributes:
-        bundle: what a trial reserves, in Ray's words.
+        bundle: what a trial reserves, as Ray names it.
     """
 
     bundle: dict[str, float]
@@ -45,24 +45,24 @@ class Place(Protocol):
         """Calls a function of this package where a trial would run.
 
         Args:
-            alone: whether nothing else of Ray's may run on that node meanwhile, as for timing.
+            alone: whether nothing else of Ray may run on that node meanwhile, as for timing.
 
         Raises:
-            UserError: the function did.
+            UserError: the function raised it.
         """
         ...
 
     def num_slots(self) -> int:
-        """How many trials fit at a time, now."""
+        """Number of trials that fit at a time, now."""
         ...
 
     def ray(self) -> AbstractContextManager[None]:
-        """Within it Ray is there for trials."""
+        """Keeps Ray running for trials while its context is open."""
         ...
 
 
 class ThisMachine:
-    """The cores and GPUs of this machine, whatever other Ray there is.
+    """The cores and GPUs of this machine, independent of any Ray that runs here already.
 
     Args:
         where: the YAML file, for errors.
@@ -82,18 +82,18 @@ class ThisMachine:
                 )
 
     def run(self, function: Callable[..., Result], *arguments: Any, alone: bool = False) -> Result:
-        """Calls the function; a launch does that before any trial starts."""
+        """Calls the function; a launch does so before any trial starts."""
         return function(*arguments)
 
     def num_slots(self) -> int:
-        """By cores and GPUs."""
+        """Number of trials that the cores and GPUs allow."""
         return num_bundles(self.bundle, self._has)
 
     @contextmanager
     def ray(self) -> Iterator[None]:
-        """A Ray of our own: quiet, closed to others, and gone afterwards."""
+        """A private, quiet Ray that ends with its context."""
         _prepare_environment()
-        # Otherwise Ray writes one into the home folder.
+        # Otherwise Ray writes a token into the home folder.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         import ray
 
@@ -112,13 +112,13 @@ class ThisMachine:
 
 
 def num_cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 @contextmanager
 def open_place(address: str | None, resources: Resources, where: str) -> Iterator[Place]:
-    """This machine, or the cluster of an address.
+    """This machine, or the cluster at an address.
 
     Args:
         address: `HOST:PORT` of a cluster, or `auto`; None for this machine.
@@ -140,7 +140,7 @@ def open_place(address: str | None, resources: Resources, where: str) -> Iterato
 def _prepare_environment() -> None:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    # Before `ray.init` sets it: that warns that only this launch may use its Ray.
+    # Before `ray.init`, which warns that only this launch may use its Ray.
     logging.getLogger("ray").setLevel(logging.ERROR)
-    # What Tune keeps of a run is not used: a full disk is told by what is.
+    # The state that Tune saves is not used; the journal reports a full disk.
     logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""What one trial reserves, and how many fit on a node."""
+"""The resources of a trial, and how many trials fit on a node."""
 
 from typing import Annotated
 
@@ -14,26 +14,26 @@ def _check_share(gpus: float) -> float:
 
 
 class Resources(ConfigRecord):
-    """What one trial occupies, and how many run at a time."""
+    """The resources of a trial, and how many trials run at a time."""
 
     cpus_per_trial: Annotated[int, Field(ge=1)] = 1
-    """Cores reserved for a trial; at least its `num_threads`."""
+    """Cores reserved per trial; at least its `num_threads`."""
 
     gpus_per_trial: Annotated[float, Field(ge=0, le=1024), AfterValidator(_check_share)] = 0.0
-    """GPUs reserved for a trial; a fraction lets several trials share one."""
+    """GPUs reserved per trial; with a fraction several trials share one."""
 
     node_resource: Annotated[str, Field(min_length=1)] | None = None
-    """On a cluster of unequal nodes, a resource that only those of the right kind have.
+    """On a cluster with different nodes: a resource that only nodes of the right kind have.
 
-    `accelerator_type:A100`, which Ray gives the nodes with such GPUs; or one of your own, of
-    `ray start --resources`. A lookup table holds for one kind. On one machine it is not heeded.
+    For instance `accelerator_type:A100`, which Ray sets on nodes with such GPUs, or a resource of your own
+    from `ray start --resources`. A lookup table holds for one kind of node. Not used on one machine.
     """
 
     max_concurrent_trials: Annotated[int, Field(ge=1)] | None = None
-    """Most trials at a time; None for as many as the resources allow."""
+    """Largest number of trials at a time; None for as many as the resources allow."""
 
     def bundle(self, *, on_cluster: bool) -> dict[str, float]:
-        """What a trial reserves, in Ray's words."""
+        """What a trial reserves, as Ray names it."""
         bundle = {"CPU": float(self.cpus_per_trial), "GPU": self.gpus_per_trial}
         if self.node_resource and on_cluster:
             bundle[self.node_resource] = 0.001
@@ -41,10 +41,11 @@ class Resources(ConfigRecord):
 
 
 def num_bundles(bundle: dict[str, float], has: dict[str, float]) -> int:
-    """How many trials fit on a node at a time; none has parts of two GPUs.
+    """Number of trials that fit on a node at a time; no trial gets parts of two GPUs.
 
     Args:
-        bundle: what one reserves, of the resources that the node has.
+        bundle: what a trial reserves.
+        has: the resources of the node.
     """
     fits = []
     for name, amount in bundle.items():

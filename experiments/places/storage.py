@@ -1,10 +1,9 @@
-"""Where trials put their files: a folder that every node sees, or an object store.
+"""Where trials keep their files: a folder that every node shares, or an object store.
 
-Below its root a storage has `cells/NAME/` with the checkpoints and artifacts of each cell and, should
-its search fail, the traceback. Where it is a folder, trials work in it, and share warm-ups in `warmups/`.
-Where it is an object store, they work in a folder of their node and bring what is new to the store after
-every epoch: a checkpoint's name carries the checksum of its content, so that one cut off on the way is
-never taken for whole.
+Below its root a storage has `cells/NAME/` with the checkpoints and artifacts of each cell and the traceback
+of a failed one. In a folder, trials work directly, and share warm-ups in `warmups/`. With an object store,
+they work in a local folder and upload new files after every epoch. The name of a checkpoint contains the
+checksum of its content, so an incomplete upload is never used.
 """
 
 import secrets
@@ -24,7 +23,7 @@ from nas.foundation.errors import UserError
 _CHECKPOINTS, _ARTIFACTS, _TRACEBACK = "checkpoints", "artifacts", "traceback.txt"
 
 _PATIENCE_S = 60.0
-"""How long a trial waits for one of an earlier launch to end: Ray ends those within seconds."""
+"""How long a trial waits for one of an earlier launch, which Ray ends within seconds."""
 
 
 @dataclass(frozen=True)
@@ -32,23 +31,23 @@ class Storage:
     """A folder or an object store.
 
     Attributes:
-        uri: absolute path, or a URL that pyarrow knows, `s3://BUCKET/PREFIX` for instance.
+        uri: absolute path, or a URL that pyarrow supports, for instance `s3://BUCKET/PREFIX`.
     """
 
     uri: str
 
     @classmethod
     def parse(cls, text: str) -> "Storage":
-        """What a person wrote; a relative path is one of this folder.
+        """Parses what a person wrote; paths are relative to the current folder.
 
         Raises:
-            UserError: it is no URL that pyarrow knows, or it holds a secret.
+            UserError: pyarrow does not support the URL, or it contains a secret.
         """
         if "://" not in text:
             return cls(str(Path(text).resolve()))
         if urlsplit(text).password:
             raise UserError(
-                "--storage: holds a secret, which would be written down; set AWS_SECRET_ACCESS_KEY"
+                "--storage: contains a secret, which would be stored; set AWS_SECRET_ACCESS_KEY instead"
             )
         storage = cls(text)
         storage._open()
@@ -56,20 +55,20 @@ class Storage:
 
     @property
     def folder(self) -> Path | None:
-        """The folder that it is, if it is one."""
+        """The folder; None for an object store."""
         filesystem, root = self._open()
         return Path(root) if isinstance(filesystem, LocalFileSystem) else None
 
     @property
     def warmups_dir(self) -> Path | None:
-        """Where cells share warm-ups; None in an object store, which has no locks."""
+        """Folder in which cells share warm-ups; None in an object store, which has no locks."""
         return self.folder / "warmups" if self.folder else None
 
     def check_writable(self) -> None:
         """Writes a file and removes it.
 
         Raises:
-            UserError: that failed.
+            UserError: one of the two failed.
         """
         filesystem, root = self._open()
         path = f"{root}/.tfnas-{secrets.token_hex(8)}"
@@ -81,11 +80,11 @@ class Storage:
         except OSError as error:
             raise UserError(
                 f"--storage: {self.uri}: cannot write there ({_first_line(error)}); "
-                "check the address, that the bucket exists, and the credentials of this node"
+                "check the address, the bucket and the credentials of this node"
             ) from None
 
     def cell(self, name: str) -> "CellStorage":
-        """The part of one cell."""
+        """The part that belongs to one cell."""
         filesystem, root = self._open()
         return CellStorage(filesystem, f"{root}/cells/{name}")
 
@@ -100,7 +99,7 @@ class Storage:
 
 
 class CellStorage:
-    """What the trials of one cell leave behind.
+    """The files that the trials of one cell leave behind.
 
     Args:
         path: within the file system.
@@ -112,10 +111,10 @@ class CellStorage:
         self._is_folder = isinstance(filesystem, LocalFileSystem)
 
     def make(self) -> None:
-        """Makes the folders; by the first a node is known to see what the launch sees.
+        """Creates the folders; a node that sees the first one shares the storage of the launch.
 
         Raises:
-            OSError: the store cannot be reached.
+            OSError: the store is unreachable.
         """
         self._filesystem.create_dir(self._path)
         if not self._is_folder:
@@ -123,37 +122,43 @@ class CellStorage:
                 self._filesystem.create_dir(f"{self._path}/{name}")
 
     @contextmanager
-    def workplace(self) -> Iterator["Workplace"]:
-        """A folder to work in, with the checkpoints that there are.
+    def workplace(self) -> Iterator[Path]:
+        """A folder to work in, with the existing checkpoints; what is new is saved by `save_...`.
 
         Raises:
             UserError: this node does not see the folder, or another process works in it.
-            OSError: the store cannot be reached.
+            OSError: the store is unreachable.
         """
         if self._is_folder:
             if not Path(self._path).is_dir():
                 raise UserError(
-                    f"--storage: {self._path}: this node does not see the folder; give one that all nodes "
-                    "share, or a URL like s3://BUCKET/PREFIX"
+                    f"--storage: {self._path}: this node does not have the folder; give a folder that all "
+                    "nodes share, or a URL like s3://BUCKET/PREFIX"
                 )
             with _alone_in(Path(self._path)):
-                yield Workplace(Path(self._path), None)
+                yield Path(self._path)
             return
         with TemporaryDirectory(prefix="tfnas-") as folder:
             self._fetch(_CHECKPOINTS, Path(folder))
-            yield Workplace(Path(folder), self)
+            yield Path(folder)
 
     def fetch_results(self, folder: Path) -> None:
         """Copies artifacts, or the traceback, into a folder.
 
         Raises:
-            OSError: the store cannot be reached.
+            OSError: the store is unreachable.
         """
         self._fetch(_ARTIFACTS, folder)
         self._fetch(_TRACEBACK, folder)
 
-    def replace_checkpoints(self, folder: Path) -> None:
-        """Makes the checkpoints those of a folder; at no time are there fewer intact ones."""
+    def save_checkpoints(self, folder: Path) -> None:
+        """Makes the stored checkpoints those of a workplace; there are never fewer intact ones in between.
+
+        Raises:
+            OSError: the store is unreachable.
+        """
+        if self._is_folder:
+            return
         here = {path.name for path in (folder / _CHECKPOINTS).glob("*.pt")}
         there = {Path(file.path).name for file in self._files(_CHECKPOINTS)}
         for name in sorted(here - there):
@@ -161,10 +166,15 @@ class CellStorage:
         for name in sorted(there - here):
             self._filesystem.delete_file(f"{self._path}/{_CHECKPOINTS}/{name}")
 
-    def put_results(self, folder: Path) -> None:
-        """Copies artifacts, or the traceback, from a folder."""
-        for path in [*(folder / _ARTIFACTS).glob("*"), *folder.glob(_TRACEBACK)]:
-            self._put(folder, path.relative_to(folder).as_posix())
+    def save_results(self, folder: Path) -> None:
+        """Stores artifacts, or the traceback, of a workplace.
+
+        Raises:
+            OSError: the store is unreachable.
+        """
+        if not self._is_folder:
+            for path in [*(folder / _ARTIFACTS).glob("*"), *folder.glob(_TRACEBACK)]:
+                self._put(folder, path.relative_to(folder).as_posix())
 
     def _put(self, folder: Path, name: str) -> None:
         _copy(LocalFileSystem(), str(folder / name), self._filesystem, f"{self._path}/{name}")
@@ -176,7 +186,7 @@ class CellStorage:
             _copy(self._filesystem, file.path, LocalFileSystem(), str(path))
 
     def _files(self, name: str) -> list[FileInfo]:
-        """The file of that name, or the files of that folder."""
+        """The file with that name, or the files in that folder."""
         path = f"{self._path}/{name}"
         info = self._filesystem.get_file_info(path)
         if info.type == FileType.File:
@@ -185,46 +195,15 @@ class CellStorage:
         return [file for file in files if file.type == FileType.File]
 
 
-@dataclass(frozen=True)
-class Workplace:
-    """Where one trial works.
-
-    Attributes:
-        folder: on this node, or of all nodes.
-        store: where its files are brought to; None where the folder is that place.
-    """
-
-    folder: Path
-    store: CellStorage | None
-
-    def save_checkpoints(self) -> None:
-        """To be called after every epoch.
-
-        Raises:
-            OSError: the store cannot be reached.
-        """
-        if self.store:
-            self.store.replace_checkpoints(self.folder)
-
-    def save_results(self) -> None:
-        """To be called once artifacts, or a traceback, are written.
-
-        Raises:
-            OSError: the store cannot be reached.
-        """
-        if self.store:
-            self.store.put_results(self.folder)
-
-
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Waits for a trial whose driver was killed, and which has yet to notice; the lock dies with it."""
+    """Waits for a trial that has yet to notice that its launch was killed; the lock ends with it."""
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=_PATIENCE_S)
     except Timeout:
         raise UserError(
-            f"{folder}: a process of an earlier launch still works in it; end it, then retry"
+            f"{folder}: a process of an earlier launch still works there; end it, then retry"
         ) from None
     try:
         yield

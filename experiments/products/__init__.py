@@ -1,1 +1,1 @@
-"""What comes out of trained networks: exports, model cards, measured latencies."""
+"""Products of trained networks: exports, model cards, measured latencies."""

@@ -1,4 +1,4 @@
-"""From a training to files for use elsewhere: the network, its card, a model in MLflow."""
+"""Export of a trained network: a file, its model card, a model in MLflow."""
 
 import logging
 import warnings
@@ -33,7 +33,7 @@ _MODEL_NAME = "model"
 
 @dataclass(frozen=True)
 class Source:
-    """A trained network, and the run that trained it if it is tracked."""
+    """A trained network, and the run that trained it, if it is tracked."""
 
     record: TrainedNetwork
     network: nn.Module
@@ -42,11 +42,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """What an export wrote.
 
     Attributes:
         max_error: largest difference of a logit, on `checked_on`.
-        model_uri: of the model in MLflow, where the training is tracked there.
+        model_uri: URI of the model in MLflow, if the training is tracked.
     """
 
     path: Path
@@ -60,18 +60,18 @@ def find_source(reference: str, checkpoint: Path | None, out: Path) -> Source:
     """The trained network of `run:RUN_ID`, or of a file.
 
     Args:
-        reference: a run, or an architecture (a file or a name) that fits the file.
-        checkpoint: a file `best.pt` or `last.pt`; None for the run's best.
+        reference: a run, or an architecture (a file or a name) that fits the checkpoint.
+        checkpoint: a file `best.pt` or `last.pt`; None for the best one of the run.
 
     Raises:
-        UserError: there is none, or it is not of that architecture.
+        UserError: there is none, or it is of another architecture.
     """
     run = find_run(reference, out) if reference.startswith("run:") else None
     if checkpoint is None:
         if run is None:
             raise UserError(
-                f"{reference}: an architecture has no weights; name a training's file with --checkpoint, "
-                "or its run as run:RUN_ID"
+                f"{reference}: an architecture has no weights; give a file with --checkpoint, or a run as "
+                "run:RUN_ID"
             )
         checkpoint = run.fetch(BEST_FILE, f"train it first: tfnas train {reference}")
     record, network = load_trained_network(checkpoint)
@@ -81,18 +81,18 @@ def find_source(reference: str, checkpoint: Path | None, out: Path) -> Source:
 
 
 def export(source: Source, path: Path, export_format: ExportFormat) -> Exported:
-    """Writes a trained network and its card; logs both and a model to MLflow if it is tracked.
+    """Writes a trained network and its card; if it is tracked, logs both and a model to MLflow.
 
     Raises:
         UserError: the files cannot be written.
-        ExportError: the exported network computes something else.
+        ExportError: the exported network gives other results.
     """
     images_BCHW, checked_on = _test_images(source.record)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         max_error = export_network(source.record, source.network, images_BCHW, path, export_format)
     except OSError as error:
-        raise UserError(f"{path}: cannot write it: {error.strerror}; choose another file") from None
+        raise UserError(f"{path}: cannot write it ({error.strerror}); choose another file") from None
     facts = Facts(
         num_parameters=count_parameters(source.network),
         num_macs=count_macs(source.network, source.record.resolution),
@@ -120,19 +120,21 @@ def _check_same_network(record: TrainedNetwork, reference: str, checkpoint: Path
     )
     if not same_layers:
         raise UserError(
-            f"--checkpoint {checkpoint}: holds {record.name}, not {reference}; name its own network"
+            f"--checkpoint {checkpoint}: holds {record.name}, not {reference}; name its architecture"
         )
 
 
 def _test_images(record: TrainedNetwork) -> tuple[Tensor, str]:
-    """Real images_BCHW, values 0 to 1, and what they are."""
+    """Real images_BCHW, values 0 to 1, and a description."""
     try:
         config = TrainConfig.parse(record.config | {"download": False}, record.name)
         return _some_images(config, record.resolution), f"test images of {record.dataset}"
     except UserError:
-        # The card says which: any real images will do to compare two computations.
+        # The card names them; any real images will do to compare two computations.
         config = TrainConfig(architecture=record.name)
-        return _some_images(config, record.resolution), "bundled images, those of the dataset being away"
+        return _some_images(
+            config, record.resolution
+        ), "bundled images, since those of the dataset are missing"
 
 
 def _some_images(config: TrainConfig, resolution: int) -> Tensor:
@@ -155,7 +157,9 @@ def _measure(source: Source) -> str:
         num_rounds=_NUM_TIMING_ROUNDS,
     )
     (timing,) = summarize_networks(times_RNK)
-    busy = " (others were using the machine: an upper bound)" if num_busy_cpus > MAX_BUSY_CPUS else ""
+    busy = (
+        " (an upper bound: other processes were using the machine)" if num_busy_cpus > MAX_BUSY_CPUS else ""
+    )
     return (
         f"{timing.median_ms:.2f} ms, interquartile range {timing.iqr_ms:.2f} ms, n = {timing.num_repeats}, "
         f"batch size 1, one thread of {device_name(device)}, torch {torch.__version__}{busy}"
@@ -188,11 +192,11 @@ def _log_model(source: Source, run: NamedRun, images_BCHW: Tensor, files: list[P
             signature=signature,
             input_example=images_BCHW[:2].numpy(),
             pip_requirements=[f"torch=={torch.__version__.split('+')[0]}"],
-            # A graph, which can be loaded without running anybody's code.
+            # A graph, which loads without running foreign code.
             serialization_format="pt2",
         )
         for file in files:
             mlflow.log_artifact(str(file))
-    # Logging reopened the run: it ended when its training did.
+    # Logging reopened the run, which ended with its training.
     run.client.set_terminated(run.run_id, run.run.info.status, run.run.info.end_time)
     return str(info.model_uri)

@@ -1,4 +1,4 @@
-"""A model card: what a trained network is, what it was trained on, how well it does, how fast it is."""
+"""Model cards: what a trained network is, its training data, its accuracy and its latency."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from scipy.stats import binomtest
 from nas.space.architecture import Architecture
 from nas.training.trained_network import TrainedNetwork
 
-_LICENCES = {
+_LICENSES = {
     "fashion_mnist": "Fashion-MNIST: MIT, (c) 2017 Zalando SE",
     "fashion_mnist_subset": "Fashion-MNIST: MIT, (c) 2017 Zalando SE",
 }
@@ -19,13 +19,13 @@ _PROTOCOL = (
 
 @dataclass(frozen=True)
 class Facts:
-    """What a card says beyond the trained network itself.
+    """The contents of a card beyond the trained network itself.
 
     Attributes:
         latency: measured here, with its conditions, in one line.
-        table_latency: by the lookup table of its search, if a search found it.
-        run: where it is tracked, if it is.
-        checked_on: images that the export was compared on.
+        table_latency: predicted by the lookup table of its search, if a search found it.
+        run: its run in MLflow, if it is tracked.
+        checked_on: images on which the export was compared.
         max_error: largest difference of a logit there.
     """
 
@@ -48,14 +48,14 @@ def write_card(record: TrainedNetwork, facts: Facts) -> str:
         "Input": _describe_input(record),
         "Architecture": _describe_architecture(record),
         "Parameters": f"{facts.num_parameters:,}",
-        "Multiply-accumulates": f"{facts.num_macs:,} an image",
+        "Multiply-accumulates": f"{facts.num_macs:,} per image",
         "Test accuracy": describe_accuracy(record),
         "Latency": facts.latency,
-        "Latency by lookup table": facts.table_latency or "none: no search found it",
+        "Latency by lookup table": facts.table_latency or "none (not found by a search)",
         "File": f"`{facts.file_name}`, {facts.file_format}, {facts.size_bytes:,} bytes",
-        "Checked": f"logits within {facts.max_error:.1e} of the trained network's, on {facts.checked_on}",
+        "Checked": f"logits within {facts.max_error:.1e} of the trained network, on {facts.checked_on}",
         "Run": facts.run or "not tracked",
-        "Licence": _LICENCES.get(record.dataset, f"that of the images ({record.dataset}) applies"),
+        "License": _LICENSES.get(record.dataset, f"that of the images ({record.dataset})"),
     }
     lines = [
         f"# {record.name}",
@@ -68,7 +68,7 @@ def write_card(record: TrainedNetwork, facts: Facts) -> str:
         "",
         f"From scratch on `{record.dataset}`; the weights are those of epoch {record.epoch} of "
         f"{record.config.get('num_epochs', '?')}. The best epoch was chosen on held-out training images; the "
-        "test images were looked at once, after that choice.",
+        "test images were used once, after that choice.",
         "",
         "| field | value |",
         "|---|---|",
@@ -83,10 +83,10 @@ def write_card(record: TrainedNetwork, facts: Facts) -> str:
 
 
 def describe_accuracy(record: TrainedNetwork) -> str:
-    """Test accuracy in percent, with Wilson's 95 % interval."""
+    """Test accuracy in percent, with its 95 % Wilson interval."""
     metrics = record.metrics
     if "test_accuracy" not in metrics:
-        return "not known: the test images are for the best epoch of a finished training"
+        return "unknown: only a finished training is evaluated on the test images"
     num_images = int(metrics["num_test_images"])
     test = binomtest(round(metrics["test_accuracy"] * num_images), num_images)
     low, high = test.proportion_ci(0.95, method="wilson")
@@ -98,14 +98,14 @@ def describe_accuracy(record: TrainedNetwork) -> str:
 
 def _describe_input(record: TrainedNetwork) -> str:
     side = record.resolution
-    colours = "gray images as three equal channels" if len(record.mean) == 1 else "RGB"
-    return f"float32, (batch, 3, {side}, {side}), values 0 to 1, {colours}; normalised inside"
+    colors = "gray images as three equal channels" if len(record.mean) == 1 else "RGB"
+    return f"float32, (batch, 3, {side}, {side}), values 0 to 1, {colors}; normalized inside"
 
 
 def _describe_architecture(record: TrainedNetwork) -> str:
     if isinstance(record.network, Architecture):
         return f"derived network of space `{record.network.space}`, {record.network.depth} searchable layers"
-    return f"torchvision's `{record.network}`"
+    return f"`{record.network}` of torchvision"
 
 
 def _layers(record: TrainedNetwork) -> list[str]:

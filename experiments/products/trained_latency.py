@@ -1,4 +1,4 @@
-"""How fast trained networks are, measured in turn with EfficientNet-B0 where they were trained."""
+"""Latency of trained networks, measured in turn with EfficientNet-B0 where they were trained."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,10 +7,11 @@ from pathlib import Path
 
 import torch
 
-from experiments.cells.cell import TrainingCell
+from experiments.cells.cell import Cell
+from experiments.cells.training_cell import SEARCH_RUN_TAG
 from experiments.places.place import Place
 from experiments.tracking.named_run import RUN_PREFIX, find_run
-from experiments.tracking.tracker import TrackedCell
+from experiments.tracking.tracker import TrackedCell, Tracker
 from nas.config import TrainConfig
 from nas.data.datasets import DATASETS
 from nas.foundation.device import resolve_device
@@ -22,7 +23,7 @@ from nas.space.baselines import make_network
 from nas.training.training import NetworkChoice
 
 REFERENCE = "efficientnet_b0"
-"""What every network is compared with."""
+"""The network that every other is compared with."""
 
 SESSION_TAG = "tfnas.latency_session"
 CONDITIONS_TAG = "tfnas.latency_conditions"
@@ -36,8 +37,8 @@ class Session:
     """Networks that were timed in turn.
 
     Attributes:
-        conditions: batch size, device and versions, in a line.
-        is_upper_bound: whether others were using the machine.
+        conditions: batch size, device and versions, in one line.
+        is_upper_bound: whether other processes were using the machine.
     """
 
     timings: list[NetworkTiming]
@@ -45,49 +46,46 @@ class Session:
     is_upper_bound: bool
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """The latencies of trainings' networks, all from one session.
+def measure_trained(
+    cells: Sequence[Cell], out: Path, place: Place, tracker: Tracker, report: Callable[[str], None]
+) -> None:
+    """Measures the latency of what cells trained, unless that is done; no trial may be running.
 
-    Attributes:
-        metrics: for each cell, by its hash.
-        tags: of the session, the same for all.
-    """
-
-    metrics: dict[str, dict[str, float]]
-    tags: dict[str, str]
-
-
-def needs_measuring(cells: Sequence[TrainingCell], tracked: Mapping[str, TrackedCell]) -> bool:
-    """Whether the latencies of these trainings are not all of one session on an idle machine."""
-    tags = [tracked[cell.hash].tags for cell in cells]
-    sessions = {run.get(SESSION_TAG) for run in tags}
-    return len(sessions) != 1 or None in sessions or any(run.get(UPPER_BOUND_TAG) == "True" for run in tags)
-
-
-def measure_latencies(
-    cells: Sequence[TrainingCell], out: Path, place: Place, report: Callable[[str], None]
-) -> Measurement:
-    """Times every network of these trainings once, in turn with EfficientNet-B0; no trial may be running.
+    All networks are timed in turn, in one session on an idle machine.
 
     Args:
+        cells: finished ones; searches train nothing and are left out.
         out: output folder of the launch.
         place: where the networks were trained, and are timed.
+        tracker: receives the latencies.
+
+    Raises:
+        UserError: the tracking server is unreachable, or lacks what it needs of a search.
     """
-    choices = {cell.hash: NetworkChoice.of(cell.config) for cell in cells}
-    resolution = max(choice.resolution for choice in choices.values())
-    distinct = {_key(choice): choice for choice in (NetworkChoice(REFERENCE, resolution), *choices.values())}
+    networks = {cell.hash: cell.network for cell in cells if cell.network}
+    trainings = [cell for cell in cells if cell.hash in networks]
+    if not trainings or not needs_measuring(trainings, tracker.cells()):
+        return
+    resolution = max(network.resolution for network in networks.values())
+    distinct = {_key(each): each for each in (NetworkChoice(REFERENCE, resolution), *networks.values())}
     report(f"Measuring the latency of {len(distinct)} networks in turn, now that no trial runs ...")
-    session = place.run(
-        time_session, [*distinct.values()], cells[0].config, _shared_table(cells, out), alone=True
-    )
+    table = _shared_table(trainings, out)
+    session = place.run(time_session, [*distinct.values()], trainings[0].config, table, alone=True)
     timings = dict(zip(distinct, session.timings, strict=True))
     tags = {
         SESSION_TAG: datetime.now(UTC).isoformat(timespec="seconds"),
         CONDITIONS_TAG: session.conditions,
         UPPER_BOUND_TAG: str(session.is_upper_bound),
     }
-    return Measurement({name: _metrics(timings[_key(choice)]) for name, choice in choices.items()}, tags)
+    for key, network in networks.items():
+        tracker.annotate(key, _metrics(timings[_key(network)]), tags)
+
+
+def needs_measuring(cells: Sequence[Cell], tracked: Mapping[str, TrackedCell]) -> bool:
+    """Whether the latencies of these trainings do not all come from one session on an idle machine."""
+    tags = [tracked[cell.hash].tags for cell in cells]
+    sessions = {run.get(SESSION_TAG) for run in tags}
+    return len(sessions) != 1 or None in sessions or any(run.get(UPPER_BOUND_TAG) == "True" for run in tags)
 
 
 def time_session(choices: list[NetworkChoice], config: TrainConfig, table: Provenance | None) -> Session:
@@ -95,12 +93,12 @@ def time_session(choices: list[NetworkChoice], config: TrainConfig, table: Prove
 
     Args:
         choices: EfficientNet-B0 first.
-        config: says how many classes there are.
-        table: of the lookup table that the networks were searched by: if it is of this machine, they
-            are timed as it was measured, else one image at a time on one thread of the CPU.
+        config: names the dataset, and so the number of classes.
+        table: provenance of the lookup table that the networks were searched with. If it is of this
+            device, they are timed as it was measured; otherwise one image at a time on one CPU thread.
     """
     device, batch_size, num_threads = _conditions(table)
-    num_classes = _num_classes(config)
+    num_classes = len(DATASETS[config.dataset].class_names(config))
     networks = [
         (
             prepare_network(make_network(choice.network, num_classes, choice.resolution), device),
@@ -108,7 +106,7 @@ def time_session(choices: list[NetworkChoice], config: TrainConfig, table: Prove
         )
         for choice in choices
     ]
-    # The processes of trials get some time to go away.
+    # Gives the processes of trials time to end.
     is_busy = all(measure_busy_cpus() > MAX_BUSY_CPUS for _ in range(_MAX_WAITS))
     timings = compare_networks(networks, num_threads=num_threads)
     threads = "" if device.type == "cuda" else f"threads {num_threads}, "
@@ -129,24 +127,19 @@ def _conditions(table: Provenance | None) -> tuple[torch.device, int, int]:
     return torch.device("cpu"), 1, 1
 
 
-def _shared_table(cells: Sequence[TrainingCell], out: Path) -> Provenance | None:
-    """Of the lookup table that all these networks were searched by; None if there is no such."""
-    found = [
-        find_run(f"{RUN_PREFIX}{run_id}", out) for run_id in {cell.search_run for cell in cells} if run_id
-    ]
+def _shared_table(cells: Sequence[Cell], out: Path) -> Provenance | None:
+    """Provenance of the lookup table that all these networks were searched with; None without such a one."""
+    searches = {cell.tags.get(SEARCH_RUN_TAG) for cell in cells} - {None}
+    found = [find_run(f"{RUN_PREFIX}{run_id}", out) for run_id in searches]
     tables = {run.run.data.tags.get("tfnas.table_fingerprint"): run for run in found}
     if len(tables) != 1:
         return None
     (run,) = tables.values()
-    return LatencyTable.load(run.fetch("latency_table.json", "launch the search again")).provenance
+    return LatencyTable.load(run.fetch("latency_table.json", "rerun the search")).provenance
 
 
 def _key(choice: NetworkChoice) -> str:
     return fingerprint(choice.identity())
-
-
-def _num_classes(config: TrainConfig) -> int:
-    return len(DATASETS[config.dataset].class_names(config))
 
 
 def _metrics(timing: NetworkTiming) -> dict[str, float]:

@@ -1,1 +1,1 @@
-"""From YAML to what is asked: experiments, grids, studies, trainings."""
+"""YAML files: experiments, grids, studies, trainings."""

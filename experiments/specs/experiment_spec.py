@@ -1,4 +1,4 @@
-"""ExperimentSpec: what one YAML file asks for, before anything is resolved or run."""
+"""ExperimentSpec: the content of one YAML file, before anything is resolved or run."""
 
 import difflib
 import itertools
@@ -10,17 +10,18 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from pydantic import Field, ValidationError, model_validator
 
 from experiments.places.resources import Resources
-from experiments.specs.study_spec import Study
+from experiments.specs.study_spec import Study, same_value
 from experiments.specs.yaml_file import read_yaml
 from nas.config import ConfigRecord, SearchConfig, TrainConfig
 from nas.foundation.errors import UserError
 from nas.foundation.validation import first_error
 
 Section = Literal["base", "cells", "grid", "study.space"]
+GridKind = Literal["search", "study", "training"]
 Config = TypeVar("Config", SearchConfig, TrainConfig)
 
 EXPERIMENT_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
-"""It is the default output folder's name, too, and leads nowhere else."""
+"""The default output folder has this name too, so it must not lead anywhere else."""
 
 MAX_CELLS = 10_000
 """Searches or trainings that one file may ask for."""
@@ -29,18 +30,17 @@ _PATH_FIELDS = ("data_dir", "train_list", "test_list", "latency_table")
 
 
 class ExperimentSpec(ConfigRecord):
-    """One YAML file: `base` holds for every cell, `cells` and `grid` say how they differ.
+    """One YAML file: `base` holds for every cell, `cells` and `grid` define how cells differ.
 
-    Each entry of `cells` is combined with each combination of the values in `grid`; every
-    resulting cell is one search. All fields are those of `SearchConfig`, but that
-    `target_latency_ms` may also be text like `40%`: that far up the interval of latencies that
-    the lookup table's networks span.
+    Each entry of `cells` is combined with each combination of the values in `grid`; every result is one
+    search. The fields are those of `SearchConfig`. `target_latency_ms` may also be text like `40%`: that far
+    up the interval of latencies that networks of the lookup table can have.
     """
 
     config_type: ClassVar[type[ConfigRecord]] = SearchConfig
 
     experiment: Annotated[str, Field(pattern=EXPERIMENT_NAME)]
-    """Name of the MLflow experiment; also the default output folder's."""
+    """Name of the MLflow experiment and of the default output folder."""
 
     base: dict[str, Any] = Field(default_factory=dict)
     """Fields that all cells share."""
@@ -52,12 +52,17 @@ class ExperimentSpec(ConfigRecord):
     """Factors and their values, all combined with each other."""
 
     share_warmup: bool = True
-    """Whether cells whose warm-up is the same compute it once; their results are the same either way."""
+    """Whether cells with the same warm-up compute it once; results are the same either way."""
 
     study: Study | None = None
-    """In place of `cells` and `grid`: a search space, and how to look for its best points."""
+    """Instead of `cells` and `grid`: a search space, and how to look for its best points."""
 
     resources: Resources = Field(default_factory=Resources)
+
+    @property
+    def grid_kind(self) -> GridKind:
+        """The kind of grid that the file describes."""
+        return "study" if self.study else "search"
 
     def factor_names(self) -> list[str]:
         """Fields in which the cells differ, in the file's order."""
@@ -66,7 +71,7 @@ class ExperimentSpec(ConfigRecord):
         return [*(self.cells[0] if self.cells else ()), *self.grid]
 
     def section_of(self, field: str) -> Section:
-        """Where in the file a field stands (`base` if nowhere)."""
+        """The section of the file that holds a field (`base` if none does)."""
         if self.study and field in self.study.space:
             return "study.space"
         if field in self.grid:
@@ -79,11 +84,63 @@ class ExperimentSpec(ConfigRecord):
             for values in itertools.product(*self.grid.values()):
                 yield shared | dict(zip(self.grid, values, strict=True))
 
+    @property
+    def num_cells(self) -> int:
+        """Number of searches or trainings of the grid."""
+        return math.prod(map(len, self.grid.values())) * len(self.cells or [{}])
+
+    def problems(self) -> Iterator[str]:
+        """Contradictions between sections: field, value and remedy of each, in one line."""
+        yield from self._grid_problems()
+        if self.num_cells > MAX_CELLS:
+            yield f"grid: {self.num_cells} combinations; at most {MAX_CELLS} in a file; split it"
+        yield from self._cells_problems()
+        for field, values in self.grid.items():
+            if not values:
+                yield f"grid.{field}: empty; give at least one value, or remove it"
+            if any(same_value(one, other) for one, other in itertools.combinations(values, 2)):
+                yield f"grid.{field}: {values}: a value is there twice; remove one"
+        yield from self._field_problems()
+
+    def _grid_problems(self) -> Iterator[str]:
+        if self.study is None:
+            if not self.cells and not self.grid:
+                yield "grid: missing or empty; add what to compare, for instance `seed: [0, 1]`"
+            return
+        for section in ("cells", "grid"):
+            if getattr(self, section):
+                yield (
+                    f"{section}: does not go with `study`: a grid runs every point, a study those that its "
+                    "sampler chooses; name the values as `choices` in study.space, or remove `study`"
+                )
+        if self.study.seeds is not None and "seed" in self.base:
+            yield "base.seed: also in study.seeds; remove one of the two"
+        yield from (f"study.{problem}" for problem in self.study.problems())
+
+    def _cells_problems(self) -> Iterator[str]:
+        for index, cell in enumerate(self.cells or []):
+            if not cell:
+                yield f"cells[{index}]: empty; give its fields, or remove it"
+            if self.cells and set(cell) != set(self.cells[0]):
+                odd = sorted(set(cell) ^ set(self.cells[0]))[0]
+                yield f"cells[{index}]: '{odd}' is not in every entry; give all entries the same fields"
+
+    def _field_problems(self) -> Iterator[str]:
+        for field in self.factor_names():
+            is_conditional = self.study is not None and self.study.space[field].when
+            if field in self.base and not is_conditional:
+                yield f"base.{field}: also in `{self.section_of(field)}`; remove one of the two"
+            if field in self.grid and self.cells and field in self.cells[0]:
+                yield f"grid.{field}: also in `cells`; remove one of the two"
+        for field in [*self.base, *self.factor_names()]:
+            if field not in self.config_type.model_fields:
+                yield f"{self.section_of(field)}.{field}: unknown field; {_suggest(field, self.config_type)}"
+
 
 class TrainingSpec(ExperimentSpec):
     """A YAML file of trainings: each of the `architectures` is trained for each combination.
 
-    All other fields are those of `TrainConfig`, and hold for every architecture alike.
+    All other fields are those of `TrainConfig` and hold for every architecture.
     """
 
     config_type: ClassVar[type[ConfigRecord]] = TrainConfig
@@ -97,24 +154,46 @@ class TrainingSpec(ExperimentSpec):
             raise ValueError("share_warmup: has no effect on trainings; remove it")
         return self
 
+    @property
+    def grid_kind(self) -> GridKind:
+        """See `ExperimentSpec`."""
+        return "training"
+
+    @property
+    def num_cells(self) -> int:
+        """See `ExperimentSpec`."""
+        return super().num_cells * len(self.architectures)
+
+    def _grid_problems(self) -> Iterator[str]:
+        if self.study:
+            yield "study: does not go with `architectures`: a study is of searches; remove one of the two"
+
+    def _field_problems(self) -> Iterator[str]:
+        for field in [*self.base, *self.factor_names()]:
+            if field == "architecture":
+                yield (
+                    f"{self.section_of(field)}.architecture: move it to `architectures`, where all are listed"
+                )
+        yield from super()._field_problems()
+
 
 def load_spec(path: Path) -> ExperimentSpec:
     """Reads and checks a YAML file.
 
     Raises:
-        UserError: the file is no experiment, or its sections contradict each other.
+        UserError: the file does not describe an experiment, or its sections contradict each other.
     """
     return check_spec(read_yaml(path), path)
 
 
 def check_spec(content: dict[str, Any], path: Path) -> ExperimentSpec:
-    """Checks the content of a YAML file; one with `architectures` is of trainings.
+    """Checks the content of a YAML file; a file with `architectures` is one of trainings.
 
     Args:
         path: the file, for errors.
 
     Raises:
-        UserError: it is no experiment, or its sections contradict each other.
+        UserError: the content does not describe an experiment, or its sections contradict each other.
     """
     if "pruning" in content:
         raise UserError(
@@ -125,7 +204,7 @@ def check_spec(content: dict[str, Any], path: Path) -> ExperimentSpec:
         spec = (TrainingSpec if "architectures" in content else ExperimentSpec)(**content)
     except ValidationError as error:
         raise UserError(f"{path}: {_explain(error)}") from None
-    for problem in _contradictions(spec):
+    for problem in spec.problems():
         raise UserError(f"{path}: {problem}")
     return spec
 
@@ -133,7 +212,7 @@ def check_spec(content: dict[str, Any], path: Path) -> ExperimentSpec:
 def parse_fields(
     config_type: type[Config], spec: ExperimentSpec, fields: dict[str, Any], path: Path
 ) -> Config:
-    """Validates one cell's fields; relative paths in them are relative to the file's folder.
+    """Validates the fields of one cell; relative paths are relative to the file's folder.
 
     Args:
         path: the YAML file.
@@ -156,68 +235,16 @@ def parse_fields(
 
 
 def _place_on_device(spec: ExperimentSpec, config: Config, path: Path) -> Config:
-    """Ray shows a trial the GPUs that are reserved for it, as the first ones; and no others."""
+    """A trial sees the GPUs that are reserved for it, numbered from 0, and no others."""
     is_gpu_reserved = spec.resources.gpus_per_trial > 0
     if config.device == "auto":
         return config.model_copy(update={"device": "cuda" if is_gpu_reserved else "cpu"})
     where = f"{path}: {spec.section_of('device')}.device: {config.device}"
     if config.device.startswith("cuda:"):
-        raise UserError(f"{where}; a trial sees the GPUs that it reserves, counted anew; write cuda")
+        raise UserError(f"{where}; a trial sees only the GPUs that it reserves, numbered from 0; write cuda")
     if config.device == "cuda" and not is_gpu_reserved:
         raise UserError(f"{where}; trials reserve no GPU; set resources.gpus_per_trial to 1, or a part of 1")
     return config
-
-
-def _contradictions(spec: ExperimentSpec) -> Iterator[str]:
-    if spec.study:
-        yield from _study_contradictions(spec, spec.study)
-    elif not spec.cells and not spec.grid and not isinstance(spec, TrainingSpec):
-        yield "grid: missing or empty; add what to compare, for instance `seed: [0, 1]`"
-    num_cells = math.prod(map(len, spec.grid.values())) * len(spec.cells or [{}])
-    if isinstance(spec, TrainingSpec):
-        num_cells *= len(spec.architectures)
-    if num_cells > MAX_CELLS:
-        yield f"grid: {num_cells} combinations; at most {MAX_CELLS} in a file; split it"
-    for index, cell in enumerate(spec.cells or []):
-        if not cell:
-            yield f"cells[{index}]: empty; give its fields, or remove it"
-        if spec.cells and set(cell) != set(spec.cells[0]):
-            odd = sorted(set(cell) ^ set(spec.cells[0]))[0]
-            yield f"cells[{index}]: '{odd}' is not in every entry; give all entries the same fields"
-    for field, values in spec.grid.items():
-        if not values:
-            yield f"grid.{field}: empty; give at least one value, or remove it"
-        if any(_same(one, other) for one, other in itertools.combinations(values, 2)):
-            yield f"grid.{field}: {values}: a value is there twice; remove one"
-    for field in spec.factor_names():
-        is_conditional = spec.study is not None and spec.study.space[field].when
-        if field in spec.base and not is_conditional:
-            yield f"base.{field}: also in `{spec.section_of(field)}`; remove one of the two"
-        if field in spec.grid and spec.cells and field in spec.cells[0]:
-            yield f"grid.{field}: also in `cells`; remove one of the two"
-    for field in [*spec.base, *spec.factor_names()]:
-        if field == "architecture" and isinstance(spec, TrainingSpec):
-            yield f"{spec.section_of(field)}.architecture: move it to `architectures`, where all are listed"
-        if field not in spec.config_type.model_fields:
-            yield f"{spec.section_of(field)}.{field}: unknown field; {_suggest(field, spec.config_type)}"
-
-
-def _study_contradictions(spec: ExperimentSpec, study: Study) -> Iterator[str]:
-    for section in ("cells", "grid"):
-        if getattr(spec, section):
-            yield (
-                f"{section}: does not go with `study`: a grid runs every point, a study those that its "
-                "sampler chooses; name the values as `choices` in study.space, or remove `study`"
-            )
-    if isinstance(spec, TrainingSpec):
-        yield "study: does not go with `architectures`: a study is of searches; remove one of the two"
-    if study.seeds is not None and "seed" in spec.base:
-        yield "base.seed: also in study.seeds; remove one of the two"
-    yield from (f"study.{problem}" for problem in study.problems())
-
-
-def _same(one: Any, other: Any) -> bool:
-    return type(one) is type(other) and bool(one == other)
 
 
 def _suggest(field: str, config_type: type[ConfigRecord]) -> str:
@@ -226,7 +253,7 @@ def _suggest(field: str, config_type: type[ConfigRecord]) -> str:
 
 
 def _explain(error: ValidationError) -> str:
-    """The first complaint in one line, with what people trip over in YAML."""
+    """The first complaint in one line, with a hint about common mistakes in YAML."""
     message = " ".join(first_error(error).split())
     value = error.errors()[0]["input"]
     if isinstance(value, str) and error.errors()[0]["type"] in ("float_type", "int_type"):
@@ -246,7 +273,11 @@ def _is_number(text: str) -> bool:
 
 
 def with_absolute_paths(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A config's fields with paths that hold wherever one is."""
+    """The fields of a config with absolute paths.
+
+    Args:
+        folder: what relative paths are relative to.
+    """
     return {
         field: str(folder / value)
         if field in _PATH_FIELDS and isinstance(value, str) and value != "measure"

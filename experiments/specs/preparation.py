@@ -1,34 +1,31 @@
-"""What cells share and need before any of them starts: lookup tables and images."""
+"""What cells need before they start: lookup tables, images, and a record of what computes them."""
 
 import re
 from collections.abc import Callable
 from pathlib import Path
 
+from experiments.cells.cell import Cell
 from experiments.cells.cell_folder import CODE_TAG, DEVICE_TAG, LIBRARIES_TAG
 from experiments.places.place import Place
 from nas.config import DataConfig, SearchConfig, TrainConfig
-from nas.data.image_source import fingerprint_data
-from nas.data.search_data import load_search_data
-from nas.data.training_data import fingerprint_training_data, load_training_data
 from nas.foundation.errors import UserError
 from nas.foundation.identity import code_version, fingerprint, library_versions
 from nas.latency.compatibility import Hardware, check_table
 from nas.latency.table import LatencyTable
 from nas.search.search import load_or_measure_table
 from nas.space.macro_space import get_space
-from nas.training.training import NetworkChoice
 
 _DATA_FIELDS = {*DataConfig.model_fields, "batch_size", "arch_fraction", "val_fraction"}
 
 
 class Preparation:
-    """Loads or measures each lookup table once, and looks at each dataset once.
+    """Loads or measures each lookup table once, and checks each dataset once.
 
     Args:
-        folder: where measured tables are saved, and found again.
-        place: where trials run; there a table is measured, and there are the images.
+        folder: for measured tables; later launches find them there.
+        place: where trials run: it has the images, and tables are measured there.
         where: the YAML file, for errors.
-        report: is told what takes a while.
+        report: receives a line before anything that takes a while.
     """
 
     def __init__(self, folder: Path, place: Place, where: str, report: Callable[[str], None]) -> None:
@@ -42,19 +39,21 @@ class Preparation:
         self._data_fingerprints: dict[str, str] = {}
 
     def table(self, config: SearchConfig) -> tuple[Path, LatencyTable]:
-        """The lookup table of a config and the file that holds it.
+        """The lookup table of a config and its file.
 
         Raises:
-            UserError: the file is missing or damaged, or the table is of another space or machine.
+            UserError: the file is missing or damaged, or the table is for another space or device.
         """
         try:
             return self._table(config)
         except UserError as error:
-            remedy = "; or remove it: a new one is measured" if config.latency_table == "measure" else ""
+            remedy = (
+                "; or remove the file to measure a new table" if config.latency_table == "measure" else ""
+            )
             raise UserError(f"{self._where}: latency_table: {error}{remedy}") from None
 
     def is_to_measure(self, config: SearchConfig) -> bool:
-        """Whether the lookup table of a config is yet to be measured."""
+        """Whether the lookup table of a config still has to be measured."""
         return config.latency_table == "measure" and not self._path(config).is_file()
 
     def _path(self, config: SearchConfig) -> Path:
@@ -72,49 +71,48 @@ class Preparation:
         return path, self._tables[path]
 
     def hardware(self, config: SearchConfig | TrainConfig) -> Hardware:
-        """What a search or a training of that config runs on."""
+        """The hardware that a search or a training of that config runs on."""
         if config.device not in self._hardware:
             self._hardware[config.device] = self._place.run(Hardware.of, config.device)
         return self._hardware[config.device]
 
     def provenance(self, config: SearchConfig | TrainConfig) -> dict[str, str]:
-        """Tags that say what computes a search or a training of that config."""
+        """Tags that name what computes a search or a training of that config."""
         if config.device not in self._provenance:
             self._provenance[config.device] = self._place.run(describe_installation, config.device)
         return self._provenance[config.device]
 
-    def data_fingerprint(self, config: SearchConfig | TrainConfig) -> str:
-        """Fingerprint of the images; makes sure that they and the device are there.
+    def data_fingerprint(self, kind: type[Cell], config: SearchConfig | TrainConfig) -> str:
+        """Fingerprint of the images of a cell; checks that images and device are there.
 
         Raises:
             UserError: there is no such device; images are missing, or fewer than a batch.
         """
-        resolution = _resolution(config)
+        resolution = kind.resolution(config)
         fields = config.model_dump(mode="json", include=_DATA_FIELDS)
         key = fingerprint(fields | {"resolution": resolution})
         if key not in self._data_fingerprints:
             try:
                 self.hardware(config)
-                self._data_fingerprints[key] = self._place.run(look_at_images, config, resolution)
+                self._data_fingerprints[key] = self._place.run(kind.look_at_images, config, resolution)
             except UserError as error:
                 raise UserError(f"{self._where}: {error}") from None
         return self._data_fingerprints[key]
 
     def _measure(self, config: SearchConfig, path: Path) -> None:
         self._report(
-            f"Measuring the lookup table of space '{config.space}' on "
-            f"{self.hardware(config).device_name}, once ..."
+            f"Measuring the lookup table of space '{config.space}' on {self.hardware(config).device_name} ..."
         )
         table = self._place.run(load_or_measure_table, config, alone=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".partial")
         table.save(partial)
         partial.replace(path)
-        self._report(f"Saved it as {path}; other launches into this folder reuse it")
+        self._report(f"Saved as {path}; other launches into this folder reuse it")
 
 
 def describe_installation(device: str) -> dict[str, str]:
-    """Tags that say what computes here: source, libraries and device."""
+    """Tags that name what computes here: source, libraries and device."""
     return {
         CODE_TAG: code_version(),
         LIBRARIES_TAG: library_versions(),
@@ -122,27 +120,8 @@ def describe_installation(device: str) -> dict[str, str]:
     }
 
 
-def _resolution(config: SearchConfig | TrainConfig) -> int:
-    """To be asked on this machine, of which an architecture may be a file."""
-    if isinstance(config, SearchConfig):
-        return get_space(config.space).resolution
-    return NetworkChoice.of(config).resolution
-
-
-def look_at_images(config: SearchConfig | TrainConfig, resolution: int) -> str:
-    """The fingerprint of a search's or a training's images; makes sure that they can be used."""
-    # Finding broken images takes an epoch's time: that is left to the trial.
-    if isinstance(config, SearchConfig):
-        if config.skip_broken_images:
-            return fingerprint_data(config)
-        return load_search_data(config, resolution).fingerprint
-    if config.skip_broken_images:
-        return fingerprint_training_data(config)
-    return load_training_data(config, resolution).fingerprint
-
-
 def _file_name(config: SearchConfig, hardware: Hardware) -> str:
-    """A name for each kind of table that `measure` can mean; every model of GPU has one of its own."""
+    """A name for each table that `measure` can mean; each GPU model has its own."""
     gpu = f"cuda-{re.sub('[^A-Za-z0-9]+', '_', hardware.gpu_name)}" if hardware.gpu_name else None
     parts = ["latency-table", config.space, gpu or "cpu", f"threads{config.num_threads}"]
     if config.latency_batch_size:

@@ -1,16 +1,16 @@
-"""From a spec to its cells, one search each."""
+"""SearchGrid: the searches of a YAML file."""
 
 import re
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from experiments.cells.cell import Cell, SearchCell, check_distinct
-from experiments.places.place import Place, open_place
+from experiments.cells.cell import check_distinct
+from experiments.cells.search_cell import SearchCell
+from experiments.places.place import Place
 from experiments.specs.experiment_spec import ExperimentSpec, parse_fields
+from experiments.specs.grid import Grid
 from experiments.specs.preparation import Preparation
 from nas.config import SearchConfig
 from nas.foundation.errors import UserError
@@ -25,11 +25,11 @@ _NAMED_FIELDS = ("sampling", "depth", "target_latency_ms", "seed")
 
 @dataclass(frozen=True)
 class Draft:
-    """A cell whose target may still be a share of what its lookup table reaches.
+    """A cell whose target may still be a share of the interval that its lookup table reaches.
 
     Attributes:
         target: a number of ms, or text like `40%`.
-        config: checked; where `target` is text, `target_latency_ms` is still to be replaced.
+        config: checked; if `target` is text, `target_latency_ms` is a placeholder.
     """
 
     factors: dict[str, Any]
@@ -38,56 +38,8 @@ class Draft:
 
 
 @dataclass(frozen=True)
-class Grid(ABC):
-    """A YAML file whose every field is checked.
-
-    Args:
-        path: of the file.
-    """
-
-    path: Path
-    spec: ExperimentSpec
-
-    @contextmanager
-    def place(self, address: str | None) -> Iterator[Place]:
-        """Where its trials run: on the cluster of an address, or on this machine.
-
-        Raises:
-            UserError: the machine is too small, or the cluster cannot be used.
-        """
-        with open_place(address, self.spec.resources, str(self.path)) as place:
-            yield place
-
-    def num_parallel(self, place: Place, num_cells: int) -> int:
-        """How many trials run at a time."""
-        limit = self.spec.resources.max_concurrent_trials or num_cells
-        return max(min(place.num_slots(), limit, num_cells), 1)
-
-    def measured_part(
-        self, out: Path, place: Place, report: Callable[[str], None]
-    ) -> tuple[Self | None, int]:
-        """The cells for which no lookup table is yet to be measured, and how many there are besides.
-
-        Returns:
-            None in place of the former where there are no such cells.
-        """
-        return self, 0
-
-    @abstractmethod
-    def cells(self, out: Path, place: Place, report: Callable[[str], None]) -> list[Cell]:
-        """The cells; what they need, such as a lookup table, is made in the output folder.
-
-        Args:
-            report: is told what takes a while, and what has no effect.
-
-        Raises:
-            UserError: something that they need is missing or does not fit, or two of them are the same.
-        """
-
-
-@dataclass(frozen=True)
 class SearchGrid(Grid):
-    """Searches; their targets may still need a table to be measured."""
+    """Searches, whose targets may need a table that is not measured yet."""
 
     drafts: list[Draft]
 
@@ -108,16 +60,16 @@ class SearchGrid(Grid):
         drafts = [draft for draft in self.drafts if not preparation.is_to_measure(draft.config)]
         return replace(self, drafts=drafts) if drafts else None, len(self.drafts) - len(drafts)
 
-    def cells(self, out: Path, place: Place, report: Callable[[str], None]) -> list[Cell]:
-        """The searches; measures a lookup table into the output folder if need be."""
+    def cells(self, out: Path, place: Place, report: Callable[[str], None]) -> list[SearchCell]:
+        """The searches; measures a lookup table into the output folder if necessary."""
         for field in _fields_without_effect(self.drafts):
             report(f"{self.path}: warning: {field} has no effect in any of these searches")
         preparation = Preparation(out, place, str(self.path), report)
-        return [*make_cells(self.drafts, preparation, str(self.path))]
+        return make_cells(self.drafts, preparation, str(self.path))
 
 
 def draft_cells(spec: ExperimentSpec, path: Path) -> list[Draft]:
-    """Checks every cell's fields, before anything is measured.
+    """Checks the fields of every cell, before anything is measured.
 
     Args:
         path: the YAML file, for errors and relative paths.
@@ -138,7 +90,7 @@ def draft_cells(spec: ExperimentSpec, path: Path) -> list[Draft]:
 
 
 def make_cells(drafts: list[Draft], preparation: Preparation, where: str) -> list[SearchCell]:
-    """Resolves the targets and gives every cell its name and its identity.
+    """Resolves the targets and gives every cell its name and identity.
 
     Args:
         where: the YAML file, for errors.
@@ -162,11 +114,11 @@ def make_cells(drafts: list[Draft], preparation: Preparation, where: str) -> lis
                 factors=factors,
                 config=config,
                 table_fingerprint=table.fingerprint,
-                data_fingerprint=preparation.data_fingerprint(config),
+                data_fingerprint=preparation.data_fingerprint(SearchCell, config),
                 provenance=preparation.provenance(config),
             )
         )
-    check_distinct([*cells], where)
+    check_distinct(cells, where)
     return cells
 
 
@@ -184,7 +136,7 @@ def _resolve_target(target: float | str, table: LatencyTable) -> float:
         return target
     low_ms, high_ms = reachable_interval_ms(table)
     share = float(target.strip().rstrip("%")) / 100
-    # Three digits are what a person would write, and what tells cells apart.
+    # Three digits: what a person would write, and enough to tell cells apart.
     rounded_ms = float(f"{low_ms + share * (high_ms - low_ms):.3g}")
     return min(max(rounded_ms, low_ms), high_ms)
 
@@ -197,7 +149,7 @@ def _check_fit(config: SearchConfig, table: LatencyTable, hardware: Hardware, wh
 
 
 def _fields_without_effect(drafts: list[Draft]) -> list[str]:
-    """Fields that were set and that no cell heeds."""
+    """Fields that are set and that no cell uses."""
     ineffective = [set(draft.config.ineffective_fields()) for draft in drafts]
     return sorted(set.intersection(*ineffective))
 

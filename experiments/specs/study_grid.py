@@ -1,11 +1,11 @@
-"""From a spec with a `study` section to the searches of a point."""
+"""StudyGrid: a YAML file with a `study` section, and the searches of its points."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from experiments.cells.cell import SearchCell
+from experiments.cells.search_cell import SearchCell
 from experiments.specs.experiment_spec import ExperimentSpec
 from experiments.specs.preparation import Preparation
 from experiments.specs.search_grid import Draft, SearchGrid, draft_cells, make_cells
@@ -17,17 +17,17 @@ from nas.search.search_identity import RESULTS_VERSION
 
 _FIELDS_OF_REACH = {
     *DataConfig.model_fields,
-    *("space", "depth", "objective", "target_latency_ms", "latency_table", "latency_batch_size"),
+    *("method", "space", "depth", "objective", "target_latency_ms", "latency_table", "latency_batch_size"),
     *("batch_size", "arch_fraction", "device", "num_threads"),
 }
-"""On which it depends whether a search has its table and images, and can meet its target."""
+"""Fields that decide whether a search has its table and images and can meet its target."""
 
 
 @dataclass(frozen=True)
-class StudyPlan(SearchGrid):
-    """A YAML file with a `study` section whose every field is checked.
+class StudyGrid(SearchGrid):
+    """A YAML file with a `study` section whose fields are all checked.
 
-    As a grid it is that of the extreme points of its space, one search each.
+    As a grid of searches it holds the extreme points of its space, one search per point.
     """
 
     @classmethod
@@ -44,19 +44,23 @@ class StudyPlan(SearchGrid):
             raise UserError(f"{path}: {problem}")
         return cls(path, spec, drafts)
 
+    def as_study(self) -> Self:
+        """This grid."""
+        return self
+
     @property
     def study(self) -> Study:
-        """What the section asks for."""
+        """The section."""
         assert self.spec.study is not None
         return self.spec.study
 
     @property
     def seeds(self) -> list[int]:
-        """The seeds over which a point's value is the mean."""
+        """The seeds over which the value of a point is averaged."""
         return self.study.seeds or [self.drafts[0].config.seed]
 
     def point_cells(self, number: int, values: dict[str, Any], preparation: Preparation) -> list[SearchCell]:
-        """The searches of a point, one a seed.
+        """The searches of a point, one per seed.
 
         Args:
             number: Optuna's number of the trial.
@@ -68,13 +72,13 @@ class StudyPlan(SearchGrid):
         return [replace(cell, name=f"trial-{number}-s{cell.config.seed}") for cell in cells]
 
     def check_reach(self, preparation: Preparation) -> list[SearchCell]:
-        """Makes sure that the extreme points have tables and images, and can meet their targets.
+        """Checks that the extreme points have tables and images and can meet their targets.
 
         Returns:
-            One search for each kind.
+            One search per combination of the fields that matter for this.
 
         Raises:
-            UserError: they do not, or cannot.
+            UserError: a table or images are missing, or a target is out of reach.
         """
         kinds = {
             fingerprint(
@@ -85,7 +89,7 @@ class StudyPlan(SearchGrid):
         return [make_cells([draft], preparation, str(self.path))[0] for draft in kinds.values()]
 
     def definition(self, kinds: list[SearchCell]) -> dict[str, Any]:
-        """What must stay as it is while a study goes on, since points are compared by it.
+        """What must not change between launches of a study, so that its points can be compared.
 
         Args:
             kinds: of `check_reach`.
@@ -101,7 +105,7 @@ class StudyPlan(SearchGrid):
 
 
 def _drafts(spec: ExperimentSpec, values: dict[str, Any], path: Path) -> list[Draft]:
-    """The searches of a point, as the cells of a grid of its own."""
+    """The searches of a point, as the cells of its own grid."""
     assert spec.study is not None
     cells = [values | {"seed": seed} for seed in spec.study.seeds or ()] or [values]
     return draft_cells(spec.model_copy(update={"cells": cells}), path)
@@ -112,6 +116,6 @@ def _fields_without_effect(drafts: list[Draft]) -> Iterator[str]:
         for field in sorted(set(draft.config.ineffective_fields()) & set(draft.factors)):
             others = {name: value for name, value in draft.factors.items() if name != field}
             yield (
-                f"study.space.{field}: has no effect in some points ({others}); say under `when` where "
-                "it is to be varied"
+                f"study.space.{field}: has no effect in some points ({others}); state in its `when` "
+                "where it is to vary"
             )

@@ -1,4 +1,4 @@
-"""What the `study` section of a YAML file asks for: a search space, objectives, a budget."""
+"""The `study` section of a YAML file: a search space, objectives, a budget."""
 
 import itertools
 import math
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 ABS_ERROR = "abs_latency_error_percent"
 OBJECTIVE_NAMES = (*METRIC_NAMES, *SUPERNET_METRIC_NAMES, ABS_ERROR)
 MAX_CORNERS = 2000
-"""How many extreme points of a space are checked before anything runs."""
+"""Number of extreme points of a space that are checked before anything runs."""
 
 Number = Annotated[int | float, Field(allow_inf_nan=False)]
 Choice = bool | int | float | str | None
@@ -29,24 +29,24 @@ class Domain(ConfigRecord):
     """Smallest value."""
 
     high: Number | None = None
-    """Largest value, itself included."""
+    """Largest value, included."""
 
     log: bool = False
-    """Whether equal ratios are equally likely, rather than equal differences."""
+    """Whether values are drawn on a log scale."""
 
     step: Number | None = None
-    """Distance of values; None for any value between (any integer, for fields that are integers)."""
+    """Distance between values; None for any value in between (any integer, for integer fields)."""
 
     choices: list[Choice] | None = None
-    """The values, where they are not an interval."""
+    """The values, if they are not an interval."""
 
     when: dict[str, Choice | list[Choice]] = Field(default_factory=dict)
-    """Fields with choices, and those that they must have; without, the field is left as `base` has it."""
+    """Values that other fields must have for this field to vary; otherwise it keeps its value in `base`."""
 
     def applies(self, values: dict[str, Any]) -> bool:
         """Whether the field is sampled, given the values of those before it."""
         return all(
-            field in values and any(_same(values[field], one) for one in _as_list(allowed))
+            field in values and any(same_value(values[field], one) for one in _as_list(allowed))
             for field, allowed in self.when.items()
         )
 
@@ -55,7 +55,7 @@ class Domain(ConfigRecord):
         return self.choices if self.choices is not None else [self.low, self.high]
 
     def suggest(self, field: str, trial: "optuna.Trial") -> Any:
-        """A value by the study's sampler."""
+        """A value from the study's sampler."""
         if self.choices is not None:
             return trial.suggest_categorical(field, self.choices)
         assert self.low is not None
@@ -75,7 +75,7 @@ class Domain(ConfigRecord):
         return f"{text}, when {' and '.join(conditions)}" if conditions else text
 
     def problem(self, field: str) -> str | None:
-        """What is wrong with it, and the remedy; None if nothing is."""
+        """What is wrong and the remedy; None if nothing is wrong."""
         if (self.choices is None) == (self.low is None and self.high is None):
             return "give either `low` and `high`, or `choices`"
         if self.choices is not None:
@@ -83,7 +83,7 @@ class Domain(ConfigRecord):
                 return "log and step go with `low` and `high`; remove them"
             if not self.choices:
                 return "choices: empty; give at least one value"
-            if any(_same(one, other) for one, other in itertools.combinations(self.choices, 2)):
+            if any(same_value(one, other) for one, other in itertools.combinations(self.choices, 2)):
                 return f"choices: {self.choices}: a value is there twice; remove one"
             return None
         return self._interval_problem(field)
@@ -92,7 +92,7 @@ class Domain(ConfigRecord):
         if self.low is None or self.high is None:
             return "low and high go together; add the other one"
         if self.low > self.high:
-            return f"low: {self.low}: above high ({self.high}); exchange them"
+            return f"low: {self.low}: above high ({self.high}); swap them"
         if not _types(field) & {"integer", "number"}:
             return "not a number; give its values as `choices`"
         numbers = [self.low, self.high, *([] if self.step is None else [self.step])]
@@ -107,7 +107,7 @@ class Domain(ConfigRecord):
         return None
 
 
-class Objective(ConfigRecord):
+class StudyObjective(ConfigRecord):
     """A metric of a search's last epoch, and which way is better."""
 
     metric: Annotated[str, Field(min_length=1)]
@@ -117,30 +117,30 @@ class Objective(ConfigRecord):
     """Which way is better."""
 
     def value(self, metrics: dict[str, float]) -> float | None:
-        """Its value by an epoch's metrics; None where they lack it."""
+        """Its value in the metrics of an epoch; None if they lack it."""
         if self.metric == ABS_ERROR:
             return abs(metrics["latency_error_percent"])
         return metrics.get(self.metric)
 
 
 class Budget(ConfigRecord):
-    """When a study ends: no point is begun beyond either."""
+    """When a study ends: no point starts beyond either limit."""
 
     num_trials: Annotated[int, Field(ge=1)] | None = None
-    """Points in all, over all launches, however they end."""
+    """Points in total, over all launches, however they end."""
 
     hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    """Hours of searching, summed over searches and launches; two at a time use up two in an hour."""
+    """Hours of searching, summed over searches and launches: two parallel searches use two per hour."""
 
 
 class Study(ConfigRecord):
     """A search space over fields of `SearchConfig`, and how to look for its best points."""
 
     space: dict[str, Domain]
-    """The fields to vary; a field comes after those that its `when` names."""
+    """The fields to vary; a field comes after the fields in its `when`."""
 
-    objectives: Annotated[list[Objective], Field(min_length=1)]
-    """One, or several to be traded against each other."""
+    objectives: Annotated[list[StudyObjective], Field(min_length=1)]
+    """One objective, or several to trade off against each other."""
 
     budget: Budget
     """When the study ends."""
@@ -152,26 +152,26 @@ class Study(ConfigRecord):
     """Seeds the sampler; the searches' own seeds are `seeds`."""
 
     seeds: list[Annotated[int, Field(ge=0)]] | None = None
-    """A point's value is the mean over searches with these seeds; None for the seed of `base` alone."""
+    """Seeds over which the value of a point is averaged; None for the seed of `base` alone."""
 
     pruning: Literal["none", "median", "asha"] = "none"
-    """Whether searches that look worse than others in the middle are ended, for one objective only."""
+    """How to end unpromising searches early; possible with one objective only."""
 
     storage: str | None = None
-    """Optuna storage: a database's URL; None for `study.db` in the output folder."""
+    """URL of the database of Optuna's storage; None for `study.db` in the output folder."""
 
     def suggest(self, trial: "optuna.Trial") -> dict[str, Any]:
-        """A point of the space: the fields that apply, with the values that the sampler gives them."""
+        """A point of the space: the fields that apply, with values from the sampler."""
         return self._walk(lambda field: self.space[field].suggest(field, trial))
 
     def corners(self) -> Iterator[dict[str, Any]]:
-        """The first of all points whose every value is an extreme one."""
+        """Points at which every value is an extreme one, at most `MAX_CORNERS`."""
         extremes = [domain.extremes() for domain in self.space.values()]
         for picks in itertools.islice(itertools.product(*extremes), MAX_CORNERS):
             yield self._walk(dict(zip(self.space, picks, strict=True)).__getitem__)
 
     def problems(self) -> Iterator[str]:
-        """What is wrong, one line each, with the remedy."""
+        """What is wrong: one line per problem, with the remedy."""
         if not self.space:
             yield "space: empty; add a field, for instance `weight_lr: {low: 0.01, high: 0.1, log: true}`"
         yield from self._space_problems()
@@ -179,24 +179,24 @@ class Study(ConfigRecord):
         if self.budget == Budget():
             yield "budget: empty; give num_trials, hours or both"
         if self.budget.num_trials is None and math.isfinite(self.num_points()):
-            yield f"budget.num_trials: missing; the space has {self.num_points():.0f} points and no more"
+            yield f"budget.num_trials: missing; add it: the space has only {self.num_points():.0f} points"
         if self.sampler == "gp" and any(domain.when for domain in self.space.values()):
             yield "sampler: gp: would draw conditional fields (`when`) at random; choose tpe"
         if self.seeds is not None and (not self.seeds or len(set(self.seeds)) < len(self.seeds)):
-            yield f"seeds: {self.seeds}: give at least one, and each once"
+            yield f"seeds: {self.seeds}: give at least one seed, each once"
         if self.pruning != "none" and len(self.objectives) > 1:
             yield (
-                f"pruning: {self.pruning}: with several objectives no search is worse than all others before "
-                "its end; set pruning: none, or keep one objective"
+                f"pruning: {self.pruning}: several objectives do not rank searches before they end; "
+                "set pruning: none, or keep one objective"
             )
         if self.pruning != "none" and len(self.seeds or []) > 1:
             yield (
                 f"pruning: {self.pruning}: a point's value is the mean over {len(self.seeds or [])} seeds, "
-                "unknown before all have ended; set pruning: none, or keep one seed"
+                "known only at their end; set pruning: none, or keep one seed"
             )
 
     def num_points(self) -> float:
-        """How many points the space has, conditions aside; infinite if a field is continuous."""
+        """Number of points of the space, ignoring conditions; infinite if a field is continuous."""
         counts = []
         for field, domain in self.space.items():
             if domain.choices is not None:
@@ -220,18 +220,18 @@ class Study(ConfigRecord):
         before: set[str] = set()
         for field, domain in self.space.items():
             if field == "seed":
-                yield "space.seed: seeds are not better or worse; name them in `seeds`, to be averaged over"
+                yield "space.seed: not something to optimize; list seeds in `seeds` to average over them"
             elif field not in SearchConfig.model_fields:
                 yield f"space.{field}: unknown field; correct its spelling"
             elif problem := domain.problem(field):
                 yield f"space.{field}: {problem}"
             for other, allowed in domain.when.items():
                 if other not in before:
-                    yield f"space.{field}.when.{other}: not a field of the space above {field}; move it there"
+                    yield f"space.{field}.when.{other}: not a field above {field} in the space; move it there"
                     continue
                 choices = self.space[other].choices or []
                 for value in _as_list(allowed):
-                    if not any(_same(value, choice) for choice in choices):
+                    if not any(same_value(value, choice) for choice in choices):
                         yield f"space.{field}.when.{other}: {value!r}: not among the choices of {other}"
             before.add(field)
 
@@ -250,7 +250,7 @@ def is_integer(field: str) -> bool:
 
 
 def _types(field: str) -> set[str]:
-    """Names of JSON types that a field of `SearchConfig` takes."""
+    """JSON types of a field of `SearchConfig`."""
     schema = _SCHEMAS[field]
     return {entry["type"] for entry in [schema, *schema.get("anyOf", [])] if "type" in entry}
 
@@ -262,5 +262,6 @@ def _as_list(allowed: Choice | list[Choice]) -> list[Choice]:
     return allowed if isinstance(allowed, list) else [allowed]
 
 
-def _same(one: Any, other: Any) -> bool:
+def same_value(one: Any, other: Any) -> bool:
+    """Whether two values of a YAML file are equal and of one type (1 is not true)."""
     return type(one) is type(other) and bool(one == other)

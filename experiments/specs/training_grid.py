@@ -1,19 +1,18 @@
-"""From a spec to its trainings: each network for each combination of the grid."""
+"""TrainingGrid: the trainings of a YAML file, each network with each combination of the grid."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from experiments.cells.cell import Cell, TrainingCell, check_distinct
+from experiments.cells.cell import check_distinct
+from experiments.cells.training_cell import TrainingCell
 from experiments.places.place import Place
-from experiments.products.trained_latency import measure_latencies, needs_measuring
 from experiments.specs.experiment_spec import TrainingSpec, parse_fields
+from experiments.specs.grid import Grid
 from experiments.specs.preparation import Preparation
-from experiments.specs.search_grid import Grid
 from experiments.tracking.named_network import NamedNetwork, find_networks, is_run, resolve_file
 from experiments.tracking.named_run import RUN_PREFIX
-from experiments.tracking.tracker import Tracker
 from nas.config import TrainConfig
 from nas.foundation.errors import UserError
 from nas.space.baselines import find_architecture
@@ -21,10 +20,10 @@ from nas.space.baselines import find_architecture
 
 @dataclass(frozen=True)
 class TrainingGrid(Grid):
-    """Trainings of several networks under one budget.
+    """Trainings of several networks under the same protocol.
 
     Attributes:
-        references: networks as `find_networks` takes them, paths absolute.
+        references: networks as `find_networks` takes them, with absolute paths.
     """
 
     spec: TrainingSpec
@@ -32,7 +31,7 @@ class TrainingGrid(Grid):
 
     @classmethod
     def of(cls, spec: TrainingSpec, path: Path) -> Self:
-        """Checks every field, and that files are there; runs are looked up when they are needed.
+        """Checks every field, and that files exist; runs are looked up when they are needed.
 
         Raises:
             UserError: names file, field, value and remedy.
@@ -49,18 +48,18 @@ class TrainingGrid(Grid):
         return cls(path, spec, references)
 
     def with_searches(self, run_ids: Iterable[str]) -> Self:
-        """The same, with the networks of these searches first."""
+        """The same grid with the networks of these searches first."""
         runs = (f"{RUN_PREFIX}{run_id}" for run_id in run_ids)
         return replace(self, references=tuple(dict.fromkeys((*runs, *self.references))))
 
-    def cells(self, out: Path, place: Place, report: Callable[[str], None]) -> list[Cell]:
-        """The trainings; fetches architectures of searches into the output folder."""
+    def cells(self, out: Path, place: Place, report: Callable[[str], None]) -> list[TrainingCell]:
+        """The trainings; downloads architectures of searches into the output folder."""
         preparation = Preparation(out, place, str(self.path), report)
         try:
             networks = find_networks(self.references, out)
         except UserError as error:
             raise UserError(f"{self.path}: architectures: {error}") from None
-        cells: list[Cell] = [
+        cells = [
             self._cell(network, factors, preparation)
             for network in networks
             for factors in self.spec.combinations()
@@ -68,21 +67,27 @@ class TrainingGrid(Grid):
         check_distinct(cells, str(self.path))
         return cells
 
-    def measure(
-        self, cells: list[Cell], out: Path, place: Place, tracker: Tracker, report: Callable[[str], None]
-    ) -> None:
-        """Measures the latency of what was trained, unless all that is done already."""
-        trainings = [cell for cell in cells if isinstance(cell, TrainingCell)]
-        if trainings and needs_measuring(trainings, tracker.cells()):
-            measurement = measure_latencies(trainings, out, place, report)
-            for cell in trainings:
-                tracker.annotate(cell.hash, measurement.metrics[cell.hash], measurement.tags)
+    def as_trainings(self) -> Self:
+        """This grid."""
+        return self
 
-    def _cell(self, network: NamedNetwork, factors: dict[str, Any], preparation: Preparation) -> Cell:
+    def check_follows(self, experiment: str) -> None:
+        """Checks that it can follow the searches of an experiment.
+
+        Raises:
+            UserError: it is of another experiment.
+        """
+        if self.spec.experiment != experiment:
+            raise UserError(
+                f"{self.path}: experiment: '{self.spec.experiment}'; must be '{experiment}', like the "
+                "searches', so that figures and report show both"
+            )
+
+    def _cell(self, network: NamedNetwork, factors: dict[str, Any], preparation: Preparation) -> TrainingCell:
         fields = self.spec.base | factors | {"architecture": network.architecture}
         config = parse_fields(TrainConfig, self.spec, fields, self.path)
-        provenance = preparation.provenance(config)
-        return make_training_cell(network, config, preparation.data_fingerprint(config), provenance, factors)
+        images = preparation.data_fingerprint(TrainingCell, config)
+        return make_training_cell(network, config, images, preparation.provenance(config), factors)
 
 
 def make_training_cell(
@@ -92,7 +97,7 @@ def make_training_cell(
     provenance: Mapping[str, str],
     factors: dict[str, Any],
 ) -> TrainingCell:
-    """The training of a network by a config; named after both."""
+    """The training of a network with a config, named after both."""
     others = [f"{field}={value}" for field, value in factors.items() if field != "seed"]
     return TrainingCell(
         name="-".join(["train", network.name, *others, f"s{config.seed}"]),

@@ -1,8 +1,8 @@
-"""Reading a YAML file that a person wrote: data only, and nothing said twice."""
+"""Reading YAML files that people write: plain data, every key once."""
 
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
@@ -10,27 +10,22 @@ from nas.foundation.errors import UserError
 from nas.foundation.files import read_text
 
 _MAX_BYTES = 300_000
-"""A person writes less; and reading more takes many seconds."""
+"""People write less, and reading more takes many seconds."""
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """A safe loader that refuses what surprises.
+    """A safe loader that refuses surprises.
 
-    Duplicate keys; aliases (a few can stand for gigabytes); tags, those that YAML itself defines
-    included; numbers in base 60 (`1:30` would be 90); integers of more than 64 bits.
+    These are: duplicate keys, aliases (a few can expand to gigabytes), tags (including those of YAML
+    itself), numbers in base 60 (`1:30` would be 90), integers of more than 64 bits.
     """
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(
-                None, None, "aliases are not supported; write the value out", event.start_mark
-            )
         event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent):
+            _refuse("aliases are not supported; write the value out", event)
         if getattr(event, "tag", None) is not None:
-            raise yaml.composer.ComposerError(
-                None, None, "tags (!) are not supported; write plain values", event.start_mark
-            )
+            _refuse("tags (!) are not supported; write plain values", event)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -38,30 +33,26 @@ class _StrictLoader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is not text; quote it or remove it", key_node.start_mark
-                )
+                _refuse(f"key {key!r} is not text; quote it or remove it", key_node)
             if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"'{key}' is there twice; remove one", key_node.start_mark
-                )
+                _refuse(f"'{key}' is there twice; remove one", key_node)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
     def construct_number(self, node: yaml.ScalarNode) -> int | float:
-        """Constructs an integer or a float as a person reads it."""
+        """Constructs an integer or a float the way a person reads it."""
         if ":" in node.value:
-            raise yaml.constructor.ConstructorError(
-                None, None, "numbers in base 60 are not supported; quote it, or write it out", node.start_mark
-            )
+            _refuse("numbers in base 60 are not supported; quote it, or write it out", node)
         if node.tag.endswith(":float"):
             return float(self.construct_yaml_float(node))
         number = int(self.construct_yaml_int(node))
         if not -(2**63) <= number < 2**63:
-            raise yaml.constructor.ConstructorError(
-                None, None, "an integer of more than 64 bits; write a smaller one", node.start_mark
-            )
+            _refuse("an integer of more than 64 bits; write a smaller one", node)
         return number
+
+
+def _refuse(problem: str, where: Any) -> NoReturn:
+    raise yaml.constructor.ConstructorError(None, None, problem, where.start_mark)
 
 
 for _type in ("int", "float"):
@@ -72,7 +63,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Reads a YAML file whose content is a mapping.
 
     Raises:
-        UserError: the file is missing, is not YAML, has a tag, an alias or a duplicate key.
+        UserError: the file is missing, is not YAML, or has a tag, an alias or a duplicate key.
     """
     text = read_text(path, "a YAML file", _MAX_BYTES)
     try:
@@ -97,5 +88,5 @@ def _describe(error: yaml.YAMLError) -> str:
     if problem.startswith("but ") and error.context:
         problem = f"{error.context}, {problem}"
     if "could not determine a constructor for the tag" in problem:
-        problem = "`<<` and `=` have a meaning of their own in YAML; quote them or write the value out"
+        problem = "`<<` and `=` have a special meaning in YAML; quote them or write the value out"
     return f"{place}: {problem}"

@@ -1,1 +1,1 @@
-"""Hyper-parameter studies: Optuna chooses the points, the launch machinery runs their searches."""
+"""Hyper-parameter studies: Optuna chooses points, the launch runs their searches."""

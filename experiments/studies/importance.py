@@ -1,4 +1,4 @@
-"""How much of what an objective does is due to each field of a space, and how much would be by chance.
+"""Importance of each field of a space for each objective, and what chance alone would give.
 
 Source: fANOVA (Hutter, Hoos, Leyton-Brown: An Efficient Approach for Assessing Hyperparameter
 Importance, ICML 2014), as Optuna has it.
@@ -23,14 +23,14 @@ _NUM_TREES = 16
 
 @dataclass(frozen=True)
 class Importance:
-    """Of one field for one objective.
+    """Importance of one field for one objective.
 
     Attributes:
-        share: of the variance that the fields explain one by one, 0 to 1; those that were always
-            sampled sum to 1. Of a conditional field, beside them, where it was sampled.
-        chance: largest of 19 such shares with the values shuffled among the points: a share below
-            it says nothing. None with more than 200 points (where it takes minutes).
-        num_trials: points on which both rest.
+        share: share of the variance that single fields explain, 0 to 1. Shares of fields that are always
+            sampled sum to 1; that of a conditional field is computed beside them, where it was sampled.
+        chance: largest of 19 such shares after shuffling the values among the points: a share below it
+            means nothing. None above 200 points, where this takes minutes.
+        num_trials: number of points behind both.
     """
 
     field: str
@@ -43,12 +43,12 @@ class Importance:
 def measure_importances(
     trials: Sequence[FrozenTrial], fields: Sequence[str], metrics: Sequence[str]
 ) -> list[Importance]:
-    """The importance of each field for each objective, where enough points have it and values differ.
+    """The importance of each field for each objective, if enough points have it and values differ.
 
     Args:
-        trials: complete ones.
-        fields: of the space.
-        metrics: the objectives', in their order.
+        trials: complete trials.
+        fields: fields of the space.
+        metrics: metrics of the objectives, in order.
     """
     always = [field for field in fields if all(field in trial.params for trial in trials)]
     found = []
@@ -95,7 +95,7 @@ def _shares(
 
 
 def _as_linear(trial: FrozenTrial, fields: Sequence[str], value: float) -> FrozenTrial:
-    """The trial with logarithms of what is on a log scale: Optuna's fANOVA averages over plain values."""
+    """The trial with logarithms of fields on a log scale: Optuna's fANOVA averages plain values."""
     params: dict[str, Any] = {}
     distributions: dict[str, BaseDistribution] = {}
     for field in fields:

@@ -1,51 +1,50 @@
-"""The points of a study: what Optuna's storage says of them, and what the journals of their searches say.
+"""The points of a study, as recorded by Optuna's storage and by the journals of their searches.
 
-Optuna's storage holds which points there are and what was told of them; the journals hold what
-became of their searches. Nothing else is kept, so that a launch that is killed at any moment is
-gone on from: a point that was asked for and not told is an open one, whatever became of it.
+Optuna's storage holds the points and their values; the journals hold what happened to their searches.
+Nothing else is stored, so a study resumes from a kill at any moment: a point without a value or a failure is
+open.
 """
 
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from experiments.cells.cell import SearchCell
 from experiments.cells.cell_folder import CellFolder
 from experiments.cells.journal import Journal
+from experiments.cells.search_cell import SearchCell
 from experiments.launching.grid_launch import Work
 from experiments.specs.preparation import Preparation
-from experiments.specs.study_grid import StudyPlan
+from experiments.specs.study_grid import StudyGrid
 from experiments.studies.samplers import make_sampler
 from nas.foundation.errors import UserError
 
 _FINAL = ("FINISHED", "FAILED", "PRUNED")
 FAILURE = "failure"
-"""Trial's attribute in Optuna: why a point has no value."""
+"""Attribute of an Optuna trial: why the point has no value."""
 
 
 @dataclass(frozen=True)
-class Point:
-    """A trial of Optuna's with the searches whose mean is its value."""
+class StudyPoint:
+    """A trial of Optuna with the searches whose mean is its value."""
 
     trial: optuna.Trial
     cells: list[SearchCell]
 
 
 class Points:
-    """The points of a study that were asked for and not told, and their searches.
+    """The open points of a study and their searches.
 
     Attributes:
-        study: Optuna's.
-        cells: every search of an open point, by its hash.
-        folders: of these, by hash.
-        pruned: hashes of searches that were told to end in the middle.
+        study: the study in Optuna.
+        cells: the searches of open points, by hash.
+        folders: their folders, by hash.
+        pruned: hashes of searches that end early.
     """
 
-    def __init__(self, plan: StudyPlan, study: optuna.Study, work: Work, preparation: Preparation) -> None:
+    def __init__(self, plan: StudyGrid, study: optuna.Study, work: Work, preparation: Preparation) -> None:
         self.plan = plan
         self.work = work
         self.study = study
@@ -53,40 +52,50 @@ class Points:
         self.folders: dict[str, CellFolder] = {}
         self.pruned: set[str] = set()
         self._preparation = preparation
-        self._open: dict[int, Point] = {}
+        self._open: dict[int, StudyPoint] = {}
         self._handed_out: set[str] = set()
         for frozen in study.get_trials(deepcopy=False):
             if frozen.state == TrialState.RUNNING:
-                # Optuna has no other way back to a trial that an earlier process asked for. What a kill
-                # left unsuggested is suggested now; what is there stays.
-                study.sampler = make_sampler(plan.study, frozen.number)
-                trial = optuna.Trial(study, frozen._trial_id)
-                self.open(trial, plan.study.suggest(trial))
+                self._use_sampler_of(frozen.number)
+                # Optuna has no other way back to a trial of an earlier process.
+                self._open_point(optuna.Trial(study, frozen._trial_id))
 
-    def open(self, trial: optuna.Trial, values: dict[str, Any]) -> None:
-        """A point was asked for; one that is impossible has failed at once."""
+    def ask(self) -> None:
+        """Asks Optuna for a point."""
+        self._use_sampler_of(self.num_begun)
+        self._open_point(self.study.ask())
+
+    def _use_sampler_of(self, number: int) -> None:
+        # Before the trial is made: that is when some samplers draw.
+        self.study.sampler = make_sampler(self.plan.study, number)
+
+    def _open_point(self, trial: optuna.Trial) -> None:
+        """Opens a point; an impossible one fails at once. Values that a kill left undrawn are drawn now."""
+        values = self.plan.study.suggest(trial)
         try:
             cells = self.plan.point_cells(trial.number, values, self._preparation)
         except UserError as error:
             self._fail(trial, str(error))
             return
-        # Points that agree share their searches, under the name of the first.
+        # Equal points share their searches, under the name of the first.
         cells = [self.cells.setdefault(cell.hash, self._as_before(cell)) for cell in cells]
         for cell in cells:
             self.folders.setdefault(cell.hash, CellFolder.of(self.work.out, cell))
-        self._open[trial.number] = Point(trial, cells)
+        self._open[trial.number] = StudyPoint(trial, cells)
 
     def next_cell(self) -> SearchCell | None:
-        """A search of an open point that has not ended and is not running; None if there is none."""
+        """A search of an open point that still has to run and is not running; None if there is none."""
         for point in self._open.values():
             for cell in point.cells:
-                if cell.hash not in self._handed_out and not _is_final(self.folders[cell.hash].journal):
+                end = self.folders[cell.hash].journal.end
+                is_done = end is not None and end.outcome in _FINAL
+                if cell.hash not in self._handed_out and not is_done:
                     self._handed_out.add(cell.hash)
                     return cell
         return None
 
     def is_spent(self) -> bool:
-        """Whether the budget allows no further point."""
+        """Whether the budget allows no more points."""
         budget = self.plan.study.budget
         if budget.num_trials is not None and self.num_begun >= budget.num_trials:
             return True
@@ -94,12 +103,12 @@ class Points:
 
     @property
     def num_begun(self) -> int:
-        """How many points were asked for, over all launches."""
+        """Number of points that Optuna was asked for, over all launches."""
         return sum(trial.state != TrialState.WAITING for trial in self.study.get_trials(deepcopy=False))
 
     @property
     def num_open(self) -> int:
-        """How many points were asked for and not told."""
+        """Number of open points."""
         return len(self._open)
 
     def searched_hours(self) -> float:
@@ -110,13 +119,13 @@ class Points:
         return sum(_searched_ms(journal) for journal in journals) / 3_600_000
 
     def report(self, key: str, epoch: int, metrics: dict[str, float]) -> bool:
-        """Tells Optuna a search's epoch, once.
+        """Reports an epoch of a search to Optuna, once.
 
         Args:
-            key: the cell's hash.
+            key: hash of the cell.
 
         Returns:
-            Whether the search is to end here.
+            Whether the search ends here.
         """
         value = self.plan.study.objectives[0].value(metrics)
         is_last = epoch >= self.cells[key].config.num_epochs
@@ -130,7 +139,7 @@ class Points:
         return key in self.pruned
 
     def tell_ended(self) -> None:
-        """Tells Optuna of every open point whose searches have all ended, once."""
+        """Closes, in Optuna, every open point whose searches have all ended."""
         for number, point in list(self._open.items()):
             ends = [self.folders[cell.hash].journal.end for cell in point.cells]
             if not all(end and end.outcome in _FINAL for end in ends):
@@ -144,13 +153,13 @@ class Points:
                 self._tell_values(point)
             del self._open[number]
 
-    def _tell_values(self, point: Point) -> None:
+    def _tell_values(self, point: StudyPoint) -> None:
         values = []
         for objective in self.plan.study.objectives:
             found = [objective.value(_last_metrics(self.folders[cell.hash].journal)) for cell in point.cells]
             known = [value for value in found if value is not None]
             if len(known) < len(found):
-                self._fail(point.trial, f"its searches have no {objective.metric}")
+                self._fail(point.trial, f"its searches lack the metric {objective.metric}")
                 return
             values.append(statistics.fmean(known))
         self.study.tell(point.trial.number, values, state=TrialState.COMPLETE)
@@ -160,18 +169,14 @@ class Points:
         self.study.tell(trial.number, state=TrialState.FAIL)
 
     def _as_before(self, cell: SearchCell) -> SearchCell:
-        """The search under the name that an earlier point, with the same search, gave it."""
+        """The search, under the name that an earlier point with the same search gave it."""
         found = sorted(self.work.out.glob(f"cells/trial-*-{cell.hash[:10]}/run.json"))
         return replace(cell, name=CellFolder(found[0].parent).description.name) if found else cell
 
 
 def finished_trials(study: optuna.Study) -> Iterator[FrozenTrial]:
-    """The trials of which Optuna was told, in their order."""
+    """The closed points, in order."""
     return (trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished())
-
-
-def _is_final(journal: Journal) -> bool:
-    return journal.end is not None and journal.end.outcome in _FINAL
 
 
 def _last_metrics(journal: Journal) -> dict[str, float]:
@@ -180,7 +185,7 @@ def _last_metrics(journal: Journal) -> dict[str, float]:
 
 
 def _searched_ms(journal: Journal) -> int:
-    """Time of a search's attempts, but for what followed the last epoch of one that was cut off."""
+    """Duration of all attempts of a search, each cut-off one up to its last epoch."""
     total_ms = last_ms = 0
     for event in journal.events:
         if event.kind == "epoch" or (event.kind == "end" and event.outcome != "KILLED"):

@@ -1,4 +1,4 @@
-"""Optuna's samplers and pruners, as a study asks for them."""
+"""The samplers and pruners of Optuna that a study can name."""
 
 import numpy as np
 import optuna
@@ -14,14 +14,14 @@ _REDUCTION_FACTOR = 3
 def make_sampler(study: Study, number: int) -> BaseSampler:
     """The sampler of the point with this number.
 
-    One of its own for each point: which points come does not depend on how often a study was stopped
-    and gone on with. The past that samplers go by is in the storage.
+    Each point has its own sampler, so points do not depend on how often a study was stopped and resumed.
+    Samplers read the earlier points from the storage.
     """
     seed = int(np.random.SeedSequence((study.sampler_seed, number)).generate_state(1)[0])
     if study.sampler == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     if study.sampler == "nsga2":
-        # Optuna's 50 would leave most studies without a second generation.
+        # With Optuna's default of 50 most studies would never reach a second generation.
         num_trials = study.budget.num_trials or _LARGEST_POPULATION * _GENERATIONS
         size = min(max(num_trials // _GENERATIONS, _SMALLEST_POPULATION), _LARGEST_POPULATION)
         return optuna.samplers.NSGAIISampler(seed=seed, population_size=size)
@@ -31,7 +31,7 @@ def make_sampler(study: Study, number: int) -> BaseSampler:
 
 
 def make_pruner(study: Study, num_warmup_epochs: int) -> optuna.pruners.BasePruner:
-    """The pruner; none prunes in warm-up, in which architectures do not yet compete."""
+    """The pruner; it never prunes in warm-up, when architectures do not compete yet."""
     if study.pruning == "median":
         # Optuna counts steps from 0 here.
         return optuna.pruners.MedianPruner(n_warmup_steps=num_warmup_epochs + 1)

@@ -1,4 +1,4 @@
-"""From a study's YAML file to results: what its budget still allows runs, and tracking is told."""
+"""Launch of a study: searches run until its budget is spent, and MLflow receives the results."""
 
 import json
 import sys
@@ -19,11 +19,11 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from experiments.cells.cell_folder import find_cell_folders
 from experiments.console import say
 from experiments.launching.grid_launch import HASTE_S, PATIENCE_S, Work, close_cut_off_attempts, run_trials
-from experiments.launching.launch_lock import only_launch_into
+from experiments.launching.launch_lock import only_user_of
 from experiments.launching.progress import Progress
 from experiments.places.storage import Storage
 from experiments.specs.preparation import Preparation
-from experiments.specs.study_grid import StudyPlan
+from experiments.specs.study_grid import StudyGrid
 from experiments.specs.study_spec import Study
 from experiments.studies.points import FAILURE, Points
 from experiments.studies.samplers import make_pruner
@@ -36,22 +36,22 @@ from nas.foundation.errors import UserError
 _DEFINITION = "tfnas.definition"
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-"""It reports every trial, beside our own progress."""
+"""Optuna would report every trial, beside our own progress."""
 
 
 @dataclass(frozen=True)
 class StudyResult:
-    """How a study stands after a launch.
+    """A study after a launch.
 
     Attributes:
-        num_complete: points with a value.
-        num_pruned: points ended early.
+        num_complete: number of points with a value.
+        num_pruned: number of points that ended early.
         failed: numbers of points without a value, and why.
-        num_undelivered: searches of which tracking does not know all yet; the next launch tells it.
+        num_undelivered: searches whose records MLflow lacks in part; the next launch delivers them.
         run_id: the study's run in MLflow.
         storage_url: without a password.
-        is_done: whether the budget is used up and no point is left open.
-        best: the file of the best points, if any has a value.
+        is_done: whether the budget is spent and no point is open.
+        best: the file of the best points, if any point has a value.
     """
 
     experiment: str
@@ -67,30 +67,30 @@ class StudyResult:
 
 
 def launch_study(
-    plan: StudyPlan,
+    plan: StudyGrid,
     out: Path,
     console: Console,
     *,
     address: str | None = None,
     storage: Storage | None = None,
 ) -> StudyResult:
-    """Goes on with a study until its budget is used up.
+    """Runs or resumes a study until its budget is spent.
 
     Args:
-        out: output folder of this machine; made if it is missing.
+        out: output folder on this machine; created if it is missing.
         address: of a Ray cluster, `HOST:PORT` or `auto`; None for this machine.
-        storage: where trials put checkpoints and artifacts; None for the output folder.
+        storage: where trials keep checkpoints and artifacts; None for the output folder.
 
     Raises:
-        UserError: the study in the folder is another one, another launch into it is running, or cluster,
-            storage or tracking cannot be used.
+        UserError: the folder holds another study, another launch into it is running, or cluster, storage or
+            tracking server cannot be used.
     """
     out = out.resolve()
     if address:
         require_server(tracking_uri(out))
     if storage:
         storage.check_writable()
-    with only_launch_into(out), plan.place(address) as place:
+    with only_user_of(out), plan.place(address) as place:
         preparation = Preparation(out, place, str(plan.path), partial(say, console))
         kinds = plan.check_reach(preparation)
         study = open_study(plan, out, plan.definition(kinds))
@@ -100,7 +100,7 @@ def launch_study(
         delivery = Delivery(tracker, partial(say, console))
         for folder in find_cell_folders(out):
             delivery.notify(folder)
-        work = Work(plan, [*kinds], out, place, storage)
+        work = Work(plan, kinds, out, place, storage)
         points = Points(plan, study, work, preparation)
         points.tell_ended()
         run_id = tracker.open_study(plan.spec.experiment, plan.path, describe_study(plan.study))
@@ -109,7 +109,7 @@ def launch_study(
         try:
             if points.num_open or not points.is_spent():
                 _run(points, run_id, delivery, console)
-                # Should a callback have failed, Ray said so in its log only: here it would be raised.
+                # Ray only logs what a callback raises; here it is raised again.
                 points.tell_ended()
             patience_s = PATIENCE_S
         finally:
@@ -137,27 +137,27 @@ def _run(points: Points, run_id: str, delivery: Delivery, console: Console) -> N
                 callback,
                 search_alg=StudySearch(points, callback),
                 scheduler=StudyScheduler(points) if study.pruning != "none" else None,
-                # As many as the searcher has.
+                # As many as the searcher hands out.
                 num_samples=-1,
-                # Also keeps Ray from asking ahead, for points that could know more.
+                # Also keeps Ray from asking ahead: later points know more.
                 max_concurrent_trials=at_a_time,
             )
         finally:
             callback.close()
 
 
-def storage_url(plan: StudyPlan, out: Path) -> str:
-    """Where a study is stored."""
+def storage_url(plan: StudyGrid, out: Path) -> str:
+    """URL of the storage of a study."""
     return plan.study.storage or f"sqlite:///{out.resolve() / 'study.db'}"
 
 
-def show_storage(plan: StudyPlan, out: Path) -> str:
-    """Where a study is stored, without a password."""
+def show_storage(plan: StudyGrid, out: Path) -> str:
+    """URL of the storage of a study, without a password."""
     return make_url(storage_url(plan, out)).render_as_string(hide_password=True)
 
 
-def read_study(plan: StudyPlan, out: Path) -> optuna.Study | None:
-    """The study as it is stored; None if it has not begun.
+def read_study(plan: StudyGrid, out: Path) -> optuna.Study | None:
+    """The study in its storage; None if it has not begun.
 
     Raises:
         UserError: the storage cannot be used.
@@ -171,11 +171,11 @@ def read_study(plan: StudyPlan, out: Path) -> optuna.Study | None:
             return None
 
 
-def open_study(plan: StudyPlan, out: Path, definition: dict[str, Any]) -> optuna.Study:
-    """The study, made if there is none.
+def open_study(plan: StudyGrid, out: Path, definition: dict[str, Any]) -> optuna.Study:
+    """The study in its storage, created if there is none.
 
     Raises:
-        UserError: the storage cannot be used, or the study in it is another one.
+        UserError: the storage cannot be used, or holds another study of that name.
     """
     with _refuse_broken_storage(plan):
         study = optuna.create_study(
@@ -196,32 +196,31 @@ def open_study(plan: StudyPlan, out: Path, definition: dict[str, Any]) -> optuna
             stored = wanted
     if stored is None:
         raise UserError(
-            f"{plan.path}: study.storage: holds a study '{plan.spec.experiment}' of another kind; "
-            "choose another name for the experiment"
+            f"{plan.path}: study.storage: holds another study '{plan.spec.experiment}'; rename the experiment"
         )
     changed = [name for name in wanted if wanted[name] != stored.get(name)]
     if changed:
         raise UserError(
-            f"{plan.path}: {', '.join(changed)}: changed since the study began, so that its points would not "
-            "compare with further ones; restore it, or begin a new study: another experiment and --out"
+            f"{plan.path}: {', '.join(changed)}: changed since the study began, so new points would not be "
+            "comparable; restore it, or start a new study with another experiment and --out"
         )
     return study
 
 
 @contextmanager
-def _refuse_broken_storage(plan: StudyPlan) -> Iterator[None]:
+def _refuse_broken_storage(plan: StudyGrid) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, ArgumentError, ImportError, RuntimeError) as error:
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
         raise UserError(
-            f"{plan.path}: study.storage: cannot use it ({reason}); check the URL, or remove it for a "
-            "file in the output folder"
+            f"{plan.path}: study.storage: cannot use it ({reason}); check the URL, or remove it to "
+            "use a file in the output folder"
         ) from None
 
 
 def describe_study(study: Study) -> dict[str, str]:
-    """The space and the objectives in a few words each."""
+    """The space and the objectives, a few words each."""
     space = {f"space.{field}": str(domain) for field, domain in study.space.items()}
     return space | {f"objective.{one.metric}": one.direction for one in study.objectives}
 
@@ -232,8 +231,8 @@ def _print_plan(points: Points, console: Console) -> None:
     limits = [f"{budget.num_trials} points"] if budget.num_trials is not None else []
     if budget.hours is not None:
         limits.append(f"{budget.hours:g} hours of searching, {points.searched_hours():.2g} used")
-    going_on = f", {points.num_open} to be gone on with" if points.num_open else ""
-    say(console, f"Study of at most {' and '.join(limits)}: {num_told} points done{going_on}")
+    resuming = f", {points.num_open} to resume" if points.num_open else ""
+    say(console, f"Study of at most {' and '.join(limits)}: {num_told} points done{resuming}")
 
 
 def _result(
@@ -272,5 +271,5 @@ def _deliver_results(tracker: Tracker, result: StudyResult, out: Path, console: 
         reason = (str(error) or type(error).__name__).splitlines()[0]
         say(
             console,
-            f"MLflow is away ({reason}); the study's results wait in {out}; launch again to deliver them",
+            f"MLflow is unreachable ({reason}); results are kept in {out}: rerun the command to deliver them",
         )

@@ -1,4 +1,4 @@
-"""What a study would do and cost, and what became of it so far; neither starts anything."""
+"""Preview and status of a study; neither starts anything."""
 
 import sys
 from functools import partial
@@ -8,17 +8,16 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 
-from experiments.console import format_duration, say
-from experiments.launching.cost import cost_key
+from experiments.console import format_count, format_duration, say
 from experiments.launching.dry_run import time_all
 from experiments.specs.preparation import Preparation
-from experiments.specs.study_grid import StudyPlan
+from experiments.specs.study_grid import StudyGrid
 from experiments.studies.points import FAILURE, finished_trials
 from experiments.studies.study_launch import describe_study, read_study, show_storage
 
 
-def print_study(plan: StudyPlan, out: Path, console: Console, *, address: str | None = None) -> None:
-    """Prints the space, the objectives, what is left of the budget and the estimated cost.
+def print_study(plan: StudyGrid, out: Path, console: Console, *, address: str | None = None) -> None:
+    """Prints the space, the objectives, the rest of the budget and the estimated cost.
 
     Args:
         address: of a Ray cluster; None for this machine.
@@ -34,25 +33,25 @@ def print_study(plan: StudyPlan, out: Path, console: Console, *, address: str | 
         kinds = plan.check_reach(Preparation(out, place, str(plan.path), partial(say, console)))
         costs = time_all(kinds, place, console)
         at_a_time = plan.num_parallel(place, len(plan.seeds) * (plan.study.budget.num_trials or sys.maxsize))
-    search_s = [costs[cost_key(cell.config)].left_s(cell.config, 0, warms_up=True) for cell in kinds]
+    search_s = [costs[cell.cost_key].left_s(cell.config, 0, warms_up=True) for cell in kinds]
     point_s = sum(search_s) / len(search_s) * len(plan.seeds)
     study = read_study(plan, out)
     num_told = len(list(finished_trials(study))) if study else 0
     say(
         console,
-        f"{num_told} points done; one is {len(plan.seeds)} searches and costs about "
-        f"{format_duration(point_s)} of searching; {at_a_time} searches at a time",
+        f"{num_told} points done; a point has {format_count(len(plan.seeds), 'search', 'searches')} and "
+        f"costs about {format_duration(point_s)} of searching; {at_a_time} searches run at a time",
     )
     budget = plan.study.budget
     limits_s = [budget.hours * 3600] if budget.hours else []
     if budget.num_trials is not None:
         limits_s.append((budget.num_trials - num_told) * point_s)
     left = format_duration(max(min(limits_s), 0) / at_a_time)
-    say(console, f"The budget allows about {left} more, by timing a few steps of extreme points")
+    say(console, f"The budget lasts about {left} more, estimated by timing a few steps of extreme points")
 
 
-def print_study_status(plan: StudyPlan, out: Path, console: Console) -> None:
-    """Prints what became of each point so far."""
+def print_study_status(plan: StudyGrid, out: Path, console: Console) -> None:
+    """Prints the state of each point."""
     study = read_study(plan, out)
     metrics = [objective.metric for objective in plan.study.objectives]
     table = Table("point", "state", *metrics, "values", "reason")
@@ -66,7 +65,7 @@ def print_study_status(plan: StudyPlan, out: Path, console: Console) -> None:
         table.add_row(str(trial.number), _state(trial), *values, _describe(trial), reason)
     console.print(table)
     if study:
-        say(console, f"see it with: optuna-dashboard {show_storage(plan, out)}")
+        say(console, f"explore it with: optuna-dashboard {show_storage(plan, out)}")
 
 
 def _state(trial: FrozenTrial) -> str:

@@ -1,4 +1,4 @@
-"""What a study has found, as files: its points, importances, and the best ones ready to launch."""
+"""The results of a study as files: its points, importances, and the best points ready to launch."""
 
 import csv
 import json
@@ -11,9 +11,9 @@ import optuna
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from experiments.cells.cell import SearchCell
+from experiments.cells.search_cell import SearchCell
 from experiments.specs.experiment_spec import with_absolute_paths
-from experiments.specs.study_grid import StudyPlan
+from experiments.specs.study_grid import StudyGrid
 from experiments.studies.importance import measure_importances
 from experiments.studies.points import FAILURE, finished_trials
 from nas.config import SearchConfig
@@ -23,15 +23,15 @@ _NUM_FRESH_SEEDS = 3
 
 
 def write_results(
-    plan: StudyPlan, study: optuna.Study, kinds: Sequence[SearchCell], out: Path
+    plan: StudyGrid, study: optuna.Study, kinds: Sequence[SearchCell], out: Path
 ) -> Path | None:
-    """Writes `study/study.json`, `study/trials.csv` and, where a point has a value, `best.yaml`.
+    """Writes `study/study.json`, `study/trials.csv` and, if a point has a value, `best.yaml`.
 
     Args:
-        kinds: of `StudyPlan.check_reach`.
+        kinds: from `StudyGrid.check_reach`.
 
     Returns:
-        `best.yaml`.
+        The path of `best.yaml`.
     """
     folder = out / "study"
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def write_results(
 
 
 def best_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """The Pareto front of several objectives, or the best few of one; of points that agree, the first."""
+    """The Pareto front of several objectives, or the best few of one; equal points count once."""
     complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     if not complete:
         return []
@@ -64,22 +64,22 @@ def best_trials(study: optuna.Study) -> list[FrozenTrial]:
     return list(distinct.values())[: None if len(study.directions) > 1 else _NUM_BEST]
 
 
-def _write_trials(plan: StudyPlan, trials: Sequence[FrozenTrial], path: Path) -> None:
+def _write_trials(plan: StudyGrid, trials: Sequence[FrozenTrial], path: Path) -> None:
     metrics = [objective.metric for objective in plan.study.objectives]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["number", "state", *metrics, *plan.study.space, "failure"])
         for trial in trials:
-            # Optuna takes a pruned trial's last epoch for its value; here only whole searches have one.
+            # Optuna uses the last epoch of a pruned trial as its value; here only whole searches have one.
             is_complete = trial.state == TrialState.COMPLETE
             values = trial.values if is_complete else [""] * len(metrics)
-            # Text, so that a field that is None differs from one that was not varied.
+            # As text, so that None differs from a field that was not varied.
             params = [str(trial.params[one]) if one in trial.params else "" for one in plan.study.space]
             failure = trial.user_attrs.get(FAILURE, "")
             writer.writerow([trial.number, trial.state.name, *values, *params, failure])
 
 
-def _write_about(plan: StudyPlan, trials: Sequence[FrozenTrial], path: Path) -> None:
+def _write_about(plan: StudyGrid, trials: Sequence[FrozenTrial], path: Path) -> None:
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     metrics = [objective.metric for objective in plan.study.objectives]
     space = {
@@ -98,8 +98,8 @@ def _write_about(plan: StudyPlan, trials: Sequence[FrozenTrial], path: Path) -> 
     path.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
-def _best_as_yaml(plan: StudyPlan, best: Sequence[FrozenTrial], table: str | None) -> str:
-    """A grid of the best points, with seeds that the study has not seen."""
+def _best_as_yaml(plan: StudyGrid, best: Sequence[FrozenTrial], table: str | None) -> str:
+    """A grid of the best points, with seeds that the study has not used."""
     base = with_absolute_paths(plan.spec.base, plan.path.resolve().parent)
     base.pop("seed", None)
     if table is not None and "latency_table" not in plan.study.space:
@@ -119,13 +119,13 @@ def _best_as_yaml(plan: StudyPlan, best: Sequence[FrozenTrial], table: str | Non
     return "\n".join([*_comment(plan, best), yaml.safe_dump(content, sort_keys=False)])
 
 
-def _value(plan: StudyPlan, base: dict[str, Any], trial: FrozenTrial, field: str) -> Any:
-    """A field's value; where it was not sampled, what it was then."""
+def _value(plan: StudyGrid, base: dict[str, Any], trial: FrozenTrial, field: str) -> Any:
+    """The value of a field; the one in `base` if it was not sampled."""
     default = SearchConfig.model_fields[field].get_default()
     return trial.params.get(field, base.get(field, default))
 
 
-def _comment(plan: StudyPlan, best: Sequence[FrozenTrial]) -> list[str]:
+def _comment(plan: StudyGrid, best: Sequence[FrozenTrial]) -> list[str]:
     objectives = plan.study.objectives
     which = "Pareto front" if len(objectives) > 1 else "best points"
     rows = [
@@ -136,6 +136,6 @@ def _comment(plan: StudyPlan, best: Sequence[FrozenTrial]) -> list[str]:
     return [
         f"# The {which} of the study '{plan.spec.experiment}', in the order of `cells`:",
         *rows,
-        f"# They were chosen for these values (seeds {plan.seeds}), which therefore flatter them: hence new",
-        "# seeds here.",
+        f"# These values (seeds {plan.seeds}) are optimistic, since the points were chosen by them:",
+        "# so this file uses new seeds.",
     ]

@@ -1,77 +1,61 @@
-"""A study within Ray Tune: which search runs next, and which ends early.
+"""A study within Ray Tune: which search runs next, and which one ends early.
 
-Ray's `OptunaSearch` cannot go on with a study by itself. It never comes back to trials that an
-earlier process asked for, counts its samples anew, knows one search a point only, takes a search
-that failed for a pruned one, and only logs what Optuna refuses to be told. So it asks Optuna for
-points here, through its define-by-run function (the only one of its two ways that knows
-conditions), and `Points` does the rest.
+Tune asks `StudySearch` for searches. `Points` has those of open points and asks Optuna for more points.
 """
 
 from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
-from ray.tune.search.optuna import OptunaSearch
 
 from experiments.launching.callback import LaunchCallback, cell_key
 from experiments.studies.points import Points
-from experiments.studies.samplers import make_sampler
 
 
-class StudySearch(OptunaSearch):
-    """Hands out the searches of open points, then asks Optuna for further ones, within the budget."""
+class StudySearch(Searcher):
+    """Hands out the searches of open points, then asks for more points, within the budget."""
 
     def __init__(self, points: Points, callback: LaunchCallback) -> None:
-        study = points.plan.study
-        super().__init__(
-            space=study.suggest,
-            metric=[objective.metric for objective in study.objectives],
-            mode=[objective.direction[:3] for objective in study.objectives],
-        )
-        # In place of one that would start in memory, or look at the storage a second time.
-        self._ot_study = points.study  # type: ignore[assignment]
+        super().__init__()
         self._points = points
         self._callback = callback
 
     def __getstate__(self) -> dict[str, Any]:
-        # Ray writes searchers to disk to restore a run from; ours starts from Optuna's storage instead.
+        # Ray writes searchers to disk to restore a run; ours resumes from Optuna's storage instead.
         return {}
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing to write: see `__getstate__`."""
+        """Writes nothing, see `__getstate__`."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Reads nothing, see `__getstate__`."""
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: Any, **spec: Any) -> bool:
+        """Accepts what Tune knows: the space and the objectives are those of the study."""
+        return True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """The next search, as parameters of its Ray trial; FINISHED when none is left."""
         while (cell := self._points.next_cell()) is None:
-            # What was told at once (an impossible point, or one that agrees with an ended one) counts, too.
+            # Counts points that ended at once: impossible ones, and repetitions of points that have ended.
             self._points.tell_ended()
             if self._points.is_spent():
                 return Searcher.FINISHED  # type: ignore[return-value]
-            self._ask()
+            self._points.ask()
         self._points.work.prepare(cell)
         self._callback.add(cell, self._points.folders[cell.hash])
         return {"cell": self._points.work.trial_params(cell)}
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """The scheduler has told Optuna."""
-
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """The callback tells Optuna, once the search's end is in its journal."""
-
-    def _ask(self) -> None:
-        study = self._points.study
-        study.sampler = make_sampler(self._points.plan.study, self._points.num_begun)
-        values = super().suggest("next")
-        assert values is not None
-        self._points.open(self._ot_trials.pop("next"), values)
+        """Does nothing: the callback tells Optuna once the end of the search is in its journal."""
 
 
 class StudyScheduler(FIFOScheduler):
-    """Reports epochs to Optuna, and ends the searches that its pruner gives up.
+    """Reports epochs to Optuna, and ends the searches that its pruner rejects.
 
-    Optuna's pruners rather than Tune's, which forget all they knew of when a launch is killed.
+    Tune's own pruners would forget everything when a launch is killed.
     """
 
     def __init__(self, points: Points) -> None:
@@ -82,7 +66,7 @@ class StudyScheduler(FIFOScheduler):
         return {}
 
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """An epoch is done; Tune has flattened the result."""
+        """Reports an epoch, whose result Tune has flattened; returns whether the search goes on."""
         metrics = {
             name.removeprefix("metrics/"): value
             for name, value in result.items()
@@ -94,14 +78,14 @@ class StudyScheduler(FIFOScheduler):
 
 
 class StudyCallback(LaunchCallback):
-    """Writes down what the trials do, and then lets Optuna know."""
+    """Records what the trials do, then tells Optuna."""
 
     def __init__(self, points: Points, *arguments: Any) -> None:
         super().__init__([], {}, *arguments)
         self._points = points
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial's function returned, or was ended in the middle."""
+        """Records that the function of a trial returned or was ended early."""
         key = cell_key(trial)
         if key in self._points.pruned:
             last_epoch = max(self._points.folders[key].journal.epochs)
@@ -111,6 +95,6 @@ class StudyCallback(LaunchCallback):
         self._points.tell_ended()
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial's process died once too often."""
+        """Records that the process of a trial died too often."""
         super().on_trial_error(iteration, trials, trial, **info)
         self._points.tell_ended()

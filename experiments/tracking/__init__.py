@@ -1,1 +1,1 @@
-"""MLflow: the one writer, delivery, and finding runs."""
+"""MLflow: its only writer, delivery, and finding runs."""

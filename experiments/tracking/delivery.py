@@ -1,4 +1,4 @@
-"""Tells tracking what the journals say, beside the trials, so that a slow server stops nobody."""
+"""Delivery of journals to MLflow in a thread, so that a slow server never delays a trial."""
 
 import threading
 import time
@@ -12,14 +12,14 @@ from experiments.tracking.tracker import Tracker
 _RETRY_S = 2.0
 
 _PAUSE_S = 2.0
-"""Between rounds, so that short epochs come in batches: most of what MLflow takes for one is per request."""
+"""Pause between rounds; it batches short epochs, since most of the time goes into single requests."""
 
 
 class Delivery:
-    """A thread that delivers journals, and tries again while the store is away.
+    """A thread that delivers journals, and retries while the tracking server is unreachable.
 
     Args:
-        report: is told when the store goes away and when it is back.
+        report: receives a line when the server becomes unreachable, and when it is back.
     """
 
     def __init__(self, tracker: Tracker, report: Callable[[str], None]) -> None:
@@ -28,22 +28,22 @@ class Delivery:
         self._pending: dict[str, CellFolder] = {}
         self._changed = threading.Condition()
         self._is_closing = False
-        self._is_away = False
+        self._is_unreachable = False
         self._bug: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
         self._thread.start()
 
     def notify(self, folder: CellFolder) -> None:
-        """A cell's journal has grown."""
+        """Announces that the journal of a cell has grown."""
         with self._changed:
             self._pending[folder.path.name] = folder
             self._changed.notify()
 
     def close(self, patience_s: float) -> list[str]:
-        """Delivers what is left, for at most so many seconds.
+        """Delivers the rest, for at most `patience_s` seconds.
 
         Returns:
-            Names of the folders that are still to be delivered, by the next launch.
+            Names of the folders that the next launch has to deliver.
         """
         deadline = time.monotonic() + patience_s
         with self._changed:
@@ -62,11 +62,11 @@ class Delivery:
                     self._deliver(folder)
                 self._pause()
         except Exception as bug:
-            # A thread's exception would vanish: it is raised again by `close`.
+            # Exceptions in a thread would vanish: `close` raises it again.
             self._bug = bug
 
     def _next(self) -> list[CellFolder]:
-        """What is pending, as soon as something is; nothing when there is nothing more to come."""
+        """Waits for pending folders and returns them; empty once the delivery is closing and done."""
         with self._changed:
             self._changed.wait_for(lambda: self._pending or self._is_closing)
             return list(self._pending.values())
@@ -80,15 +80,15 @@ class Delivery:
         try:
             self._tracker.deliver(folder)
         except (MlflowException, OSError) as error:
-            if not self._is_away:
+            if not self._is_unreachable:
                 reason = (str(error) or type(error).__name__).splitlines()[0]
-                self._report(f"MLflow is away ({reason}); records wait on disk")
-            self._is_away = True
+                self._report(f"MLflow is unreachable ({reason}); results are kept and delivered later")
+            self._is_unreachable = True
             time.sleep(_RETRY_S)
             return
-        if self._is_away:
-            self._report("MLflow is back")
-        self._is_away = False
+        if self._is_unreachable:
+            self._report("MLflow is reachable again")
+        self._is_unreachable = False
         with self._changed:
             if len(folder.journal.events) == num_events:
                 del self._pending[folder.path.name]

@@ -1,4 +1,4 @@
-"""Networks that a person names for training: files, names, and what searches have found."""
+"""Networks to train, as people name them: files, names, and results of searches."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class NamedNetwork:
     """A network to train.
 
     Attributes:
-        reference: as a person names it; `run:RUN_ID` for what a search found.
+        reference: as a person names it; `run:RUN_ID` for the result of a search.
         architecture: for `TrainConfig`: a file, or a name that comes with the package.
         name: for people.
         search: the run that found it, if one did.
@@ -26,7 +26,7 @@ class NamedNetwork:
 
 
 def find_networks(references: Iterable[str], out: Path) -> list[NamedNetwork]:
-    """Finds what is named, each search's network once.
+    """Finds the named networks; the network of each search counts once.
 
     Args:
         references: architecture files, names, `run:RUN_ID`, or `experiment:NAME` for all of its
@@ -50,12 +50,12 @@ def find_networks(references: Iterable[str], out: Path) -> list[NamedNetwork]:
 
 
 def is_run(reference: str) -> bool:
-    """Whether it names searches in MLflow, and no file or network by its name."""
+    """Whether a reference names searches in MLflow."""
     return reference.startswith((RUN_PREFIX, EXPERIMENT_PREFIX))
 
 
 def resolve_file(reference: str, folder: Path) -> str:
-    """A reference in which a file's path is absolute.
+    """The reference, with an absolute path if it is a file.
 
     Args:
         folder: what relative paths are relative to.
@@ -71,5 +71,5 @@ def _searches(reference: str, out: Path) -> list[NamedRun]:
 
 
 def _of_search(search: NamedRun) -> NamedNetwork:
-    path = search.fetch("architecture.json", "name a search that is finished")
+    path = search.fetch("architecture.json", "name a finished search")
     return NamedNetwork(f"{RUN_PREFIX}{search.run_id}", str(path), search.name, search)

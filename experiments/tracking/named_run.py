@@ -1,4 +1,4 @@
-"""What runs in MLflow hold for commands that name them as `run:RUN_ID`."""
+"""Runs in MLflow that commands name as `run:RUN_ID`."""
 
 import os
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from mlflow.exceptions import MlflowException
 from experiments.tracking.tracker import search_runs, tracking_uri
 from nas.foundation.errors import UserError
 
-# Else a bar is drawn for every file.
+# Otherwise MLflow draws a progress bar for every file.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 RUN_PREFIX = "run:"
@@ -23,8 +23,9 @@ class NamedRun:
     """A run that a person named.
 
     Attributes:
-        reference: as it was named.
+        reference: as the person named it.
         experiment: name of its experiment.
+        out: output folder that downloads go to.
     """
 
     reference: str
@@ -47,7 +48,7 @@ class NamedRun:
         """Downloads an artifact into the output folder.
 
         Raises:
-            UserError: the run has none; says the remedy.
+            UserError: the run has no such artifact; names the remedy.
         """
         folder = self.out / "fetched" / self.run_id
         folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +61,7 @@ class NamedRun:
 
 
 def find_run(reference: str, out: Path) -> NamedRun:
-    """Finds `run:RUN_ID` in the store of an output folder, or of `MLFLOW_TRACKING_URI`.
+    """Finds `run:RUN_ID` on the tracking server, or in the store of an output folder.
 
     Raises:
         UserError: there is no such store or run.
@@ -72,13 +73,13 @@ def find_run(reference: str, out: Path) -> NamedRun:
     except MlflowException as error:
         raise UserError(
             f"{reference}: not in {client.tracking_uri} ({str(error).splitlines()[0]}); correct the id, or "
-            "name the folder of its launch with --out"
+            "give the folder of its launch with --out"
         ) from None
     return NamedRun(reference, run, str(experiment.name), client, out)
 
 
 def find_searches(reference: str, out: Path) -> list[NamedRun]:
-    """The finished searches of `experiment:NAME`, of each name the newest; in the order of their start.
+    """The finished searches of `experiment:NAME`, the newest of each name, in order of their start.
 
     Raises:
         UserError: there is no such store or experiment, or none of its searches is finished.
@@ -96,7 +97,7 @@ def find_searches(reference: str, out: Path) -> list[NamedRun]:
     if not runs:
         raise UserError(
             f"{reference}: no finished search of that experiment in {client.tracking_uri}; launch it first, "
-            "or name the folder of its launch with --out"
+            "or give the folder of its launch with --out"
         )
     newest = {run.info.run_name: run for run in reversed(runs)}
     return [NamedRun(reference, run, name, client, out) for run in newest.values()]
@@ -105,5 +106,5 @@ def find_searches(reference: str, out: Path) -> list[NamedRun]:
 def _open_store(reference: str, out: Path) -> MlflowClient:
     uri = tracking_uri(out)
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
-        raise UserError(f"{reference}: no MLflow store in {out}; name the folder of its launch with --out")
+        raise UserError(f"{reference}: no MLflow store in {out}; give the folder of its launch with --out")
     return MlflowClient(uri)

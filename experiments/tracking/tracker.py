@@ -1,8 +1,8 @@
-"""The one writer to MLflow: from cells' journals to runs, as often as it takes, never twice.
+"""Tracker: the only writer to MLflow, from journals of cells to runs.
 
-An experiment has one parent run a launch and one child run a cell, found by the tag `tfnas.cell`.
-Delivering is idempotent: a metric carries the time at which it was first reported, and MLflow
-keeps one of two that agree in key, step, time and value.
+An experiment has one parent run per launch and one child run per cell, found by the tag `tfnas.cell`.
+Delivery is idempotent: every metric carries the time of its first report, and MLflow merges metrics that
+agree in key, step, time and value.
 """
 
 import logging
@@ -24,13 +24,13 @@ from experiments.cells.journal import Event
 from nas.foundation.errors import UserError
 from nas.foundation.files import write_atomically
 
-# It reports making its tables, at length.
+# MLflow would log the creation of its tables.
 logging.getLogger("mlflow").setLevel(logging.WARNING)
-# It prints the traceback of what it raises besides.
+# MLflow would also print the traceback of what it raises.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
-# A request that MLflow itself sends again may make a run twice, and for minutes nobody learns that the
-# store is away: `Delivery` tries again instead.
+# If MLflow itself repeats a request, it may create a run twice and hide for minutes that the server is
+# unreachable: `Delivery` retries instead.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
 _MAX_METRICS_PER_BATCH = 1000
@@ -40,11 +40,10 @@ _PARENT_TAG = "mlflow.parentRunId"
 
 @dataclass(frozen=True)
 class TrackedCell:
-    """What tracking says of a cell.
+    """The run of a cell in MLflow.
 
     Attributes:
-        status: in MLflow's words: RUNNING, FINISHED, FAILED or KILLED.
-        failure: the reason, in one line, of FAILED.
+        status: RUNNING, FINISHED, FAILED or KILLED.
     """
 
     run_id: str
@@ -55,7 +54,7 @@ class TrackedCell:
 
     @property
     def launch(self) -> str | None:
-        """The run of the launch that ran it last."""
+        """The run of the launch that ran the cell last."""
         return self.tags.get(_PARENT_TAG)
 
     @property
@@ -70,10 +69,10 @@ def tracking_uri(out: Path) -> str:
 
 
 def read_tracked_cells(experiment: str, out: Path) -> dict[str, TrackedCell]:
-    """Every cell of an experiment by its hash; makes neither a store nor an experiment.
+    """All cells of an experiment, by hash; creates neither a store nor an experiment.
 
     Raises:
-        UserError: the store cannot be reached.
+        UserError: the tracking server is unreachable.
     """
     uri = tracking_uri(out)
     if uri == _default_uri(out) and not _default_file(out).is_file():
@@ -85,28 +84,27 @@ def read_tracked_cells(experiment: str, out: Path) -> dict[str, TrackedCell]:
 
 
 def require_server(uri: str) -> None:
-    """Refuses a store that is a file of this machine.
+    """Checks that the tracking store is not a file on this machine.
 
     Raises:
-        UserError: it is one.
+        UserError: it is.
     """
     if not uri.startswith(("http:", "https:", "postgresql", "mysql", "mssql", "databricks")):
         raise UserError(
-            f"MLFLOW_TRACKING_URI: {uri} is a file of this machine; a launch with --address is tracked by a "
-            "server that outlives the machine: start one (docs/cluster.md) and set "
-            "MLFLOW_TRACKING_URI=http://HOST:5000"
+            f"MLFLOW_TRACKING_URI: {uri} is a file on this machine; a launch with --address needs a tracking "
+            "server: start one (docs/cluster.md) and set MLFLOW_TRACKING_URI=http://HOST:5000"
         )
 
 
 class Tracker:
-    """An experiment in MLflow; makes it where there is none.
+    """An experiment in MLflow, created if there is none.
 
     Args:
         experiment: its name.
         out: output folder, for the default store and its artifacts.
 
     Raises:
-        UserError: the store cannot be reached, or the experiment was deleted in it.
+        UserError: the tracking server is unreachable, or the experiment was deleted there.
     """
 
     def __init__(self, experiment: str, out: Path) -> None:
@@ -118,10 +116,10 @@ class Tracker:
             self.experiment_id = self._find_or_create_experiment(experiment)
 
     def cells(self) -> dict[str, TrackedCell]:
-        """Every cell of the experiment by its hash.
+        """All cells of the experiment, by hash.
 
         Raises:
-            UserError: the store cannot be reached.
+            UserError: the tracking server is unreachable.
         """
         with _reaching(self.uri):
             return _read_cells(self._client, self.experiment_id)
@@ -130,16 +128,16 @@ class Tracker:
         """The output folder of a launch.
 
         Raises:
-            UserError: the store cannot be reached.
+            UserError: the tracking server is unreachable.
         """
         with _reaching(self.uri):
             return str(self._client.get_run(run_id).data.tags.get("tfnas.out"))
 
     def start_launch(self, name: str, spec_path: Path, more_tags: Mapping[str, str] = {}) -> str:
-        """Makes the parent run of a launch, the YAML file its artifact; returns its id.
+        """Creates the parent run of a launch, with the YAML file as its artifact; returns its id.
 
         Raises:
-            UserError: the store cannot be reached.
+            UserError: the tracking server is unreachable.
         """
         tags = {"tfnas.kind": "launch", "tfnas.version": __version__, "tfnas.out": str(self._out)}
         with _reaching(self.uri):
@@ -148,7 +146,7 @@ class Tracker:
         return str(run.info.run_id)
 
     def end_launch(self, run_id: str, status: str) -> None:
-        """Closes the parent run of a launch; if the store is away, `close_dead_launches` does."""
+        """Closes the parent run of a launch; if that is impossible now, `close_dead_launches` does it."""
         ending = self._ending(run_id)
         ending.parent.mkdir(exist_ok=True)
         write_atomically(ending, status.encode())
@@ -159,10 +157,10 @@ class Tracker:
         ending.unlink()
 
     def open_study(self, name: str, spec_path: Path, params: dict[str, str]) -> str:
-        """Makes, or opens again, the parent run of a study into this output folder; returns its id.
+        """Creates or reopens the parent run of a study into this output folder; returns its id.
 
         Raises:
-            UserError: the store cannot be reached.
+            UserError: the tracking server is unreachable.
         """
         with _reaching(self.uri):
             found = self._search(f"tags.`tfnas.study` = '{name}'")
@@ -176,59 +174,50 @@ class Tracker:
             return run_id
 
     def add_files(self, run_id: str, paths: Sequence[Path], folder: str | None = None) -> None:
-        """Puts files on the run of a study, into a folder of its artifacts."""
+        """Adds files to the artifacts of a run, in a folder if one is given."""
         for path in paths:
             self._client.log_artifact(run_id, str(path), folder)
 
     def add_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
-        """Puts numbers on the run of a study."""
+        """Adds metrics to a run."""
         now_ms = time.time_ns() // 1_000_000
         entries = [Metric(name, value, now_ms, 0) for name, value in metrics.items()]
         self._client.log_batch(run_id, metrics=entries, synchronous=True)
 
     def close_dead_launches(self) -> None:
-        """Closes what launches into this output folder left RUNNING when they, or the store, were gone.
+        """Closes runs that killed launches into this output folder left RUNNING.
 
-        To be called by a launch that knows that no other one is running.
+        Only the launch that holds the lock of the folder may call it.
 
         Raises:
-            UserError: the store cannot be reached.
+            UserError: the tracking server is unreachable.
         """
         with _reaching(self.uri):
-            self._close_dead_launches()
-
-    def _close_dead_launches(self) -> None:
-        parents = [
-            run
-            for run in self._search("tags.`tfnas.kind` = 'launch' and attributes.status = 'RUNNING'")
-            if run.data.tags.get("tfnas.out") == str(self._out)
-        ]
-        ids = {run.info.run_id for run in parents}
-        children = self._search("tags.`tfnas.kind` != 'launch' and attributes.status = 'RUNNING'")
-        orphans = [run for run in children if run.data.tags.get(_PARENT_TAG) in ids]
-        for run in [*orphans, *parents]:
-            ending = self._ending(run.info.run_id)
-            status = ending.read_text() if ending.is_file() else "KILLED"
-            self._client.set_terminated(run.info.run_id, status)
-            ending.unlink(missing_ok=True)
+            open_runs = list(self._search("attributes.status = 'RUNNING'"))
+            tags = {run.info.run_id: run.data.tags for run in open_runs}
+            parents = {key for key, own in tags.items() if own.get("tfnas.out") == str(self._out)}
+            orphans = [key for key, own in tags.items() if own.get(_PARENT_TAG) in parents]
+            for run_id in [*orphans, *parents]:
+                ending = self._ending(run_id)
+                status = ending.read_text() if ending.is_file() else "KILLED"
+                self._client.set_terminated(run_id, status)
+                ending.unlink(missing_ok=True)
 
     def _ending(self, run_id: str) -> Path:
-        """The file that says how a launch ended, until the store knows."""
+        """The file that records how a launch ended until MLflow knows it."""
         return self._out / "launches" / run_id
 
     def deliver(self, folder: CellFolder) -> None:
-        """Tells MLflow all that a cell's journal has and MLflow lacks.
+        """Delivers the events of a cell's journal that MLflow lacks.
 
         Raises:
-            MlflowException, OSError: the store cannot be reached; to be tried again.
+            MlflowException, OSError: the server is unreachable; retry later.
         """
-        num_events = len(folder.journal.events)
-        if num_events == 0:
-            return
         try:
-            self._deliver(folder, num_events)
+            if num_events := len(folder.journal.events):
+                self._deliver(folder, num_events)
         except (MlflowException, OSError):
-            # Somebody may have deleted the run: the next time it is looked for, and made, again.
+            # Somebody may have deleted the run: the next attempt looks for it, or creates it, again.
             self._run_ids.pop(folder.description.cell, None)
             raise
 
@@ -255,10 +244,10 @@ class Tracker:
             folder.confirm_delivery(run_id, num_events)
 
     def annotate(self, cell: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
-        """Adds to a cell's run what was measured after it; measured again, it takes the place of the old.
+        """Adds later measurements to the run of a cell, in place of earlier ones.
 
         Raises:
-            UserError: the store cannot be reached.
+            UserError: the tracking server is unreachable.
         """
         time_ms = time.time_ns() // 1_000_000
         with _reaching(self.uri):
@@ -278,7 +267,7 @@ class Tracker:
             try:
                 return str(self._client.create_experiment(name, artifact_location=location))
             except MlflowException:
-                # Another launch may have made it meanwhile.
+                # Another launch may have created it meanwhile.
                 experiment = self._client.get_experiment_by_name(name)
                 if experiment is None:
                     raise
@@ -291,14 +280,14 @@ class Tracker:
     def _find_or_create_run(self, description: RunDescription, start_time_ms: int) -> str:
         runs = self._runs_of(description.cell)
         if not runs:
-            # One request, so that no run can be without the tag by which it is found again.
+            # One request, so that no run lacks the tag by which it is found.
             self._client.create_run(
                 self.experiment_id, start_time_ms, tags=description.tags, run_name=description.name
             )
             runs = self._runs_of(description.cell)
         run, *doubles = runs
         for double in doubles:
-            # A request whose answer was lost, and that was sent again. All that is in it is in the journal.
+            # Left by a request that was repeated because its answer got lost; the journal has all its data.
             self._client.set_terminated(double.info.run_id, "KILLED")
             self._client.delete_run(double.info.run_id)
         run_id = str(run.info.run_id)
@@ -341,7 +330,7 @@ class Tracker:
             self._client.set_tag(run_id, _FAILURE_TAG, event.reason)
             if folder.traceback.is_file():
                 self._client.log_artifact(run_id, str(folder.traceback))
-        # Last, so that FINISHED means complete. MLflow knows no pruned runs: the reason says so.
+        # Last, so that FINISHED means complete. MLflow has no pruned runs: the failure tag says so.
         status = "KILLED" if event.outcome == "PRUNED" else event.outcome
         self._client.set_terminated(run_id, status, event.time_ms)
 
@@ -351,7 +340,7 @@ class Tracker:
 
 def _read_cells(client: MlflowClient, experiment_id: str) -> dict[str, TrackedCell]:
     runs = search_runs(client, experiment_id, "tags.`tfnas.kind` != 'launch'")
-    # Oldest last, so that of two runs of a cell everybody takes the same one.
+    # Oldest last, so that everybody picks the same one of two runs of a cell.
     return {
         run.data.tags["tfnas.cell"]: TrackedCell(
             run.info.run_id, run.info.status, run.info.run_name, dict(run.data.params), dict(run.data.tags)
@@ -362,7 +351,7 @@ def _read_cells(client: MlflowClient, experiment_id: str) -> dict[str, TrackedCe
 
 
 def search_runs(client: MlflowClient, experiment_id: str, condition: str) -> Iterator[Run]:
-    """All runs of an experiment that meet a condition, the newest first."""
+    """All runs of an experiment that meet a condition, newest first."""
     token = None
     while True:
         page = client.search_runs(
@@ -384,7 +373,7 @@ def _default_uri(out: Path) -> str:
 
 @contextmanager
 def _reaching(uri: str) -> Iterator[None]:
-    """Within it a store that cannot be reached is the user's to mend."""
+    """Turns an unreachable tracking server into a message for the user."""
     try:
         yield
     except (MlflowException, RequestException) as error:

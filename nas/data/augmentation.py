@@ -1,9 +1,9 @@
-"""From a batch of stored images to what a network sees, all samples at once.
+"""Augmentation of a batch of stored images, all samples at once.
 
-Every random number comes from the generator that is passed, on the CPU. The colour and crop
-arithmetic is torchvision's, with one set of random numbers a sample instead of one a call.
+Every random number comes from the given generator, on the CPU. The color and crop arithmetic is
+torchvision's, with one set of random numbers per sample instead of one per call.
 
-Shapes: B batch, H W space, C channels (1 or 3). Values are 0 to 255 until they are normalised.
+Shapes: B batch, H W space, C channels (1 or 3). Values are 0 to 255 until they are normalized.
 """
 
 import math
@@ -24,15 +24,15 @@ GRAY_WEIGHTS = (0.2989, 0.587, 0.114)
 
 
 def child_generator(generator: Generator) -> Generator:
-    """A generator of its own, seeded by one draw, so that consumers do not disturb each other."""
+    """A new generator, seeded by one draw from `generator`, so that consumers do not disturb each other."""
     return Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
 
 
 def augment(images_BHWC: Tensor, augmentation: Augmentation, generator: Generator) -> Tensor:
     """Augments a batch, each sample with its own random numbers; keeps the shape.
 
-    `paper` is random resized crop, horizontal flip and colour jitter, whose four parts come in
-    an order drawn once a batch; `crop_flip` pads by an eighth of the side, crops and flips.
+    `paper` is random resized crop, horizontal flip and color jitter; the order of the jitter's four
+    parts is drawn once per batch. `crop_flip` pads by an eighth of the side, crops and flips.
 
     Source: TF-NAS, implementation details (`paper`).
     """
@@ -57,14 +57,14 @@ def normalise(images_BHWC: Tensor, mean_C: Tensor, std_C: Tensor) -> Tensor:
     """Scales 0..255 to 0..1, subtracts the mean and divides by the standard deviation.
 
     Returns:
-        float32 images_BCHW of 3 channels in channels_last memory; one channel is repeated.
+        float32 images_BCHW with 3 channels in channels_last memory; a single channel is repeated.
     """
     normal_BHWC = torch.addcmul(-mean_C / std_C, images_BHWC.float(), 1 / (255 * std_C))
     return normal_BHWC.expand(*images_BHWC.shape[:3], 3).contiguous().permute(0, 3, 1, 2)
 
 
 def crop_flip(images_BHWC: Tensor, generator: Generator) -> Tensor:
-    """Pads by an eighth of the height with black, crops at random, flips half of the samples."""
+    """Pads with black by an eighth of the height, crops at random, and flips half of the samples."""
     num, height, width, _ = images_BHWC.shape
     padding = height // 8
     padded_BHWC = functional.pad(images_BHWC, (0, 0, padding, padding, padding, padding))
@@ -75,10 +75,10 @@ def crop_flip(images_BHWC: Tensor, generator: Generator) -> Tensor:
 
 
 def resized_crop_flip(images_BHWC: Tensor, generator: Generator) -> Tensor:
-    """Crops a random area and aspect ratio, resizes to the full size, flips half of the samples.
+    """Crops a random area and aspect ratio, resizes to the full size, and flips half of the samples.
 
-    The area is 8 % to 100 %, the ratio 3/4 to 4/3; a crop that does not fit is drawn again, at
-    most ten times, then the whole image is taken.
+    The area is 8 % to 100 %, the ratio 3/4 to 4/3. A crop that does not fit is redrawn; after ten draws
+    the whole image is used.
     """
     num, height, width, _ = images_BHWC.shape
     top_B, left_B, crop_height_B, crop_width_B = _draw_crops(num, height, width, generator)
@@ -92,7 +92,7 @@ def resized_crop_flip(images_BHWC: Tensor, generator: Generator) -> Tensor:
 
 
 def jitter_colors(images_BHWC: Tensor, generator: Generator) -> Tensor:
-    """Changes brightness, contrast, saturation (factors 0.6 to 1.4) and hue (by up to a fifth).
+    """Changes brightness, contrast and saturation (factors 0.6 to 1.4), and hue (by up to a fifth).
 
     Gray images have neither saturation nor hue.
     """
@@ -129,7 +129,7 @@ def adjust_saturation(images_BHWC: Tensor, factor_B: Tensor) -> Tensor:
 
 
 def shift_hue(images_BHWC: Tensor, shift_B: Tensor) -> Tensor:
-    """Turns the hue by a fraction of the colour circle, -0.5 to 0.5; value and chroma stay."""
+    """Rotates the hue by a fraction of the color circle, -0.5 to 0.5; value and chroma stay."""
     red, green, blue = images_BHWC.unbind(-1)
     value_BHW = images_BHWC.amax(-1)
     chroma_BHW = value_BHW - images_BHWC.amin(-1)
@@ -163,7 +163,7 @@ def _draw_crops(num: int, height: int, width: int, generator: Generator) -> tupl
 
 
 def _sample_places(start_B: Tensor, length_B: Tensor, pixels_BN: Tensor) -> Tensor:
-    """Where in the image each output pixel lies: pixel centres, never beyond the crop's edge."""
+    """Position in the image of each output pixel: pixel centers, never beyond the edge of the crop."""
     start_B1, length_B1 = start_B[:, None], length_B[:, None]
     places_BN = start_B1 + (pixels_BN + 0.5) * length_B1 / pixels_BN.shape[1] - 0.5
     return torch.minimum(torch.maximum(places_BN, start_B1), start_B1 + length_B1 - 1)

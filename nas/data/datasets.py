@@ -1,4 +1,4 @@
-"""The data sets that a config may name, one record each.
+"""The data sets that a config can name, one record each.
 
 To add one, register a `Dataset` in `DATASETS`.
 """
@@ -24,23 +24,24 @@ if TYPE_CHECKING:
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 SOURCE_FIELDS = ("data_dir", "train_list", "test_list", "download", "skip_broken_images")
-"""Fields of a config that say where images are; each data set reads some of them."""
+"""Config fields that locate the images; each data set reads some of them."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """All that depends on which data set it is.
+    """Everything that depends on the data set.
 
     Attributes:
-        classes: names of the classes, one per label; or a function that reads them.
-        arrays: reads the training or the test images as one array; for data sets that fit in memory.
-        files: lists the training or the test images; for data sets of image files, which are decoded
-            while they are used. Exactly one of `arrays` and `files` is given.
+        classes: names of the classes, one per label, or a function that reads them.
+        arrays: reads the training or test images as one array, for data sets that fit in memory.
+        files: lists the training or test images, for data sets of image files, which are decoded while
+            they are used. Exactly one of `arrays` and `files` is given.
         resolution: height and width of the stored images, in pixels; None for image files.
-        mean: of each channel, or of all, for values 0 to 1; with `std` it normalizes images.
-        num_classes: where `classes` reads a file that searches can do without.
-        required: fields among `SOURCE_FIELDS` that a config must set.
-        optional: further ones that it may set.
+        mean: mean of each channel, or one for all channels, for values 0 to 1.
+        std: standard deviation, in the same form. Mean and deviation normalize images.
+        num_classes: number of classes, if `classes` reads a file that searches do not need.
+        required: fields of `SOURCE_FIELDS` that a config must set.
+        optional: other fields of `SOURCE_FIELDS` that a config may set.
     """
 
     classes: tuple[str, ...] | Callable[["DataConfig"], tuple[str, ...]]
@@ -62,15 +63,15 @@ class Dataset:
         return self.files is not None
 
     def class_names(self, config: "DataConfig") -> tuple[str, ...]:
-        """Names of the classes, one per label; of an image list, the labels themselves.
+        """Names of the classes, one per label; for an image list, the labels themselves.
 
         Raises:
-            UserError: what holds them is missing or damaged.
+            UserError: the file or folder that holds them is missing or damaged.
         """
         return self.classes(config) if callable(self.classes) else self.classes
 
     def count_classes(self, config: "DataConfig") -> int:
-        """Labels are below it.
+        """Number of classes; all labels are below it.
 
         Raises:
             UserError: see `class_names`.

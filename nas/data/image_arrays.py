@@ -1,4 +1,4 @@
-"""Reading data sets that fit in memory, each as one array of training or test images.
+"""Readers of data sets that fit in memory, each as one array of training or test images.
 
 Shapes: N images, H W space, C channels.
 """
@@ -36,7 +36,7 @@ _CIFAR_FILES = {
 }
 _CIFAR_FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
 _CIFAR_NAMES = {"cifar10": ("batches.meta", "label_names"), "cifar100": ("meta", "fine_label_names")}
-"""The file that holds the names of the classes, and their key in it."""
+"""The file with the names of the classes, and the key of the names in that file."""
 
 _CIFAR_CLASSES = {"cifar10": 10, "cifar100": 100}
 
@@ -51,7 +51,9 @@ def read_bundled(config: "DataConfig", part: Part) -> Arrays:
         with np.load(BUNDLED_FILE, allow_pickle=False) as file:
             return file[f"{part}_images"][..., np.newaxis], file[f"{part}_labels"]
     except (OSError, ValueError, KeyError, EOFError) as error:
-        raise UserError(f"{BUNDLED_FILE}: the bundled images are damaged ({error}); install again") from None
+        raise UserError(
+            f"{BUNDLED_FILE}: the bundled images are damaged ({error}); reinstall tfnas"
+        ) from None
 
 
 def read_fashion_mnist(config: "DataConfig", part: Part) -> Arrays:
@@ -65,10 +67,10 @@ def read_fashion_mnist(config: "DataConfig", part: Part) -> Arrays:
 
 
 def read_idx_files(folder: Path, part: Part) -> Arrays:
-    """Reads images_NHW and labels_N from Fashion-MNIST's files, compressed or not.
+    """Reads images_NHW and labels_N from the files of Fashion-MNIST, compressed or not.
 
     Args:
-        folder: holds the files themselves or, as torchvision has it, `FashionMNIST/raw`.
+        folder: holds the files themselves or, as torchvision lays them out, `FashionMNIST/raw`.
 
     Raises:
         UserError: a file is missing or damaged.
@@ -80,7 +82,7 @@ def read_idx_files(folder: Path, part: Part) -> Arrays:
 
 
 def read_cifar(config: "DataConfig", part: Part) -> Arrays:
-    """Reads CIFAR-10 or CIFAR-100 from `data_dir`, and no file of the other part.
+    """Reads one part of CIFAR-10 or CIFAR-100 from `data_dir`, and no file of the other part.
 
     Raises:
         UserError: a file is missing or damaged.
@@ -98,7 +100,7 @@ def read_cifar_classes(config: "DataConfig") -> tuple[str, ...]:
     """Names of the classes of CIFAR-10 or CIFAR-100.
 
     Raises:
-        UserError: the file that holds them is missing or damaged.
+        UserError: the file with the names is missing or damaged.
     """
     folder = _folder(config)
     file_name, key = _CIFAR_NAMES[config.dataset]
@@ -107,7 +109,7 @@ def read_cifar_classes(config: "DataConfig") -> tuple[str, ...]:
 
 
 def _folder(config: "DataConfig") -> Path:
-    """The folder of the images, filled if the config allows a download."""
+    """The folder of the images, after a download if the config allows one."""
     assert config.data_dir is not None
     if config.download:
         _download(config.dataset, config.data_dir)
@@ -138,7 +140,7 @@ def _read_idx(path: Path, num_dimensions: int) -> NDArray[np.uint8]:
 
 
 class _CifarUnpickler(pickle.Unpickler):
-    """Admits dictionaries, lists, numbers, strings and numpy arrays: a pickle can run code."""
+    """Admits only dictionaries, lists, numbers, strings and numpy arrays, because a pickle can run code."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in {("numpy", "ndarray"), ("numpy", "dtype")}:
@@ -178,7 +180,7 @@ def _read_cifar_pickle(folder: Path, path: Path, dataset: str) -> dict[str, Any]
         if not isinstance(content, dict):
             raise ValueError("it holds no dictionary")
         return content
-    # A damaged pickle can raise nearly anything.
+    # A damaged pickle can raise almost anything.
     except Exception as error:
         raise _damaged(path, error) from None
 
@@ -200,7 +202,7 @@ def _download(dataset: str, folder: Path) -> None:
             datasets.FashionMNIST(str(folder), download=True)
         elif not (folder / _CIFAR_FOLDERS[dataset]).is_dir():
             source = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[dataset]
-            # Not through the class itself, which would unpickle what it got.
+            # Do not use the class itself, which would unpickle the download.
             download_and_extract_archive(
                 source.url, str(folder), filename=source.filename, md5=source.tgz_md5
             )

@@ -1,4 +1,4 @@
-"""Images in files: decoded while they are used, in worker processes if there are some.
+"""Images in files, decoded while they are used, in worker processes if the config asks for them.
 
 Shapes: B batch, N images, H W space, C channels.
 """
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
     from torchvision.transforms import v2
 
 EVAL_MARGIN = 256 / 224
-"""The centre crop is taken from an image whose shorter side is so many times longer."""
+"""Ratio of the image's shorter side to the side of the center crop."""
 
 
 class BrokenImageError(UserError):
-    """A file is no image, or not all of one."""
+    """A file is not an image, or not a complete one."""
 
 
 def read_image(path: Path) -> Image.Image:
-    """Decodes an image file completely, upright and as RGB, whatever its own colours are.
+    """Decodes an image file completely, upright and as RGB, whatever its own color format is.
 
     Raises:
         BrokenImageError: the file is missing, truncated or not an image.
     """
     try:
         with warnings.catch_warnings():
-            # Odd metadata is the file's affair; a palette with transparency loses it.
+            # Ignore warnings about odd metadata, and about transparency lost with a palette.
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(read_file(path, "an image"))) as image:
                 upright = ImageOps.exif_transpose(image)
@@ -49,21 +49,21 @@ def read_image(path: Path) -> Image.Image:
                 return upright.convert("RGB")
     except UserError as error:
         raise BrokenImageError(str(error)) from None
-    # Decoders raise nearly anything on damaged files: OSError, SyntaxError, struct.error, ...
+    # Decoders raise almost anything on damaged files: OSError, SyntaxError, struct.error, ...
     except Exception:
         raise BrokenImageError(f"{path}: not an image, or damaged") from None
 
 
 def eval_view(resolution: int) -> "v2.Transform":
-    """How an image is seen in evaluation: shorter side 256/224 of the resolution, centre crop."""
-    # Here, since torchvision takes seconds to import and images in memory need none of it.
+    """The view of an image in evaluation: shorter side 256/224 of the resolution, then a center crop."""
+    # Imported here: torchvision takes seconds to import, and images in memory do not need it.
     from torchvision.transforms import v2
 
     return v2.Compose([v2.Resize(round(resolution * EVAL_MARGIN)), v2.CenterCrop(resolution)])
 
 
 def _view(augmentation: Augmentation, resolution: int) -> "v2.Transform":
-    """What `nas.data.augmentation.augment` does to a batch, by torchvision to one image."""
+    """The augmentation of `nas.data.augmentation.augment` by torchvision, for a single image."""
     from torchvision.transforms import v2
 
     if augmentation == "paper":
@@ -98,13 +98,13 @@ class FileImages:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields uint8 images_BHWC and their labels: this process's share of each tensor of indices.
 
-        Each sample has a seed of its own, drawn here for the whole batch, so that the number of
-        processes does not matter.
+        Each sample has its own seed, drawn here for the whole batch, so the number of processes does not
+        matter.
 
         Raises:
             UserError: a file cannot be decoded.
         """
-        # The loader reads ahead, so what it draws must not mix with what others draw.
+        # The loader reads ahead, so its draws must not mix with those of others.
         keys = _with_seeds(batch_indices, child_generator(generator))
         shares = (batch[world.share(len(batch))] for batch in keys)
         for decoded in self._load(_view(augmentation, self.resolution), filter(None, shares)):
@@ -119,7 +119,7 @@ class FileImages:
             batch_sampler=keys,
             num_workers=self.num_workers,
             collate_fn=_collate,
-            # Without its own, the loader would draw from the global generator.
+            # Without its own generator, the loader would draw from the global one.
             generator=Generator(),
         )
         return iter(loader)
@@ -130,7 +130,7 @@ Decoded = tuple[Tensor, Tensor] | str
 
 
 class _Decoder(Dataset[tuple[Tensor, int] | str]):
-    """Maps (index, seed) to an image, or to a line that says what is wrong with its file."""
+    """Maps (index, seed) to an image, or to a line about the problem of its file."""
 
     def __init__(self, files: FileList, view: "v2.Transform") -> None:
         self.files = files
@@ -143,7 +143,7 @@ class _Decoder(Dataset[tuple[Tensor, int] | str]):
         except BrokenImageError as error:
             return str(error)
         with torch.random.fork_rng(devices=[]):
-            # Not torch.manual_seed, which would seed the GPU's generator as well.
+            # torch.manual_seed would seed the GPU's generator as well.
             torch.default_generator.manual_seed(seed)
             return torch.from_numpy(np.array(self.view(image))), index
 
@@ -166,7 +166,7 @@ class _Checker(Dataset[bool]):
 
 
 def find_sound_files(files: FileList, num_workers: int, world: World = ALONE) -> list[int]:
-    """Indices of the files that can be decoded; decodes every one, each process its share."""
+    """Indices of the files that can be decoded. Decodes every file; each process decodes its share."""
     share = range(len(files))[world.share(len(files))]
     loader = DataLoader(
         _Checker(files),

@@ -1,4 +1,4 @@
-"""Which image files a dataset has: folders of classes, and lists of paths with labels."""
+"""The image files of a data set: class folders, and lists of paths with labels."""
 
 import os
 import stat
@@ -26,9 +26,9 @@ class ImageFile:
 
     Attributes:
         path: relative to the list's root, with forward slashes.
-        label: counts from 0.
-        size_bytes: `MISSING` for a file that is not there, or for a folder or a pipe.
-        line: `list.txt:7` for a file named by a text file, else empty.
+        label: the class, counted from 0.
+        size_bytes: `MISSING` if the file does not exist, or is a folder or a pipe.
+        line: `list.txt:7` if a text file names the image file, otherwise empty.
     """
 
     path: str
@@ -42,7 +42,7 @@ class FileList:
     """Image files under a root, in a fixed order.
 
     Attributes:
-        class_names: one a label; for a list of files the label itself.
+        class_names: one per label; for a list of files, the label itself.
     """
 
     root: Path
@@ -54,34 +54,34 @@ class FileList:
 
     @property
     def labels(self) -> list[int]:
-        """One a file."""
+        """The labels, one per file."""
         return [file.label for file in self.files]
 
     def path(self, index: int) -> Path:
-        """Where a file is."""
+        """Path of a file."""
         return self.root / self.files[index].path
 
     def take(self, indices: Iterable[int]) -> "FileList":
-        """The files of these indices, in their order."""
+        """The files with these indices, in this order."""
         return replace(self, files=tuple(self.files[index] for index in indices))
 
 
 def list_folder(config: "DataConfig", part: Part) -> FileList:
-    """Lists the training or the test images of class folders; opens no image.
+    """Lists the training or test images of class folders; opens no image.
 
     Raises:
-        UserError: a folder is missing or without images, or, unless broken images are skipped, an
-            image is empty.
+        UserError: a folder is missing or has no images. Also if an image is empty, unless broken images
+            are skipped.
     """
     return _without_missing(_list_folder(_image_root(config), part), config)
 
 
 def read_list(config: "DataConfig", part: Part) -> FileList:
-    """Lists the training or the test images that a text file names; opens no image.
+    """Lists the training or test images that a text file names; opens no image.
 
     Raises:
-        UserError: the list is missing or malformed, or, unless broken images are skipped, an image is
-            missing or empty.
+        UserError: the list is missing or malformed. Also if an image is missing or empty, unless broken
+            images are skipped.
     """
     _image_root(config)
     return _without_missing(_read_list(config, part), config)
@@ -91,7 +91,7 @@ def folder_classes(config: "DataConfig") -> tuple[str, ...]:
     """Names of the class folders, in the order of the labels.
 
     Raises:
-        UserError: the folder is missing, or has less than two classes.
+        UserError: the folder is missing, or has fewer than two classes.
     """
     root = _image_root(config)
     train = root / "train"
@@ -108,7 +108,7 @@ def list_classes(config: "DataConfig") -> tuple[str, ...]:
 
 
 def refuse_file(complaint: str) -> UserError:
-    """The error about an image file of a dataset that cannot be used."""
+    """The error for an image file that cannot be used."""
     return UserError(f"{complaint}; replace it, or set skip_broken_images: true to leave it out")
 
 
@@ -190,7 +190,7 @@ def _parse_list(list_path: Path) -> list[tuple[str, int, str]]:
         if line.strip()
     ]
     if not rows:
-        raise UserError(f"{list_path}: holds no images; write one `path label` a line")
+        raise UserError(f"{list_path}: holds no images; write one `path label` per line")
     return rows
 
 

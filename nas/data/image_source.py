@@ -1,4 +1,4 @@
-"""Images of a dataset, wherever they are: in memory or in files.
+"""The images of a data set, in memory or in files.
 
 Shapes: B batch, N images, H W space, C channels.
 """
@@ -41,11 +41,11 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class ImageSource:
-    """The training or the test images of a dataset.
+    """The training or test images of a data set.
 
     Attributes:
-        num_classes: labels are below it.
-        num_skipped_images: files that are missing or broken and were left out.
+        num_classes: number of classes; all labels are below it.
+        num_skipped_images: number of missing or broken files that were left out.
         fingerprint: see `fingerprint_data`.
     """
 
@@ -56,11 +56,11 @@ class ImageSource:
 
 
 def load_images(config: "DataConfig", part: Part, resolution: int, world: World = ALONE) -> ImageSource:
-    """Loads the training or the test images of a dataset, and opens no file of the other part.
+    """Loads the training or test images of a data set, and opens no file of the other part.
 
     Args:
         resolution: height and width of the batches, in pixels.
-        world: processes that share the work of finding broken files.
+        world: processes that share the search for broken files.
 
     Raises:
         UserError: images are missing or damaged.
@@ -95,10 +95,10 @@ def fingerprint_data(config: "DataConfig", part: Part = "train") -> str:
 
 
 def first_of_each_class(labels_N: Tensor, num_images: int | None) -> Tensor:
-    """Indices, ascending, of the first images of each class: `num_images` in all.
+    """Indices, ascending, of the first images of each class, `num_images` in all.
 
-    Classes keep their shares; what is left of rounding down goes to the classes that lost most by
-    it, the first class first among equals. None keeps all images.
+    Classes keep their shares. Counts are rounded down, and the remainder goes to the classes that lost
+    most by rounding; ties go to the lower label. None keeps all images.
     """
     if num_images is None or num_images >= len(labels_N):
         return torch.arange(len(labels_N))

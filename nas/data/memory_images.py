@@ -1,4 +1,4 @@
-"""Images in memory, as batches of a resolution.
+"""Images in memory, as batches at a given resolution.
 
 Shapes: N images, H W space, C channels.
 """
@@ -21,7 +21,7 @@ Arrays = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
 class MemoryImages:
-    """Images in memory as batches of a resolution."""
+    """Images in memory, as batches at a given resolution."""
 
     def __init__(self, images_NHWC: NDArray[np.uint8], labels_N: NDArray[np.uint8], resolution: int) -> None:
         self.images_NHWC = torch.from_numpy(images_NHWC)
@@ -35,9 +35,9 @@ class MemoryImages:
         generator: Generator,
         world: World = ALONE,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields augmented images_BHWC (0 to 255) and their labels: a share of each tensor of indices.
+        """Yields augmented images_BHWC (0 to 255) and their labels: this process's share of each batch.
 
-        Random numbers are drawn for a batch as a whole, so each process augments all of it.
+        Random numbers are drawn for the whole batch, so each process augments all of it.
         """
         for indices_B in batch_indices:
             images_BHWC = resize(self.images_NHWC[indices_B], self.resolution)

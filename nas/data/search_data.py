@@ -1,4 +1,4 @@
-"""The images of a search: loaded, split, shuffled, augmented, normalised."""
+"""The images of a search: loaded, split, shuffled, augmented and normalized."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SearchData:
-    """The training images of a search, split for weight and for architecture steps.
+    """The training images of a search, split for weight steps and architecture steps.
 
     Attributes:
-        num_skipped_images: files that are missing or broken and were left out.
-        fingerprint: SHA-256 of what determines the images and labels.
+        num_skipped_images: number of missing or broken files that were left out.
+        fingerprint: SHA-256 of everything that determines the images and labels.
     """
 
     weight_split: Split
@@ -30,35 +30,35 @@ class SearchData:
 
     @property
     def num_weight_images(self) -> int:
-        """Images for weight steps."""
+        """Number of images for weight steps."""
         return len(self.weight_split)
 
     @property
     def num_arch_images(self) -> int:
-        """Images held out for architecture steps."""
+        """Number of images held out for architecture steps."""
         return len(self.arch_split)
 
     def weight_batches(self, generator: Generator) -> Iterator[Batch]:
-        """One epoch of weight steps: shuffled, augmented, full batches only."""
+        """Batches for one epoch of weight steps: shuffled, augmented, full batches only."""
         config = self.weight_split.config
         return self.weight_split.shuffled_batches(generator, augmentation=config.augmentation)
 
     def arch_batches(self, generator: Generator) -> Iterator[Batch]:
-        """Batches for architecture steps without end: shuffled anew each time round, not augmented.
+        """Endless batches for architecture steps: reshuffled after each pass, not augmented.
 
-        Source: TF-NAS, implementation details (image files: resize to 256, crop the centre 224).
+        Source: TF-NAS, implementation details (image files: resize to 256, crop the center 224).
         """
         return self.arch_split.shuffled_batches(generator, augmentation="none", endless=True)
 
     def val_batches(self) -> Iterator[Batch]:
-        """All images held out for architecture steps, in their order, not augmented."""
+        """All images held out for architecture steps, in order, not augmented."""
         return self.arch_split.ordered_batches()
 
 
 def load_search_data(config: "SearchConfig", resolution: int) -> SearchData:
-    """Loads the training images and splits them, stratified by class, by `config.seed`.
+    """Loads the training images and splits them by `config.seed`, stratified by class.
 
-    No file of the test images is opened.
+    Opens no file of the test images.
 
     Args:
         resolution: height and width of the batches, in pixels.

@@ -1,4 +1,4 @@
-"""Parts of a dataset, and the batches of a part.
+"""Parts of a data set, and the batches of a part.
 
 Shapes: B batch, C channels, H W space, N images, K chosen images.
 """
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from nas.config import SearchConfig, TrainConfig
 
 Batch = tuple[Tensor, Tensor]
-"""float32 images_BCHW (normalised, 3 channels, channels_last) and int64 labels_B, on the config's device."""
+"""float32 images_BCHW (normalized, 3 channels, channels_last) and int64 labels_B, on the config's device."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Some of the images of a dataset, as batches.
+    """Some of the images of a data set, as batches.
 
     Attributes:
-        world: of several processes, each gets its share of every batch; together they are the
-            batch that one process would get, to the last bit.
+        world: if there are several processes, each gets its share of every batch. Together the shares
+            are the batch that one process would get, to the last bit.
     """
 
     images: Images
@@ -44,10 +44,10 @@ class Split:
     def shuffled_batches(
         self, generator: Generator, *, augmentation: Augmentation, endless: bool = False
     ) -> Iterator[Batch]:
-        """Full batches in random order, over all images once, or over and over.
+        """Full batches in random order, for one pass over the images, or endlessly.
 
-        Draws once from the generator, at the call; the batches do not depend on what else is
-        drawn from it, nor on the number of worker processes.
+        Draws once from the generator, when called. The batches depend neither on other draws from the
+        generator nor on the number of worker processes.
         """
         own = child_generator(generator)
         return self._batches(
@@ -55,9 +55,9 @@ class Split:
         )
 
     def ordered_batches(self) -> Iterator[Batch]:
-        """All images in their order, not augmented; the last batch may be smaller.
+        """All images in order, not augmented; the last batch may be smaller.
 
-        A process whose share of a batch is empty skips it.
+        A process skips a batch if its share is empty.
         """
         return self._batches(iter(torch.split(self.indices_K, self.config.batch_size)), "none", Generator())
 
@@ -69,7 +69,7 @@ class Split:
         mean_C, std_C = torch.tensor(dataset.mean, device=device), torch.tensor(dataset.std, device=device)
         for images_BHWC, labels_B in self.images.batches(batch_indices, augmentation, generator, self.world):
             if device.type == "cuda":
-                # Decoded files travel as bytes: a quarter of what a network sees.
+                # Images are copied as bytes, a quarter of the float32 size that a network sees.
                 images_BHWC = images_BHWC.pin_memory().to(device, non_blocking=True)
                 labels_B = labels_B.pin_memory().to(device, non_blocking=True)
             yield normalise(images_BHWC, mean_C, std_C), labels_B
@@ -78,12 +78,12 @@ class Split:
 def split_by_class(
     labels_N: Tensor, num_classes: int, held_out_fraction: float, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Splits images at random so that each class has the same share in both parts.
+    """Splits images at random so that both parts have the same share of each class.
 
-    Each class's share is rounded to the nearest image, but at least one image is on either side.
+    The share of a class is rounded to the nearest image, but each part gets at least one image.
 
     Returns:
-        Indices of the rest and of the held-out images, each ascending.
+        Indices of the remaining and of the held-out images, each ascending.
 
     Raises:
         UserError: a class has fewer than two images.
@@ -104,15 +104,15 @@ def split_by_class(
 
 
 def check_batch_size(batch_size: int, num_images: int, purpose: str) -> None:
-    """Makes sure that there is at least one full batch.
+    """Checks that the images fill at least one batch.
 
     Raises:
-        UserError: there is none.
+        UserError: they do not.
     """
     if num_images < batch_size:
         raise UserError(
             f"batch_size: {batch_size}; only {num_images} images are there for {purpose}; "
-            "make it smaller or use more images"
+            "use a smaller batch_size or more images"
         )
 
 

@@ -1,4 +1,4 @@
-"""The images of a training: two parts of the training images, and the test images."""
+"""The images of a training: the training images in two parts, and the test images."""
 
 import hashlib
 from collections.abc import Iterator
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The images of a training: two parts of the training images, and the test images.
+    """The images of a training: the training images in two parts, and the test images.
 
     Attributes:
-        val_split: held out to choose the best epoch.
-        num_skipped_images: files that are missing or broken and were left out.
-        class_names: one a label.
-        fingerprint: SHA-256 of what determines the images and labels.
+        val_split: training images held out to choose the best epoch.
+        num_skipped_images: number of missing or broken files that were left out.
+        class_names: one per label.
+        fingerprint: SHA-256 of everything that determines the images and labels.
     """
 
     train_split: Split
@@ -37,17 +37,17 @@ class TrainingData:
 
     @property
     def num_classes(self) -> int:
-        """Labels are below it."""
+        """Number of classes; all labels are below it."""
         return len(self.class_names)
 
     def train_batches(self, generator: Generator) -> Iterator[Batch]:
-        """One epoch: shuffled, augmented, full batches only."""
+        """Batches for one epoch: shuffled, augmented, full batches only."""
         augmentation = self.train_split.config.augmentation
         return self.train_split.shuffled_batches(generator, augmentation=augmentation)
 
 
 def load_training_data(config: "TrainConfig", resolution: int, world: World = ALONE) -> TrainingData:
-    """Loads all images, and splits the training images, stratified by class, by `config.seed`.
+    """Loads all images and splits the training images by `config.seed`, stratified by class.
 
     Args:
         resolution: height and width of the batches, in pixels.

@@ -1,1 +1,1 @@
-"""What everything stands on: errors, files, validation, registries, devices, checkpoints, identities."""
+"""The basis of all other rooms: errors, files, validation, registries, devices, checkpoints, identities."""

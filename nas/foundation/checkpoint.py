@@ -1,8 +1,8 @@
 """Checkpoints of a search: written atomically, checksummed, the last two kept, never unpickled.
 
-A checkpoint is the file `checkpoint-EPOCH-CHECKSUM.pt`, made by `torch.save` and readable by
-`torch.load(path, weights_only=True)`; its name carries the checksum of its content, so that one
-rename makes both appear. What is in it may hold tensors, numbers, strings and containers of them.
+A checkpoint is the file `checkpoint-EPOCH-CHECKSUM.pt`, written by `torch.save` and readable by
+`torch.load(path, weights_only=True)`. Its name contains the checksum of its content, so one rename
+publishes both. It may hold tensors, numbers, strings and containers of them.
 """
 
 import hashlib
@@ -18,23 +18,23 @@ from nas.foundation.errors import DamagedCheckpointWarning, UserError
 from nas.foundation.files import check_archive, write_atomically
 
 NUM_KEPT = 2
-"""Checkpoints that stay: the newest, and the one before in case the newest is damaged."""
+"""Number of checkpoints kept: the newest, and the one before in case the newest is damaged."""
 
 _FORMAT = 1
 _NAME = re.compile(r"checkpoint-(?P<epoch>\d{5,})-(?P<checksum>[0-9a-f]{16})\.pt")
 
 
 def save_checkpoint(directory: Path, epoch: int, state: dict[str, Any], config_hash: str) -> Path:
-    """Writes a checkpoint; whatever happens meanwhile, the ones before stay readable.
+    """Writes a checkpoint. Whatever happens meanwhile, the earlier ones stay readable.
 
     Args:
-        directory: made if it is missing.
-        epoch: number of epochs that are done.
+        directory: created if it is missing.
+        epoch: number of completed epochs.
         state: tensors, numbers, strings and containers of them.
-        config_hash: identifies the search; only a search with the same one can load it.
+        config_hash: identifies the run; only a run with the same hash can load it.
 
     Raises:
-        OSError: the file cannot be written, because the disk is full for instance.
+        OSError: the file cannot be written, for instance because the disk is full.
     """
     buffer = io.BytesIO()
     torch.save({"format": _FORMAT, "epoch": epoch, "config_hash": config_hash, "state": state}, buffer)
@@ -46,15 +46,15 @@ def save_checkpoint(directory: Path, epoch: int, state: dict[str, Any], config_h
 
 
 def load_newest_checkpoint(directory: Path, *config_hashes: str) -> dict[str, Any] | None:
-    """Returns the state of the newest checkpoint that is intact, or None where there is none.
+    """Returns the state of the newest intact checkpoint, or None if there is none.
 
-    A damaged one is skipped with a warning.
+    A damaged checkpoint is skipped with a warning.
 
     Args:
-        config_hashes: of the run; the first, and those under which earlier versions saved it.
+        config_hashes: the hash of the run, then the hashes under which earlier versions saved it.
 
     Raises:
-        UserError: the checkpoint is of another search.
+        UserError: the checkpoint belongs to another run.
     """
     for path in reversed(find_checkpoints(directory)):
         content = _read(path)
@@ -76,7 +76,7 @@ def load_newest_checkpoint(directory: Path, *config_hashes: str) -> dict[str, An
 
 
 def find_checkpoints(directory: Path) -> list[Path]:
-    """Files of a folder that are named like checkpoints, oldest epoch first."""
+    """Files of a folder with a checkpoint's name, oldest epoch first."""
     if not directory.is_dir():
         return []
     return sorted(
@@ -86,7 +86,7 @@ def find_checkpoints(directory: Path) -> list[Path]:
 
 
 def newest_epoch(directory: Path) -> int:
-    """Epochs that are done by the newest file named like a checkpoint; 0 where there is none."""
+    """Completed epochs of the newest file with a checkpoint's name; 0 if there is none."""
     return max(map(_epoch_of, find_checkpoints(directory)), default=0)
 
 
@@ -96,19 +96,19 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
     try:
         checkpoint = load_torch(content)
-    # What is no checkpoint can raise nearly anything.
+    # A file that is not a checkpoint can raise nearly anything.
     except Exception:
         return None
     return checkpoint if isinstance(checkpoint, dict) else None
 
 
 def load_torch(content: bytes) -> Any:
-    """Reads what `torch.save` wrote; runs no code, and takes no more memory than the file is large.
+    """Reads the output of `torch.save`. Runs no code, and needs no more memory than the size of the file.
 
     Raises:
-        Exception: of nearly any kind, where the content is damaged.
+        Exception: of nearly any kind, if the content is damaged.
     """
-    # torch does not compress what it saves: whoever did wants it to be large.
+    # torch does not compress what it saves. A compressed file was made to unpack to something large.
     check_archive(content, max_bytes=len(content))
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
@@ -122,7 +122,7 @@ def _epoch_of(path: Path) -> int:
 
 
 def _remove_old(directory: Path, newest: Path) -> None:
-    # A resumed search writes an epoch again: its former file may be the damaged one.
+    # A resumed search rewrites an epoch whose earlier file may be the damaged one.
     others = [path for path in find_checkpoints(directory) if _epoch_of(path) < _epoch_of(newest)]
     kept = {newest, *others[len(others) - (NUM_KEPT - 1) :]}
     stale = [path for path in find_checkpoints(directory) if path not in kept]

@@ -1,4 +1,4 @@
-"""Where tensors are, and how exactly what is computed there repeats."""
+"""Devices: finding them, deterministic algorithms, and memory allocation."""
 
 import ctypes
 import os
@@ -12,12 +12,12 @@ from nas.foundation.errors import UserError
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """The device of a config's `device`; `auto` is CUDA if it is there.
+    """The device that a config's `device` names; `auto` is CUDA if available.
 
-    GPUs count from 0 among those that `CUDA_VISIBLE_DEVICES` shows, `cuda` being the first of them.
+    GPUs are numbered from 0 among those that `CUDA_VISIBLE_DEVICES` shows; `cuda` is the first of them.
 
     Raises:
-        UserError: there is no such device here.
+        UserError: this machine has no such device.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -37,15 +37,15 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 @contextmanager
 def determinism(enabled: bool) -> Iterator[None]:
-    """Within it torch uses deterministic algorithms only, if enabled; afterwards what it used before.
+    """If enabled, restricts torch to deterministic algorithms in the block, then restores its settings.
 
     Raises:
-        RuntimeError: within it, an operation has no deterministic algorithm on its device.
+        RuntimeError: an operation in the block has no deterministic algorithm on its device.
     """
     if not enabled:
         yield
         return
-    # cuBLAS reads it once in a process, so there is no taking it back.
+    # cuBLAS reads this once per process, so it cannot be reset.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     cudnn = torch.backends.cudnn
     before = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
@@ -59,16 +59,16 @@ def determinism(enabled: bool) -> Iterator[None]:
 
 
 def keep_freed_memory() -> None:
-    """Tells glibc not to hand freed memory back to the system.
+    """Makes glibc keep freed memory instead of returning it to the system.
 
-    It does so above a threshold that depends on what the process has freed before: page faults then
-    cost a step of a search up to a tenth of its time, and add up to 70 % to a layer that is timed, or
-    do not, by chance. Other C libraries lack the function.
+    By default glibc returns memory above a threshold that depends on what the process freed before.
+    The page faults then take up to a tenth of a search step's time, and add up to 70 % to the time of a
+    layer, or nothing, by chance. Other C libraries lack this setting.
     """
     trim_threshold, mmap_threshold = -1, -3
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.system() == "Linux" else None
     if mallopt is not None:
-        # Older versions take 32 MiB at most.
+        # Older versions accept 32 MiB at most.
         if not mallopt(mmap_threshold, 2**30):
             mallopt(mmap_threshold, 2**25)
         mallopt(trim_threshold, 2**31 - 1)

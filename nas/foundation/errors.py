@@ -1,14 +1,14 @@
-"""Exceptions with a meaning of their own."""
+"""Exceptions and warnings of the package."""
 
 _MAX_LENGTH = 1000
 
 
 class UserError(ValueError):
-    """The user's input is wrong: one line that names what, where and the remedy.
+    """The user's input is wrong. One line says what is wrong, where, and what to do.
 
-    The command line prints the line and exits with code 2; a notebook sees a `ValueError`.
-    What it quotes may come from anybody's file: line breaks and control characters are written as
-    escapes, and a very long message loses its middle.
+    The command line prints the line and exits with code 2; a notebook sees a `ValueError`. The message
+    may quote untrusted files. Line breaks and control characters are therefore escaped, and the middle
+    of a very long message is cut out.
     """
 
     def __init__(self, message: str) -> None:
@@ -32,7 +32,7 @@ class RunWarning(UserWarning):
 
 
 class DamagedCheckpointWarning(RunWarning):
-    """A checkpoint is damaged; what it held is computed again."""
+    """A checkpoint is damaged; its content is recomputed."""
 
 
 class DivergedError(RuntimeError):
@@ -40,11 +40,11 @@ class DivergedError(RuntimeError):
 
 
 class PeerError(RuntimeError):
-    """Another process of the same training failed first; the message is its own."""
+    """Another process of the same training failed first; the message is the one of that process."""
 
 
 def escape_unprintable(text: str) -> str:
-    """The text in one line: whatever would move the cursor or break the line is written as an escape."""
+    """The text in one line, with everything escaped that would move the cursor or break the line."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
     )

@@ -1,4 +1,4 @@
-"""Files: reading those that a user named (regular, of bounded size, nothing else), and writing atomically."""
+"""Reading files that a user named (regular files of bounded size only), and writing files atomically."""
 
 import io
 import os
@@ -12,14 +12,14 @@ MAX_BYTES = 1_000_000_000
 
 
 def read_file(path: str | Path, what: str, max_bytes: int = MAX_BYTES) -> bytes:
-    """Reads a whole file; never waits for a pipe, nor reads a device without end.
+    """Reads a whole file. Never waits for a pipe, and never reads an endless device.
 
     Args:
-        what: what it should hold, for the error: `an architecture` for instance.
-        max_bytes: how large it may be.
+        what: what the file should hold, for the error; for instance `an architecture`.
+        max_bytes: largest size accepted.
 
     Raises:
-        UserError: the file is missing, cannot be read, is no regular file, or is too large.
+        UserError: the file is missing, unreadable, not a regular file, or too large.
     """
     try:
         with open(path, "rb", opener=_open_without_waiting) as file:
@@ -33,7 +33,7 @@ def read_file(path: str | Path, what: str, max_bytes: int = MAX_BYTES) -> bytes:
             return file.read()
     except OSError as error:
         raise UserError(f"{path}: cannot read {what}: {error.strerror}; check the path") from None
-    # A path that no file can have: with a NUL, or with half a surrogate pair.
+    # No file can have this path: it contains a NUL, or half a surrogate pair.
     except ValueError as error:
         if isinstance(error, UserError):
             raise
@@ -41,10 +41,10 @@ def read_file(path: str | Path, what: str, max_bytes: int = MAX_BYTES) -> bytes:
 
 
 def read_text(path: str | Path, what: str, max_bytes: int = MAX_BYTES) -> str:
-    """Reads a whole text file, see `read_file`.
+    """Reads a whole text file; see `read_file`.
 
     Raises:
-        UserError: the file cannot be read, or is not text in UTF-8.
+        UserError: the file cannot be read, or is not UTF-8 text.
     """
     try:
         return read_file(path, what, max_bytes).decode("utf-8")
@@ -53,11 +53,11 @@ def read_text(path: str | Path, what: str, max_bytes: int = MAX_BYTES) -> str:
 
 
 def check_archive(content: bytes, max_bytes: int) -> None:
-    """Checks that a ZIP file, as NumPy and torch write them, is not larger inside than it may be.
+    """Checks that a ZIP file, as NumPy and torch write them, does not unpack to more than `max_bytes`.
 
     Raises:
-        ValueError: it is.
-        BadZipFile: it is no ZIP file.
+        ValueError: it does.
+        BadZipFile: it is not a ZIP file.
     """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         num_bytes = sum(member.file_size for member in archive.infolist())
@@ -66,10 +66,10 @@ def check_archive(content: bytes, max_bytes: int) -> None:
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Writes a file so that, even after a power cut, it is there as a whole or not at all.
+    """Writes a file so that it exists completely or not at all, even after a power cut.
 
     Raises:
-        OSError: it cannot be written; then nothing is left behind.
+        OSError: the file cannot be written; nothing is left behind.
     """
     partial = path.with_name(path.name + ".partial")
     try:
@@ -81,7 +81,7 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    # The rename itself is durable only once the folder is.
+    # The rename is durable only once the folder is synced.
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -90,5 +90,5 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    # A pipe would be waited for until somebody writes into it.
+    # Opening a pipe would otherwise block until somebody writes into it.
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

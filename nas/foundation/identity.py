@@ -1,8 +1,8 @@
-"""Fingerprints, and what is installed.
+"""Fingerprints, and versions of the installed code.
 
-A result is identified by what determines it and by a version that people raise when results change
-(`RESULTS_VERSION` of searches and of trainings). The source and the libraries that made a result are
-recorded beside it, and never a reason to throw it away.
+Two things identify a result: what determines it, and a version that people raise when results change
+(`RESULTS_VERSION` of searches and of trainings). The source and libraries that produced a result are
+recorded with it, but they never invalidate it.
 """
 
 import hashlib
@@ -16,11 +16,11 @@ from typing import Any
 from nas.foundation.registry import plugin_versions
 
 _LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "numba")
-"""Those whose arithmetic is in the results."""
+"""Libraries whose arithmetic affects results."""
 
 
 def fingerprint(content: Mapping[str, Any]) -> str:
-    """SHA-256 of what can be written as JSON, in hexadecimal; the order of keys is irrelevant."""
+    """SHA-256 of content that JSON can represent, in hexadecimal. The order of keys does not matter."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
@@ -33,7 +33,7 @@ def code_version() -> str:
 
 
 def library_versions() -> str:
-    """Versions of the libraries that compute, and of plugins: `torch 2.14.1, numpy 2.3.5` and so on."""
+    """Versions of the computing libraries and of plugins, like `torch 2.14.1, numpy 2.3.5`."""
     found = {}
     for name in _LIBRARIES:
         try:

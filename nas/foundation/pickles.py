@@ -1,6 +1,6 @@
-"""Looking through a pickle before it is read, for what would exhaust the machine.
+"""Inspection of a pickle before it is read, for content that would exhaust the machine.
 
-What a pickle may name, and so call, is for the unpickler's `find_class` to say.
+The unpickler's `find_class` decides what a pickle may name, and therefore call.
 """
 
 import pickle
@@ -12,14 +12,14 @@ _FETCHES = ("GET", "BINGET", "LONG_BINGET", "DUP")
 
 
 def check_pickle(content: bytes) -> None:
-    """Looks at the instructions of a pickle; none of them is carried out.
+    """Inspects the instructions of a pickle without executing any.
 
-    A list of twice the same list of twice the same list and so on takes a few bytes a level, and time
-    and memory that double with each level as soon as somebody hashes, copies or prints it.
+    A list that holds the same list twice, which holds the same list twice, and so on, takes a few bytes
+    per level. Hashing, copying or printing it takes time and memory that double with each level.
 
     Raises:
-        UnpicklingError: it uses a tuple or a list in more than one place, or asks for a huge memo.
-        ValueError: it is no pickle.
+        UnpicklingError: the pickle uses a tuple or a list in more than one place, or asks for a huge memo.
+        ValueError: the content is not a pickle.
     """
     memo: dict[int, str] = {}
     previous = ""

@@ -1,8 +1,8 @@
-"""Registries: the named choices of one kind, those that come with tfnas and those of plugins.
+"""Registries: the named choices of one kind, from tfnas and from plugins.
 
 A plugin is any installed package with an entry point in the group `tfnas.plugins`. The entry point
-names a module; importing it registers what the package adds. Plugins are loaded when a registry is
-first looked into, in every process that does so.
+names a module, and importing that module registers what the package adds. Each process loads plugins
+when it first reads a registry.
 """
 
 from collections.abc import Iterator, Mapping
@@ -32,8 +32,8 @@ class Registry(Mapping[str, Value], Generic[Value]):
     """The named choices of one kind, in the order in which they were registered.
 
     Args:
-        noun: what one of them is, for errors: `sampling` for instance.
-        entries: what comes with tfnas; text like `package.module:name` is imported when it is looked up.
+        noun: what an entry is, for errors; for instance `sampling`.
+        entries: the entries of tfnas. Text like `package.module:name` is imported on first lookup.
     """
 
     def __init__(self, noun: str, entries: Mapping[str, Value | str] | None = None) -> None:
@@ -54,7 +54,7 @@ class Registry(Mapping[str, Value], Generic[Value]):
         """The entry of that name.
 
         Raises:
-            UnknownNameError: there is none; the message offers those that there are.
+            UnknownNameError: there is no such entry; the message lists the entries.
         """
         load_plugins()
         if name not in self._values:
@@ -77,10 +77,10 @@ class Registry(Mapping[str, Value], Generic[Value]):
         return len(self._values)
 
     def check(self, name: str) -> str:
-        """Returns the name; to be used where a config is validated.
+        """Returns the name if it is registered; for use in config validation.
 
         Raises:
-            ValueError: there is no entry of that name.
+            ValueError: there is no entry with that name.
         """
         if name not in self:
             raise ValueError(self._suggest(name))
@@ -93,25 +93,25 @@ class Registry(Mapping[str, Value], Generic[Value]):
 
 
 def name_in(registry: Registry[Any]) -> Any:
-    """The type of a config field that names an entry of a registry."""
+    """The type of a config field that holds the name of a registry entry."""
     return Annotated[str, AfterValidator(registry.check)]
 
 
 def load_plugins() -> None:
-    """Imports the modules that installed packages register, once per process.
+    """Imports the modules of all installed plugins, once per process.
 
     Raises:
-        UserError: one of them cannot be imported.
+        UserError: a module cannot be imported.
     """
     global _plugins_are_loaded
     if _plugins_are_loaded:
         return
-    # Set first: plugins look into registries themselves.
+    # Set this first, because plugins read registries themselves.
     _plugins_are_loaded = True
     for entry_point in entry_points(group=PLUGIN_GROUP):
         try:
             entry_point.load()
-        # Whatever a plugin raises while it is imported.
+        # A plugin may raise anything while it is imported.
         except Exception as error:
             _plugins_are_loaded = False
             raise UserError(
@@ -121,6 +121,6 @@ def load_plugins() -> None:
 
 
 def plugin_versions() -> dict[str, str]:
-    """Version of each installed package that has plugins, by its name."""
+    """Version of each installed package with plugins, by package name."""
     packages = [entry_point.dist for entry_point in entry_points(group=PLUGIN_GROUP)]
     return {package.name: package.version for package in packages if package is not None}

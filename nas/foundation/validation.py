@@ -1,4 +1,4 @@
-"""From what a validator says to the one line that a person reads."""
+"""Validation errors as one line for people, and reading JSON files."""
 
 import json
 from pathlib import Path
@@ -10,11 +10,11 @@ from nas.foundation.errors import UserError
 from nas.foundation.files import read_text
 
 _MAX_JSON_BYTES = 50_000_000
-"""The table of the largest space takes two million."""
+"""The table of the largest space takes two million bytes."""
 
 
 def first_error(error: ValidationError) -> str:
-    """The first complaint of a pydantic error as `field: value: what is wrong`."""
+    """The first problem of a pydantic error, as `field: value: what is wrong`."""
     details = error.errors()[0]
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in details["loc"]).lstrip(
         "."
@@ -35,14 +35,14 @@ def read_json(path: str | Path, what: str) -> Any:
     """Reads a JSON file.
 
     Raises:
-        UserError: the file cannot be read, is not JSON, or says something twice.
+        UserError: the file cannot be read, is not JSON, or repeats a key.
     """
     text = read_text(path, what, _MAX_JSON_BYTES)
     try:
         return json.loads(text, object_pairs_hook=_without_repeats)
-    # Of numbers too long to convert, too.
+    # Numbers that are too long to convert raise a ValueError, too.
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not {what}: it is not JSON ({error}); make it again") from None
+        raise UserError(f"{path}: not {what}: it is not JSON ({error}); rebuild it") from None
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

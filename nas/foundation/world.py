@@ -1,4 +1,4 @@
-"""The processes that train one network together: those that torchrun started, or one alone."""
+"""The processes that train one network together: those that torchrun started, or a single one."""
 
 import io
 import os
@@ -21,12 +21,12 @@ _NONE = "none"
 
 @dataclass(frozen=True)
 class World:
-    """The processes that train one network together; the default is one alone.
+    """The processes that train one network together. The default is a single process.
 
     Attributes:
-        rank: of this process, from 0.
+        rank: number of this process, from 0.
         size: number of processes.
-        store: what they share besides torch.distributed's default group, which is theirs.
+        store: shared store of the processes, beside their default group of torch.distributed.
     """
 
     rank: int = 0
@@ -35,21 +35,21 @@ class World:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that writes files and speaks."""
+        """Whether this is the process that writes files and prints."""
         return self.rank == 0
 
     def share(self, num_samples: int) -> slice:
-        """Which of a batch's samples are this process's: shares differ by one at most, and may be empty."""
+        """This process's share of the samples of a batch. Shares differ by at most one, and may be empty."""
         return slice(num_samples * self.rank // self.size, num_samples * (self.rank + 1) // self.size)
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over all processes, equal in all to the last bit; in place."""
+        """The sum over all processes, in place; equal in all of them to the last bit."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def spread(self, content: Any) -> Any:
-        """What the first process has, in all: tensors, numbers, strings and containers of them."""
+        """Broadcasts content from the first process: tensors, numbers, strings and containers of them."""
         if self.size == 1:
             return content
         buffer = io.BytesIO()
@@ -63,15 +63,15 @@ class World:
 
     @contextmanager
     def failing_together(self) -> Iterator[None]:
-        """Makes the first failure of any process known to all.
+        """Reports the first failure of any process to all of them.
 
         Raises:
-            PeerError: in a process that fails because another one did before.
+            PeerError: in a process that fails because another one failed before.
         """
         try:
             yield
         except (DivergedError, PeerError):
-            # All processes see a divergence, and each by itself.
+            # Each process sees a divergence by itself.
             raise
         except Exception as error:
             if self.store is None:
@@ -84,12 +84,12 @@ class World:
 
 
 ALONE = World()
-"""One process by itself."""
+"""A single process."""
 
 
 @contextmanager
 def join_world() -> Iterator[World]:
-    """Joins the processes that torchrun started; a process that it did not start is alone.
+    """Joins the processes that torchrun started. A process that torchrun did not start stays alone.
 
     With CUDA, each process takes the GPU of its local rank.
     """
@@ -110,17 +110,17 @@ def join_world() -> Iterator[World]:
     try:
         with world.failing_together():
             yield world
-            # A process that ends while another one still receives can take that one down.
+            # A process that ends while another one still receives can crash the other.
             dist.barrier()
     finally:
         dist.destroy_process_group()
 
 
 def check_device(device: torch.device, world: World) -> None:
-    """Makes sure that each process has a device of its own, where devices are GPUs.
+    """Checks that each process has its own device, if devices are GPUs.
 
     Raises:
-        UserError: they share one.
+        UserError: processes share a GPU.
     """
     if device.type != "cuda" or world.size == 1:
         return
@@ -128,4 +128,4 @@ def check_device(device: torch.device, world: World) -> None:
         raise UserError(f"device: {device}; each of several processes takes its own GPU: set cuda or auto")
     num_gpus, local_size = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if local_size > num_gpus:
-        raise UserError(f"--nproc-per-node: {local_size} processes, but {num_gpus} GPUs; start one a GPU")
+        raise UserError(f"--nproc-per-node: {local_size} processes, but {num_gpus} GPUs; start one per GPU")

@@ -1,1 +1,1 @@
-"""The latency model: lookup tables, how they are measured and calibrated, and elasticity-scaling."""
+"""The latency model: lookup tables, their measurement and calibration, and elasticity-scaling."""

@@ -1,4 +1,4 @@
-"""Predicted against measured: whole networks, how well the table's sums agree, and the correction.
+"""Calibration: how well a table's sums agree with whole networks, and the correction that follows.
 
 Shapes: N networks, R rounds, K runs of a network in a round.
 """
@@ -19,8 +19,8 @@ from nas.latency.compatibility import Hardware, check_table
 from nas.latency.drift import Timing, summarize_timings
 from nas.latency.table import Calibration, LatencyTable
 from nas.latency.timing import make_images, make_network, time_network_ms, timing_conditions
-from nas.space.architecture import Architecture, LayerChoice
-from nas.space.macro_space import Space, get_space
+from nas.space.architecture import Architecture, draw_architecture
+from nas.space.macro_space import get_space
 
 Floats = NDArray[np.float64]
 
@@ -39,7 +39,7 @@ class Agreement:
         mape_percent: mean absolute error, relative to the measured latency.
         bias_percent: mean error; positive where predictions are too high.
         spearman: rank correlation.
-        kendall_tau: another one, the share of pairs in the right order minus that in the wrong one.
+        kendall_tau: rank correlation: the share of pairs in the right order minus those in the wrong order.
     """
 
     num_networks: int
@@ -50,7 +50,7 @@ class Agreement:
 
     @classmethod
     def of(cls, predicted_ms_N: Floats, measured_ms_N: Floats) -> "Agreement":
-        """Compares predictions with measurements of the same networks, three at least."""
+        """Compares predictions with measurements of the same networks, at least three."""
         errors_N = predicted_ms_N / measured_ms_N - 1
         return cls(
             num_networks=len(errors_N),
@@ -63,12 +63,12 @@ class Agreement:
 
 @dataclass(frozen=True)
 class TableCheck:
-    """Random networks of a table's space, as it predicts them and as they were measured.
+    """Random networks of a table's space, as predicted and as measured.
 
     Attributes:
         predicted_ms_N: with the table's calibration, if it has one.
-        timings: as measured.
-        agreement: of the predictions with the medians measured.
+        timings: measured timings.
+        agreement: agreement of the predictions with the measured medians.
         calibration: the correction fitted to these networks, from uncorrected predictions.
     """
 
@@ -86,11 +86,11 @@ class TableCheck:
 
 @dataclass(frozen=True)
 class NetworkTiming:
-    """How long a network takes beside others that were timed in turn.
+    """The time of a network, measured in turn with others.
 
     Attributes:
-        ratio: to the first network of the comparison, taken round by round: median.
-        ratio_iqr: interquartile range of that.
+        ratio: median over the rounds of the ratio to the first network of the comparison.
+        ratio_iqr: interquartile range of that ratio.
     """
 
     median_ms: float
@@ -108,7 +108,7 @@ def check_predictions(
     seed: int = 0,
     report: Callable[[str], None] = lambda message: None,
 ) -> TableCheck:
-    """Measures random networks under the conditions of a table and compares with its predictions.
+    """Measures random networks under the conditions of a table, and compares them with its predictions.
 
     Raises:
         UserError: the table was measured on another device.
@@ -140,21 +140,8 @@ def check_predictions(
 
 
 def predict_ms(table: LatencyTable, architectures: Sequence[Architecture]) -> Floats:
-    """Latency_N of each architecture, as the table has it, in ms."""
+    """Latency_N of each architecture by the table, in ms."""
     return np.array([table.latency_ms(architecture) for architecture in architectures])
-
-
-def draw_architecture(space: Space, rng: np.random.Generator) -> Architecture:
-    """A random network: depths, operators and widths uniform over what the space allows."""
-    stages = []
-    for stage, spec in enumerate(space.stages):
-        choices = []
-        for layer in space.stage_layers(stage)[: rng.integers(space.min_depth(stage), spec.num_layers + 1)]:
-            op = space.ops[rng.integers(len(space.ops))]
-            low, high = op.width_interval(layer.in_channels)
-            choices.append(LayerChoice(op=op.name, mid_channels=int(rng.integers(low, high + 1))))
-        stages.append(tuple(choices))
-    return Architecture(space=space.name, stages=tuple(stages))
 
 
 def time_networks_in_turn(
@@ -187,7 +174,7 @@ def time_networks_in_turn(
 
 
 def summarize_networks(times_RNK: Floats) -> list[Timing]:
-    """The timing of each network; the drift between rounds is taken out."""
+    """The timing of each network, without the drift between rounds."""
     round_RNK, network_RNK, _ = np.indices(times_RNK.shape)
     return summarize_timings(times_RNK.ravel(), network_RNK.ravel(), round_RNK.ravel())
 
@@ -210,8 +197,8 @@ def compare_networks(
 
 
 def compare_times(times_RNK: Floats) -> list[NetworkTiming]:
-    """Summarises the times of networks that were timed in turn, and compares them with the first's."""
-    # Neighbours in time share the machine's drift: so their ratio is taken round by round.
+    """Summarizes the times of networks timed in turn, and compares them with those of the first."""
+    # Neighbors in time share the machine's drift, so the ratio is taken round by round.
     medians_RN = np.median(times_RNK, axis=2)
     ratios_3N = np.percentile(medians_RN / medians_RN[:, :1], [25, 50, 75], axis=0)
     return [
@@ -221,13 +208,13 @@ def compare_times(times_RNK: Floats) -> list[NetworkTiming]:
 
 
 def fit_calibration(predicted_ms_N: Floats, measured_ms_N: Floats) -> Calibration:
-    """Fits the affine correction of a table, with its error on networks that were left out.
+    """Fits the affine correction of a table, and estimates its error on left-out networks.
 
-    The fit minimises relative errors. Where it predicts a left-out network no better than the table
-    does without it, there is nothing systematic to correct: slope 1, intercept 0.
+    The fit minimizes relative errors. If it predicts left-out networks no better than the uncorrected
+    table, nothing is systematic: slope 1, intercept 0.
 
     Args:
-        predicted_ms_N: of the uncorrected table, for three networks at least.
+        predicted_ms_N: predictions of the uncorrected table, for at least three networks.
     """
     num_networks = len(predicted_ms_N)
     slope, intercept_ms = _fit(predicted_ms_N, measured_ms_N)
@@ -251,7 +238,7 @@ def fit_calibration(predicted_ms_N: Floats, measured_ms_N: Floats) -> Calibratio
 
 
 def _fit(predicted_ms_N: Floats, measured_ms_N: Floats) -> tuple[float, float]:
-    """Slope and intercept of least relative squares."""
+    """Slope and intercept that minimize the squares of the relative errors."""
     terms_N2 = np.stack([predicted_ms_N, np.ones_like(predicted_ms_N)], axis=1) / measured_ms_N[:, None]
     slope, intercept_ms = np.linalg.lstsq(terms_N2, np.ones_like(measured_ms_N), rcond=None)[0]
     return float(slope), float(intercept_ms)

@@ -1,7 +1,7 @@
-"""Timing operators in place: points are put into measurement networks, and timed as these run.
+"""Timing operators in place: points are assembled into measurement networks and timed while these run.
 
-A point is an operator at a width. Every network has the base in common and shares points with
-others, which tells the machine's drift from the operators' cost.
+A point is an operator at a width. All networks share the base, and they share points with each other.
+That separates the machine's drift from the cost of the operators.
 """
 
 import math
@@ -20,36 +20,36 @@ from nas.space.architecture import Architecture, LayerChoice
 from nas.space.macro_space import LayerSpec, Space
 
 PRECISION = 0.02
-"""A point has repeats enough once the standard error of its median is below this share of it."""
+"""A point is precise once the standard error of its median is below this share of the median."""
 
 MAX_REPEATS = 160
-"""Timings of a point at most, however noisy it is."""
+"""Most timings of a point, however noisy it is."""
 
 _VISIT_S = 0.2
 _VISIT_RUNS = (8, 30)
 _NUM_WARMUP_RUNS = 2
 
 
-class Point(NamedTuple):
-    """An operator at a width: measured once, however many layers of the space share it."""
+class TablePoint(NamedTuple):
+    """An operator at a width. It is one point, however many layers of the space share it."""
 
     key: OpKey
     mid_channels: int
 
 
-Timings = dict[Point | None, Timing]
+Timings = dict[TablePoint | None, Timing]
 Shape = tuple[int, int, int, int, str]
 
 
 class Campaign:
-    """The timings made so far, and how to make more.
+    """The timings so far, and the means to make more.
 
-    Samples of all runs lie in parallel lists: which point (an index; 0 is the base), which run, what time.
+    Three parallel lists hold the samples of all runs: the point (an index; 0 is the base), the run, the time.
 
     Args:
         num_classes: outputs of the classifier, which is part of the base.
-        max_duration_s: after that time only points are timed that have not been timed at all.
-        seed: of the composition of the networks.
+        max_duration_s: after this time, only points without any timing are timed.
+        seed: seeds the composition of the networks.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Campaign:
         self._end_s = time.monotonic() + max_duration_s
         self._rng = np.random.default_rng(seed)
         self._images_BCHW = make_images(space.resolution, batch_size, device)
-        self._index_of: dict[Point | None, int] = {None: 0}
+        self._index_of: dict[TablePoint | None, int] = {None: 0}
         self._points: list[int] = []
         self._runs: list[int] = []
         self._times_ms: list[float] = []
@@ -76,19 +76,19 @@ class Campaign:
 
     @property
     def is_over(self) -> bool:
-        """Whether the time for measuring is used up."""
+        """Whether the time for measuring is up."""
         return time.monotonic() > self._end_s
 
-    def visit(self, points: Sequence[Point]) -> None:
-        """Times every point in a network or more; what is known already fills layers that are left."""
+    def visit(self, points: Sequence[TablePoint]) -> None:
+        """Times every point in at least one network; known points fill the remaining layers."""
         known = [point for point in self._index_of if point is not None]
         for network_points in compose_networks(self.space, points, known, self._rng):
             if all(point in self._index_of for point in network_points) and self.is_over:
                 continue
             self._time(network_points)
 
-    def _time(self, points: Sequence[Point]) -> None:
-        """Runs one network for a while and keeps the times of its parts."""
+    def _time(self, points: Sequence[TablePoint]) -> None:
+        """Runs one network for a while and stores the times of its parts."""
         network = make_network(_architecture(self.space, points), self._num_classes, self._device)
         indices = [self._index_of.setdefault(point, len(self._index_of)) for point in (*points, None)]
         for _ in range(_NUM_WARMUP_RUNS):
@@ -99,13 +99,13 @@ class Campaign:
             self._runs += [self._num_runs] * len(indices)
             self._num_runs += 1
 
-    def timings(self) -> dict[Point | None, Timing]:
-        """What is known of each point, and under None of the base."""
+    def timings(self) -> dict[TablePoint | None, Timing]:
+        """The timing of each point; the key None holds the base."""
         summary = summarize_timings(np.array(self._times_ms), np.array(self._points), np.array(self._runs))
         return dict(zip(self._index_of, summary, strict=True))
 
-    def imprecise_points(self) -> list[Point]:
-        """Points whose median is not precise yet."""
+    def imprecise_points(self) -> list[TablePoint]:
+        """Points whose median is not precise yet, and which may have more timings."""
         return [
             point
             for point, timing in self.timings().items()
@@ -114,13 +114,13 @@ class Campaign:
 
 
 def compose_networks(
-    space: Space, points: Sequence[Point], fillers: Sequence[Point], rng: np.random.Generator
-) -> Iterator[tuple[Point, ...]]:
-    """Networks at full depth, one point a layer, that have every point at least once.
+    space: Space, points: Sequence[TablePoint], fillers: Sequence[TablePoint], rng: np.random.Generator
+) -> Iterator[tuple[TablePoint, ...]]:
+    """Networks at full depth, with one point per layer, that together contain every point at least once.
 
     Args:
-        fillers: points for the layers that are left when those of a shape are used up; if there
-            are none of a shape, its points come again.
+        fillers: points for the layers that remain when all points of a shape are used. If a shape has
+            none, its points repeat.
     """
     queues, fillers_of = _by_shape(points, rng), _by_shape(fillers, rng)
     while any(queues.values()):
@@ -135,9 +135,9 @@ def compose_networks(
         yield tuple(network)
 
 
-def _by_shape(points: Sequence[Point], rng: np.random.Generator) -> dict[Shape, list[Point]]:
+def _by_shape(points: Sequence[TablePoint], rng: np.random.Generator) -> dict[Shape, list[TablePoint]]:
     """The points of layers of equal shape, in random order."""
-    groups: dict[Shape, list[Point]] = defaultdict(list)
+    groups: dict[Shape, list[TablePoint]] = defaultdict(list)
     for index in rng.permutation(len(points)):
         groups[_shape(points[index].key)].append(points[index])
     return dict(groups)
@@ -147,14 +147,14 @@ def _shape(key: OpKey) -> Shape:
     return key.resolution, key.in_channels, key.out_channels, key.stride, key.activation
 
 
-def _architecture(space: Space, points: Sequence[Point]) -> Architecture:
+def _architecture(space: Space, points: Sequence[TablePoint]) -> Architecture:
     stages: list[list[LayerChoice]] = [[] for _ in space.stages]
     for layer, point in zip(space.layers, points, strict=True):
         stages[layer.stage].append(_choice(space, layer, point))
     return Architecture(space=space.name, stages=tuple(tuple(choices) for choices in stages))
 
 
-def _choice(space: Space, layer: LayerSpec, point: Point) -> LayerChoice:
+def _choice(space: Space, layer: LayerSpec, point: TablePoint) -> LayerChoice:
     for op in space.ops:
         low, high = op.width_interval(layer.in_channels)
         if OpKey.of(layer, op) == point.key and low <= point.mid_channels <= high:

@@ -1,4 +1,4 @@
-"""Whether a lookup table is one to search with: of this space and of this hardware."""
+"""Checks whether a search may use a lookup table: same space, same hardware."""
 
 from typing import NamedTuple, Self
 
@@ -12,10 +12,10 @@ from nas.space.macro_space import Space
 
 
 class Hardware(NamedTuple):
-    """What a search runs on, by the names that tables record.
+    """The hardware of a search, by the names that tables record.
 
     Attributes:
-        gpu_name: None where the search runs on the CPU.
+        gpu_name: None if the search runs on the CPU.
     """
 
     cpu_name: str
@@ -23,27 +23,27 @@ class Hardware(NamedTuple):
 
     @property
     def device_name(self) -> str:
-        """Of the device that the search itself runs on."""
+        """Name of the device that the search itself runs on."""
         return self.gpu_name or self.cpu_name
 
     @classmethod
     def of(cls, device: str | torch.device) -> Self:
-        """That of this machine, for a config's device."""
+        """The hardware of this machine, for the device of a config."""
         device = resolve_device(device) if isinstance(device, str) else device
         gpu_name = device_name(device) if device.type == "cuda" else None
         return cls(device_name(torch.device("cpu")), gpu_name)
 
 
 def check_table(table: LatencyTable, space: Space, hardware: Hardware, where: str = "latency table") -> None:
-    """Checks that a table holds for a search.
+    """Checks that a table is valid for a search.
 
-    A measured table must be of this hardware: of its CPU, or of the search's model of GPU. (A search on
-    a GPU for the latency of the CPU beside it is what the paper's CPU networks are.) Imported
-    and synthetic tables stand for other devices on purpose.
+    A measured table must come from this hardware: from its CPU, or from the search's GPU model. (The
+    paper's CPU networks come from a search on a GPU for the latency of the CPU next to it.) Imported and
+    synthetic tables stand for other devices on purpose.
 
     Args:
-        hardware: what the search runs on.
-        where: what to name in the error, the table's path for instance.
+        hardware: hardware of the search.
+        where: what the error names, for instance the path of the table.
 
     Raises:
         UserError: the table is of another space or device, or lacks an operator or a width.

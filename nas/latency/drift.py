@@ -1,7 +1,7 @@
-"""Taking a noisy machine's drift out of interleaved measurements.
+"""Removal of a noisy machine's drift from interleaved measurements.
 
-Shapes: S samples, each of an item (an operator at a width, a network) within a run (things
-timed right after each other).
+Shapes: S samples, I items, R runs, G groups. A sample is the time of an item (an operator at a width, or
+a network) within a run (items timed directly after each other).
 """
 
 from typing import NamedTuple
@@ -16,7 +16,7 @@ _NUM_ITERATIONS = 5
 
 
 class Timing(NamedTuple):
-    """Median and interquartile range of an item's timings, in ms, and their number."""
+    """Median, interquartile range (both in ms) and number of an item's timings."""
 
     median_ms: float
     iqr_ms: float
@@ -24,12 +24,12 @@ class Timing(NamedTuple):
 
     @property
     def relative_error(self) -> float:
-        """Standard error of the median, relative to it (as of a normal distribution)."""
+        """Standard error of the median relative to the median, assuming a normal distribution."""
         return 0.93 * self.iqr_ms / self.median_ms / float(np.sqrt(self.num_repeats))
 
 
 def summarize_timings(times_ms_S: Floats, item_S: Indices, run_S: Indices) -> list[Timing]:
-    """The timing of each item 0, 1, ..., drift removed; each must have a sample."""
+    """The timing of each item 0, 1, ... without drift; each item needs a sample."""
     times_ms_S = remove_drift(times_ms_S, item_S, run_S)
     low_I, median_I, high_I = (group_quantiles(times_ms_S, item_S, q) for q in (0.25, 0.5, 0.75))
     counts_I = np.bincount(item_S)
@@ -40,11 +40,11 @@ def summarize_timings(times_ms_S: Floats, item_S: Indices, run_S: Indices) -> li
 
 
 def remove_drift(times_S: Floats, item_S: Indices, run_S: Indices) -> Floats:
-    """Divides each sample by how slow the machine was during its run.
+    """Divides each sample by the slowness of the machine during its run.
 
-    Clocks, neighbours and caches slow all that runs within some milliseconds alike, so
-    time = (time of the item) x (slowness of the run) + noise. Both factors are fitted by a
-    median polish of the logarithms; the median slowness of all runs is 1.
+    Clocks, neighbors and caches slow everything that runs within some milliseconds alike, so
+    time = (time of the item) x (slowness of the run) + noise. A median polish of the logarithms fits
+    both factors; the median slowness of all runs is 1.
 
     Source: Tukey, Exploratory Data Analysis, 1977 (median polish).
     """
@@ -58,7 +58,7 @@ def remove_drift(times_S: Floats, item_S: Indices, run_S: Indices) -> Floats:
 
 
 def group_quantiles(values_S: Floats, group_S: Indices, quantile: float) -> Floats:
-    """A quantile of each group 0, 1, ..., up to the highest, interpolated; NaN for an empty group."""
+    """An interpolated quantile of each group 0, 1, ... up to the highest; NaN for an empty group."""
     sorted_S = values_S[np.lexsort((values_S, group_S))]
     counts_G = np.bincount(group_S)
     positions_G = np.cumsum(counts_G) - counts_G + quantile * (counts_G - 1)

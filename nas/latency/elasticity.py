@@ -1,7 +1,7 @@
-"""Elasticity-scaling: widths of a derived network, scaled until it meets its latency target.
+"""Elasticity-scaling: scales the widths of a derived network until it meets its latency target.
 
-A phase walks in steps; step k gives layer j the width clip(width_j + direction * k * r_j), so the
-latencies of a whole walk are one table look-up a layer, and the walk ends at the first step that
+A phase walks in steps. Step k gives layer j the width clip(width_j + direction * k * r_j). One table
+lookup per layer therefore yields the latencies of the whole walk, which ends at the first step that
 crosses the target.
 
 Source: TF-NAS, elasticity-scaling (width level).
@@ -19,7 +19,7 @@ from nas.space.architecture import Architecture
 Widths = NDArray[np.int64]
 
 _ROUNDING_MS = 1e-9
-"""What a sum of differences may be wrong by: so much of the budget stays unused."""
+"""Rounding error of a sum of differences; this much of the budget stays unused."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class ScalingPhase:
 
     Attributes:
         name: `shrink`, `expand` or `refine`.
-        first_stage: the phase changes layers of this stage (from 0) and later ones.
+        first_stage: the phase changes the layers of this stage (counted from 0) and of later ones.
         num_steps: steps taken.
-        latency_ms: latency afterwards.
+        latency_ms: latency after the phase.
         is_saturated: whether every included width is at its bound.
     """
 
@@ -43,14 +43,14 @@ class ScalingPhase:
 
 @dataclass(frozen=True)
 class ScalingReport:
-    """What a scaling did.
+    """The outcome of a scaling.
 
     Attributes:
         architecture: the scaled network; of an infeasible target, the nearest one.
         initial_latency_ms: latency before.
         phases: in order; the first is over all stages.
-        reachable_ms: latency with every width at its lowest and at its highest.
-        is_feasible: whether the target lies within; then it is met from below.
+        reachable_ms: lowest and highest latency that the widths allow.
+        is_feasible: whether the target lies within and was met from below.
     """
 
     architecture: Architecture
@@ -66,12 +66,12 @@ class ScalingReport:
 
     @property
     def latencies_ms(self) -> tuple[float, ...]:
-        """Latency before, then after each phase."""
+        """Latency before the scaling, then after each phase."""
         return self.initial_latency_ms, *(phase.latency_ms for phase in self.phases)
 
 
 class _Scaler:
-    """Widths and curves of one architecture's layers, and the walks over them.
+    """Widths and latency curves of an architecture's layers, and the walks over them.
 
     Shapes: K steps of a walk, L kept layers.
     """
@@ -94,10 +94,15 @@ class _Scaler:
 
     @property
     def reachable_ms(self) -> tuple[float, float]:
-        return self.latency_ms(self.low), self.latency_ms(self.high)
+        # Not simply those of the lowest and the highest widths: published curves may fall.
+        ranges = [
+            curve[low : high + 1] for curve, low, high in zip(self.curves, self.low, self.high, strict=True)
+        ]
+        lows_ms, highs_ms = (sum(float(pick(each)) for each in ranges) for pick in (np.min, np.max))
+        return self.base_ms + lows_ms, self.base_ms + highs_ms
 
     def walk(self, direction: int, first_stage: int, target_ms: float) -> ScalingPhase:
-        """Shrinks to the first widths at or below the target, or expands to the last ones."""
+        """Shrinks to the first widths at or below the target, or expands to the last such widths."""
         included = self.stages >= first_stage
         bound = self.high if direction > 0 else self.low
         steps_KL = self._steps(direction, included, bound)
@@ -115,7 +120,7 @@ class _Scaler:
         )
 
     def _steps(self, direction: int, included: NDArray[np.bool_], bound: Widths) -> Widths:
-        """Widths after 0, 1, 2, ... steps, until every included one is at its bound."""
+        """Widths after 0, 1, 2, ... steps, until every included width is at its bound."""
         if not included.any():
             return self.widths[None]
         ratios = np.rint(self.widths / self.widths[included].min()).astype(np.int64) * included
@@ -126,7 +131,7 @@ class _Scaler:
         return widths_KL
 
     def refine(self, target_ms: float) -> ScalingPhase:
-        """Widens single layers, by what fits the rest of the budget best, until nothing fits."""
+        """Widens single layers, always by the step that best fills the remaining budget."""
         num_steps = 0
         budget_ms = target_ms - self.latency_ms(self.widths)
         while True:
@@ -155,16 +160,16 @@ def elasticity_scaling(
     *,
     refine: bool = False,
 ) -> ScalingReport:
-    """Scales the widths of a derived network to a latency target, and tells what happened.
+    """Scales the widths of a derived network to a latency target, and reports what it did.
 
-    First all stages together: shrunk until at or below the target, or expanded as long as that
-    stays so. Then, for each later stage s in turn, stages s and later are expanded alone. One step
-    changes a layer's width by round(width / lowest width among the included layers), as they
-    were when the phase began.
+    The first phase scales all stages together. It shrinks them until the latency is at or below the
+    target, or expands them as long as it stays there. Then, for each later stage s in turn, a phase
+    expands only stages s and later. One step changes a layer's width by round(width / lowest width among
+    the included layers), with the widths at the start of the phase.
 
     Args:
-        target_latency_ms: an infeasible one gives the nearest network and `is_feasible` False.
-        refine: ends, beyond the paper, with widening of single layers, best fit first.
+        target_latency_ms: if infeasible, the result is the nearest network and `is_feasible` is False.
+        refine: adds a last phase beyond the paper, which widens single layers, best fit first.
 
     Source: TF-NAS, elasticity-scaling.
     """
@@ -184,7 +189,7 @@ def elasticity_scaling(
         initial_latency_ms,
         tuple(phases),
         scaler.reachable_ms,
-        is_feasible=low_ms <= target_latency_ms <= high_ms,
+        is_feasible=is_met and low_ms <= target_latency_ms <= high_ms,
     )
 
 
@@ -198,7 +203,7 @@ def scale_to_latency(
     """Scales the widths of a derived network until it meets a latency target from below.
 
     Raises:
-        InfeasibleTargetError: no widths of these operators reach the target; the error names the
+        InfeasibleTargetError: no widths of these operators reach the target. The error names the
             reachable interval. (`elasticity_scaling` returns the nearest network instead.)
     """
     report = elasticity_scaling(architecture, table, target_latency_ms, refine=refine)

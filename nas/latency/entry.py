@@ -1,4 +1,4 @@
-"""Entries of a lookup table: an operator's latency over its width.
+"""Entries of a lookup table: the latency of an operator as a function of its width.
 
 Source: TF-NAS, latency model; the key's fields are those of the published tables.
 """
@@ -17,10 +17,10 @@ from nas.space.macro_space import LayerSpec, Space
 from nas.space.operators import Activation, CandidateOp
 
 Milliseconds = Annotated[float, Field(ge=-1e9, le=1e9)]
-"""Of an operator or a network; negative in imported tables only. Sums stay finite."""
+"""Latency of an operator or a network. Negative only in imported tables. Sums stay finite."""
 
 Width = Annotated[int, Field(ge=1, le=100_000)]
-"""Mid channels. A curve has a value for each, so a width without bounds would take all memory."""
+"""Mid channels. A curve has a value for each width, so an unbounded width would exhaust the memory."""
 
 
 class Record(BaseModel):
@@ -29,7 +29,7 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Copies the record without what was cached: it need not hold of the updated one."""
+        """Copies the record without cached values, which may not apply to the updated copy."""
         copy = super().model_copy(update=update, deep=deep)
         for name in copy.__dict__.keys() - type(self).model_fields.keys():
             del copy.__dict__[name]
@@ -37,9 +37,9 @@ class Record(BaseModel):
 
 
 class OpKey(Record):
-    """What an operator's latency depends on, but for its mid channels.
+    """Everything an operator's latency depends on, except its mid channels.
 
-    `resolution` is that of the input, in pixels; `se_channels` is 0 without squeeze-and-excitation.
+    `resolution` is that of the input, in pixels. `se_channels` is 0 without squeeze-and-excitation.
     """
 
     resolution: int
@@ -68,15 +68,16 @@ class OpKey(Record):
 
 
 class LatencyEntry(Record):
-    """Latencies of one key at the widths that were measured (or imported), ascending.
+    """Latencies of one key at the measured (or imported) widths, ascending.
 
-    Between them latency is interpolated, monotonically between neighbours; never beyond them.
+    Between these widths the latency is interpolated, monotonically between neighbors. Beyond them there
+    is none.
 
     Attributes:
-        latency_ms: what the model uses; in measured tables it never falls as the width grows.
-        median_ms: median of each width's repeats, as measured; None in imported tables.
-        iqr_ms: their interquartile range.
-        num_repeats: their number.
+        latency_ms: values that the model uses; in measured tables they never fall as the width grows.
+        median_ms: median of the repeats at each width, as measured; None in imported tables.
+        iqr_ms: interquartile range of the repeats.
+        num_repeats: number of repeats.
     """
 
     key: OpKey
@@ -92,15 +93,15 @@ class LatencyEntry(Record):
             values = getattr(self, name)
             if values is not None and len(values) != len(self.widths):
                 raise ValueError(
-                    f"({self.key}): {len(self.widths)} widths, but {len(values)} {name}; make the table again"
+                    f"({self.key}): {len(self.widths)} widths, but {len(values)} {name}; rebuild the table"
                 )
         if any(b <= a for a, b in pairwise(self.widths)):
-            raise ValueError(f"({self.key}): widths must ascend; make the table again")
+            raise ValueError(f"({self.key}): widths must ascend; rebuild the table")
         return self
 
     @cached_property
     def curve_ms(self) -> NDArray[np.float64]:
-        """Latency of each integer width, indexed by width; NaN below the lowest."""
+        """Latency at each integer width, indexed by width; NaN below the lowest."""
         curve = np.full(self.widths[-1] + 1, np.nan)
         inside = np.arange(self.widths[0], self.widths[-1] + 1)
         curve[inside] = interpolate(np.array(self.widths), np.array(self.latency_ms), inside)
@@ -110,11 +111,11 @@ class LatencyEntry(Record):
 def interpolate(
     widths: NDArray[np.int64], latency_ms: NDArray[np.float64], at: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Latency between measured widths: monotone between neighbours, exact at the measured ones.
+    """Latency between measured widths: monotone between neighbors, exact at the measured widths.
 
     Args:
         widths: ascending.
-        at: widths to read, none beyond the measured ones.
+        at: widths to read, within the measured interval.
     """
     assert widths[0] <= at.min()
     assert at.max() <= widths[-1]
@@ -126,7 +127,7 @@ def interpolate(
 
 
 def space_keys(space: Space) -> dict[OpKey, tuple[int, int]]:
-    """Each distinct key of a space, with the lowest and highest width that it must cover."""
+    """The distinct keys of a space, each with the lowest and the highest width that it must cover."""
     intervals: dict[OpKey, tuple[int, int]] = {}
     for layer in space.layers:
         for op in space.ops:

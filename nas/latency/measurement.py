@@ -1,8 +1,8 @@
-"""Measuring a lookup table in minutes: operators timed in place, few widths, drift taken out.
+"""Measurement of a lookup table in minutes: operators timed in place, at few widths, without drift.
 
-An operator alone in a loop finds its weights and activations in the cache, an operator in a
-network does not. So operators are timed where they run, within networks that are run end to
-end (see `campaign`). What a table sums up is then what a network spends.
+An operator alone in a loop finds its weights and activations in the cache; an operator in a network
+does not. So operators are timed within networks that run end to end (see `campaign`). The sum over a
+table's entries is then the time that a network takes.
 """
 
 import logging
@@ -16,7 +16,7 @@ import torch
 from scipy.optimize import isotonic_regression
 
 from nas.foundation.device import resolve_device
-from nas.latency.campaign import Campaign, Point, Timings
+from nas.latency.campaign import Campaign, TablePoint, Timings
 from nas.latency.drift import Timing
 from nas.latency.entry import LatencyEntry, OpKey, space_keys
 from nas.latency.table import LatencyTable, Provenance
@@ -25,7 +25,7 @@ from nas.latency.widths import initial_widths, next_widths
 from nas.space.macro_space import Space
 
 MEASURED_SHARE = 0.045
-"""Share of all widths that are measured at most, unless the initial ones are more already."""
+"""Largest share of all widths to measure, unless the initial widths are already more."""
 
 _MIN_ERROR = 0.002
 
@@ -48,11 +48,11 @@ def measure_table(
     Args:
         device: `cpu`, `cuda` or `cuda:N`.
         num_threads: threads on the CPU.
-        batch_size: images at a time; None for 1 on the CPU, 32 on CUDA.
+        batch_size: images at a time; None for 1 on the CPU and 32 on CUDA.
         num_classes: outputs of the classifier, which is part of the base.
-        max_duration_s: no more repeats are made, and no more widths measured, after that time.
-        seed: of the composition of the measurement networks.
-        report: receives a line for people now and then.
+        max_duration_s: after this time, no further repeats or widths are measured.
+        seed: seeds the composition of the measurement networks.
+        report: receives a progress line now and then.
 
     Raises:
         UserError: there is no such device.
@@ -62,7 +62,8 @@ def measure_table(
     num_busy_cpus = measure_busy_cpus()
     if num_busy_cpus > MAX_BUSY_CPUS:
         logger.warning(
-            "measuring latency on a busy machine (others use %.1f CPUs): expect wrong numbers", num_busy_cpus
+            "measuring latency on a busy machine (other processes use %.1f CPUs): expect wrong numbers",
+            num_busy_cpus,
         )
     start_s = time.monotonic()
     campaign = Campaign(
@@ -102,32 +103,34 @@ def measure_table(
 
 
 def _measure_points(campaign: Campaign, report: Callable[[str], None]) -> None:
-    """Measures the initial widths, then widths where it is least certain, then all until precise."""
+    """Measures the initial widths, then widths where the table is least certain, then all until precise."""
     intervals = space_keys(campaign.space)
     num_widths = sum(high - low + 1 for low, high in intervals.values())
-    points = [Point(key, width) for key, interval in intervals.items() for width in initial_widths(*interval)]
+    points = [
+        TablePoint(key, width) for key, interval in intervals.items() for width in initial_widths(*interval)
+    ]
     max_points = max(int(MEASURED_SHARE * num_widths), len(points))
     num_known = 0
     while len(points) > num_known and not (num_known and campaign.is_over):
         report(f"measuring {len(points) - num_known} points beside {num_known} of {num_widths}")
-        # Twice, in other company and at another time: a single visit may meet a bad moment.
+        # Twice, in different networks and at different times, because a single visit may hit a bad moment.
         for _ in range(2):
             campaign.visit(points[num_known:])
         num_known = len(points)
-        # Doubling lets each choice see the last one's outcome, in few rounds.
+        # Doubling lets each choice use the outcome of the previous one, in few rounds.
         points += _uncertain_points(campaign.timings(), min(max_points, 2 * num_known) - num_known)
     while (imprecise := campaign.imprecise_points()) and not campaign.is_over:
         report(f"repeating {len(imprecise)} of {num_known} points")
         campaign.visit(imprecise)
 
 
-def _uncertain_points(timings: Timings, number: int) -> list[Point]:
-    """So many points, at most, where interpolation is least certain."""
+def _uncertain_points(timings: Timings, number: int) -> list[TablePoint]:
+    """At most `number` points where interpolation is least certain."""
     candidates = []
     for key, curve in _curves(timings).items():
         widths, medians_ms = np.array(sorted(curve)), np.array([curve[w].median_ms for w in sorted(curve)])
         candidates += [
-            (uncertainty, Point(key, width)) for uncertainty, width in next_widths(widths, medians_ms)
+            (uncertainty, TablePoint(key, width)) for uncertainty, width in next_widths(widths, medians_ms)
         ]
     candidates.sort(key=lambda candidate: candidate[0], reverse=True)
     return [point for _, point in candidates[:number]]
@@ -146,8 +149,8 @@ def _curves(
 def _entry(key: OpKey, curve: dict[int, Timing]) -> LatencyEntry:
     widths = sorted(curve)
     medians_ms = [curve[width].median_ms for width in widths]
-    # More channels are more work: where a wider point came out faster, noise or a lucky alignment
-    # did it, and elasticity-scaling must not chase it. Uncertain medians give way.
+    # More channels are more work. If a wider point is faster, noise or a lucky alignment did it, and
+    # elasticity-scaling must not chase it. Uncertain medians weigh less.
     errors_ms = np.array([curve[width].relative_error for width in widths]) * medians_ms
     weights = 1 / np.maximum(errors_ms, _MIN_ERROR * np.mean(medians_ms)) ** 2
     rising_ms = isotonic_regression(medians_ms, weights=weights).x

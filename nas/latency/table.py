@@ -26,18 +26,18 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Provenance(Record):
-    """Where a table comes from: enough to know what its numbers mean and when they hold.
+    """The origin of a table: enough to know what its numbers mean and when they hold.
 
     Attributes:
         device_type: `cpu` or `cuda`.
         num_classes: outputs of the classifier, which is part of the base.
-        conditions: how networks were run.
+        conditions: how the networks were run.
         measured_on: date and time, UTC.
-        duration_s: how long the measuring took.
-        num_repeats: median over the points of the number of timings.
-        spread_percent: median over the points of the interquartile range, relative to the median.
-        num_busy_cpus: CPUs that other processes used when the measuring began.
-        note: anything else; of an imported table, the file it was read from.
+        duration_s: duration of the measurement.
+        num_repeats: number of timings per point, as a median over the points.
+        spread_percent: interquartile range relative to the median, as a median over the points.
+        num_busy_cpus: CPUs that other processes used when the measurement began.
+        note: anything else; for an imported table, the file it was read from.
     """
 
     source: Literal["measured", "imported", "synthetic"]
@@ -60,9 +60,9 @@ class Calibration(Record):
     """An affine correction, fitted to whole networks: latency = slope * sum of entries + intercept.
 
     Attributes:
-        num_networks: random networks that it was fitted to.
+        num_networks: number of random networks in the fit.
         mape_percent: mean absolute error of the corrected latency on networks left out of the fit.
-        half_width_percent: of the 95 % prediction interval of one network, relative to its latency.
+        half_width_percent: half width of the 95 % prediction interval of a network, relative to its latency.
         measured_on: date and time, UTC.
     """
 
@@ -77,14 +77,14 @@ class Calibration(Record):
 class LatencyTable(Record):
     """The lookup table of a space: latency = base + sum over kept layers of their entries, in ms.
 
-    Where a calibration is there, everything that is read is corrected: the slope scales
-    base and entries, the intercept is part of the base. So sums stay sums.
+    With a calibration, everything that is read is corrected: the slope scales base and entries, and the
+    intercept is part of the base. Sums therefore remain sums.
 
     Attributes:
-        space: name of the space whose every candidate operator the entries cover.
-        base_ms: latency of all that is not searched: stems, head, classifier; uncorrected.
-        base_iqr_ms: its interquartile range; None in imported tables.
-        entries: uncorrected.
+        space: name of the space; the entries cover all of its candidate operators.
+        base_ms: uncorrected latency of everything that is not searched: stems, head, classifier.
+        base_iqr_ms: interquartile range of the base; None in imported tables.
+        entries: uncorrected entries.
     """
 
     schema_version: Annotated[int, Field(ge=1, le=SCHEMA_VERSION)] = SCHEMA_VERSION
@@ -99,17 +99,17 @@ class LatencyTable(Record):
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
         if len(self._entry_of) != len(self.entries):
-            raise ValueError("entries: a key appears twice; make the table again")
+            raise ValueError("entries: a key appears twice; rebuild the table")
         if self.provenance.source == "imported":
             return self
         if self.base_ms < 0:
-            raise ValueError(f"base_ms: {self.base_ms}; a latency cannot be negative; make the table again")
+            raise ValueError(f"base_ms: {self.base_ms}; a latency cannot be negative; rebuild the table")
         for entry in self.entries:
             if min(entry.latency_ms) < 0:
                 width = entry.widths[int(np.argmin(entry.latency_ms))]
                 raise ValueError(
                     f"entries: ({entry.key}): {min(entry.latency_ms)} ms at width {width}; "
-                    "a latency cannot be negative; make the table again"
+                    "a latency cannot be negative; rebuild the table"
                 )
         return self
 
@@ -119,7 +119,7 @@ class LatencyTable(Record):
 
     @property
     def base_latency_ms(self) -> float:
-        """Latency of all that is not searched, in ms."""
+        """Latency of everything that is not searched, in ms."""
         return self._slope * self.base_ms + (self.calibration.intercept_ms if self.calibration else 0.0)
 
     @property
@@ -127,10 +127,10 @@ class LatencyTable(Record):
         return self.calibration.slope if self.calibration else 1.0
 
     def curve_ms(self, layer: LayerSpec, op: CandidateOp) -> NDArray[np.float64]:
-        """Latency of an operator in a layer at each width, indexed by mid channels, in ms.
+        """Latency of an operator in a layer at each width, in ms, indexed by mid channels.
 
         Raises:
-            UserError: the table has no such key, or not the whole width interval.
+            UserError: the table lacks the key, or part of its width interval.
         """
         return self._slope * self._entry_for(layer, op, f"latency table of '{self.space}'").curve_ms
 
@@ -152,21 +152,21 @@ class LatencyTable(Record):
         return self.base_latency_ms + sum(self.layer_latencies_ms(architecture))
 
     def interval_ms(self, architecture: Architecture) -> tuple[float, float] | None:
-        """95 % prediction interval of a derived network's latency, in ms; None if not calibrated."""
+        """95 % prediction interval of a derived network's latency, in ms; None without a calibration."""
         if self.calibration is None:
             return None
         latency_ms, share = self.latency_ms(architecture), self.calibration.half_width_percent / 100
         return latency_ms * (1 - share), latency_ms * (1 + share)
 
     def with_calibration(self, calibration: Calibration | None) -> Self:
-        """The same table with that correction, or without any."""
+        """The same table with this calibration, or without any."""
         return self.model_copy(update={"calibration": calibration})
 
     def check_covers(self, space: Space, where: str) -> None:
-        """Checks that every operator of the space can be read at every width of its interval.
+        """Checks that the table has every operator of the space at every width of its interval.
 
         Args:
-            where: what to name in the error, the table's path for instance.
+            where: what the error names, for instance the path of the table.
 
         Raises:
             UserError: a key or a width is missing.
@@ -186,7 +186,7 @@ class LatencyTable(Record):
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of all that the table says, in hexadecimal."""
+        """SHA-256 of the whole content of the table, in hexadecimal."""
         return _checksum(self.model_dump(mode="json"))
 
     def save(self, path: str | Path) -> None:
@@ -209,7 +209,7 @@ class LatencyTable(Record):
         """Reads a table.
 
         Raises:
-            UserError: the file is missing, truncated, edited by hand (unless it has no checksum), of
+            UserError: the file is missing, truncated, edited by hand (unless its checksum was removed), of
                 another schema or unit, inconsistent, or lacks an operator or a width of its space.
         """
         content: Any = read_json(path, "a latency table")
@@ -229,16 +229,16 @@ class LatencyTable(Record):
 
 
 def _check_sum(content: Any, where: str) -> None:
-    """Takes the checksum out of a table's JSON, and compares.
+    """Removes the checksum from a table's JSON, and compares it with the content.
 
     Raises:
-        UserError: it is of another content.
+        UserError: the checksum does not match the content.
     """
     checksum = content.pop(_CHECKSUM, None) if isinstance(content, dict) else None
     if checksum is not None and checksum != _checksum(content):
         raise UserError(
-            f"{where}: {_CHECKSUM}: the table was damaged or edited since it was written; make it again "
-            f"or, if the edit is meant, remove its {_CHECKSUM}"
+            f"{where}: {_CHECKSUM}: the table was damaged or edited since it was written; rebuild it "
+            f"or, if you edited it on purpose, remove its {_CHECKSUM}"
         )
 
 
@@ -263,9 +263,9 @@ def reachable_interval_ms(
     """Lowest and highest latency over the networks of a space, in ms.
 
     Args:
-        space: None for the table's.
-        initial_widths: only networks whose operators have their initial widths.
-        full_depth: only networks that keep every layer.
+        space: None for the space of the table.
+        initial_widths: include only networks whose operators have their initial widths.
+        full_depth: include only networks that keep every layer.
     """
     space = space or get_space(table.space)
     low_ms = high_ms = table.base_latency_ms

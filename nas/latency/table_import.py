@@ -1,4 +1,4 @@
-"""Importing lookup tables: the published pickle format, and our own tables of other devices.
+"""Import of lookup tables: the published pickle format, and our own tables of other devices.
 
 Source: TF-NAS, the published lookup-table files: an ordered dict of `base` -> ms and
 `{block}_{resolution}_{in}_{se}_{out}_k{kernel}_s{stride}_{act}` -> ordered dict of mid channels -> ms.
@@ -31,7 +31,7 @@ _KEY = re.compile(
 
 
 class _OnlyOrderedDicts(pickle.Unpickler):
-    """Unpickles ordered dicts, strings and plain numbers; a pickle that asks for more runs nothing."""
+    """Unpickles ordered dicts, strings and plain numbers. Refuses anything else without running it."""
 
     def find_class(self, module: str, name: str) -> type:
         if (module, name) == ("collections", "OrderedDict"):
@@ -42,14 +42,14 @@ class _OnlyOrderedDicts(pickle.Unpickler):
 def import_table(path: str | Path, space: Space, device_name: str = "unknown") -> LatencyTable:
     """Reads a table that was measured elsewhere: a published pickle, or a JSON table of ours.
 
-    Every width stays as it is, negative latencies included. An imported table is taken for what
-    it says, whatever machine searches with it.
+    Every width keeps its value, negative latencies included. Any machine may search with an imported
+    table; nothing compares its device with the machine's.
 
     Args:
-        device_name: for the record, if the file does not say it itself.
+        device_name: name of the device, if the file does not contain it.
 
     Raises:
-        UserError: the file is missing, damaged, of another format, or does not cover the space.
+        UserError: the file is missing, damaged or of another format, or does not cover the space.
     """
     path = Path(path)
     content = read_file(path, "a latency table")
@@ -76,7 +76,7 @@ def _unpickle(content: bytes, path: Path) -> Any:
     except Exception as error:  # A damaged pickle can make the unpickler raise almost anything.
         raise UserError(
             f"{path}: not a published latency table: {_one_line(error)}; "
-            "only ordered dicts of numbers are read, get the file anew from its authors"
+            "only ordered dicts of numbers are read; get the file from its authors again"
         ) from None
 
 

@@ -1,7 +1,7 @@
-"""Timing networks and their parts, on the CPU and on CUDA.
+"""Timing of networks and their parts, on the CPU and on CUDA.
 
-Networks run as they are deployed in plain PyTorch: evaluation mode, inference mode, float32,
-channels last, batch norm not folded. Lookup tables and whole networks are timed alike.
+Networks run as in a plain PyTorch deployment: evaluation mode, inference mode, float32, channels last,
+batch norm not folded. Lookup tables and whole networks are timed in the same way.
 """
 
 import itertools
@@ -27,15 +27,15 @@ Network = TypeVar("Network", bound=nn.Module)
 CONDITIONS = (
     "evaluation mode, float32, channels last, batch norm not folded, freed memory kept by the allocator"
 )
-"""What networks are timed under, for a table's provenance."""
+"""Conditions of the timing, for the provenance of a table."""
 
 MAX_BUSY_CPUS = 0.25
-"""Other processes' use of the CPUs from which on a machine counts as busy."""
+"""A machine counts as busy if other processes use more CPUs than this."""
 
 
 @contextmanager
 def timing_conditions(num_threads: int) -> Iterator[None]:
-    """Within it networks can be timed: inference mode, that many CPU threads, a steady allocator."""
+    """Sets up timing within the block: inference mode, the number of CPU threads, a steady allocator."""
     keep_freed_memory()
     before = torch.get_num_threads()
     torch.set_num_threads(num_threads)
@@ -47,9 +47,10 @@ def timing_conditions(num_threads: int) -> Iterator[None]:
 
 
 def make_network(architecture: Architecture, num_classes: int, device: torch.device) -> DerivedNetwork:
-    """A derived network to be timed, see `prepare_network`.
+    """A derived network that is ready to be timed, see `prepare_network`.
 
-    Its weights are constants that keep magnitudes: drawing them would take longer than the timing.
+    Its weights are constants that preserve magnitudes, because drawing random ones would take longer than
+    the timing.
     """
     with torch.device("meta"):
         network = DerivedNetwork(architecture, num_classes)
@@ -65,12 +66,12 @@ def make_network(architecture: Architecture, num_classes: int, device: torch.dev
 
 
 def prepare_network(network: Network, device: torch.device) -> Network:
-    """Brings a network into the state in which all are timed; changes it."""
+    """Brings a network, in place, into the state in which all networks are timed."""
     return network.eval().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def make_images(resolution: int, batch_size: int, device: torch.device) -> Tensor:
-    """Images_BCHW to time networks with."""
+    """Images_BCHW for timing."""
     images_BCHW = torch.ones(batch_size, 3, resolution, resolution, device=device)
     return images_BCHW.contiguous(memory_format=torch.channels_last)
 
@@ -84,7 +85,7 @@ def time_network_ms(network: nn.Module, images_BCHW: Tensor) -> float:
 
 
 def time_parts_ms(network: DerivedNetwork, images_BCHW: Tensor) -> NDArray[np.float64]:
-    """Times of the parts of one run, in ms: each searchable layer, and last the base (all else)."""
+    """Times of the parts of one run, in ms: each searchable layer, then the base (everything else)."""
     mark, elapsed_ms = _clock(images_BCHW.device)
     marks = [mark()]
     features_BCHW = network.stem_block(network.stem(images_BCHW))
@@ -99,7 +100,7 @@ def time_parts_ms(network: DerivedNetwork, images_BCHW: Tensor) -> NDArray[np.fl
 
 
 def _clock(device: torch.device) -> tuple[Callable[[], Any], Callable[[list[Any]], list[float]]]:
-    """A function that marks a moment, and one that tells the ms between neighbouring marks."""
+    """A function that marks a moment, and one that returns the ms between consecutive marks."""
     if device.type != "cuda":
         return time.perf_counter_ns, lambda marks: [
             (end - start) / 1e6 for start, end in itertools.pairwise(marks)
@@ -111,7 +112,7 @@ def _clock(device: torch.device) -> tuple[Callable[[], Any], Callable[[list[Any]
         return event
 
     def elapsed_ms(marks: list[torch.cuda.Event]) -> list[float]:
-        # Events lie on the GPU's own time line; they can be read once the last has passed.
+        # Events are on the GPU's own timeline. They can be read once the last one has passed.
         torch.cuda.synchronize(device)
         return [start.elapsed_time(end) for start, end in itertools.pairwise(marks)]
 
@@ -119,7 +120,7 @@ def _clock(device: torch.device) -> tuple[Callable[[], Any], Callable[[list[Any]
 
 
 def device_name(device: torch.device) -> str:
-    """The device's name as tables record it, for instance `Intel(R) Xeon(R) Processor`."""
+    """The name of the device as tables record it, for instance `Intel(R) Xeon(R) Processor`."""
     return str(torch.cuda.get_device_name(device)) if device.type == "cuda" else _cpu_name()
 
 
@@ -133,7 +134,7 @@ def _cpu_name() -> str:
 
 
 def measure_busy_cpus(interval_s: float = 0.5) -> float:
-    """How many CPUs other processes (and other guests of the host) keep busy on average."""
+    """Average number of CPUs that other processes, and other guests of the host, keep busy."""
     process = psutil.Process()
     own_before, all_before, start_s = sum(process.cpu_times()[:2]), _busy_cpu_s(), time.perf_counter()
     time.sleep(interval_s)
@@ -142,21 +143,21 @@ def measure_busy_cpus(interval_s: float = 0.5) -> float:
 
 
 def check_idle(even_if_busy: bool) -> None:
-    """Refuses to time on a busy machine.
+    """Checks that the machine is idle enough for timing.
 
     Raises:
-        UserError: other processes are at work, and `even_if_busy` is False.
+        UserError: other processes use the CPUs, and `even_if_busy` is False.
     """
     num_busy_cpus = measure_busy_cpus()
     if num_busy_cpus > MAX_BUSY_CPUS and not even_if_busy:
         raise UserError(
-            f"the machine is busy: others use {num_busy_cpus:.1f} CPUs, timings would be wrong; "
+            f"the machine is busy: other processes use {num_busy_cpus:.1f} CPUs, so timings would be wrong; "
             "wait until they are done, or add --even-if-busy"
         )
 
 
 def _busy_cpu_s() -> float:
     times = psutil.cpu_times()
-    # A guest's time is part of the user's; stolen time is another guest's use of this CPU.
+    # User time includes guest time. Stolen time is another guest's use of this CPU.
     not_busy = ("idle", "iowait", "guest", "guest_nice")
     return float(sum(times) - sum(getattr(times, name, 0.0) for name in not_busy))

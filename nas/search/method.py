@@ -49,11 +49,12 @@ class SearchTask:
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What a method tells of an epoch.
+    """What a method reports of an epoch.
 
     Attributes:
         phase: `warmup` or `joint`.
-        metrics: by name, see `nas.search.records`; accuracies are fractions of 1.
+        metrics: `val_accuracy` and whatever else the method measures, accuracies as fractions of 1. Latency,
+            depth and time are added to them.
         architecture: the network that would be derived now.
         arrays: this epoch's row of those arrays of `Trajectory` that the method has.
         kernels: what computed the mixed blocks, `torch` or `compiled`; None where a method has none.

@@ -145,10 +145,10 @@ class Trajectory:
             trajectory._check_shapes()
             return trajectory
         except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise UserError(f"{path}: not a trajectory: {error}; make it again") from None
+            raise UserError(f"{path}: not a trajectory: {error}; run the search again") from None
         # An array whose header asks for more than there is.
         except MemoryError:
-            raise UserError(f"{path}: not a trajectory: larger than memory; make it again") from None
+            raise UserError(f"{path}: not a trajectory: larger than memory; run the search again") from None
 
     def _check_shapes(self) -> None:
         """Checks the arrays against the axes that their names say.

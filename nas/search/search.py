@@ -19,6 +19,7 @@ from nas.search.method import EpochResult, SearchTask
 from nas.search.methods import METHODS
 from nas.search.records import EpochRecord, records_from_state, records_to_state
 from nas.search.search_identity import search_identity, unversioned_hash
+from nas.space.architecture import Architecture
 from nas.space.macro_space import get_space
 
 
@@ -154,7 +155,7 @@ class Search:
         record = EpochRecord(
             epoch=self.epoch + 1,
             phase=result.phase,
-            metrics=result.metrics | own_metrics,
+            metrics=result.metrics | self._latency_metrics(result.architecture) | own_metrics,
             architecture=result.architecture,
             arrays=result.arrays,
             is_shared=is_shared,
@@ -162,6 +163,14 @@ class Search:
         )
         self.records.append(record)
         return record
+
+    def _latency_metrics(self, architecture: Architecture) -> dict[str, float]:
+        latency_ms = self.task.table.latency_ms(architecture)
+        return {
+            "derived_latency_ms": latency_ms,
+            "latency_error_percent": (latency_ms / self.task.config.target_latency_ms - 1) * 100,
+            "derived_depth": float(architecture.depth),
+        }
 
     def _identity(self) -> str:
         task = self.task

@@ -6,17 +6,17 @@ from nas.config import SearchConfig
 from nas.foundation.identity import fingerprint
 
 RESULTS_VERSION = 1
-"""To be raised when a search with the same config, table and images comes to other numbers than before.
+"""Raise it when the same config, lookup table and images no longer give the same numbers.
 
-The golden trajectories say when (`make goldens` remakes them). Results of other versions are kept, and
-never compared with those of this one.
+The golden trajectories in the tests show when; `make goldens` remakes them. Results of other versions are
+kept, and never compared with those of this one.
 """
 
 FIELDS_WITHOUT_EFFECT = (
     *("data_dir", "train_list", "test_list", "download", "latency_table"),
     *("latency_batch_size", "device", "kernels", "num_data_workers"),
 )
-"""Where things are (what is found there has a fingerprint of its own), and what only makes it fast."""
+"""They say where things are, whose content has a fingerprint of its own, or only affect speed."""
 
 FIELDS_AFTER_WARMUP = (
     *("target_latency_ms", "sampling", "elasticity", "refine_widths"),
@@ -24,7 +24,7 @@ FIELDS_AFTER_WARMUP = (
     *("weight_steps_per_arch_step", "arch_lr", "arch_beta1", "arch_beta2", "arch_weight_decay"),
     *("initial_temperature", "temperature_decay"),
 )
-"""What only joint epochs read. Warm-up trains weights alone, on one path, at the initial widths."""
+"""Fields that only joint epochs read. Warm-up trains weights alone, on one path, at the initial widths."""
 
 
 def result_fields(config: SearchConfig) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def search_identity(config: SearchConfig, table_fingerprint: str, data_fingerpri
 
 
 def unversioned_hash(config: SearchConfig, table_fingerprint: str, data_fingerprint: str) -> str:
-    """By what checkpoints were known before results had a version; they are of version 1."""
+    """The identity of checkpoints from before results had a version; they are of version 1."""
     fields = {name: value for name, value in result_fields(config).items() if name != "method"}
     return fingerprint({"config": fields, "latency_table": table_fingerprint, "data": data_fingerprint})
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+from numpy.random import Generator
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nas.foundation.errors import UserError
@@ -37,7 +38,7 @@ class Architecture(BaseModel):
 
     Attributes:
         space: name of the macro space.
-        stages: one tuple of layer choices a stage; its length is the stage's depth.
+        stages: one tuple of layer choices per stage; its length is the stage's depth.
         name: a name for people, or None.
 
     Raises:
@@ -79,7 +80,7 @@ class Architecture(BaseModel):
         )
 
     def with_widths(self, mid_channels: Sequence[int]) -> "Architecture":
-        """The same operators with other mid channels, one a kept layer."""
+        """The same operators with other mid channels, one per kept layer."""
         widths = iter(mid_channels)
         stages = tuple(
             tuple(LayerChoice(op=choice.op, mid_channels=int(next(widths))) for choice in choices)
@@ -131,3 +132,16 @@ def full_depth_architecture(space: Space, op: CandidateOp | None = None) -> Arch
             for stage in range(len(space.stages))
         ),
     )
+
+
+def draw_architecture(space: Space, rng: Generator) -> Architecture:
+    """A random network: depths, operators and widths uniform over what the space allows."""
+    stages = []
+    for stage, spec in enumerate(space.stages):
+        choices = []
+        for layer in space.stage_layers(stage)[: rng.integers(space.min_depth(stage), spec.num_layers + 1)]:
+            op = space.ops[rng.integers(len(space.ops))]
+            low, high = op.width_interval(layer.in_channels)
+            choices.append(LayerChoice(op=op.name, mid_channels=int(rng.integers(low, high + 1))))
+        stages.append(tuple(choices))
+    return Architecture(space=space.name, stages=tuple(stages))

@@ -1,1 +1,1 @@
-"""The supernet: candidates, mixed blocks, sampling, objectives, and the two optimiser steps."""
+"""The supernet: candidates, mixed blocks, sampling, objectives, and the two optimizer steps."""

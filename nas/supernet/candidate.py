@@ -34,7 +34,7 @@ class Candidate(nn.Module):
         self.has_se = bool(se_channels)
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Draws the weights anew (He et al., fan out); biases become 0."""
+        """Draws new weights (He et al., fan out) and sets biases to 0."""
         kernel_area = self.depthwise[0].numel()
         stds = {
             "expansion": (2 / self.expansion.shape[0]) ** 0.5,

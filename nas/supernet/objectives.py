@@ -9,7 +9,6 @@ ProxylessNAS (Cai et al., ICLR 2019) as baselines.
 """
 
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -41,7 +40,7 @@ def fbnet(
 def proxyless_add(
     cross_entropy: Tensor, latency_ms: Tensor, *, target_latency_ms: float, latency_weight: float
 ) -> Tensor:
-    """CE + lambda * (L - T) / T: goes on rewarding latency below the target."""
+    """CE + lambda * (L - T) / T: rewards latency below the target, too."""
     return cross_entropy + latency_weight * (latency_ms - target_latency_ms) / target_latency_ms
 
 
@@ -101,7 +100,7 @@ def check_latencies(objective: str, fields: Mapping[str, float], latencies_ms: t
         latency_ms = torch.tensor(lowest_ms, dtype=torch.float64, requires_grad=True)
         loss = OBJECTIVES[objective](torch.tensor(1.0, dtype=torch.float64), latency_ms, **fields)
         slope = torch.autograd.grad(loss, latency_ms, allow_unused=True)[0] if loss.requires_grad else None
-        if not math.isfinite(loss) or (slope is not None and not math.isfinite(slope)):
+        if not loss.isfinite() or (slope is not None and not slope.isfinite()):
             raise UserError(
                 f"objective: '{objective}' is undefined at {lowest_ms:.3g} ms, a latency that the lookup "
                 "table's networks can have (logarithms need more than 1 ms, of the target, too); measure "

@@ -51,7 +51,7 @@ class SearchSteps:
         self.reset_optimizers()
 
     def reset_optimizers(self) -> None:
-        """Builds both optimizers anew, without momentum."""
+        """Rebuilds both optimizers, without momentum."""
         config = self._config
         self.weight_optimizer = torch.optim.SGD(
             self._weights,
@@ -146,7 +146,7 @@ class SearchSteps:
         self.arch_optimizer.load_state_dict(state["arch"])
 
     def _step_clipped(self) -> None:
-        """`clip_grad_norm_` and a step of the weights; the fused step divides gradients in passing."""
+        """`clip_grad_norm_` and a step of the weights; the fused step divides the gradients itself."""
         gradients = [weight.grad for weight in self._weights if weight.grad is not None]
         excess = (nn.utils.get_total_norm(gradients) + 1e-6) / self._config.grad_clip_norm
         self.weight_optimizer.grad_scale = excess.clamp(min=1)  # type: ignore[attr-defined]

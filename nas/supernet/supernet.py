@@ -74,8 +74,8 @@ class Supernet(nn.Module):
 
     Attributes:
         has_identity: whether identity is a candidate where a layer keeps its shape.
-        alpha: raw operator parameters, one row a layer; read `log_alpha()`.
-        beta: raw depth parameters, one row a stage; read `log_beta()`. Empty in the skip space.
+        alpha: raw operator parameters, one row per layer; read `log_alpha()`.
+        beta: raw depth parameters, one row per stage; read `log_beta()`. Empty in the skip space.
     """
 
     has_candidate_LO: Tensor

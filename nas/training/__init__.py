@@ -1,1 +1,1 @@
-"""Training one network from scratch, and exporting it."""
+"""Training a network from scratch, exporting it, and predicting with it."""

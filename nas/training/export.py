@@ -1,7 +1,8 @@
-"""Trained networks for use elsewhere: one file from pixels to logits, and what it needs to know.
+"""Export of trained networks: one file from pixels to logits, with the metadata to use it.
 
-An exported network takes RGB values 0 to 1, images_BCHW at its resolution, any number of them: the
-dataset's normalisation is in it, and every batch norm that follows a convolution is folded into it.
+An exported network takes any number of images_BCHW at its resolution, with RGB values 0 to 1. It
+includes the normalization of the data set, and every batch norm after a convolution is folded into the
+convolution.
 
 Shapes: B batch, C channels, H W space, K classes.
 """
@@ -30,23 +31,22 @@ ExportFormat = Literal["onnx", "torch-export", "state-dict"]
 SUFFIXES: dict[ExportFormat, str] = {"onnx": ".onnx", "torch-export": ".pt2", "state-dict": ".state-dict.pt"}
 
 MAX_ERROR = 1e-4
-"""Largest difference of a logit between the network and what was exported."""
-
+"""Largest accepted difference of a logit between the network and its export."""
 
 Run = Callable[[Tensor], Tensor]
-"""From images_BCHW, values 0 to 1, to logits_BK."""
+"""Maps images_BCHW, values 0 to 1, to logits_BK."""
 
 _BATCH_IS_FREE = {0: torch.export.Dim("batch")}
 
 
 class ExportMetadata(BaseModel):
-    """What one needs to know to show an exported network an image.
+    """Metadata that one needs to give an image to an exported network.
 
     Attributes:
         resolution: height and width of the images, in pixels.
-        view: how an image of another size is brought to it: `resize`, or resized to 256/224 of it
-            and cropped at the `center`.
-        is_gray: whether it was trained on gray images, as three equal channels.
+        view: how an image of another size gets this resolution: by `resize`, or resized to 256/224 of the
+            resolution and cropped at the `center`.
+        is_gray: whether the network was trained on gray images, as three equal channels.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -59,7 +59,7 @@ class ExportMetadata(BaseModel):
 
     @classmethod
     def of(cls, record: TrainedNetwork) -> "ExportMetadata":
-        """Of a trained network."""
+        """The metadata of a trained network."""
         return cls(
             name=record.name,
             class_names=record.class_names,
@@ -70,7 +70,7 @@ class ExportMetadata(BaseModel):
 
 
 class PixelClassifier(nn.Module):
-    """A network that normalises its images itself: from RGB values 0 to 1 to logits_BK."""
+    """A network that includes the normalization: from RGB values 0 to 1 to logits_BK."""
 
     def __init__(self, network: nn.Module, record: TrainedNetwork) -> None:
         super().__init__()
@@ -79,17 +79,17 @@ class PixelClassifier(nn.Module):
         self.std_C11 = nn.Buffer(torch.tensor(record.std).expand(3).reshape(3, 1, 1).clone())
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Returns logits_BK, one row an image."""
+        """Returns logits_BK, one row per image."""
         logits_BK: Tensor = self.network((images_BCHW - self.mean_C11) / self.std_C11)
         return logits_BK
 
 
 class ExportError(RuntimeError):
-    """What was exported computes something else than the network."""
+    """The exported network computes other values than the original."""
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:
-    """A copy for inference in which convolutions do the work of the batch norms right after them."""
+    """A copy for inference, in which each convolution absorbs the batch norm directly after it."""
     folded = copy.deepcopy(network).eval()
     for sequence in [module for module in folded.modules() if isinstance(module, nn.Sequential)]:
         for index in range(len(sequence) - 1):
@@ -103,18 +103,18 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
 def export_network(
     record: TrainedNetwork, network: nn.Module, images_BCHW: Tensor, path: Path, export_format: ExportFormat
 ) -> float:
-    """Writes a trained network to a file, reads it back and compares it on real images.
+    """Writes a trained network to a file, reads it back, and compares both on real images.
 
     Args:
-        images_BCHW: values 0 to 1; at least two images, as one alone is no batch.
-        export_format: `onnx` and `torch-export` are whole networks from pixels to logits;
-            `state-dict` is the weights alone, batch norms and all, as `load_state_dict` takes them.
+        images_BCHW: at least two images, with values 0 to 1.
+        export_format: `onnx` and `torch-export` are whole networks from pixels to logits. `state-dict` is
+            only the weights, including batch norms, in the form that `load_state_dict` takes.
 
     Returns:
         The largest difference of a logit.
 
     Raises:
-        ExportError: it is more than `MAX_ERROR`.
+        ExportError: the difference exceeds `MAX_ERROR`.
     """
     expected = PixelClassifier(network, record).eval()
     write_and_load = {
@@ -124,21 +124,21 @@ def export_network(
     }
     run = write_and_load[export_format](record, network, images_BCHW[:2], path)
     with torch.no_grad():
-        # Of another size than the example, so that a batch that is not free to vary shows.
+        # These batch sizes differ from the example's, so a fixed batch size would show.
         error = max(
             float((run(batch_BCHW) - expected(batch_BCHW)).abs().max())
             for batch_BCHW in (images_BCHW, images_BCHW[:1])
         )
     if not error <= MAX_ERROR:
         raise ExportError(
-            f"{path}: logits differ by {error:.2g} from the network's; allowed is {MAX_ERROR:.0e}"
+            f"{path}: logits differ by {error:.2g} from the network's; at most {MAX_ERROR:.0e} is allowed"
         )
     return error
 
 
 def _write_onnx(record: TrainedNetwork, network: nn.Module, example_BCHW: Tensor, path: Path) -> Run:
     with warnings.catch_warnings(), torch.no_grad():
-        # About the exporter's own internals.
+        # The warnings concern the exporter's own internals.
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             _for_inference(record, network),
@@ -163,7 +163,7 @@ def _write_onnx(record: TrainedNetwork, network: nn.Module, example_BCHW: Tensor
 
 
 def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Removes where in the exporter's Python each node came from: paths of this machine, half the file."""
+    """Removes the Python origin of each node: it contains paths of this machine and is half the file."""
     for part in (
         model.graph,
         *model.graph.node,

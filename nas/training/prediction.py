@@ -1,4 +1,4 @@
-"""Classes and probabilities of image files, from an exported network.
+"""Prediction: class probabilities of image files, from an exported network.
 
 Shapes: K classes.
 """
@@ -28,10 +28,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Predictor:
-    """A network that is ready to look at image files.
+    """A network that classifies image files.
 
     Attributes:
-        run: from images_BCHW, values 0 to 1, to logits_BK.
+        run: maps images_BCHW, values 0 to 1, to logits_BK.
     """
 
     metadata: ExportMetadata
@@ -41,7 +41,7 @@ class Predictor:
         """Probabilities_K of an image file.
 
         Raises:
-            BrokenImageError: the file is missing or no image.
+            BrokenImageError: the file is missing or not an image.
         """
         logits_1K = self.run(self._prepare(path)[None]).double()
         probabilities_K: Floats = torch.softmax(logits_1K[0], 0).numpy()
@@ -63,7 +63,7 @@ def load_predictor(path: Path) -> Predictor:
     """Reads an exported ONNX file, or a trained network (`best.pt`).
 
     Raises:
-        UserError: the file is missing, damaged, or was not written by tfnas.
+        UserError: the file is missing, damaged, or not written by tfnas.
     """
     return _load_onnx(path) if path.suffix == ".onnx" else _load_trained(path)
 
@@ -75,20 +75,20 @@ def _load_onnx(path: Path) -> Predictor:
         return torch.from_numpy(session.run(None, {INPUT_NAME: images_BCHW.numpy()})[0])
 
     try:
-        # From memory, so that it can refer to no other file.
+        # Loaded from memory, so it cannot refer to other files.
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
         properties = session.get_modelmeta().custom_metadata_map
         metadata = ExportMetadata(**json.loads(properties[METADATA_KEY]))
         logits_1K = run(torch.zeros(1, 3, metadata.resolution, metadata.resolution))
         if logits_1K.shape != (1, len(metadata.class_names)):
-            raise ValueError("its logits are not one a class")
+            raise ValueError("it does not have one logit per class")
     except ValidationError as error:
         raise UserError(f"{path}: {METADATA_KEY}: {first_error(error)}; export it again") from None
     except (KeyError, TypeError, ValueError, RecursionError):
         raise UserError(
-            f"{path}: not exported by tfnas: {METADATA_KEY} is missing or of another; export it again"
+            f"{path}: not exported by tfnas: {METADATA_KEY} is missing or invalid; export it again"
         ) from None
-    # The runtime has exceptions of its own for each kind of damage.
+    # The runtime has its own exception for each kind of damage.
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0][:120]
         raise UserError(f"{path}: not an ONNX file, or damaged: {reason}; export it again") from None

@@ -1,7 +1,6 @@
-"""How the processes of one world come to train the same: the first leads, the others follow.
+"""Coordination of several processes that train together: the first one leads, the others follow.
 
-Of a training that is led, only the first process needs to know where it comes from and what
-becomes of it.
+Only the first process needs to know where a training comes from and what happens to its results.
 """
 
 from contextlib import suppress
@@ -13,20 +12,20 @@ from nas.training.training import run_training
 
 
 def lead(config: TrainConfig, world: World) -> None:
-    """Tells the processes that follow to train this too; the first one does so before it does."""
+    """Broadcasts the config from rank 0, before training starts."""
     world.spread(config.model_dump(mode="json"))
 
 
 def dismiss(world: World) -> None:
-    """Lets the processes go that follow."""
+    """Releases the following processes."""
     world.spread(None)
 
 
 def follow(world: World) -> None:
-    """Trains what the first process trains, until it dismisses; keeps nothing.
+    """Trains everything that the first process leads, until it calls `dismiss`; keeps no results.
 
     Raises:
-        UserError, PeerError: this or another process cannot go on.
+        UserError, PeerError: this or another process cannot continue.
     """
     while (fields := world.spread(None)) is not None:
         with suppress(DivergedError), world.failing_together():

@@ -14,8 +14,8 @@ from torch.autograd.function import FunctionCtx
 def synchronise_batch_norm(network: nn.Module, device: torch.device) -> nn.Module:
     """Makes batch norm take its statistics from the batch of all processes.
 
-    So a training does not depend on how many processes share a batch. Parameters, buffers and
-    their names stay. torch's own serves GPUs only; on the CPU the same is done by plain operations.
+    A training then does not depend on how many processes share a batch. Parameters, buffers and their
+    names stay. torch's own implementation supports only GPUs; on the CPU, plain operations do the same.
     """
     if device.type != "cpu":
         synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
@@ -33,7 +33,7 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
     """`nn.SyncBatchNorm` for the CPU."""
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
-        """Returns normalised features; in evaluation like `nn.BatchNorm2d`."""
+        """Returns normalized features; in evaluation mode like `nn.BatchNorm2d`."""
         if not self.training:
             return super().forward(features_BCHW)
         features_BCHW, dtype = features_BCHW.float(), features_BCHW.dtype
@@ -41,7 +41,7 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
         sums_C, num_1 = _sum(torch.cat([features_BCHW.sum((0, 2, 3)), num_pixels])).tensor_split([-1])
         mean_C = sums_C / num_1
         centred_BCHW = features_BCHW - mean_C[:, None, None]
-        # In a second pass, since the difference of two large sums would lose digits.
+        # A second pass, because the difference of two large sums would lose digits.
         var_C = _sum(centred_BCHW.square().sum((0, 2, 3))) / num_1
         self._track(mean_C.detach(), (var_C * num_1 / (num_1 - 1)).detach())
         scale_C = self.weight * torch.rsqrt(var_C + self.eps)
@@ -58,7 +58,7 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes; so is its gradient, since each process's loss depends on it."""
+    """Sum over all processes. Its gradient is summed, too, because the loss of each process depends on it."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, own: Tensor) -> Tensor:

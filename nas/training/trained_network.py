@@ -1,4 +1,4 @@
-"""A trained network as one file: what to build, its weights, and how it sees images."""
+"""A trained network as one file: its architecture, its weights, and how it sees images."""
 
 import io
 from pathlib import Path
@@ -26,17 +26,18 @@ def _check_channels(values: tuple[float, ...]) -> tuple[float, ...]:
 
 
 class TrainedNetwork(BaseModel):
-    """A network that was trained, without its weights' values.
+    """The description of a trained network, without its weights.
 
     Attributes:
-        network: an architecture, or the name of a network of torchvision's.
-        class_names: one an output.
-        resolution: height and width of the images it was trained on, in pixels.
-        mean: of each channel, or of all, for values 0..1; with `std` it normalises images.
-        dataset: which images it was trained on.
-        epoch: epochs of training.
-        metrics: of that epoch.
-        config: the `TrainConfig`, as JSON has it.
+        network: an architecture, or the name of a torchvision network.
+        class_names: one per output.
+        resolution: height and width of the training images, in pixels.
+        mean: mean of each channel, or one for all channels, for values 0..1.
+        std: standard deviation, in the same form. Mean and deviation normalize images.
+        dataset: name of the data set of the training.
+        epoch: number of training epochs.
+        metrics: metrics of that epoch.
+        config: the `TrainConfig`, as JSON.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -53,13 +54,13 @@ class TrainedNetwork(BaseModel):
 
     @property
     def name(self) -> str:
-        """What to call it."""
+        """A name for people."""
         if isinstance(self.network, str):
             return self.network
         return self.network.name or "derived network"
 
     def build(self, weights: dict[str, Tensor]) -> nn.Module:
-        """The network with these weights, in evaluation mode."""
+        """Builds the network with these weights, in evaluation mode."""
         module = make_network(self.network, len(self.class_names), self.resolution)
         module.load_state_dict(weights)
         return module.eval()
@@ -72,10 +73,10 @@ class TrainedNetwork(BaseModel):
 
 
 def load_trained_network(path: str | Path) -> tuple[TrainedNetwork, nn.Module]:
-    """Reads a file of `TrainedNetwork.save`; never unpickles code.
+    """Reads a file that `TrainedNetwork.save` wrote; never unpickles code.
 
     Raises:
-        UserError: the file is missing, damaged or something else.
+        UserError: the file is missing, damaged, or not a trained network.
     """
     stored = read_file(path, "a trained network")
     try:
@@ -84,7 +85,7 @@ def load_trained_network(path: str | Path) -> tuple[TrainedNetwork, nn.Module]:
         return record, record.build(content["weights"])
     except ValidationError as error:
         raise UserError(f"{path}: not a trained network: {first_error(error)}") from None
-    # A damaged file can raise nearly anything.
+    # A damaged file can raise almost anything.
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{path}: not a trained network, or damaged: {reason}; train it again") from None

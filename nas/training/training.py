@@ -1,4 +1,4 @@
-"""Training of one network from scratch: a derived network, or one to compare it with.
+"""Training of one network from scratch: a derived network or a baseline.
 
 Shapes: B batch, C channels, H W space, K classes.
 
@@ -49,13 +49,13 @@ METRIC_NAMES = (
     "test_top5_accuracy",
     "num_test_images",
 )
-"""Names of an epoch's metrics; those of the best epoch on the test images, in the last epoch only."""
+"""Names of an epoch's metrics. Test metrics are those of the best epoch, and only in the last epoch."""
 
 BEST_FILE = "best.pt"
 LAST_FILE = "last.pt"
 
 RESULTS_VERSION = 1
-"""To be raised when a training with the same config, network and images comes to other numbers than before.
+"""Raise it when the same config, network and images no longer give the same numbers.
 
 See `nas.search.search_identity.RESULTS_VERSION`.
 """
@@ -64,7 +64,7 @@ _FIELDS_WITHOUT_EFFECT = {
     *("architecture", "resolution", "data_dir", "train_list", "test_list", "download"),
     *("device", "num_data_workers"),
 }
-"""What is found there identifies a training instead, and what only makes it fast does not."""
+"""Fields that locate inputs, which are identified by their content, or that only affect speed."""
 
 _DEFAULT_RESOLUTION = 224
 _NUM_TOP = 5
@@ -72,7 +72,7 @@ _NUM_TOP = 5
 
 @dataclass(frozen=True)
 class TrainRecord:
-    """One epoch of a training; it counts from 1. See `METRIC_NAMES`; accuracies are fractions of 1."""
+    """One epoch of a training, counted from 1. See `METRIC_NAMES`; accuracies are fractions of 1."""
 
     epoch: int
     metrics: dict[str, float]
@@ -87,17 +87,17 @@ def run_training(
 ) -> Iterator[TrainRecord]:
     """Trains a network and yields a record after each epoch.
 
-    The best epoch, the first with the highest accuracy on the held-out part of the training
-    images, is evaluated on the test images once, at the end: its numbers are in the last record.
-    torch's global random generators are seeded anew each epoch.
+    The best epoch is the first with the highest accuracy on the held-out training images. It is
+    evaluated on the test images once, at the end; the last record has the numbers. Each epoch reseeds
+    torch's global random generators.
 
     Args:
-        checkpoint_dir: folder for a checkpoint after each epoch. Where it holds one already, the
-            training goes on from there, and first yields the records of the epochs done before.
+        checkpoint_dir: folder for a checkpoint after each epoch. If it holds one already, the training
+            resumes from there, and first yields the records of the completed epochs.
         networks_dir: folder for the networks of the best and of the last epoch, `best.pt` and
-            `last.pt`, see `nas.training.trained_network`.
-        world: the processes that share each batch, each in such a call of its own; only the first
-            one's folders are read and written.
+            `last.pt`; see `nas.training.trained_network`.
+        world: the processes that share each batch, each in its own call. Only the folders of the first
+            process are read and written.
 
     Raises:
         UserError: network, data or checkpoint do not fit the config.
@@ -131,7 +131,7 @@ class NetworkChoice:
         """Finds the network.
 
         Raises:
-            UserError: there is none of that name, or its file is damaged.
+            UserError: there is no such network, or its file is damaged.
         """
         architecture = find_architecture(config.architecture)
         if config.resolution is not None:
@@ -143,7 +143,7 @@ class NetworkChoice:
         return cls(architecture or config.architecture, resolution)
 
     def identity(self) -> dict[str, Any]:
-        """What determines the network, as JSON has it; the name of an architecture does not."""
+        """Everything that determines the network, as JSON. The name of an architecture is not part of it."""
         network = self.network
         if isinstance(network, Architecture):
             return {
@@ -160,7 +160,7 @@ def result_fields(config: TrainConfig) -> dict[str, Any]:
 
 
 def training_identity(config: TrainConfig, data_fingerprint: str) -> dict[str, Any]:
-    """All that determines the result of a training: its cell, and its checkpoints, are known by it."""
+    """Everything that determines the result of a training; identifies its cell and its checkpoints."""
     return {
         "results_version": RESULTS_VERSION,
         "config": result_fields(config),
@@ -172,8 +172,8 @@ class Training:
     """The state of a training between two epochs, and the step from one to the next.
 
     Attributes:
-        records: one for each epoch that is done.
-        network: in training.
+        records: one per completed epoch.
+        network: the network in training.
     """
 
     def __init__(self, config: TrainConfig, world: World = ALONE) -> None:
@@ -188,7 +188,8 @@ class Training:
         self.data = load_training_data(config, self.choice.resolution, world)
         if world.spread(self._identity()) != self._identity():
             raise UserError(
-                f"data_dir: process {world.rank} has other images or another network than 0; give it the same"
+                f"data_dir: process {world.rank} has other images or another network than process 0; "
+                "give all processes the same"
             )
         torch.manual_seed(config.seed)
         network = make_network(
@@ -213,7 +214,7 @@ class Training:
 
     @property
     def epoch(self) -> int:
-        """Number of epochs that are done."""
+        """Number of completed epochs."""
         return len(self.records)
 
     @property
@@ -222,7 +223,7 @@ class Training:
         return max(self.records, key=lambda record: (record.metrics["val_accuracy"], -record.epoch))
 
     def run_epoch(self) -> TrainRecord:
-        """Runs the next epoch and appends its record; the last one also looks at the test images.
+        """Runs the next epoch and appends its record. The last epoch also evaluates the test images.
 
         Raises:
             DivergedError: the loss is no longer finite.
@@ -261,22 +262,22 @@ class Training:
         return {"train_loss": loss_mean, "train_accuracy": accuracy, "lr": lr}
 
     def _averaging_network(self) -> nn.Module:
-        """The network, with gradients that are the mean of all processes'."""
+        """The network, with gradients averaged over all processes."""
         if self.world.size == 1:
             return self.network
-        # Anew each epoch: its first step adds in another order than those after it, and a training
-        # that was resumed must add as one that was not.
+        # Set up anew each epoch, because its first step adds in another order than later ones. A resumed
+        # training must add in the same order as an uninterrupted one.
         return DistributedDataParallel(self.network, forward_sync_buffers=False)
 
     def _step(self, network: nn.Module, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
-        """One step; returns the logits and the sum of the losses of this process's samples."""
+        """Makes one step; returns the logits, and the sum of the losses over this process's samples."""
         self._optimizer.zero_grad(set_to_none=True)
         with self._autocast():
             logits_BK = network(images_BCHW)
         loss = F.cross_entropy(
             logits_BK.float(), labels_B, label_smoothing=self.config.label_smoothing, reduction="sum"
         )
-        # The mean over processes is then the mean over the batch, whatever their shares.
+        # With this factor, the mean over processes is the mean over the batch, whatever their shares.
         (loss * (self.world.size / self.config.batch_size)).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.network.parameters(), self.config.grad_clip_norm)
         self._optimizer.step()
@@ -286,7 +287,7 @@ class Training:
 
     @torch.no_grad()
     def _evaluate(self, network: nn.Module, split: Split) -> dict[str, float]:
-        """Loss (not smoothed), accuracy and, of more than five classes, top-5 accuracy."""
+        """Loss (without smoothing), accuracy and, with more than five classes, top-5 accuracy."""
         network.eval()
         sums_3 = torch.zeros(3, dtype=torch.float64, device=self.device)
         for images_BCHW, labels_B in split.ordered_batches():
@@ -329,10 +330,10 @@ class Training:
     # Files
 
     def save_networks(self, directory: Path) -> None:
-        """Writes the networks of the best and of the last epoch, see `nas.training.trained_network`."""
+        """Writes the networks of the best and of the last epoch; see `nas.training.trained_network`."""
         directory.mkdir(parents=True, exist_ok=True)
         best, last = self.best_record, self.records[-1]
-        # The last record has the test numbers, and they are the best network's.
+        # The last record holds the test metrics, which are those of the best network.
         test = {name: value for name, value in last.metrics.items() if "test_" in name}
         own = {name: value for name, value in last.metrics.items() if name not in test}
         self._describe(best, best.metrics | test).save(directory / BEST_FILE, self._best_weights)
@@ -355,7 +356,7 @@ class Training:
         )
 
     def save(self, directory: Path) -> None:
-        """Writes a checkpoint of all that the next epoch depends on."""
+        """Writes a checkpoint of everything that the next epoch depends on."""
         state = {
             "network": self.network.state_dict(),
             "average": None if self._average is None else self._average.state_dict(),
@@ -366,14 +367,14 @@ class Training:
         save_checkpoint(directory, self.epoch, state, self._identity())
 
     def load(self, directory: Path | None) -> None:
-        """Goes on from the newest intact checkpoint of the first process's folder, if it has one.
+        """Resumes from the newest intact checkpoint in the first process's folder, if there is one.
 
         Raises:
-            UserError: the checkpoint is of another training.
+            UserError: the checkpoint belongs to another training.
         """
         state = None
         if self.world.is_first and directory is not None:
-            # Before results had a version, checkpoints were known by config and images alone.
+            # Before results had a version, config and images alone identified a checkpoint.
             unversioned = {"config": result_fields(self.config), "data": self.data.fingerprint}
             state = load_newest_checkpoint(directory, self._identity(), fingerprint(unversioned))
         state = self.world.spread(state)
@@ -391,11 +392,11 @@ class Training:
 
 
 def lr_factor(config: TrainConfig, epochs_done: float, epochs_per_step: float) -> float:
-    """Share of the highest learning rate in a step: a linear warm-up, then a cosine to 0.
+    """Learning rate of a step as a share of the highest one: a linear warm-up, then a cosine to 0.
 
     Args:
-        epochs_done: epochs before the step, a fraction within an epoch.
-        epochs_per_step: the share of an epoch that a step is; warm-up ends with the full rate.
+        epochs_done: epochs before the step, including a fraction of the current one.
+        epochs_per_step: one step as a fraction of an epoch. Warm-up ends with the full rate.
     """
     if epochs_done < config.num_warmup_epochs:
         return min((epochs_done + epochs_per_step) / config.num_warmup_epochs, 1.0)
@@ -410,7 +411,7 @@ def _make_average(network: nn.Module, decay: float | None) -> AveragedModel | No
 
 
 def _copy_weights(network: nn.Module) -> dict[str, Tensor]:
-    # A copy of the whole, since some of torchvision's networks look at a state's version.
+    # Copy the whole state, because some torchvision networks check its version metadata.
     weights = copy.deepcopy(network.state_dict())
     for name, tensor in weights.items():
         weights[name] = tensor.cpu()
@@ -422,6 +423,6 @@ def _with_prefix(prefix: str, metrics: dict[str, float]) -> dict[str, float]:
 
 
 def _derive_seed(seed: int, epoch: int, purpose: str) -> int:
-    """A seed for one epoch, so that no generator's state has to outlive it."""
+    """A seed for one epoch, so no generator state has to outlive the epoch."""
     digest = hashlib.sha256(f"{seed}/{epoch}/{purpose}".encode()).digest()
     return int.from_bytes(digest[:7], "big")

@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from analysis.reading.experiment import Experiment
-from analysis.reading.runs import read_experiment
+from analysis.reading.experiment_reader import read_experiment
 from experiments.cli.report_command import report
 from tests.support.synthetic import Store, grid, make_table
 
@@ -15,12 +15,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     store = Store(tmp_path_factory.mktemp("launch"), "demo")
     base = {"target_latency_ms": 1.0}
     names = ["sampling", "depth", "seed"]
-    store.add_grid(base, grid(sampling=["single", "bi"], depth=["skip", "sink"], seed=[0, 1]))
-    failed = {"sampling": "bi", "depth": "skip", "seed": 3}
+    store.add_grid(base, grid(sampling=["single", "bi_random"], depth=["skip", "sink"], seed=[0, 1]))
+    failed = {"sampling": "bi_random", "depth": "skip", "seed": 3}
     store.add(base | failed, names, status="FAILED", failure="loss is not finite <i>in epoch 5")
     store.add(base | {"sampling": "single", "depth": "skip", "seed": 3}, names, status="RUNNING")
     store.add(base | {"sampling": "single", "depth": "skip", "seed": 0}, names, older=True)
-    other = {"sampling": "bi", "depth": "sink", "seed": 0}
+    other = {"sampling": "bi_random", "depth": "sink", "seed": 0}
     store.add(base | other, names, table=make_table(scale=2.0))
     return store
 

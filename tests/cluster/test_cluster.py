@@ -52,7 +52,7 @@ def write_spec(folder: Path, **changes: Any) -> Path:
 
 
 def start(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", "from experiments.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from experiments.cli.main import main; main()", *arguments]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd="/"
     )
@@ -200,7 +200,7 @@ def test_a_search_whose_process_dies_goes_on_from_the_object_store(
         trial.send_signal(signal.SIGKILL)
         before = epochs_of(out)
         finish(launch)
-    (name,) = [name for name in expected if name.startswith("bi-sink") and name.endswith("s0")]
+    (name,) = [name for name in expected if name.startswith("bi_random-sink") and name.endswith("s0")]
     found = results_of(f"sqlite:///{out / 'mlflow.db'}", tmp_path / "results")
     assert_same(found, {name: expected[name]})
     assert_goes_on_from_checkpoints(before, f"sqlite:///{out / 'mlflow.db'}", tmp_path / "results")
@@ -209,8 +209,8 @@ def test_a_search_whose_process_dies_goes_on_from_the_object_store(
 def test_what_is_to_be_measured_runs_alone_on_a_node_of_the_right_kind() -> None:
     code = """
 import os, sys, time, ray
-from experiments.cluster import open_cluster
-from experiments.spec import Resources
+from experiments.places.cluster import open_cluster
+from experiments.places.resources import Resources
 from nas.latency.compatibility import Hardware
 from tests.cluster.measured import node_address, occupy
 

@@ -33,7 +33,7 @@ from rich.console import Console
 
 from experiments.cells.journal import Journal
 from experiments.launching.dry_run import print_status
-from experiments.launching.grid_launch import load_grid
+from experiments.specs.grid_file import load_grid
 from nas.config import SearchConfig
 from nas.foundation.checkpoint import find_checkpoints
 from nas.latency.table import LatencyTable
@@ -99,7 +99,7 @@ class Site:
 
     def start(self, *options: str, has_terminal: bool = False, wrapper: Sequence[str] = ()) -> "Launch":
         """Starts `tfnas launch`."""
-        tfnas = [sys.executable, "-c", "from experiments.cli import main; main()"]
+        tfnas = [sys.executable, "-c", "from experiments.cli.main import main; main()"]
         command = [*wrapper, *tfnas, "launch", str(self.spec), "--out", str(self.out), *options]
         return Launch(command, self, has_terminal)
 
@@ -156,7 +156,7 @@ class Site:
         printed = io.StringIO()
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("MLFLOW_TRACKING_URI", self.environment.get("MLFLOW_TRACKING_URI", ""))
-            print_status(self.spec, self.out, Console(file=printed, width=200))
+            print_status(load_grid(self.spec), self.out, Console(file=printed, width=200))
         after = self.snapshot()
         assert {name for name in before | after if before.get(name) != after.get(name)} == set()
         return printed.getvalue()

@@ -23,7 +23,7 @@ def test_a_launch_beside_another_one_of_the_same_grid_says_so_and_stops(site: Si
         beside = site.run()
         assert beside.returncode == 2, beside.said
         assert len(beside.said.splitlines()) == 1
-        assert "another launch is running into it" in beside.said
+        assert "another launch is running there" in beside.said
         assert "running" in site.run("--status").said
         for trial in trials:
             trial.resume()

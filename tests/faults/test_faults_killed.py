@@ -31,7 +31,7 @@ def test_after_the_driver_was_killed_the_same_command_finishes(site: Site) -> No
     assert site.status().count("interrupted") == 2
     again = site.run()
     assert again.returncode == 0, again.said
-    assert again.said.count("continues after epoch") == 2
+    assert again.said.count("resumes after epoch") == 2
     site.assert_whole()
     assert site.num_epochs_done_again() == 0
     assert sorted(run.info.status for run in site.runs("launch")) == ["FINISHED", "KILLED"]

@@ -9,7 +9,7 @@ from tests.faults.launches import Launch, Site
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
-HOW_TO_CONTINUE = "interrupted; run the same command again to continue"
+HOW_TO_RESUME = "interrupted; rerun the command to resume"
 
 
 def count_interrupted(site: Site) -> int:
@@ -23,7 +23,7 @@ def count_interrupted(site: Site) -> int:
 
 def assert_ended_in_order(site: Site, launch: Launch) -> None:
     assert launch.returncode == 130, launch.said
-    assert launch.said.count(HOW_TO_CONTINUE) == 1, launch.said
+    assert launch.said.count(HOW_TO_RESUME) == 1, launch.said
     assert "Traceback" not in launch.said
     num_interrupted = count_interrupted(site)
     statuses = sorted(run.info.status for run in site.runs("search"))
@@ -34,11 +34,11 @@ def assert_ended_in_order(site: Site, launch: Launch) -> None:
         assert int(checkpoints[-1].name.split("-")[1]) >= max(journal.epochs)
 
 
-def assert_continues(site: Site) -> None:
+def assert_resumes(site: Site) -> None:
     num_interrupted = count_interrupted(site)
     again = site.run()
     assert again.returncode == 0, again.said
-    assert again.said.count("continues after epoch") == num_interrupted, again.said
+    assert again.said.count("resumes after epoch") == num_interrupted, again.said
     site.assert_whole()
     assert site.num_epochs_done_again() == 0
 
@@ -49,7 +49,7 @@ def test_ctrl_c_once_ends_in_order_and_the_same_command_continues(site: Site) ->
         launch.press_ctrl_c()
         launch.wait()
     assert_ended_in_order(site, launch)
-    assert_continues(site)
+    assert_resumes(site)
 
 
 def test_ctrl_c_twice_ends_at_once_and_the_same_command_continues(site: Site) -> None:
@@ -59,9 +59,9 @@ def test_ctrl_c_twice_ends_at_once_and_the_same_command_continues(site: Site) ->
         time.sleep(0.2)
         launch.press_ctrl_c()
         assert launch.wait() == 130, launch.said
-    assert HOW_TO_CONTINUE in launch.said
+    assert HOW_TO_RESUME in launch.said
     assert "Traceback" not in launch.said
-    assert_continues(site)
+    assert_resumes(site)
 
 
 def test_ctrl_c_before_any_trial_runs_ends_in_order(site: Site) -> None:
@@ -69,7 +69,7 @@ def test_ctrl_c_before_any_trial_runs_ends_in_order(site: Site) -> None:
         launch.wait_for_line("2 to run")
         launch.press_ctrl_c()
         assert launch.wait() == 130, launch.said
-    assert HOW_TO_CONTINUE in launch.said
+    assert HOW_TO_RESUME in launch.said
     assert "Traceback" not in launch.said
     assert {run.info.status for run in site.runs("launch")} <= {"KILLED"}
     assert site.run().returncode == 0
@@ -83,7 +83,7 @@ def test_sigterm_ends_in_order_and_the_same_command_continues(site: Site) -> Non
         launch.process.terminate()
         launch.wait()
     assert_ended_in_order(site, launch)
-    assert_continues(site)
+    assert_resumes(site)
 
 
 def test_after_sigterm_to_all_of_its_processes_the_same_command_continues(site: Site) -> None:
@@ -93,4 +93,4 @@ def test_after_sigterm_to_all_of_its_processes_the_same_command_continues(site: 
             process.send_signal(signal.SIGTERM)
         # Without its Ray it cannot end in order: Ray ends it after a minute.
         launch.wait()
-    assert_continues(site)
+    assert_resumes(site)

@@ -53,7 +53,7 @@ def test_a_disk_without_room(disk: Path, tmp_path: Path, left_bytes: int) -> Non
     assert launch.returncode in (1, 2), launch.said
     assert "No space left on device" in launch.said
     # The last word is ours, whatever Ray says before.
-    assert "run the same command" in launch.said.splitlines()[-1], launch.said
+    assert "rerun the command" in launch.said.splitlines()[-1], launch.said
     ballast.unlink()
     assert site.status().count("finished") < 2
     again = site.run("--retry-failed")

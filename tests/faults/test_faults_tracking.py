@@ -40,7 +40,7 @@ def test_a_server_that_is_killed_and_comes_back_lacks_nothing(site_with_server: 
         launch.wait_until(lambda: [1 for journal in site.journals() if journal.end] == [1, 1])
         server.start()
         assert launch.wait() == 0, launch.said
-    assert launch.said.count("MLflow is away") == 1, launch.said
+    assert launch.said.count("MLflow is unreachable (") == 1, launch.said
     site.assert_whole()
     assert [run.info.status for run in site.runs("launch")] == ["FINISHED"]
 
@@ -54,7 +54,7 @@ def test_a_server_that_never_comes_back_stops_no_search_and_the_next_launch_tell
         server.kill()
         assert launch.wait() == 1, launch.said
     assert "2 of 2 searches are finished" in launch.said
-    assert "the records of 2 searches wait on disk" in launch.said
+    assert "the records of 2 searches are kept" in launch.said
     assert "Traceback" not in launch.said
     status = site.status()
     assert status.count("finished") == 2, status

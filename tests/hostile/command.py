@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# The second only so that its libraries are loaded before memory is bounded.
 from experiments.cli import main as cli
+from experiments.launching import dry_run as dry_run
 
 MAX_MEMORY_BYTES = 1_500_000_000
 """What a refusal may take beyond what the process has."""

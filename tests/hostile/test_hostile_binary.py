@@ -257,7 +257,7 @@ EXPORTED: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "a resolution of another network": (lambda: exported(metadata=METADATA | {"resolution": 5}), "export it"),
     "another view": (lambda: exported(metadata=METADATA | {"view": "fish-eye"}), "view: 'fish-eye'"),
-    "classes of another network": (lambda: exported(num_classes=3), "another"),
+    "classes of another network": (lambda: exported(num_classes=3), "missing or invalid"),
     "an input of another name": (lambda: exported(input_name="pixels"), "export it"),
 }
 
@@ -389,7 +389,7 @@ def test_a_checkpoint_of_something_else_is_passed_over_or_refused(content: Any, 
     checksum = hashlib.sha256(stored).hexdigest()[:16]
     (tmp_path / f"checkpoint-00002-{checksum}.pt").write_bytes(stored)
     if isinstance(content, dict):
-        with pytest.raises(UserError, match="checkpoint of another search"):
+        with pytest.raises(UserError, match="checkpoint of another run"):
             load_newest_checkpoint(tmp_path, "search")
     else:
         with pytest.warns(UserWarning, match="damaged"):

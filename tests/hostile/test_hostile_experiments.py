@@ -34,15 +34,12 @@ def test_an_experiment_file_that_is_wrong_is_refused_in_one_line(path: Path, com
 # Why it is wrong, its content, and what must be said about it.
 BYTES = {
     "not UTF-8": (SOUND + b"# \xff\xfe", "not text in UTF-8"),
-    "UTF-16": (SOUND.decode().encode("utf-16"), "not text in UTF-8"),
     "a NUL byte": (SOUND + b"\0", "not YAML"),
     "a control character": (SOUND + b"# \x1b[2J", "not YAML"),
     "empty": (b"", "must be a mapping"),
     "larger than anybody writes": (SOUND + b"#" * 1_000_000, "larger than"),
     "lists without end": (b"[" * 200_000, "nested too deeply"),
-    "sequences without end": (b"- " * 100_000, "nested too deeply"),
     "mappings without end": (b"".join(b" " * n + b"a:\n" for n in range(700)), "nested too deeply"),
-    "100,000 digits": (b"experiment: a\ngrid: {seed: [" + b"1" * 100_000 + b"]}\n", "digits"),
     "250,000 digits, in base 16": (b"experiment: a\ngrid: {seed: [0x" + b"f" * 250_000 + b"]}\n", "64 bits"),
     "100,000 digits, in base 60": (b"experiment: a\ngrid: {seed: [" + b"1:" * 50_000 + b"1]}\n", "base 60"),
     "a field's name of 100,000 characters": (
@@ -53,7 +50,6 @@ BYTES = {
         b"experiment: a\ngrid: {seed: [" + b",".join(b"%d" % seed for seed in range(30_000)) + b"]}\n",
         "30000 combinations",
     ),
-    "an image": (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "not text in UTF-8"),
 }
 
 
@@ -105,7 +101,7 @@ def test_a_process_of_its_own_refuses_as_well(name: str, tmp_path: Path) -> None
 def test_the_sound_file_that_the_others_are_made_of_is_accepted(
     command: Command, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from experiments.launching.grid_launch import load_grid
+    from experiments.specs.grid_file import load_grid
 
     Path("experiment.yaml").write_bytes(b"\xef\xbb\xbf" + SOUND)
     assert len(load_grid(Path("experiment.yaml")).drafts) == 1

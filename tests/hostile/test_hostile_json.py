@@ -131,7 +131,7 @@ TABLES: dict[str, tuple[Callable[[Content], Any], str]] = {
     ),
     "a latency that is null": (lambda t: t["entries"][0]["latency_ms"].__setitem__(0, None), "latency_ms[0]"),
     "a latency that is text": (lambda t: t["entries"][0]["latency_ms"].__setitem__(0, "0"), "latency_ms[0]"),
-    "a latency too few": (lambda t: t["entries"][0]["latency_ms"].pop(), "latency_ms; make the table again"),
+    "a latency too few": (lambda t: t["entries"][0]["latency_ms"].pop(), "latency_ms; rebuild the table"),
     "a width too few": (
         lambda t: (t["entries"][0]["widths"].pop(), t["entries"][0]["latency_ms"].pop()),
         "lacks widths",

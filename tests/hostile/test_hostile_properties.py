@@ -14,19 +14,22 @@ import yaml
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from experiments.launching.grid_launch import load_grid
 from experiments.specs.experiment_spec import check_spec
+from experiments.specs.grid_file import load_grid
 from experiments.specs.search_grid import draft_cells
 from experiments.specs.yaml_file import read_yaml
-from nas import config as configs
 from nas.config import ConfigRecord, SearchConfig, TrainConfig
+from nas.data.augmentation import Augmentation
 from nas.foundation.errors import UserError, escape_unprintable
 from nas.latency.entry import LatencyEntry, space_keys
 from nas.latency.table import LatencyTable, Provenance
-from nas.search.search_identity import config_hash
+from nas.search.methods import METHODS
+from nas.search.search_identity import search_identity
 from nas.space.architecture import Architecture, full_depth_architecture
 from nas.space.macro_space import SPACES, get_space
-from nas.training.training import result_fields as training_fields
+from nas.supernet.objectives import OBJECTIVES
+from nas.supernet.sampling import SAMPLINGS
+from nas.supernet.supernet import Depth
 
 TRAININGS = b"""experiment: a
 architectures: [tf-nas-a, mobilenet_v2]
@@ -71,17 +74,19 @@ def good_values(positive_floats: st.SearchStrategy[float]) -> dict[str, st.Searc
     not_negative = positive_floats | st.just(0.0)
     return {
         "max_train_images": st.none() | counts,
-        "augmentation": st.sampled_from(get_args(configs.Augmentation)),
+        "augmentation": st.sampled_from(get_args(Augmentation)),
         "num_data_workers": st.integers(0, 1024),
+        "method": st.sampled_from(list(METHODS)),
+        "kernels": st.sampled_from(["auto", "torch", "compiled"]),
         "space": st.sampled_from(list(SPACES)),
         "target_latency_ms": positive_floats,
         "latency_table": texts,
         "latency_batch_size": st.none() | st.integers(1, 1024),
-        "sampling": st.sampled_from(get_args(configs.Sampling)),
-        "depth": st.sampled_from(get_args(configs.Depth)),
+        "sampling": st.sampled_from([*SAMPLINGS, "bi"]),
+        "depth": st.sampled_from(get_args(Depth)),
         "elasticity": st.booleans(),
         "refine_widths": st.booleans(),
-        "objective": st.sampled_from(get_args(configs.Objective)),
+        "objective": st.sampled_from(list(OBJECTIVES)),
         "latency_weight": not_negative,
         "objective_scale": positive_floats,
         "objective_exponent": st.none() | positive_floats,
@@ -212,7 +217,7 @@ def test_a_config_survives_its_yaml_file_with_its_identity(
     again = record.parse(read_yaml(path), "spec.yaml")
     assert again == made
     if isinstance(made, SearchConfig):
-        assert config_hash(again, "table", "data") == config_hash(made, "table", "data")
+        assert search_identity(again, "table", "data") == search_identity(made, "table", "data")
 
 
 @given(fields=good_fields(SearchConfig), others=good_fields(SearchConfig))
@@ -228,103 +233,7 @@ def test_what_has_no_effect_on_the_result_is_not_part_of_the_identity(
         assume(False)
     changed = {name: value for name, value in others.items() if name in without_effect}
     other = SearchConfig.parse(fields | changed, "other")
-    assert config_hash(one, "table", "data") == config_hash(other, "table", "data")
-
-
-# Two values of each field, and what else it takes for them to be possible and to have an effect.
-SEARCH_CHANGES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
-    "dataset": ("cifar10", "cifar100", {"data_dir": "a"}),
-    "skip_broken_images": (False, True, {"dataset": "image_folder", "data_dir": "a"}),
-    "max_train_images": (None, 100, {}),
-    "augmentation": ("paper", "none", {}),
-    "space": ("paper", "micro", {}),
-    "target_latency_ms": (1.0, math.nextafter(1.0, 2.0), {}),
-    "sampling": ("bi_random", "bi_gumbel", {}),
-    "depth": ("sink", "skip", {}),
-    "elasticity": (True, False, {}),
-    "refine_widths": (False, True, {}),
-    "objective": ("tfnas", "proxyless_add", {}),
-    "latency_weight": (0.1, 0.2, {"objective": "proxyless_add"}),
-    "objective_scale": (0.1, 0.2, {"objective": "fbnet"}),
-    "objective_exponent": (0.1, 0.2, {"objective": "proxyless_mul"}),
-    "seed": (0, 1, {}),
-    "num_epochs": (20, 21, {}),
-    "num_warmup_epochs": (0, 1, {}),
-    "batch_size": (1, 2, {}),
-    "arch_fraction": (0.1, 0.2, {}),
-    "weight_steps_per_arch_step": (1, 2, {}),
-    "weight_lr": (0.1, 0.2, {}),
-    "weight_momentum": (0.1, 0.2, {}),
-    "weight_decay": (0.0, 5e-324, {}),
-    "arch_lr": (0.1, 0.2, {}),
-    "arch_beta1": (0.1, 0.2, {}),
-    "arch_beta2": (0.1, 0.2, {}),
-    "arch_weight_decay": (0.1, 0.2, {}),
-    "grad_clip_norm": (0.1, 0.2, {}),
-    "initial_temperature": (0.1, 0.2, {}),
-    "temperature_decay": (0.1, 0.2, {}),
-    "reset_optimizers_each_epoch": (False, True, {}),
-    "num_threads": (1, 2, {}),
-    "mixed_precision": (False, True, {}),
-    "deterministic": (False, True, {}),
-}
-SEARCH_WITHOUT_EFFECT = {
-    *("data_dir", "train_list", "test_list", "download", "num_data_workers"),
-    *("latency_table", "latency_batch_size", "device"),
-}
-
-TRAIN_CHANGES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
-    name: SEARCH_CHANGES[name]
-    for name in ("dataset", "skip_broken_images", "max_train_images", "augmentation", "seed", "num_epochs")
-} | {
-    "architecture": ("tf-nas-a", "mobilenet_v2", {}),
-    "resolution": (28, 32, {}),
-    "num_warmup_epochs": (0, 1, {}),
-    "batch_size": (1, 2, {}),
-    "val_fraction": (0.1, 0.2, {}),
-    "lr": (0.1, 0.2, {}),
-    "momentum": (0.1, 0.2, {}),
-    "weight_decay": (0.1, 0.2, {}),
-    "grad_clip_norm": (0.1, 0.2, {}),
-    "label_smoothing": (0.1, 0.2, {}),
-    "dropout": (0.1, 0.2, {}),
-    "drop_connect": (0.1, 0.2, {}),
-    "ema_decay": (None, 0.2, {}),
-    "mixed_precision": (False, True, {}),
-    "num_threads": (1, 2, {}),
-}
-TRAIN_WITHOUT_EFFECT = {"data_dir", "train_list", "test_list", "download", "device", "num_data_workers"}
-
-
-def test_every_field_is_known_to_have_an_effect_on_the_result_or_none() -> None:
-    assert SEARCH_CHANGES.keys() | SEARCH_WITHOUT_EFFECT == SearchConfig.model_fields.keys()
-    assert TRAIN_CHANGES.keys() | TRAIN_WITHOUT_EFFECT == TrainConfig.model_fields.keys()
-
-
-@pytest.mark.parametrize("field", SEARCH_CHANGES)
-def test_a_field_of_a_search_that_has_an_effect_is_part_of_its_identity(field: str) -> None:
-    one, other, needed = SEARCH_CHANGES[field]
-    base = {"target_latency_ms": 1.0} | needed
-    hashes = {config_hash(SearchConfig(**base | {field: value}), "table", "data") for value in (one, other)}
-    assert len(hashes) == 2
-
-
-@pytest.mark.parametrize("field", TRAIN_CHANGES)
-def test_a_field_of_a_training_that_has_an_effect_is_part_of_its_identity(field: str) -> None:
-    one, other, needed = TRAIN_CHANGES[field]
-    base = {"architecture": "tf-nas-a"} | needed
-    identities = [training_fields(TrainConfig(**base | {field: value})) for value in (one, other)]
-    assert identities[0] != identities[1]
-
-
-def test_an_alias_and_a_default_written_out_are_the_same_search() -> None:
-    def identity(**fields: Any) -> str:
-        return config_hash(SearchConfig(target_latency_ms=1.0, **fields), "table", "data")
-
-    assert identity(sampling="bi") == identity(sampling="bi_random") == identity()
-    assert identity(objective="fbnet", objective_exponent=0.6) == identity(objective="fbnet")
-    assert identity(objective="proxyless_mul", objective_exponent=0.3) == identity(objective="proxyless_mul")
-    assert identity(objective="tfnas", objective_exponent=0.3) == identity(objective="tfnas")
+    assert search_identity(one, "table", "data") == search_identity(other, "table", "data")
 
 
 @st.composite

@@ -1,4 +1,4 @@
-"""Trajectories made by hand, in the space `paper` (2 + 3 + 4 + 4 + 4 + 1 layers)."""
+"""Trajectories, runs and experiments made by hand, in the space `paper` (2 + 3 + 4 + 4 + 4 + 1 layers)."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from analysis.reading.experiment import Experiment, Provenance, Run
+from analysis.reading.experiment import Experiment
+from analysis.reading.run import ComparisonBasis, Run
 from nas.search.records import Trajectory
 
 NUM_LAYERS = 18
 
 
 def trajectory(num_epochs: int, num_warmup: int = 0, *, depth: str = "sink", **arrays: Any) -> Trajectory:
-    """A search in which nothing happens, but for the arrays given."""
+    """A search in which nothing happens, except for the given arrays."""
     num_ops = 8 + (depth == "skip")
     nothing = {
         "alpha_ELO": np.full((num_epochs, NUM_LAYERS, num_ops), -np.log(num_ops), np.float32),
@@ -88,7 +89,7 @@ def experiment_of(runs: Sequence[Run], training: Sequence[Run] = ()) -> Experime
         name="by hand",
         experiment_id="1",
         tracking_uri="",
-        provenance=Provenance("table", "code"),
+        basis=ComparisonBasis("table", "1"),
         runs=tuple(runs),
         missing=(),
         training=tuple(training),

@@ -9,8 +9,8 @@ from typing import Any
 import optuna
 import yaml
 
-from experiments.launching.grid_launch import load_grid
-from experiments.specs.study_grid import StudyPlan
+from experiments.specs.grid_file import load_grid
+from experiments.specs.study_grid import StudyGrid
 from nas.space.macro_space import get_space
 from tests.support.tiny import make_dense_table
 
@@ -50,17 +50,17 @@ def write_study(folder: Path, content: dict[str, Any]) -> Path:
     return path
 
 
-def load_plan(path: Path) -> StudyPlan:
+def load_plan(path: Path) -> StudyGrid:
     """The plan of a file with a study."""
     plan = load_grid(path)
-    assert isinstance(plan, StudyPlan)
+    assert isinstance(plan, StudyGrid)
     return plan
 
 
 def command(*arguments: str) -> tuple[list[str], dict[str, str]]:
     """`tfnas` with its environment."""
     environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
-    line = [sys.executable, "-c", "from experiments.cli import main; main()", *arguments]
+    line = [sys.executable, "-c", "from experiments.cli.main import main; main()", *arguments]
     return line, environment | {"OMP_NUM_THREADS": "1"}
 
 

@@ -1,15 +1,15 @@
-"""Made-up searches in a real MLflow store, by the contract that the launcher keeps.
+"""Made-up searches in a real MLflow store, as a launch leaves them.
 
-The courses are caricatures with known tendencies: single-path searches lock in early, skip spaces
-move their depth, fixed widths miss the target. Nothing here is a result.
+Their courses are caricatures with known tendencies: single-path searches lock in early, skip spaces move
+their depth, fixed widths miss the target. Nothing here is a result.
 """
 
 import csv
 import itertools
 import json
 import tempfile
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,14 @@ from mlflow.tracking import MlflowClient
 from scipy.special import log_softmax
 
 from nas.config import SearchConfig
-from nas.latency.table import LatencyEntry, LatencyTable, Provenance, space_keys
+from nas.latency.entry import LatencyEntry, space_keys
+from nas.latency.table import LatencyTable, Provenance
 from nas.search.records import METRIC_NAMES, Trajectory
 from nas.space.architecture import Architecture, LayerChoice
 from nas.space.macro_space import Space, get_space
-from tests.support.tiny import OPS
+from nas.space.redundancy import has_other_encodings
 
-SKIP = len(OPS)
+SOURCE, LIBRARIES = "c0de0000c0de", "torch 2.14.1, numpy 2.3.5"
 
 
 def make_table(space_name: str = "micro", scale: float = 1.0) -> LatencyTable:
@@ -44,14 +45,25 @@ def make_table(space_name: str = "micro", scale: float = 1.0) -> LatencyTable:
 
 @dataclass
 class Search:
-    """A made-up search: what its run in MLflow holds."""
+    """A made-up search: the content of its run in MLflow."""
 
     config: SearchConfig
     trajectory: Trajectory
     metrics: list[dict[str, float]]
     architecture: Architecture
     table: LatencyTable
-    extra_params: dict[str, str] = field(default_factory=dict)
+
+    def without_supernet(self) -> "Search":
+        """The same as a method leaves it that has no supernet."""
+        trajectory = Trajectory(
+            space=self.trajectory.space,
+            depth=self.trajectory.depth,
+            epoch_E=self.trajectory.epoch_E,
+            is_joint_E=self.trajectory.is_joint_E,
+            derived_op_EL=self.trajectory.derived_op_EL,
+        )
+        metrics = [{name: row[name] for name in METRIC_NAMES} for row in self.metrics]
+        return replace(self, trajectory=trajectory, metrics=metrics)
 
 
 def make_search(table: LatencyTable, **fields: Any) -> Search:
@@ -83,9 +95,10 @@ def make_search(table: LatencyTable, **fields: Any) -> Search:
         beta_ESD=beta_ESD.astype(np.float32),
         mid_channels_ELO=mid_ELO,
         derived_op_EL=derived_EL,
-        train_count_ELO=_train_counts(config, alpha_ELO, rng),
+        train_count_ELO=_train_counts(config, len(space.ops), alpha_ELO, rng),
         scaling_ms_EP=scaling_EP,
-        redundant_E=np.array([_is_redundant(space, row) for row in derived_EL]) & (config.depth == "skip"),
+        redundant_E=np.array([has_other_encodings(space, row.tolist()) for row in derived_EL])
+        & (config.depth == "skip"),
     )
     ramp_E = 1 - np.exp(-np.arange(1, num_epochs + 1) / 5)
     bonus = 0.02 * (config.sampling != "single") + 0.01 * (config.depth == "sink")
@@ -113,10 +126,10 @@ def make_search(table: LatencyTable, **fields: Any) -> Search:
 
 
 def _alphas(config: SearchConfig, space: Space, rng: np.random.Generator) -> np.ndarray:
-    num_ops = SKIP + (config.depth == "skip")
+    num_ops = len(space.ops) + (config.depth == "skip")
     has_op_LO = np.ones((len(space.layers), num_ops), bool)
     if config.depth == "skip":
-        has_op_LO[:, SKIP] = [layer.keeps_shape for layer in space.layers]
+        has_op_LO[:, -1] = [layer.keeps_shape for layer in space.layers]
     taste_O = np.random.default_rng(config.seed).normal(0, 0.03, num_ops)
     logits_LO = np.zeros(has_op_LO.shape)
     rows = []
@@ -126,7 +139,7 @@ def _alphas(config: SearchConfig, space: Space, rng: np.random.Generator) -> np.
             if config.sampling == "single":
                 step_LO = 0.5 * step_LO + 0.15 * (logits_LO == logits_LO.max(-1, keepdims=True))
             if config.depth == "skip":
-                step_LO[:, SKIP] += 0.25 * np.cos(epoch + np.arange(len(step_LO)))
+                step_LO[:, -1] += 0.25 * np.cos(epoch + np.arange(len(step_LO)))
             logits_LO = logits_LO + step_LO
         rows.append(log_softmax(np.where(has_op_LO, logits_LO, -np.inf), axis=-1))
     return np.stack(rows)
@@ -153,7 +166,7 @@ def _betas(config: SearchConfig, space: Space, rng: np.random.Generator) -> np.n
 def _derive(space: Space, alpha_LO: np.ndarray, beta_SD: np.ndarray) -> np.ndarray:
     op_L = alpha_LO.argmax(-1)
     if not beta_SD.shape[1]:
-        return np.where(op_L == SKIP, -1, op_L)
+        return np.where(op_L == len(space.ops), -1, op_L)
     depth_S = beta_SD.argmax(-1)
     return np.array(
         [
@@ -163,18 +176,6 @@ def _derive(space: Space, alpha_LO: np.ndarray, beta_SD: np.ndarray) -> np.ndarr
     )
 
 
-def _is_redundant(space: Space, derived_L: np.ndarray) -> bool:
-    for stage in range(len(space.stages)):
-        kept = [
-            op >= 0
-            for layer, op in zip(space.layers, derived_L, strict=True)
-            if layer.stage == stage and layer.keeps_shape
-        ]
-        if any(kept) and not all(kept):
-            return True
-    return False
-
-
 def _architecture(space: Space, derived_L: np.ndarray, mid_LO: np.ndarray) -> Architecture:
     stages: list[tuple[LayerChoice, ...]] = []
     for stage in range(len(space.stages)):
@@ -182,7 +183,7 @@ def _architecture(space: Space, derived_L: np.ndarray, mid_LO: np.ndarray) -> Ar
         places = space.stage_layers(stage)
         choices = []
         for place, row in zip(places, rows, strict=False):
-            op = OPS[derived_L[row]]
+            op = space.ops[derived_L[row]]
             low, high = op.width_interval(place.in_channels)
             width = int(np.clip(mid_LO[row, derived_L[row]], low, high))
             choices.append(LayerChoice(op=op.name, mid_channels=width))
@@ -197,10 +198,10 @@ def _widths(
     table: LatencyTable,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    num_ops, num_stages = SKIP + (config.depth == "skip"), len(space.stages)
-    start_LO = np.zeros((len(space.layers), num_ops), np.int64)
+    num_own, num_stages = len(space.ops), len(space.stages)
+    start_LO = np.zeros((len(space.layers), num_own + (config.depth == "skip")), np.int64)
     for row, layer in enumerate(space.layers):
-        start_LO[row, :SKIP] = [op.initial_width(layer.in_channels) for op in OPS]
+        start_LO[row, :num_own] = [op.initial_width(layer.in_channels) for op in space.ops]
     mid_ELO = np.repeat(start_LO[None], len(derived_EL), axis=0)
     scaling_EP = np.full((len(derived_EL), 1 + num_stages), np.nan)
     latency_E = np.zeros(len(derived_EL))
@@ -213,20 +214,22 @@ def _widths(
             gaps[-1] = min(gaps[-1], 0.004)
             scaling_EP[epoch] = [before_ms, *(target * (1 - gaps))]
             latency_E[epoch] = scaling_EP[epoch, -1]
-            mid_ELO[epoch, :, :SKIP] = np.maximum(
-                start_LO[:, :SKIP] * rng.uniform(0.9, 1.1, (len(space.layers), 1)), 1
+            mid_ELO[epoch, :, :num_own] = np.maximum(
+                start_LO[:, :num_own] * rng.uniform(0.9, 1.1, (len(space.layers), 1)), 1
             ).astype(int)
     return mid_ELO, scaling_EP, latency_E
 
 
-def _train_counts(config: SearchConfig, alpha_ELO: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _train_counts(
+    config: SearchConfig, num_ops: int, alpha_ELO: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     steps = 60
     counts_ELO = np.zeros(alpha_ELO.shape, np.int64)
     for epoch, layer in itertools.product(range(alpha_ELO.shape[0]), range(alpha_ELO.shape[1])):
         probability_O = np.exp(alpha_ELO[epoch, layer])
         counts_ELO[epoch, layer] = rng.multinomial(steps, probability_O / probability_O.sum())
         if config.sampling != "single" and epoch >= config.num_warmup_epochs:
-            counts_ELO[epoch, layer, :SKIP] += rng.multinomial(steps, np.full(SKIP, 1 / SKIP))
+            counts_ELO[epoch, layer, :num_ops] += rng.multinomial(steps, np.full(num_ops, 1 / num_ops))
     return counts_ELO
 
 
@@ -253,7 +256,7 @@ class Store:
         self.client.set_terminated(self.parent_id)
 
     def add_grid(self, base: dict[str, Any], cells: Iterable[dict[str, Any]], **options: Any) -> list[str]:
-        """One finished run a cell."""
+        """Adds one finished run per cell."""
         return [self.add(base | cell, list(cell), **options) for cell in cells]
 
     def add(
@@ -264,24 +267,34 @@ class Store:
         status: str = "FINISHED",
         failure: str | None = None,
         table: LatencyTable | None = None,
-        code_version: str = "c0de0000c0de",
+        code_version: str = SOURCE,
+        results_version: str = "2",
+        libraries: str = LIBRARIES,
         older: bool = False,
+        method: str = "tf_nas",
+        params: Mapping[str, str | None] | None = None,
     ) -> str:
-        """One run. A failed or running one has a few metrics and no artifacts.
+        """Adds one run. A failed or running one has a few metrics and no artifacts.
 
-        An `older` one lacks metrics.csv, its trajectory lacks an array, and it names no code.
+        Args:
+            older: whether it lacks metrics.csv, an array of its trajectory, and the tags of what made it.
+            method: any other than `tf_nas` leaves no trace of a supernet.
+            params: replace params of the config; None removes one.
         """
         search = make_search(table or self.table, **fields)
+        if method != "tf_nas":
+            search = search.without_supernet()
         config = {name: str(value) for name, value in search.config.model_dump().items()}
+        config |= {"method": method} | dict(params or {})
         name = "-".join(_short(factor, fields[factor]) for factor in factors)
         tags = {
-            "tfnas.cell": f"cell{abs(hash((name, code_version, older))):016x}"[:16],
+            "tfnas.cell": f"cell{abs(hash((name, results_version, older))):016x}"[:16],
             "tfnas.kind": "search",
             "tfnas.factors": json.dumps(list(factors)),
             "tfnas.table_fingerprint": search.table.fingerprint,
             "tfnas.version": "0.0.1" if older else "0.1.0",
             "mlflow.parentRunId": self.parent_id,
-            **({} if older else {"tfnas.code_version": code_version}),
+            **({} if older else _makers(code_version, results_version, libraries)),
             **{f"factor.{factor}": str(fields[factor]) for factor in factors},
             **({"tfnas.failure": failure} if failure else {}),
         }
@@ -292,10 +305,10 @@ class Store:
             for step, row in enumerate(rows, start=1)
             for key, value in row.items()
         ]
-        params = [Param(key, value) for key, value in config.items()]
+        logged = [Param(key, value) for key, value in config.items() if value is not None]
         for start in range(0, len(metrics), 900):
             self.client.log_batch(run_id, metrics=metrics[start : start + 900])
-        self.client.log_batch(run_id, params=params, tags=[RunTag("tfnas.logged", "yes")])
+        self.client.log_batch(run_id, params=logged, tags=[RunTag("tfnas.logged", "yes")])
         if status == "FINISHED":
             self._log_artifacts(run_id, search, older)
         if status != "RUNNING":
@@ -303,11 +316,19 @@ class Store:
         return run_id
 
     def add_training(
-        self, architecture: str, search_run_id: str | None = None, *, seed: int = 0, num_epochs: int = 5
+        self,
+        architecture: str,
+        search_run_id: str | None = None,
+        *,
+        seed: int = 0,
+        num_epochs: int = 5,
+        code_version: str = SOURCE,
+        results_version: str = "2",
     ) -> str:
-        """A finished run that trained a network, that of a search if one is given."""
+        """Adds a finished run that trained a network, that of a search if one is given."""
         name = f"train-{architecture}-s{seed}"
         tags = {"tfnas.kind": "train", "tfnas.cell": name}
+        tags |= _makers(code_version, results_version, LIBRARIES)
         tags |= {"tfnas.search_run": search_run_id} if search_run_id else {}
         run_id = self.client.create_run(self.experiment_id, run_name=name, tags=tags).info.run_id
         params = {"architecture": architecture, "seed": seed, "num_epochs": num_epochs}
@@ -322,19 +343,30 @@ class Store:
     def _log_artifacts(self, run_id: str, search: Search, older: bool) -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            arrays = dict(vars(search.trajectory))
             if older:
-                del arrays["scaling_ms_EP"]
+                arrays = {
+                    name: array for name, array in vars(search.trajectory).items() if name != "derived_op_EL"
+                }
+                np.savez_compressed(folder / "trajectory.npz", allow_pickle=False, **arrays)
             else:
+                search.trajectory.save(folder / "trajectory.npz")
                 with open(folder / "metrics.csv", "w", newline="") as file:
-                    writer = csv.DictWriter(file, ["epoch", *METRIC_NAMES])
+                    writer = csv.DictWriter(file, ["epoch", *search.metrics[-1]])
                     writer.writeheader()
                     writer.writerows({"epoch": e, **row} for e, row in enumerate(search.metrics, start=1))
-            np.savez_compressed(folder / "trajectory.npz", allow_pickle=False, **arrays)
             search.architecture.save(folder / "architecture.json")
             search.table.save(folder / "latency_table.json")
             (folder / "config.yaml").write_text("synthetic: true\n")
             self.client.log_artifacts(run_id, str(folder))
+
+
+def _makers(code_version: str, results_version: str, libraries: str) -> dict[str, str]:
+    return {
+        "tfnas.code_version": code_version,
+        "tfnas.results_version": results_version,
+        "tfnas.libraries": libraries,
+        "tfnas.device": "cpu",
+    }
 
 
 def _short(factor: str, value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Courses over epochs: the mean over seeds, each seed, and a band of one standard deviation.
+"""Lines over epochs: the mean over seeds, each seed, and a band of one standard deviation.
 
 Shapes: E epochs, N seeds.
 """
@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from analysis.figures.ink.style import line_style, mark_warmup
-from analysis.reading.experiment import Run
+from analysis.reading.run import Run
 
 READING = "Thin: each seed; thick: their mean; band: one standard deviation."
 
@@ -20,7 +20,7 @@ READING = "Thin: each seed; thick: their mean; band: one standard deviation."
 def draw_course(
     axes: Axes, epochs: NDArray[np.int64], values_NE: NDArray[np.float64], index: int, label: str
 ) -> None:
-    """Draws one course; `index` decides its style."""
+    """Draws one line; `index` selects its style."""
     style = line_style(index)
     mean_E = values_NE.mean(axis=0)
     if len(values_NE) > 1:
@@ -44,16 +44,19 @@ def draw_course(
 
 
 def draw_epoch_axis(axes: Axes, run: Run) -> None:
-    """The axis of epochs, with warm-up shaded."""
-    num_warmup, num_epochs = int(run.number("num_warmup_epochs")), int(run.number("num_epochs"))
-    mark_warmup(axes, num_warmup)
+    """Draws the axis of epochs, with warm-up shaded."""
+    num_warmup, num_epochs = run.number("num_warmup_epochs"), int(run.number("num_epochs"))
+    # Methods without a warm-up have the field too.
+    if run.trajectory is not None:
+        num_warmup = (~run.trajectory.is_joint_E).sum()
+    mark_warmup(axes, int(num_warmup))
     axes.set_xlim(0.5, num_epochs + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
 
 
 def stack_epochs(runs: Sequence[Run], column: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """A metric of runs that have epochs, as far as the shortest of them goes: epochs, values_NE."""
+    """Returns epochs and values_NE of a metric, up to the end of the shortest run."""
     tables = [run.epochs for run in runs if run.epochs is not None]
     length = min(map(len, tables))
     return (
@@ -63,6 +66,6 @@ def stack_epochs(runs: Sequence[Run], column: str) -> tuple[NDArray[np.int64], N
 
 
 def legend_below(axes: Axes) -> None:
-    """The legend under the axis, one line a course."""
+    """Draws the legend below the axis."""
     # The pad is in font sizes, so it clears the axis label whatever the panel's height.
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=4.4, handlelength=3.2)

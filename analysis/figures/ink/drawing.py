@@ -1,27 +1,22 @@
-"""A figure before it is ink: what it says, from which runs, and how to draw it."""
+"""A figure before it is drawn: its caption, its runs, and how to draw it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from analysis.reading.experiment import Run
-
-_MAX_IDS = 8
-
-
-class NothingToDrawError(Exception):
-    """The experiment lacks what a figure or table needs; the message says what."""
+from analysis.reading.captions import name_runs
+from analysis.reading.run import Run
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure whose numbers are known and whose ink is not yet spent.
+    """A figure whose numbers are known and that is not drawn yet.
 
     Attributes:
         name: the stem of its files.
-        caption: what it shows, with n; run ids are added when it is written.
-        runs: those whose numbers it shows.
+        caption: what it shows, with n; ids of runs are added when it is written.
+        runs: the runs whose numbers it shows.
         draw: draws it.
     """
 
@@ -33,17 +28,5 @@ class Drawing:
 
     @property
     def full_caption(self) -> str:
-        """The caption with the runs' ids."""
+        """The caption with the ids of the runs."""
         return f"{self.caption} {name_runs(self.runs)}"
-
-
-def name_runs(runs: Iterable[Run]) -> str:
-    """`Runs: 1a2b3c4d, ...`, the first few of them."""
-    ids = [run.short_id for run in runs]
-    more = f" and {len(ids) - _MAX_IDS} more (listed in the JSON file)" if len(ids) > _MAX_IDS else ""
-    return f"Runs: {', '.join(ids[:_MAX_IDS])}{more}."
-
-
-def count(number: int, noun: str) -> str:
-    """`1 seed`, `3 seeds`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""From which runs a file was made: in its metadata, and in a JSON beside it; and whether that still holds."""
+"""The files of figures, stamped with the runs behind them; and whether they still match the runs."""
 
 import json
 import textwrap
@@ -13,9 +13,11 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from analysis.figures.ink.drawing import Drawing, count
+from analysis.figures.ink.drawing import Drawing
 from analysis.figures.ink.style import STYLE
-from analysis.reading.experiment import Experiment, Run
+from analysis.reading.captions import count
+from analysis.reading.experiment import Experiment
+from analysis.reading.run import Run, describe_makers
 from analysis.reading.stamp import run_stamp, sha256, write_stamp
 
 FORMATS = ("png", "pdf", "svg")
@@ -26,12 +28,12 @@ _LINE_IN = 0.115
 
 
 def write_drawing(drawing: Drawing, experiment: Experiment, folder: Path) -> list[Path]:
-    """Draws and writes PNG, PDF, SVG and the JSON that says from which runs."""
+    """Draws a figure and writes it as PNG, PDF and SVG, with a JSON file that lists its runs."""
     folder.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(STYLE):
         figure = drawing.draw()
         _write_caption(figure, drawing.full_caption)
-        # Laid out once, and printed by each canvas itself: `savefig` would draw each format twice.
+        # Laid out once, then printed by each canvas: `savefig` would draw each format twice.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
         paths = [folder / f"{drawing.name}.{suffix}" for suffix in FORMATS]
@@ -58,8 +60,14 @@ def _print_figure(figure: Figure, path: Path, metadata: dict[str, Any]) -> None:
 
 
 def _metadata(drawing: Drawing, experiment: Experiment, suffix: str) -> dict[str, Any]:
-    about = f"experiment {experiment.name}; {experiment.provenance}; runs " + " ".join(
-        run.run_id for run in drawing.runs
+    makers = describe_makers(drawing.runs)
+    about = "; ".join(
+        (
+            f"experiment {experiment.name}",
+            str(experiment.basis),
+            *(f"{noun} {', '.join(found)}" for noun, found in makers.items()),
+            "runs " + " ".join(run.run_id for run in drawing.runs),
+        )
     )
     if suffix == ".png":
         return {"Title": drawing.title, "Description": drawing.full_caption, "Source": about}
@@ -74,7 +82,7 @@ def _metadata(drawing: Drawing, experiment: Experiment, suffix: str) -> dict[str
 
 
 def _write_caption(figure: Figure, caption: str) -> None:
-    """Adds the caption below the panels; the figure grows by its height."""
+    """Adds the caption below the panels and makes the figure higher by as much."""
     width_in, height_in = figure.get_size_inches()
     lines = textwrap.wrap(caption, int((width_in - 0.1) / _CHAR_IN))
     caption_in = _LINE_IN * len(lines) + 0.08
@@ -97,9 +105,9 @@ def _write_caption(figure: Figure, caption: str) -> None:
 
 
 def write_drawings(drawings: Sequence[Drawing], experiment: Experiment, folder: Path) -> list[Path]:
-    """Writes all figures, and removes those of earlier times that the runs no longer support.
+    """Writes all figures, and removes older ones that the runs no longer support.
 
-    Only files that are as they were written are removed.
+    Files that somebody has edited are not removed.
     """
     names = {drawing.name for drawing in drawings}
     for path in folder.glob("*.json"):
@@ -111,17 +119,17 @@ def write_drawings(drawings: Sequence[Drawing], experiment: Experiment, folder: 
 
 
 def check_drawings(drawings: Sequence[Drawing], folder: Path) -> list[str]:
-    """What is no longer true of the figures in a folder, one line each; nothing if all still holds.
+    """Returns how the figures in a folder differ from what would be drawn now, one line per difference.
 
-    A figure holds if it was made from the very runs that it would be made from now, with the content
-    that they have now, and if its files are as they were written.
+    A figure is up to date if it was made from the runs that it would be made from now, if their content
+    is the same, and if nobody has edited its files.
     """
     current = {drawing.name: drawing for drawing in drawings}
     stamps = {path.stem: _read_stamp(path) for path in sorted(folder.glob("*.json"))}
     problems = [f"{name}: not drawn yet" for name in current if name not in stamps]
     for name, stamp in stamps.items():
         if stamp is None:
-            problems.append(f"{name}: {name}.json cannot be read; draw it again")
+            problems.append(f"{name}: {name}.json cannot be read; draw the figure again")
         elif name not in current:
             problems.append(f"{name}: the runs no longer support it")
         else:
@@ -146,7 +154,7 @@ def _check_runs(stamp: dict[str, Any], runs: Iterable[Run]) -> list[str]:
     if added := now.keys() - then.keys():
         problems.append(f"{count(len(added), 'run')} not in it: {_name_ids(added)}")
     if removed := then.keys() - now.keys():
-        problems.append(f"{count(len(removed), 'run')} in it no longer: {_name_ids(removed)}")
+        problems.append(f"{count(len(removed), 'run')} no longer part of it: {_name_ids(removed)}")
     if changed := {run_id for run_id in then.keys() & now.keys() if then[run_id] != now[run_id]}:
         problems.append(f"{count(len(changed), 'run')} changed since: {_name_ids(changed)}")
     return problems

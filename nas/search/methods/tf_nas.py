@@ -105,7 +105,7 @@ class TfNas(SearchMethod):
     ) -> EpochResult:
         """What was measured, and what the supernet now shows."""
         task = self.task
-        observed = observe_metrics(self.supernet, task.table, task.config.target_latency_ms)
+        observed = observe_metrics(self.supernet, task.table)
         return EpochResult(
             phase,
             metrics | observed | {"temperature": self._temperature(epoch)},

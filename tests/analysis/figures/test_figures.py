@@ -10,10 +10,11 @@ from PIL import Image
 from analysis.figures import make_drawings
 from analysis.figures.ink.drawing import Drawing
 from analysis.figures.ink.figure_files import check_drawings, write_drawings
-from analysis.reading.experiment import Experiment, Run
-from analysis.reading.runs import read_experiment
+from analysis.reading.experiment import Experiment
+from analysis.reading.experiment_reader import read_experiment
+from analysis.reading.run import Run
 from experiments.cli.figures_command import figures
-from tests.support.synthetic import Store
+from tests.support.synthetic import LIBRARIES, SOURCE, Store
 
 SHORT = {"target_latency_ms": 1.0, "num_epochs": 4, "num_warmup_epochs": 1}
 NAMES = (
@@ -64,10 +65,12 @@ def test_each_figure_names_its_runs_beside_and_within_it(folder: Path, experimen
     stamp = json.loads((folder / "depth.json").read_text())
     run_id = experiment.runs[0].run_id
     assert {run["run_id"] for run in stamp["runs"]} == {run.run_id for run in experiment.runs}
-    assert stamp["table_fingerprint"] == experiment.provenance.table_fingerprint
-    assert stamp["code_version"] == experiment.provenance.code_version
+    assert stamp["table_fingerprint"] == experiment.basis.table_fingerprint
+    assert stamp["results_version"] == experiment.basis.results_version
+    assert (stamp["sources"], stamp["sets_of_libraries"]) == ([SOURCE], [LIBRARIES])
     with Image.open(folder / "depth.png") as image:
         assert run_id in image.info["Source"]
+        assert LIBRARIES in image.info["Source"]
     assert run_id in (folder / "depth.svg").read_text()
     assert run_id.encode() in (folder / "depth.pdf").read_bytes()
 
@@ -80,7 +83,7 @@ def test_captions_say_n_and_which_cells_are_missing(experiment: Experiment):
             assert "n = " in drawing.caption
     captions = {drawing.name: drawing.caption for drawing in make_drawings(experiment)[0]}
     assert "n = 8 trials" in captions["depth"]
-    assert "bi-skip-s3" in captions["depth"]
+    assert "bi_random-skip-s3" in captions["depth"]
 
 
 def some_drawings(experiment: Experiment) -> list[Drawing]:
@@ -126,7 +129,7 @@ def test_the_check_finds_files_that_are_missing_edited_or_unreadable(small: Stor
     assert check(small) == [
         "depth: depth.pdf is missing",
         "depth: depth.svg was changed after it was written",
-        "space: space.json cannot be read; draw it again",
+        "space: space.json cannot be read; draw the figure again",
     ]
 
 
@@ -172,6 +175,6 @@ def test_a_run_without_trajectory_still_gives_what_needs_none(store: Store, tmp_
     )
     code, result = run_figures(tmp_path)
     assert code == 0
-    assert {Path(path).stem for path in result["written"]} == {"tradeoff"}
+    assert {Path(path).stem for path in result["written"]} == {"tradeoff", "space", "networks"}
     assert "operator collapse: not drawn: no run with a trajectory" in result["undrawn"]
     assert "0.0.1" in result["notices"][0]

@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from analysis.measures.collapse import NO_LEADER, gini, measure_collapse, normalised_entropy
+from analysis.measures.collapse import (
+    NO_LEADER,
+    final_entropy,
+    gini,
+    measure_collapse,
+    normalized_entropy,
+    train_gini,
+)
 from tests.support.hand_made import alphas, trajectory
 
 
@@ -37,24 +44,22 @@ def test_half_of_the_layers_locked_in_early_is_a_share_of_one_half():
 
 
 def test_a_search_without_joint_epochs_has_no_lock_in():
-    collapse = measure_collapse(trajectory(3, num_warmup=3))
-    assert np.isnan(collapse.locked_early_share)
-    assert np.isnan(collapse.train_gini)
+    course = trajectory(3, num_warmup=3)
+    assert np.isnan(measure_collapse(course).locked_early_share)
+    assert np.isnan(train_gini(course))
 
 
 def test_entropy_is_one_for_equal_and_zero_for_certain_candidates():
-    certain = np.array([[[1.0, 0, 0, 0]]])
-    equal = np.full((1, 1, 4), 0.25)
-    has_all = np.ones((1, 1, 4), bool)
-    assert normalised_entropy(certain, has_all) == pytest.approx(0)
-    assert normalised_entropy(equal, has_all) == pytest.approx(1)
+    assert normalized_entropy(np.array([[0.0, -900, -900, -900]])) == pytest.approx(0)
+    assert normalized_entropy(np.log(np.full((1, 4), 0.25))) == pytest.approx(1)
+    assert normalized_entropy(np.array([[0.0, -np.inf]])) == 0
 
 
 def test_entropy_of_equal_candidates_is_one_also_where_a_layer_lacks_the_ninth():
     alpha_ELO = np.full((1, 18, 9), -np.log(9), np.float32)
     alpha_ELO[:, 0] = [*([-np.log(8)] * 8), -np.inf]
-    collapse = measure_collapse(trajectory(1, depth="skip", alpha_ELO=alpha_ELO))
-    assert collapse.entropy_EL == pytest.approx(np.ones((1, 18)))
+    assert normalized_entropy(alpha_ELO[0]) == pytest.approx(np.ones(18))
+    assert final_entropy(trajectory(1, depth="skip", alpha_ELO=alpha_ELO)) == pytest.approx(1)
 
 
 def test_gini_is_zero_for_equal_counts_and_nears_one_where_one_operator_has_all():
@@ -64,10 +69,16 @@ def test_gini_is_zero_for_equal_counts_and_nears_one_where_one_operator_has_all(
     assert gini(np.array([1, 3])) == pytest.approx(1 - 2 * (0.5 * 0.25 / 2 + 0.5 * (0.25 + 1) / 2))
 
 
-def test_only_paths_of_joint_epochs_are_counted():
-    counts = np.zeros((4, 18, 8), np.int64)
+def test_only_paths_of_joint_epochs_through_operators_are_counted():
+    counts = np.zeros((4, 18, 9), np.int64)
     counts[:2, :, 0] = 100
-    counts[2:, :, :] = 3
-    collapse = measure_collapse(trajectory(4, num_warmup=2, train_count_ELO=counts))
-    assert (collapse.train_count_LO == 6).all()
-    assert collapse.train_gini == 0
+    counts[2:, :, :8] = 3
+    assert train_gini(trajectory(4, num_warmup=2, train_count_ELO=counts)) == 0
+    counts[3, :, 0] += 24
+    expected = gini(np.array([30, *([6] * 7)]))
+    assert train_gini(trajectory(4, num_warmup=2, train_count_ELO=counts)) == pytest.approx(expected)
+
+
+def test_a_layer_with_a_single_candidate_is_led_by_it():
+    collapse = measure_collapse(trajectory(2, alpha_ELO=np.zeros((2, 18, 1), np.float32)))
+    assert (collapse.leader_EL == 0).all()

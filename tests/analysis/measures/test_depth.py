@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.measures.depth import count_flips, measure_depth, network_of
+from analysis.measures.depth import count_encodings, count_flips, measure_depth, network_of, redundant_share
 from nas.space.macro_space import get_space
 from tests.support.hand_made import kept, trajectory
 
@@ -22,7 +22,7 @@ def test_fluctuation_is_the_mean_absolute_change_between_joint_epochs():
 
 def test_warmup_epochs_do_not_count():
     depth = course([18, 18, 7, 8], num_warmup=2)
-    assert (depth.fluctuation, depth.depth_range) == (1.0, 1.0)
+    assert depth.fluctuation == 1.0
 
 
 def test_one_joint_epoch_has_no_fluctuation():
@@ -44,8 +44,8 @@ def test_encodings_that_differ_only_in_where_skips_stand_are_one_network():
     first = kept([1, 1], [1, 1, 1], [1, 0, 1, 1], *REST)
     second = kept([1, 1], [1, 1, 1], [1, 1, 1, 0], *REST)
     third = kept([1, 1], [1, 1, 1], [1, 1, 0, 0], *REST)
-    depth = measure_depth(trajectory(4, depth="skip", derived_op_EL=np.stack([first, second, third, first])))
-    assert (depth.num_encodings, depth.num_networks) == (3, 2)
+    course = trajectory(4, depth="skip", derived_op_EL=np.stack([first, second, third, first]))
+    assert count_encodings(course) == (3, 2)
 
 
 @settings(max_examples=30, deadline=None)
@@ -59,5 +59,5 @@ def test_networks_are_equal_exactly_when_the_records_of_their_layers_are(ops: li
 
 def test_the_redundant_share_is_of_joint_epochs():
     redundant = np.array([True, True, True, False])
-    depth = measure_depth(trajectory(4, 2, depth="skip", redundant_E=redundant))
-    assert depth.redundant_share == 0.5
+    assert redundant_share(trajectory(4, 2, depth="skip", redundant_E=redundant)) == 0.5
+    assert np.isnan(redundant_share(trajectory(2, 2)))

@@ -5,16 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.figures.ink.drawing import NothingToDrawError
 from analysis.figures.tradeoff_figure import tradeoff_drawings
-from analysis.measures.measure import measure_runs
+from analysis.measures import measure_runs
+from analysis.measures.summary import summarize
 from analysis.measures.trained_groups import trained_groups
-from analysis.reading.experiment import Experiment, Run
-from analysis.reading.runs import read_experiment, read_trainings
+from analysis.reading.experiment import Experiment
+from analysis.reading.experiment_reader import read_experiment, read_trainings
+from analysis.reading.nothing_to_draw import NothingToDrawError
+from analysis.reading.run import Run
+from analysis.tables.published_table import published_table
 from analysis.tables.table_files import to_csv
-from analysis.tables.tables import published_table, trained_table
-from analysis.verdicts.claims import judge_claims
-from analysis.verdicts.statistics import summarize
+from analysis.tables.trained_table import trained_table
+from analysis.verdicts import judge_claims
 from tests.support.hand_made import experiment_of, run, training
 from tests.support.synthetic import Store, grid
 
@@ -42,7 +44,7 @@ def accuracy_of(search: Run, seed: int) -> float:
 @pytest.fixture
 def experiment() -> Experiment:
     """Two settings of searches, of which one's networks were trained twice each; and one baseline."""
-    bi, single = searches("bi"), searches("single")
+    bi, single = searches("bi_random"), searches("single")
     trainings = [
         training(
             f"run:{search.run_id}",
@@ -73,7 +75,7 @@ def experiment() -> Experiment:
 
 def test_a_setting_counts_its_searches_and_a_baseline_its_seeds(experiment):
     searched, baseline = trained_groups(experiment)
-    assert (searched.name, searched.num_seeds, len(searched.runs)) == ("bi", NUM_SEEDS, 2 * NUM_SEEDS)
+    assert (searched.name, searched.num_seeds, len(searched.runs)) == ("bi_random", NUM_SEEDS, 2 * NUM_SEEDS)
     assert (baseline.name, baseline.num_seeds, len(baseline.runs)) == ("efficientnet_b0", 2, 2)
 
 
@@ -101,7 +103,7 @@ def test_the_table_has_accuracy_size_cost_and_both_latencies_of_every_network(ex
     table = trained_table(experiment)
     names = [column.name for column in table.columns]
     rows = [dict(zip(names, row, strict=True)) for row in table.rows]
-    assert [row["network"] for row in rows] == ["bi", "efficientnet_b0"]
+    assert [row["network"] for row in rows] == ["bi_random", "efficientnet_b0"]
     for row, latency_ms, ratio in zip(rows, (1.5, 6.0), (0.25, 1.0), strict=True):
         assert row["parameters_millions"].mean == pytest.approx(2)
         assert row["macs_millions"].mean == pytest.approx(30)
@@ -115,7 +117,7 @@ def test_the_table_has_accuracy_size_cost_and_both_latencies_of_every_network(ex
 
 
 def test_trainings_under_different_terms_are_rows_of_their_own():
-    (search,) = searches("bi")[:1]
+    (search,) = searches("bi_random")[:1]
     trainings = [
         training(name, found, lr=lr, test_accuracy=accuracy)
         for name, found in (("run:x", search), ("efficientnet_b0", None))
@@ -131,7 +133,7 @@ def test_trainings_under_different_terms_are_rows_of_their_own():
 
 
 def test_without_a_training_there_is_no_table_of_them():
-    experiment = experiment_of(searches("bi"))
+    experiment = experiment_of(searches("bi_random"))
     with pytest.raises(NothingToDrawError, match="no network was trained"):
         trained_table(experiment)
 
@@ -148,9 +150,9 @@ def test_the_published_table_has_accuracy_and_size_of_what_was_trained_here(expe
     table = published_table(experiment, measure_runs(experiment))
     names = [column.name for column in table.columns]
     rows = {row[0]: dict(zip(names, row, strict=True)) for row in table.rows[: table.rule_before]}
-    assert set(rows) == {"bi", "single", "efficientnet_b0"}
-    assert rows["bi"]["top1"].mean == pytest.approx(0.8255)
-    assert rows["bi"]["parameters_millions"].mean == pytest.approx(2)
+    assert set(rows) == {"bi_random", "single", "efficientnet_b0"}
+    assert rows["bi_random"]["top1"].mean == pytest.approx(0.8255)
+    assert rows["bi_random"]["parameters_millions"].mean == pytest.approx(2)
     assert rows["efficientnet_b0"]["macs_millions"].mean == pytest.approx(30)
     assert rows["single"]["top1"].n == 0
 
@@ -158,12 +160,12 @@ def test_the_published_table_has_accuracy_and_size_of_what_was_trained_here(expe
 def test_the_figure_shows_measured_latencies_and_baselines_where_all_were_measured_together(experiment):
     (drawing,) = tradeoff_drawings(experiment)
     labels = panel_of(drawing)
-    assert "by measured latency" in drawing.caption
-    assert labels == ["bi (n = 6)", "efficientnet_b0 (n = 2)"]
+    assert "against measured latency" in drawing.caption
+    assert labels == ["bi_random (n = 6)", "efficientnet_b0 (n = 2)"]
     unmeasured = training("mobilenet_v2", test_accuracy=0.8, **COSTS)
     (drawing,) = tradeoff_drawings(experiment_of(experiment.runs, [*experiment.training, unmeasured]))
-    assert "by latency in their lookup table" in drawing.caption
-    assert panel_of(drawing) == ["bi (n = 6)"]
+    assert "against latency in the lookup table" in drawing.caption
+    assert panel_of(drawing) == ["bi_random (n = 6)"]
 
 
 def panel_of(drawing) -> list[str]:
@@ -172,7 +174,7 @@ def panel_of(drawing) -> list[str]:
 
 
 def test_claim_e_is_judged_by_test_accuracies_of_trained_networks():
-    method = {"sampling": "bi", "depth": "sink", "elasticity": True}
+    method = {"sampling": "bi_random", "depth": "sink", "elasticity": True}
     baseline = {"sampling": "single", "depth": "skip", "elasticity": False}
     runs = [
         run(
@@ -190,7 +192,7 @@ def test_claim_e_is_judged_by_test_accuracies_of_trained_networks():
             f"run:{search.run_id}",
             search,
             test_accuracy=0.8
-            + 0.03 * (search.config["sampling"] == "bi")
+            + 0.03 * (search.config["sampling"] == "bi_random")
             + 0.001 * search.number("seed") % 3,
         )
         for search in runs
@@ -215,12 +217,12 @@ def test_only_trainings_under_the_terms_of_most_are_read(store):
     store.add_training("efficientnet_b0", num_epochs=2)
     experiment = read_experiment("trained", store.tracking_uri)
     assert {run.run_id for run in experiment.training} == set(long)
-    assert "1 trainings left out, under other terms (num_epochs 2, not 50)" in experiment.notices
+    assert "1 trainings left out: other terms (num_epochs 2, not 50)" in experiment.notices
 
 
 def test_trainings_of_searches_that_are_left_out_are_left_out(store):
     kept, _ = store.add_grid({"target_latency_ms": 1.0}, grid(seed=[0, 1]))
-    other = store.add({"target_latency_ms": 1.0, "seed": 0}, ["seed"], code_version="another")
+    other = store.add({"target_latency_ms": 1.0, "seed": 0}, ["seed"], results_version="1")
     expected = store.add_training(f"run:{kept}", kept)
     store.add_training(f"run:{other}", other)
     (found,) = read_experiment("trained", store.tracking_uri).training

@@ -40,11 +40,11 @@ def test_one_seed_is_drawn_and_decides_nothing(tmp_path: Path):
 
 def test_an_experiment_of_an_older_version_is_drawn_as_far_as_it_goes(tmp_path: Path):
     store = Store(tmp_path, "older")
-    for sampling in ("single", "bi"):
+    for sampling in ("single", "bi_random"):
         store.add(BASE | {"sampling": sampling, "depth": "sink", "seed": 0}, NAMES, older=True)
     said = run_report(store, "older").output
     assert "not drawn: no run with a trajectory" in said
-    assert "scaling_ms_EP" in said
+    assert "derived_op_EL" in said
     assert drawn(store)
 
 
@@ -54,7 +54,9 @@ def test_an_experiment_of_an_older_version_is_drawn_as_far_as_it_goes(tmp_path: 
 )
 def test_where_there_is_nothing_to_draw_both_commands_say_why(name: str, message: str, tmp_path: Path):
     store = Store(tmp_path, "nothing")
-    store.add(BASE | {"sampling": "bi", "depth": "sink", "seed": 0}, NAMES, status="FAILED", failure="killed")
+    store.add(
+        BASE | {"sampling": "bi_random", "depth": "sink", "seed": 0}, NAMES, status="FAILED", failure="killed"
+    )
     for command in (figures, report):
         result = CliRunner().invoke(command, [name, "--out", str(tmp_path)])
         assert message in str(result.exception)

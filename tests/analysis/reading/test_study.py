@@ -19,15 +19,17 @@ from scipy.stats import spearmanr
 from analysis.figures import FIGURES, make_drawings
 from analysis.figures.ink.figure_files import write_drawings
 from analysis.figures.study_figure import study_drawings
-from analysis.measures.measure import measure_runs
-from analysis.measures.slices import Slice, slice_study
+from analysis.measures import measure_runs
 from analysis.reading.experiment import Experiment
-from analysis.reading.runs import read_experiment
-from analysis.reading.study_record import Objective, nondominated
+from analysis.reading.experiment_reader import read_experiment
+from analysis.reading.nothing_to_draw import OutOfPlaceError
+from analysis.reading.study_record import RecordedObjective, nondominated
 from analysis.report.report_page import write_report
+from analysis.tables import make_tables
+from analysis.tables.best_points_table import best_points_table
 from analysis.tables.table_files import to_csv
-from analysis.tables.tables import best_points_table, make_tables
-from analysis.verdicts.claims import NONE_OF_A_STUDY, judge_claims
+from analysis.verdicts import NONE_OF_A_STUDY, judge_claims
+from analysis.verdicts.slices import Slice, slice_study
 from experiments.cli.report_command import report
 from tests.support.synthetic import Store
 
@@ -163,7 +165,7 @@ def test_a_slice_has_the_complete_points_that_have_the_field(studied: Studied) -
 
 
 def assert_corrected_by_holm(slices: list[Slice], p_values: list[float]) -> None:
-    """The smallest times the number of tests, the next times one less, and none below one before it."""
+    """The smallest times the number of tests, the next times one fewer, and none below one before it."""
     ranked = sorted(zip(p_values, slices, strict=True), key=lambda pair: pair[0])
     so_far = 0.0
     for rank, (p_value, one) in enumerate(ranked):
@@ -209,13 +211,13 @@ def test_three_points_in_line_are_no_evidence(studied: Studied) -> None:
 def test_nondominated_points_agree_with_the_definition(
     values: list[tuple[int, int, int]], better: tuple[bool, bool, bool]
 ) -> None:
-    objectives = [Objective(str(index), is_maximized) for index, is_maximized in enumerate(better)]
+    objectives = [RecordedObjective(str(index), is_maximized) for index, is_maximized in enumerate(better)]
 
-    def betters(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    def beats(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
         gains = [(a - b) * (1 if up else -1) for a, b, up in zip(one, other, better, strict=True)]
         return min(gains) >= 0 and max(gains) > 0
 
-    expected = [i for i, own in enumerate(values) if not any(betters(other, own) for other in values)]
+    expected = [i for i, own in enumerate(values) if not any(beats(other, own) for other in values)]
     found = nondominated(np.array(values, np.float64), objectives)
     assert sorted(found.tolist()) == expected
 
@@ -229,14 +231,15 @@ def test_a_study_has_three_figures_and_a_grid_has_none(studied: Studied) -> None
             == {"study-slices": 6, "study-importance": 1, "study-front": 1}[drawing.name]
         )
         assert "n = 4 points" in drawing.caption
-    assert study_drawings(replace(studied[1], study=None)) == []
+    with pytest.raises(OutOfPlaceError):
+        study_drawings(replace(studied[1], study=None))
 
 
 def test_bold_are_the_correlations_that_are_significant(random_study: Studied) -> None:
     study = random_study[1].study
     assert study is not None
     drawing = next(one for one in study_drawings(random_study[1]) if one.name == "study-slices")
-    assert "corrected by Holm for 4 panels" in drawing.caption
+    assert "corrected by Holm's method for 4 panels" in drawing.caption
     panels = drawing.draw().axes
     slices = [one for row in slice_study(study) for one in row]
     titles = [text for axes in panels for text in axes.findobj(Text) if text.get_text().startswith("ρ")]
@@ -297,7 +300,7 @@ def test_a_study_beside_a_grid_takes_nothing_from_the_grid(studied: Studied) -> 
     assert len(undrawn) < len(FIGURES)
     tables, unmade = make_tables(experiment, numbers)
     assert [table.name for table in tables] == ["ablation", "published", "study-best"]
-    assert [line.split(":")[0] for line in unmade] == ["latency targets table", "table of trained networks"]
+    assert [line.split(":")[0] for line in unmade] == ["table 'targets'", "table 'trained'"]
 
 
 def test_of_a_study_alone_the_report_has_nothing_that_only_a_grid_can_have(
@@ -318,7 +321,7 @@ def test_of_a_study_alone_the_report_has_nothing_that_only_a_grid_can_have(
     headings = re.findall("<h[23].*?>(.*?)</h", text)
     assert headings == [
         "The study",
-        "What is missing or left out",
+        "Notices",
         "Claims",
         "Tables",
         "Best points of the study",
@@ -337,9 +340,9 @@ def test_of_a_study_alone_the_report_has_nothing_that_only_a_grid_can_have(
 
 
 @pytest.mark.parametrize(
-    ("names", "is_study"), [(("trial-0-s0", "trial-1-s0"), True), (("trial-0-s0", "bi-s0"), False)]
+    ("names", "is_study"), [(("trial-0-s0", "trial-1-s0"), True), (("trial-0-s0", "bi_random-s0"), False)]
 )
-def test_searches_told_anew_to_another_store_are_of_the_study_by_their_names(
+def test_searches_sent_again_to_a_new_store_belong_to_the_study_by_their_names(
     names: tuple[str, str], is_study: bool, tmp_path: Path
 ) -> None:
     store = Store(tmp_path, "random")

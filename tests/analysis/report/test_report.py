@@ -25,7 +25,7 @@ def test_the_command_prints_each_claim_with_verdict_and_n(reported: Result):
     for letter in "abcde":
         assert f"({letter}) " in reported.stdout
     assert "UNDECIDED: no test: n = 2, at least 5 seeds needed" in reported.stdout
-    assert "missing: bi-skip-s3" in reported.stderr
+    assert "missing: bi_random-skip-s3" in reported.stderr
 
 
 def test_tables_are_written_beside_the_page(store: Store, reported: Result):
@@ -37,7 +37,7 @@ def test_the_page_holds_all_runs_and_their_provenance(page_path: Path, experimen
     text = page_path.read_text()
     for run in experiment.cells:
         assert run.run_id in text
-    assert experiment.provenance.table_fingerprint in text
+    assert experiment.basis.table_fingerprint in text
 
 
 def test_text_from_runs_is_escaped(page_path: Path):
@@ -118,7 +118,11 @@ def test_compare_shows_what_differs_and_both_networks(store: Store, experiment: 
     result = run_compare(store, one.run_id[:10], other.run_id, "--json")
     content = json.loads(result.stdout)
     assert content["runs"] == [one.run_id, other.run_id]
-    assert content["config"] == {"sampling": ["single", "bi"], "depth": ["skip", "sink"], "seed": ["0", "1"]}
+    assert content["config"] == {
+        "sampling": ["single", "bi_random"],
+        "depth": ["skip", "sink"],
+        "seed": ["0", "1"],
+    }
     assert float(content["numbers"]["val_accuracy"][0]) == pytest.approx(
         one.metrics["val_accuracy"], abs=1e-4
     )
@@ -127,7 +131,7 @@ def test_compare_shows_what_differs_and_both_networks(store: Store, experiment: 
 
 
 def test_compare_names_both_runs_in_the_terminal(store: Store):
-    result = run_compare(store, "bi-sink-s1", "bi-skip-s3")
+    result = run_compare(store, "bi_random-sink-s1", "bi_random-skip-s3")
     assert "config fields that differ" in result.output
     assert "failed: loss is not finite" in result.output
 
@@ -137,6 +141,6 @@ def test_compare_names_both_runs_in_the_terminal(store: Store):
     [("nosuch", "there is none"), ("x' OR '1'='1", "there is none"), ("single-skip-s0", "there are several")],
 )
 def test_compare_refuses_a_name_of_no_or_of_several_runs(store: Store, name: str, message: str):
-    result = run_compare(store, name, "bi-sink-s1")
+    result = run_compare(store, name, "bi_random-sink-s1")
     assert isinstance(result.exception, UserError)
     assert message in str(result.exception)

@@ -1,15 +1,19 @@
 import csv
 import io
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from analysis.figures.ink.drawing import NothingToDrawError
-from analysis.measures.measure import MEASURES, Numbers
+from analysis.measures import MEASURES
+from analysis.measures.measure import Numbers
 from analysis.reading.experiment import Experiment
+from analysis.reading.nothing_to_draw import NothingToDrawError
+from analysis.tables.ablation_table import ablation_table
+from analysis.tables.published_table import published_table
 from analysis.tables.table_files import to_csv, to_latex, to_markdown, write_table
-from analysis.tables.tables import ablation_table, published_table, targets_table
+from analysis.tables.targets_table import targets_table
 from tests.support.hand_made import experiment_of, run
 
 
@@ -18,7 +22,7 @@ def experiment() -> Experiment:
     return experiment_of(
         [
             run(sampling=sampling, target_latency_ms=target, seed=seed, dataset="images_50%", space="micro")
-            for sampling, target, seed in itertools.product(["single", "bi"], [1.0, 2.0], range(5))
+            for sampling, target, seed in itertools.product(["single", "bi_random"], [1.0, 2.0], range(5))
         ]
     )
 
@@ -27,8 +31,7 @@ def experiment() -> Experiment:
 def numbers(experiment: Experiment) -> Numbers:
     rng = np.random.default_rng(0)
     return {
-        run.run_id: {measure.name: float(rng.uniform(0, 2)) for measure in MEASURES}
-        | {"redundant_share": float("nan")}
+        run.run_id: {name: float(rng.uniform(0, 2)) for name in MEASURES} | {"redundant_share": float("nan")}
         for run in experiment.runs
     }
 
@@ -63,16 +66,20 @@ def test_markdown_and_latex_show_the_same_cells(experiment, numbers):
     ]
     latex = to_latex(table)
     body = latex.split("\\midrule\n")[1].split("\\bottomrule")[0].strip().splitlines()
-    latex_rows = [[cell.strip() for cell in line.removesuffix(r"\\").split(" & ")] for line in body]
+    latex_rows = [
+        [cell.strip().replace(r"\_", "_") for cell in line.removesuffix(r"\\").split(" & ")] for line in body
+    ]
     assert markdown_rows == latex_rows
     for part in (r"\toprule", r"\bottomrule", r"\caption{", r"\label{tab:ablation}"):
         assert part in latex
 
 
 def test_latex_escapes_what_it_would_read_as_a_command(experiment, numbers):
-    latex = to_latex(published_table(experiment, numbers))
+    table = published_table(experiment, numbers)
+    latex = to_latex(replace(table, rows=(("a|b & c_λ", "x", *table.rows[0][2:]), *table.rows)))
     assert r"images\_50\%" in latex
     assert "images_50%" not in latex
+    assert r"a\textbar{}b \& c\_$\lambda$ & x" in latex
 
 
 def test_targets_that_were_met_are_counted(experiment, numbers):
@@ -84,13 +91,17 @@ def test_targets_that_were_met_are_counted(experiment, numbers):
 
 
 def test_one_target_makes_no_table_of_targets(numbers):
-    with pytest.raises(NothingToDrawError, match="one latency target only"):
+    with pytest.raises(NothingToDrawError, match="only one latency target"):
         targets_table(experiment_of([run(seed=0, target_latency_ms=1.0)]), numbers)
 
 
 def test_published_rows_stand_below_the_rule_and_are_marked(experiment, numbers):
     table = published_table(experiment, numbers)
     assert table.rule_before == 4
+    body = to_latex(table).split("\\midrule\n")
+    assert len(body) == 3
+    assert len(body[1].splitlines()) == 4
+    assert body[2].startswith("TF-NAS-A & ")
     for row in table.rows[4:]:
         assert str(row[1]).startswith("published")
     by_name = {row[0]: row for row in table.rows}

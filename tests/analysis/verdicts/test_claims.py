@@ -4,19 +4,21 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from analysis.measures.measure import MEASURES
-from analysis.reading.experiment import Run
-from analysis.verdicts.claims import Claim, judge, judge_claims
-from analysis.verdicts.statistics import Comparison, Summary
+from analysis.measures import MEASURES
+from analysis.measures.summary import Summary
+from analysis.reading.run import Run
+from analysis.verdicts import judge_claims
+from analysis.verdicts.statistics import Comparison
+from analysis.verdicts.verdict import Claim, judge
 from tests.support.hand_made import experiment_of, run
 
-METHOD = {"sampling": "bi", "depth": "sink", "elasticity": True}
+METHOD = {"sampling": "bi_random", "depth": "sink", "elasticity": True}
 BASELINE = {"sampling": "single", "depth": "skip", "elasticity": False}
 
 
 def claims_of(runs: list[Run], **measures: Callable[[Run], float]) -> dict[str, Claim]:
     """The claims as judged from these numbers."""
-    unknown = {measure.name: float("nan") for measure in MEASURES}
+    unknown = dict.fromkeys(MEASURES, float("nan"))
     numbers = {r.run_id: unknown | {name: measure(r) for name, measure in measures.items()} for r in runs}
     return {claim.letter: claim for claim in judge_claims(experiment_of(runs), numbers)}
 
@@ -26,11 +28,11 @@ def noise(r: Run) -> float:
 
 
 def samplings(num_seeds: int) -> list[Run]:
-    return [run(sampling=s, depth="sink", seed=i) for s in ("single", "bi") for i in range(num_seeds)]
+    return [run(sampling=s, depth="sink", seed=i) for s in ("single", "bi_random") for i in range(num_seeds)]
 
 
 def depths(num_seeds: int) -> list[Run]:
-    return [run(sampling="bi", depth=d, seed=i) for d in ("skip", "sink") for i in range(num_seeds)]
+    return [run(sampling="bi_random", depth=d, seed=i) for d in ("skip", "sink") for i in range(num_seeds)]
 
 
 def elasticities(objectives: list[str]) -> list[Run]:
@@ -50,7 +52,8 @@ def test_a_clear_effect_in_the_claimed_direction_is_supported():
 
 def test_a_clear_effect_against_the_claim_is_not_supported():
     claim = claims_of(
-        samplings(6), locked_early_share=lambda r: 0.3 + 0.4 * (r.config["sampling"] == "bi") + noise(r)
+        samplings(6),
+        locked_early_share=lambda r: 0.3 + 0.4 * (r.config["sampling"] == "bi_random") + noise(r),
     )["a"]
     assert claim.verdict == "not supported"
 
@@ -74,7 +77,7 @@ def test_four_seeds_decide_nothing_however_large_the_effect():
 
 
 def test_a_grid_without_the_factor_has_no_trials_to_compare():
-    claims = claims_of([run(sampling="bi", depth="sink", seed=i) for i in range(6)])
+    claims = claims_of([run(sampling="bi_random", depth="sink", seed=i) for i in range(6)])
     assert {claim.verdict for claim in claims.values()} == {"undecided"}
     assert claims["a"].reason == "no trials to compare"
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.verdicts.statistics import Pairs, average_by_seed, compare, holm, pair_runs, summarize
+from analysis.measures.summary import summarize
+from analysis.verdicts.statistics import Pairs, average_by_seed, compare, holm, pair_runs
 from tests.support.hand_made import run
 
 
@@ -85,13 +86,13 @@ def test_values_that_are_not_known_do_not_count():
 def test_pairs_agree_in_all_other_factors_and_each_seed_counts_once():
     runs = [
         run(sampling=sampling, target_latency_ms=target, seed=seed)
-        for sampling, target, seed in itertools.product(["single", "bi"], [1.0, 2.0], [0, 1])
+        for sampling, target, seed in itertools.product(["single", "bi_random"], [1.0, 2.0], [0, 1])
     ]
-    runs.append(run(sampling="bi", target_latency_ms=3.0, seed=0))  # has no partner
-    pairs = pair_runs(runs, ["sampling"], ["single"], ["bi"], ["target_latency_ms"])
+    runs.append(run(sampling="bi_random", target_latency_ms=3.0, seed=0))  # has no partner
+    pairs = pair_runs(runs, ["sampling"], ["single"], ["bi_random"], ["target_latency_ms"])
     assert len(pairs) == 4
     for treated, baseline in pairs:
-        assert (treated.config["sampling"], baseline.config["sampling"]) == ("bi", "single")
+        assert (treated.config["sampling"], baseline.config["sampling"]) == ("bi_random", "single")
         assert treated.seed == baseline.seed
         assert treated.config["target_latency_ms"] == baseline.config["target_latency_ms"]
     averaged = average_by_seed(pairs, lambda r: r.number("target_latency_ms") * (1 + (r.seed == 1)))

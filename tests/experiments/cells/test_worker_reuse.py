@@ -13,8 +13,9 @@ from rich.console import Console
 
 from experiments.cells.cell_folder import find_cell_folders
 from experiments.launching.callback import LaunchCallback
-from experiments.launching.grid_launch import launch, load_grid
+from experiments.launching.grid_launch import launch
 from experiments.places.place import num_cores
+from experiments.specs.grid_file import load_grid
 from nas.foundation.checkpoint import find_checkpoints
 from nas.search.records import Trajectory
 from nas.space.macro_space import get_space

@@ -18,7 +18,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 def test_help_waits_for_no_heavy_import(arguments: list[str]) -> None:
     code = (
         "import sys; sys.argv = ['tfnas', *sys.argv[1:]]\n"
-        "from experiments.cli import main\n"
+        "from experiments.cli.main import main\n"
         "try: main()\n"
         "except SystemExit as end: assert end.code == 0, end.code\n"
         "heavy = {'torch', 'ray', 'mlflow', 'pandas', 'matplotlib'} & set(sys.modules)\n"

@@ -20,7 +20,7 @@ from scipy.stats import norm
 
 from experiments.cli import main as cli
 from nas.config import TrainConfig
-from nas.data.memory_images import read_image_set
+from nas.data.image_arrays import read_bundled
 from nas.space.architecture import full_depth_architecture
 from nas.space.macro_space import get_space
 from nas.training.trained_network import load_trained_network
@@ -65,7 +65,7 @@ def call(*args):
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory):
-    images_NHWC, _ = read_image_set(TrainConfig(architecture="unused"), "test")
+    images_NHWC, _ = read_bundled(TrainConfig(architecture="unused"), "test")
     path = tmp_path_factory.mktemp("images") / "boot.png"
     Image.fromarray(images_NHWC[0, ..., 0]).save(path)
     return path
@@ -77,7 +77,7 @@ def exported(training, tmp_path_factory):
     out, run, _, _ = training
     result = subprocess.run(
         [
-            *(sys.executable, "-c", "from experiments.cli import main; main()"),
+            *(sys.executable, "-c", "from experiments.cli.main import main; main()"),
             *("export", f"run:{run.info.run_id}", "--out", str(out), "--json"),
         ],
         capture_output=True,

@@ -41,7 +41,14 @@ def micro_table(tmp_path_factory):
     path = tmp_path_factory.mktemp("tables") / "micro.json"
     arguments = ["--space", "micro", "--out", str(path), "--max-seconds", "1", "--even-if-busy", "--json"]
     output = subprocess.run(
-        [sys.executable, "-c", "from experiments.cli import main; main()", "latency", "measure", *arguments],
+        [
+            sys.executable,
+            "-c",
+            "from experiments.cli.main import main; main()",
+            "latency",
+            "measure",
+            *arguments,
+        ],
         check=True,
         capture_output=True,
         text=True,

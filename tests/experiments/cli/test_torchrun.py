@@ -125,4 +125,4 @@ def test_a_process_that_fails_ends_all_with_one_line(architecture, tmp_path):
     assert len(said) == 1, failed.stderr
     assert str(broken) in said[0]
     # No traceback but torchrun's own.
-    assert "experiments/cli.py" not in failed.stderr
+    assert "experiments/cli/" not in failed.stderr

@@ -81,7 +81,7 @@ def test_training_ends_as_one_finished_run_with_epochs_and_networks(
 def test_finished_training_is_not_run_again(architecture, tmp_path, monkeypatch, capsys):
     args = arguments(architecture, out=tmp_path / "out", options=("--json",))
     _, first, _ = run(monkeypatch, capsys, args)
-    monkeypatch.setattr("experiments.launching.single_training.run_cell", None)
+    monkeypatch.setattr("experiments.cells.training_cell.run_training", None)
     code, again, _ = run(monkeypatch, capsys, args)
     assert code == 0
     assert json.loads(again) == json.loads(first)
@@ -96,7 +96,7 @@ def test_killed_training_ends_like_one_that_was_not(architecture, tmp_path, monk
     out = tmp_path / "killed"
     args = arguments(architecture, out=out, settings=settings, options=("--json",))
     process = subprocess.Popen(
-        [sys.executable, "-c", "from experiments.cli import main; main()", *args],
+        [sys.executable, "-c", "from experiments.cli.main import main; main()", *args],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     try:
@@ -177,7 +177,7 @@ def test_broken_image_is_named_in_one_line(architecture, tmp_path, monkeypatch, 
         ("efficientnet_b0", ("lrr=1",), "--set: lrr: unknown field"),
         ("efficientnet_b0", ("lr",), "--set lr: write FIELD=VALUE"),
         ("efficientnet_b0", ("lr=fast",), "--set: lr: 'fast'"),
-        ("efficientnet_b0", ("architecture=x",), "name the architecture as ARCH"),
+        ("efficientnet_b0", ("architecture=x",), "give the architecture as ARCH"),
         ("efficientnet_b0", ("dataset=cifar10", "data_dir=/nowhere"), "/nowhere: no such folder"),
         ("efficientnet_b0", ("max_train_images=100",), "batch_size: 512; only 90 images"),
         ("run:0123", (), "no MLflow store"),

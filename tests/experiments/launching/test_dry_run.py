@@ -2,9 +2,9 @@
 
 import pytest
 
-from experiments.cells.cell import SearchCell
+from experiments.cells.epoch_cost import EpochCost
+from experiments.cells.search_cell import SearchCell
 from experiments.launching.cell_states import CellState
-from experiments.launching.cost import EpochCost, cost_key
 from experiments.launching.dry_run import _costs_s
 from nas.config import SearchConfig
 
@@ -15,7 +15,7 @@ def state(num_done: int = 0, **fields: object) -> CellState:
     config = SearchConfig.model_validate(
         {"target_latency_ms": 1.0, "num_epochs": 7, "num_warmup_epochs": 3} | fields
     )
-    return CellState(SearchCell(str(fields), {}, config, "data", "code", "table"), "missing", num_done)
+    return CellState(SearchCell(str(fields), {}, config, "data", {}, "table"), "missing", num_done)
 
 
 @pytest.mark.parametrize(("num_done", "expected_s"), [(0, 43.0), (2, 41.0), (3, 40.0), (6, 10.0), (7, 0.0)])
@@ -26,5 +26,5 @@ def test_what_is_left_costs_as_much_as_its_epochs(num_done: int, expected_s: flo
 @pytest.mark.parametrize(("share_warmup", "expected_s"), [(True, [43, 40, 43, 40]), (False, [43] * 4)])
 def test_a_shared_warm_up_is_paid_once(share_warmup: bool, expected_s: list[float]) -> None:
     states = [state(), state(target_latency_ms=2.0), state(seed=1), state(seed=1, target_latency_ms=2.0)]
-    costs = {cost_key(each.cell.config): COST for each in states}
+    costs = {each.cell.cost_key: COST for each in states}
     assert list(_costs_s(states, costs, share_warmup=share_warmup).values()) == expected_s

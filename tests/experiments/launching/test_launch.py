@@ -17,7 +17,7 @@ from mlflow.entities import Run
 
 from experiments.cells.cell_folder import CellFolder, RunDescription
 from experiments.cli import main as cli
-from experiments.launching.grid_launch import load_grid
+from experiments.specs.grid_file import load_grid
 from experiments.tracking.tracker import Tracker
 from nas.config import SearchConfig
 from nas.latency.table import LatencyTable
@@ -44,7 +44,7 @@ DIVERGES, LEARNS = 1e30, 0.05
 def tfnas(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
     return subprocess.run(
-        [sys.executable, "-c", "from experiments.cli import main; main()", *arguments],
+        [sys.executable, "-c", "from experiments.cli.main import main; main()", *arguments],
         capture_output=True,
         text=True,
         timeout=240,
@@ -170,6 +170,28 @@ def test_a_search_that_a_launch_into_another_folder_is_running_is_not_run_beside
     assert not (tmp_path / "here" / "cells").exists()
 
 
+def test_runs_of_two_sources_are_all_finished_and_one_line_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_dense_table(get_space("micro")).save(tmp_path / "table.json")
+    out = tmp_path / "out"
+    for source, seeds in (("a", [0]), ("b", [0, 1])):
+        monkeypatch.setattr("experiments.specs.preparation.code_version", lambda source=source: source)
+        grid = load_grid(write_spec(tmp_path, {"seed": seeds}))
+        with grid.place(None) as place:
+            *_, cell = grid.cells(out, place, str)
+        folder = CellFolder.of(out, cell)
+        folder.describe(RunDescription.of(cell))
+        folder.artifacts.mkdir()
+        folder.journal.start(None)
+        folder.journal.finish("FINISHED")
+    assert tfnas_here(monkeypatch, "launch", str(tmp_path / "spec.yaml"), "--out", str(out)) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert "2 searches: 2 finished; 0 to run" in said
+    (note,) = [line for line in said if line.startswith("note: ")]
+    assert "2 versions of the source and 1 set of libraries; results version 1" in note
+
+
 def test_a_dry_run_tells_cells_cost_and_reach_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -187,7 +209,7 @@ def test_cells_share_a_warm_up_and_each_result_is_that_of_the_cell_alone(tmp_pat
     out = tmp_path / "out"
     first = tfnas("launch", str(write_spec(tmp_path, {"sampling": ["single", "bi"]})), "--out", str(out))
     assert first.returncode == 0, first.stderr
-    assert "Shared warm-ups: 1 epoch was not computed again" in first.stdout
+    assert "Shared warm-ups: 1 epoch reused" in first.stdout
     for checkpoint in (out / "warmups").glob("*/checkpoint-*.pt"):
         checkpoint.write_bytes(b"damaged")
     spec = write_spec(tmp_path, {"sampling": ["single", "bi", "bi_max", "bi_min"]})

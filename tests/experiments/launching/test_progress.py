@@ -3,7 +3,8 @@ import io
 import pytest
 from rich.console import Console
 
-from experiments.cells.cell import SearchCell, TrainingCell
+from experiments.cells.search_cell import SearchCell
+from experiments.cells.training_cell import TrainingCell
 from experiments.console import format_duration
 from experiments.launching.progress import Progress
 from nas.config import SearchConfig, TrainConfig
@@ -11,7 +12,7 @@ from nas.config import SearchConfig, TrainConfig
 
 def make_cell(seed: int) -> SearchCell:
     config = SearchConfig(space="micro", target_latency_ms=1.5, seed=seed, num_epochs=10, num_warmup_epochs=2)
-    return SearchCell(f"bi-sink-T1.5-s{seed}", {"seed": seed}, config, "data", "code", "table")
+    return SearchCell(f"bi-sink-T1.5-s{seed}", {"seed": seed}, config, "data", {}, "table")
 
 
 METRICS = {
@@ -55,7 +56,7 @@ def test_elsewhere_there_are_plain_lines_and_no_control_characters() -> None:
 
 def test_trainings_tell_their_best_epoch() -> None:
     config = TrainConfig(architecture="efficientnet_b0", num_epochs=10, dataset="fashion_mnist_subset")
-    cell = TrainingCell("train-efficientnet_b0-s0", {}, config, "data", "code", "efficientnet_b0")
+    cell = TrainingCell("train-efficientnet_b0-s0", {}, config, "data", {}, "efficientnet_b0")
     screen = io.StringIO()
     metrics = {"train_loss": 1.2, "val_accuracy": 0.5, "best_epoch": 3.0, "epoch_seconds": 30.0}
     with Progress(Console(file=screen, width=120), [cell], num_done=0, num_parallel=1) as progress:

@@ -76,6 +76,6 @@ def test_a_gpu_that_is_not_reserved_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"base.device: cuda; trials reserve no GPU; set resources.gpus_per"):
         drafts_of(tmp_path, "cuda", 0.0)
     with pytest.raises(
-        UserError, match=r"base.device: cuda:1; a trial sees the GPUs that it reserves.*write cuda"
+        UserError, match=r"base.device: cuda:1; a trial sees only the GPUs that it reserves.*write cuda"
     ):
         drafts_of(tmp_path, "cuda:1", 1.0)

@@ -33,30 +33,30 @@ def test_a_trial_that_starts_elsewhere_finds_the_checkpoints_of_the_last_epoch(s
     cell = Storage.parse(s3).cell("bi-sink")
     cell.make()
     with cell.workplace() as first:
-        assert names_in(first.folder) == []
-        write(first.folder, checkpoints__1_dot_pt="one", checkpoints__2_dot_pt="two")
-        first.save_checkpoints()
-        (first.folder / "checkpoints" / "1.pt").unlink()
-        write(first.folder, checkpoints__3_dot_pt="three", checkpoints__4_dot_partial="cut off")
-        first.save_checkpoints()
-    assert not first.folder.exists()
+        assert names_in(first) == []
+        write(first, checkpoints__1_dot_pt="one", checkpoints__2_dot_pt="two")
+        cell.save_checkpoints(first)
+        (first / "checkpoints" / "1.pt").unlink()
+        write(first, checkpoints__3_dot_pt="three", checkpoints__4_dot_partial="cut off")
+        cell.save_checkpoints(first)
+    assert not first.exists()
     with Storage.parse(s3).cell("bi-sink").workplace() as second:
-        assert names_in(second.folder) == ["checkpoints/2.pt", "checkpoints/3.pt"]
-        assert (second.folder / "checkpoints" / "3.pt").read_text() == "three"
+        assert names_in(second) == ["checkpoints/2.pt", "checkpoints/3.pt"]
+        assert (second / "checkpoints" / "3.pt").read_text() == "three"
     with Storage.parse(s3).cell("bi").workplace() as other:
-        assert names_in(other.folder) == []
+        assert names_in(other) == []
 
 
 def test_results_come_to_the_launch(s3: str, tmp_path: Path) -> None:
     cell = Storage.parse(s3).cell("finished")
     cell.make()
     with cell.workplace() as workplace:
-        write(workplace.folder, checkpoints__1_dot_pt="one", traceback_dot_txt="Traceback")
-        workplace.save_results()
-        write(workplace.folder, artifacts__config_dot_yaml="old", artifacts__a_dot_json="{}")
-        workplace.save_results()
-        write(workplace.folder, artifacts__config_dot_yaml="newer")
-        workplace.save_results()
+        write(workplace, checkpoints__1_dot_pt="one", traceback_dot_txt="Traceback")
+        cell.save_results(workplace)
+        write(workplace, artifacts__config_dot_yaml="old", artifacts__a_dot_json="{}")
+        cell.save_results(workplace)
+        write(workplace, artifacts__config_dot_yaml="newer")
+        cell.save_results(workplace)
     (tmp_path / "artifacts").mkdir()
     cell.fetch_results(tmp_path)
     assert names_in(tmp_path) == ["artifacts/a.json", "artifacts/config.yaml", "traceback.txt"]
@@ -67,13 +67,13 @@ def test_in_a_folder_trials_work_in_place(tmp_path: Path) -> None:
     storage = Storage.parse(str(tmp_path))
     assert storage.folder == tmp_path
     cell = storage.cell("bi")
-    with pytest.raises(UserError, match="this node does not see the folder"), cell.workplace():
+    with pytest.raises(UserError, match="this node does not have the folder"), cell.workplace():
         pass
     cell.make()
     with cell.workplace() as workplace:
-        assert workplace.folder == tmp_path / "cells" / "bi"
-        write(workplace.folder, checkpoints__1_dot_pt="one")
-        workplace.save_checkpoints()
+        assert workplace == tmp_path / "cells" / "bi"
+        write(workplace, checkpoints__1_dot_pt="one")
+        cell.save_checkpoints(workplace)
     assert names_in(tmp_path) == ["cells/bi/.lock", "cells/bi/checkpoints/1.pt"]
 
 
@@ -98,6 +98,6 @@ def test_what_is_no_storage_is_refused_in_one_line(text: str) -> None:
 
 
 def test_a_url_with_a_secret_is_refused_without_repeating_it() -> None:
-    with pytest.raises(UserError, match="holds a secret") as caught:
+    with pytest.raises(UserError, match="contains a secret") as caught:
         Storage.parse("s3://key:hidden@bucket/prefix")
     assert "hidden" not in str(caught.value)

@@ -7,7 +7,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from experiments.tracking.tracker import require_server
 
-FOLDER = Path(__file__).parents[2] / "tune_configs" / "cluster"
+FOLDER = Path(__file__).parents[3] / "tune_configs" / "cluster"
 
 
 def test_the_ray_cluster_is_one_by_rays_own_schema() -> None:

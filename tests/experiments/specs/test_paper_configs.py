@@ -22,7 +22,7 @@ FOLDER = Path(tune_configs.__file__).parent
 PROTOCOL = {
     "space": "paper",
     "augmentation": "paper",
-    "sampling": "bi",
+    "sampling": "bi_random",
     "depth": "sink",
     "elasticity": True,
     "objective": "tfnas",

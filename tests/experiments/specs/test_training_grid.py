@@ -12,8 +12,8 @@ from mlflow.entities import Run
 
 import tune_configs
 from experiments.cells.cell import Cell
-from experiments.launching.grid_launch import load_grid, load_training_grid
 from experiments.specs.experiment_spec import TrainingSpec, check_spec
+from experiments.specs.grid_file import load_grid
 from experiments.specs.training_grid import TrainingGrid
 from nas.foundation.errors import UserError
 from nas.space.architecture import full_depth_architecture
@@ -204,6 +204,8 @@ def test_without_a_grid_each_network_is_trained_once(folder: Path) -> None:
         (SMALL | {"architectures": []}, "architectures"),
         (SMALL | {"architectures": "tf-nas-a"}, "architectures"),
         (SMALL | {"architectures": ["resnet50"]}, "resnet50': no such file"),
+        (SMALL | {"architectures": ["."]}, "Is a directory"),
+        (SMALL | {"base": TRAIN_BASE | {"num_warmup_epochs": 2}}, "num_warmup_epochs: 2"),
         (SMALL | {"architectures": ["tf-nas-a", "tf-nas-a"]}, "are the same training; remove one"),
         (SMALL | {"architectures": ["run:0123"]}, "architectures: run:0123: no"),
         (SMALL | {"architectures": ["experiment:none"]}, "architectures: experiment:none: no"),
@@ -229,7 +231,7 @@ def test_what_is_wrong_is_one_line_with_the_file(
 
 def test_the_shipped_grid_trains_the_demos_networks_and_efficientnet_b0() -> None:
     folder = Path(tune_configs.__file__).parent
-    grid = load_training_grid(folder / "quickstart_train.yaml", "demo")
+    grid = load_grid(folder / "quickstart_train.yaml").as_trainings()
     assert load_grid(folder / "quickstart.yaml").spec.experiment == "demo"
     assert grid.references == ("experiment:demo", "efficientnet_b0")
 
@@ -244,9 +246,9 @@ def test_searches_come_first_and_once() -> None:
 @pytest.mark.parametrize(
     ("training", "options", "expected"),
     [
-        ({"experiment": "other"}, (), "must be the searches', 'tested'"),
-        ({"architectures": None}, (), "takes a file of trainings"),
-        ({}, ("--dry-run",), "not with --dry-run or --status"),
+        ({"experiment": "other"}, (), "must be 'tested'"),
+        ({"architectures": None}, (), "take a file of trainings"),
+        ({}, ("--dry-run",), "does not go with --dry-run or --status"),
     ],
 )
 def test_what_cannot_follow_a_search_is_refused_before_it(

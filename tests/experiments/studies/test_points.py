@@ -12,7 +12,7 @@ from experiments.launching.grid_launch import Work
 from experiments.places.place import ThisMachine
 from experiments.specs.preparation import Preparation
 from experiments.studies.points import Points
-from experiments.studies.samplers import make_pruner, make_sampler
+from experiments.studies.samplers import make_pruner
 from experiments.studies.study_launch import open_study
 from nas.foundation.errors import UserError
 from tests.support.study_files import ACCURACY, ERROR, load_plan, make_study, write_study
@@ -34,13 +34,6 @@ def open_points(folder: Path, num_epochs: int = 2, **changes: Any) -> Points:
         study = open_study(plan, out, plan.definition(kinds))
         study.pruner = make_pruner(plan.study, 1)
         return Points(plan, study, Work(plan, kinds, out, place, None), preparation)
-
-
-def ask(points: Points) -> int:
-    points.study.sampler = make_sampler(points.plan.study, points.num_begun)
-    trial = points.study.ask()
-    points.open(trial, points.plan.study.suggest(trial))
-    return trial.number
 
 
 def run(points: Points, *outcomes: tuple[float, float] | str) -> None:
@@ -66,7 +59,7 @@ def states(points: Points) -> list[str]:
 
 def test_a_point_is_told_the_mean_over_seeds_of_the_last_epoch_once(tmp_path: Path) -> None:
     points = open_points(tmp_path, **TWO_SEEDS)
-    ask(points)
+    points.ask()
     run(points, (0.5, -3.0))
     points.tell_ended()
     assert states(points) == ["RUNNING"]
@@ -82,7 +75,7 @@ def test_a_point_is_told_the_mean_over_seeds_of_the_last_epoch_once(tmp_path: Pa
 
 def test_searches_that_ended_before_a_kill_are_told_by_the_next_launch(tmp_path: Path) -> None:
     points = open_points(tmp_path, **TWO_SEEDS)
-    ask(points)
+    points.ask()
     run(points, (0.5, 2.0), (0.7, 4.0))
     later = open_points(tmp_path, **TWO_SEEDS)
     assert later.num_open == 1
@@ -95,8 +88,8 @@ def test_a_point_that_was_asked_for_before_a_kill_is_gone_on_with_and_not_asked_
     tmp_path: Path,
 ) -> None:
     points = open_points(tmp_path, **TWO_SEEDS)
-    ask(points)
-    ask(points)
+    points.ask()
+    points.ask()
     run(points, (0.5, 2.0))
     left = {cell.hash for cell in points.cells.values()} - {next(iter(points.cells))}
     later = open_points(tmp_path, **TWO_SEEDS)
@@ -123,9 +116,9 @@ def test_a_point_whose_values_were_not_all_drawn_before_a_kill_gets_the_rest(tmp
 def test_points_do_not_depend_on_how_often_a_study_was_gone_on_with(tmp_path: Path) -> None:
     at_once = open_points(tmp_path / "one")
     for _ in range(4):
-        ask(at_once)
+        at_once.ask()
     for _ in range(4):
-        ask(open_points(tmp_path / "four"))
+        open_points(tmp_path / "four").ask()
     again = open_points(tmp_path / "four")
     drawn = [trial.params for trial in at_once.study.get_trials()]
     assert drawn == [trial.params for trial in again.study.get_trials()]
@@ -138,7 +131,7 @@ def test_points_do_not_depend_on_how_often_a_study_was_gone_on_with(tmp_path: Pa
 
 def test_a_failed_search_fails_its_point_with_the_reason_and_counts(tmp_path: Path) -> None:
     points = open_points(tmp_path, budget={"num_trials": 1}, **TWO_SEEDS)
-    ask(points)
+    points.ask()
     run(points, "DivergedError: epoch 1: train_loss is nan", (0.5, 1.0))
     points.tell_ended()
     (trial,) = points.study.get_trials()
@@ -150,13 +143,13 @@ def test_a_failed_search_fails_its_point_with_the_reason_and_counts(tmp_path: Pa
 def test_points_that_agree_share_one_search(tmp_path: Path) -> None:
     changes = {"space": {"depth": {"choices": ["sink"]}}, "budget": {"num_trials": 3}}
     points = open_points(tmp_path, **changes)
-    ask(points)
-    ask(points)
+    points.ask()
+    points.ask()
     run(points, (0.5, 1.0))
     assert points.next_cell() is None
     points.tell_ended()
     later = open_points(tmp_path, **changes)
-    ask(later)
+    later.ask()
     assert later.next_cell() is None
     later.tell_ended()
     assert [trial.value for trial in later.study.get_trials()] == [0.5, 0.5, 0.5]
@@ -164,7 +157,7 @@ def test_points_that_agree_share_one_search(tmp_path: Path) -> None:
 
 def test_the_hours_of_a_budget_are_those_of_searching(tmp_path: Path) -> None:
     points = open_points(tmp_path, budget={"hours": 1.0})
-    ask(points)
+    points.ask()
     cell = points.next_cell()
     assert cell is not None
     points.work.prepare(cell)
@@ -189,7 +182,7 @@ def test_a_search_behind_the_others_is_pruned_after_warm_up_by_a_later_launch_as
     changes = {"pruning": pruning, "budget": {"num_trials": 9}, "num_epochs": 4}
     points = open_points(tmp_path, **changes)
     for _ in range(5):
-        ask(points)
+        points.ask()
         cell = points.next_cell()
         assert cell is not None
         # Warm-up, then one epoch better than all before, so that ASHA keeps it.
@@ -197,7 +190,7 @@ def test_a_search_behind_the_others_is_pruned_after_warm_up_by_a_later_launch_as
         assert not points.report(cell.hash, 2, {"val_accuracy": 0.3 + 0.01 * points.num_begun})
         points.study.tell(points.num_begun - 1, 0.4)
     later = open_points(tmp_path, **changes)
-    ask(later)
+    later.ask()
     cell = later.next_cell()
     assert cell is not None
     assert not later.report(cell.hash, 1, {"val_accuracy": 0.0})
@@ -230,6 +223,6 @@ def test_a_study_that_became_another_is_refused(
 
 
 def test_budget_and_sampler_of_a_study_may_change(tmp_path: Path) -> None:
-    ask(open_points(tmp_path))
+    open_points(tmp_path).ask()
     later = open_points(tmp_path, budget={"num_trials": 9}, sampler="tpe")
     assert later.num_begun == 1

@@ -11,12 +11,12 @@ import optuna
 import pytest
 import yaml
 
-from experiments.cells.cell import SearchCell
-from experiments.launching.grid_launch import load_grid
+from experiments.cells.search_cell import SearchCell
 from experiments.places.place import ThisMachine
 from experiments.places.resources import Resources
+from experiments.specs.grid_file import load_grid
 from experiments.specs.preparation import Preparation
-from experiments.specs.study_grid import StudyPlan
+from experiments.specs.study_grid import StudyGrid
 from experiments.studies.importance import measure_importances
 from experiments.studies.study_results import best_trials, write_results
 from tests.support.study_files import ACCURACY, ERROR, load_plan, make_study, write_study
@@ -28,7 +28,7 @@ CONDITIONAL = {
 }
 
 
-def told(plan: StudyPlan, *values: list[float]) -> optuna.Study:
+def told(plan: StudyGrid, *values: list[float]) -> optuna.Study:
     """A study whose points have these values."""
     directions = [objective.direction for objective in plan.study.objectives]
     study = optuna.create_study(directions=directions, sampler=optuna.samplers.RandomSampler(seed=0))
@@ -39,7 +39,7 @@ def told(plan: StudyPlan, *values: list[float]) -> optuna.Study:
     return study
 
 
-def prepared(folder: Path, **changes: Any) -> tuple[StudyPlan, list[SearchCell]]:
+def prepared(folder: Path, **changes: Any) -> tuple[StudyGrid, list[SearchCell]]:
     plan = load_plan(write_study(folder, make_study(**changes)))
     preparation = Preparation(folder, ThisMachine(Resources(), "here"), "study.yaml", print)
     return plan, plan.check_reach(preparation)

@@ -15,7 +15,7 @@ from mlflow.entities import Run
 from optuna.trial import TrialState
 
 from experiments.cells.journal import Journal
-from experiments.launching.grid_launch import load_grid
+from experiments.specs.grid_file import load_grid
 from tests.support.study_files import ACCURACY, ERROR, RATES, command, load, make_study, tfnas, write_study
 
 SPACE = {

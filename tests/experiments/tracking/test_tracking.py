@@ -163,7 +163,7 @@ def test_delivery_waits_for_a_store_that_is_away_and_loses_nothing(
     delivery.notify(folder)
     assert delivery.close(patience_s=0.5) == ["g1"]
     assert len(said) == 1
-    assert "records wait on disk" in said[0]
+    assert "MLflow is unreachable" in said[0]
     delivery = Delivery(tracker, said.append)
     delivery.notify(CellFolder(folder.path))
     assert delivery.close(patience_s=60) == []

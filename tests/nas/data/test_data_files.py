@@ -9,7 +9,8 @@ from PIL import Image
 
 from nas.config import SearchConfig
 from nas.data.image_files import eval_view, read_image
-from nas.data.search_data import fingerprint_data, load_search_data
+from nas.data.image_source import fingerprint_data
+from nas.data.search_data import load_search_data
 from nas.foundation.errors import UserError
 
 NUM_PER_CLASS = 6

@@ -9,8 +9,13 @@ import pytest
 from torchvision import datasets
 
 from nas.config import DataConfig
-from nas.data.memory_images import read_fashion_mnist, read_image_set
+from nas.data.datasets import DATASETS
+from nas.data.image_arrays import read_idx_files
 from nas.foundation.errors import UserError
+
+
+def read_images(config, part):
+    return DATASETS[config.dataset].arrays(config, part)
 
 
 def write_idx(path, array):
@@ -47,7 +52,7 @@ def write_cifar(folder, dataset, num=4):
 @pytest.mark.parametrize("inner", ["", "FashionMNIST/raw"])
 def test_fashion_mnist_is_read_from_both_layouts_compressed_or_not(tmp_path, suffix, inner):
     write_fashion_mnist(tmp_path / inner, suffix)
-    images, labels = read_fashion_mnist(tmp_path, "test")
+    images, labels = read_idx_files(tmp_path, "test")
     assert images.shape == (5, 28, 28)
     assert labels.tolist() == [0, 1, 2, 3, 4]
 
@@ -55,7 +60,7 @@ def test_fashion_mnist_is_read_from_both_layouts_compressed_or_not(tmp_path, suf
 def test_fashion_mnist_agrees_with_torchvision(tmp_path):
     write_fashion_mnist(tmp_path / "FashionMNIST" / "raw")
     reference = datasets.FashionMNIST(tmp_path, train=True)
-    images, labels = read_image_set(DataConfig(dataset="fashion_mnist", data_dir=tmp_path), "train")
+    images, labels = read_images(DataConfig(dataset="fashion_mnist", data_dir=tmp_path), "train")
     assert np.array_equal(images[..., 0], reference.data.numpy())
     assert np.array_equal(labels, reference.targets.numpy())
 
@@ -67,7 +72,7 @@ def test_cifar_agrees_with_torchvision(tmp_path, dataset, monkeypatch):
     monkeypatch.setattr(source, "_check_integrity", lambda self: True)
     monkeypatch.setattr(source, "_load_meta", lambda self: None)
     reference = source(tmp_path, train=True)
-    images, labels = read_image_set(DataConfig(dataset=dataset, data_dir=tmp_path), "train")
+    images, labels = read_images(DataConfig(dataset=dataset, data_dir=tmp_path), "train")
     assert np.array_equal(images, reference.data)
     assert labels.tolist() == reference.targets
 
@@ -84,9 +89,9 @@ def test_training_images_are_read_without_the_test_files(tmp_path, dataset, writ
     for path in tmp_path.glob(test_files):
         path.unlink()
     config = DataConfig(dataset=dataset, data_dir=tmp_path)
-    read_image_set(config, "train")
+    read_images(config, "train")
     with pytest.raises(UserError, match="set download: true"):
-        read_image_set(config, "test")
+        read_images(config, "test")
 
 
 @pytest.mark.parametrize(
@@ -99,9 +104,9 @@ def test_training_images_are_read_without_the_test_files(tmp_path, dataset, writ
 )
 def test_missing_files_are_named_with_the_remedy(tmp_path, dataset, missing):
     with pytest.raises(UserError, match=f"lacks {missing} .*download: true"):
-        read_image_set(DataConfig(dataset=dataset, data_dir=tmp_path), "train")
+        read_images(DataConfig(dataset=dataset, data_dir=tmp_path), "train")
     with pytest.raises(UserError, match="gone: no such folder"):
-        read_image_set(DataConfig(dataset=dataset, data_dir=tmp_path / "gone"), "train")
+        read_images(DataConfig(dataset=dataset, data_dir=tmp_path / "gone"), "train")
 
 
 @pytest.mark.parametrize("cut", [0, 3, 300, -1])
@@ -111,7 +116,7 @@ def test_damaged_fashion_mnist_is_named(tmp_path, cut, suffix):
     path = tmp_path / f"train-images-idx3-ubyte{suffix}"
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(UserError, match=r"train-images.*damaged"):
-        read_image_set(DataConfig(dataset="fashion_mnist", data_dir=tmp_path), "train")
+        read_images(DataConfig(dataset="fashion_mnist", data_dir=tmp_path), "train")
 
 
 @pytest.mark.parametrize(
@@ -130,7 +135,7 @@ def test_damaged_cifar_is_named(tmp_path, content):
     root = write_cifar(tmp_path, "cifar10")
     (root / "data_batch_3").write_bytes(content)
     with pytest.raises(UserError, match=r"data_batch_3: damaged"):
-        read_image_set(DataConfig(dataset="cifar10", data_dir=tmp_path), "train")
+        read_images(DataConfig(dataset="cifar10", data_dir=tmp_path), "train")
 
 
 class _Malicious:
@@ -145,7 +150,7 @@ def test_cifar_files_cannot_run_code(tmp_path):
     root = write_cifar(tmp_path, "cifar10")
     (root / "data_batch_1").write_bytes(pickle.dumps({"data": _Malicious(tmp_path / "ran")}))
     with pytest.raises(UserError, match="data_batch_1: damaged"):
-        read_image_set(DataConfig(dataset="cifar10", data_dir=tmp_path), "train")
+        read_images(DataConfig(dataset="cifar10", data_dir=tmp_path), "train")
     assert not (tmp_path / "ran").exists()
 
 
@@ -154,7 +159,7 @@ def test_labels_out_of_range_and_of_another_number_are_refused(tmp_path):
     write_idx(tmp_path / "train-labels-idx1-ubyte", np.full(12, 10))
     config = DataConfig(dataset="fashion_mnist", data_dir=tmp_path)
     with pytest.raises(UserError, match="label 10; must be below 10"):
-        read_image_set(config, "train")
+        read_images(config, "train")
     write_idx(tmp_path / "train-labels-idx1-ubyte", np.zeros(11))
     with pytest.raises(UserError, match="12 images but 11 labels"):
-        read_image_set(config, "train")
+        read_images(config, "train")

@@ -66,7 +66,7 @@ def test_an_epoch_written_again_replaces_its_damaged_file(tmp_path: Path) -> Non
 
 def test_a_checkpoint_of_another_search_is_refused(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, 1, state_of(1), "search")
-    with pytest.raises(UserError, match="another search"):
+    with pytest.raises(UserError, match="checkpoint of another"):
         load_newest_checkpoint(tmp_path, "other search")
 
 

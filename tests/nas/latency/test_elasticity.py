@@ -184,16 +184,28 @@ def test_the_latency_after_each_phase_is_reported() -> None:
     assert all(one <= other for one, other in pairwise(report.latencies_ms[1:]))
 
 
-def test_a_table_that_falls_with_the_width_never_leads_above_a_feasible_target() -> None:
-    """Published tables do so in places; they are interpolated, and not smoothed."""
+def test_where_curves_fall_a_network_that_meets_its_target_is_never_refused_and_no_other_is_returned() -> (
+    None
+):
+    """Imported tables fall in places; they are interpolated, and not smoothed."""
     rng = np.random.default_rng(0)
     for architecture, smooth, _ in cases(TINY.name):
         table = with_noise(smooth, rng)
-        low_ms, high_ms = (table.latency_ms(bound) for bound in at_bounds(architecture))
+        ranges = []
+        for layer, op, _ in architecture.layers:
+            low, high = op.width_interval(layer.in_channels)
+            ranges.append([float(table.curve_ms(layer, op)[width]) for width in range(low, high + 1)])
+        low_ms = table.base_latency_ms + sum(map(min, ranges))
+        high_ms = table.base_latency_ms + sum(map(max, ranges))
         for target_ms in rng.uniform(low_ms - 0.05, high_ms + 0.05, 5):
             report = elasticity_scaling(architecture, table, target_ms, refine=True)
-            assert report.is_feasible == (low_ms <= target_ms <= high_ms)
-            assert not report.is_feasible or report.latency_ms <= target_ms
+            assert report.reachable_ms == pytest.approx((low_ms, high_ms))
+            if report.latency_ms <= target_ms <= high_ms:
+                scaled = scale_to_latency(architecture, table, target_ms, refine=True)
+                assert table.latency_ms(scaled) <= target_ms
+            else:
+                with pytest.raises(InfeasibleTargetError):
+                    scale_to_latency(architecture, table, target_ms, refine=True)
 
 
 def with_noise(table: LatencyTable, rng: np.random.Generator) -> LatencyTable:

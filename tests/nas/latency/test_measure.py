@@ -5,7 +5,7 @@ import torch
 from nas.foundation.device import resolve_device
 from nas.foundation.errors import UserError
 from nas.latency.calibration import draw_architecture
-from nas.latency.campaign import Point, compose_networks
+from nas.latency.campaign import TablePoint, compose_networks
 from nas.latency.compatibility import Hardware, check_table
 from nas.latency.entry import OpKey
 from nas.latency.measurement import measure_table
@@ -74,13 +74,15 @@ def test_the_provenance_says_under_which_conditions_the_numbers_hold(table):
 
 
 def _initial_points(space):
-    return [Point(key, width) for key, ends in space_keys(space).items() for width in initial_widths(*ends)]
+    return [
+        TablePoint(key, width) for key, ends in space_keys(space).items() for width in initial_widths(*ends)
+    ]
 
 
 @pytest.mark.parametrize("space", [TINY, TINY_AT_8, get_space("micro"), get_space("paper")])
 def test_measurement_networks_hold_every_point(space):
     points = [
-        Point(key, width)
+        TablePoint(key, width)
         for key, interval in space_keys(space).items()
         for width in initial_widths(*interval)
     ]

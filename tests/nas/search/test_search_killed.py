@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from nas.config import SearchConfig
-from nas.foundation import checkpoint
+from nas.foundation import files
 from nas.foundation.checkpoint import newest_epoch
 from nas.search.records import EpochRecord
 from nas.search.search import Search, run_search
@@ -102,7 +102,7 @@ def test_killed_while_a_checkpoint_is_written(
     number: int, num_done: int, num_partial: int, tmp_path: Path
 ) -> None:
     config = make_config()
-    search_until_killed(config, tmp_path, lambda: _kill_in_call(checkpoint.os, "fsync", number))
+    search_until_killed(config, tmp_path, lambda: _kill_in_call(files.os, "fsync", number))
     assert newest_epoch(tmp_path) == num_done
     assert len(list(tmp_path.glob("*.partial"))) == num_partial
     assert_identical(search(config, tmp_path), search(config))

@@ -63,10 +63,10 @@ def test_what_warm_up_is_said_to_ignore_leaves_no_trace_in_it() -> None:
     def warm_up(config: SearchConfig) -> list[torch.Tensor]:
         run = Search(config, TABLE)
         run.run_epoch()
-        momentum = [state["momentum_buffer"] for state in run._steps.weight_optimizer.state.values()]
+        momentum = [state["momentum_buffer"] for state in run.method._steps.weight_optimizer.state.values()]
         assert momentum
-        generators = run.state_dict()["generators"].values()
-        return [*run.supernet.state_dict().values(), *momentum, *generators]
+        generators = run.method.state_dict()["generators"].values()
+        return [*run.method.supernet.state_dict().values(), *momentum, *generators]
 
     assert set(CHANGES) == set(FIELDS_AFTER_WARMUP)
     plain = warm_up(config_of())
@@ -119,8 +119,8 @@ def test_a_checkpoint_of_another_warm_up_is_refused(tmp_path: Path) -> None:
     search(config_of(), tmp_path)
     (folder,) = tmp_path.iterdir()
     other = Search(config_of(seed=1), TABLE)
-    folder.rename(tmp_path / other.warmup_identity[:32])
-    with pytest.raises(UserError, match="another search"):
+    folder.rename(tmp_path / other.method.shared_identity[:32])
+    with pytest.raises(UserError, match="checkpoint of another"):
         other.share_epochs(tmp_path)
 
 

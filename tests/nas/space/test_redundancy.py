@@ -53,7 +53,7 @@ def sink_networks(space: Space) -> list[tuple[tuple[int, ...], ...]]:
 def test_skip_encodings_and_networks_are_those_of_the_enumeration(space: Space) -> None:
     encodings = skip_encodings(space)
     assert space.num_skip_encodings() == len(encodings)
-    assert space.num_skip_networks() == len({network_of(space, encoding) for encoding in encodings})
+    assert space.num_networks() == len({network_of(space, encoding) for encoding in encodings})
 
 
 @SPACES
@@ -80,6 +80,6 @@ def test_counts_of_paper() -> None:
     assert prod(stage.num_layers for stage in paper.stages) == 384
     # Stages of 1 to n layers: sum over depths d of 8^d.
     sink = prod(sum(8**depth for depth in range(1, n + 1)) for n in (2, 3, 4, 4, 4, 1))
-    assert paper.num_sink_encodings() == paper.num_skip_networks() == sink
+    assert paper.num_sink_encodings() == paper.num_networks() == sink
     # The first layer of each of the 6 stages cannot be skipped; the other 12 can.
     assert paper.num_skip_encodings() == 8**6 * 9**12

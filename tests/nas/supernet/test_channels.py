@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from nas.supernet.candidate import Candidate
 from nas.supernet.steps import SearchSteps
-from nas.supernet.supernet import Candidate
 from tests.nas.search.test_search import TABLE, labelled_images, make_config
 from tests.support.tiny import OPS, TINY, make_supernet
 
 LAYER = 3
 """A layer that keeps the shape, 6 to 6 channels."""
 
-OPS = pytest.mark.parametrize("op", [0, 3, 7], ids=lambda op: OPS[op].name)
+SOME_OPS = pytest.mark.parametrize("op", [0, 3, 7], ids=lambda op: OPS[op].name)
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def rows(tensor: Tensor) -> set[tuple[float, ...]]:
     return {tuple(row.flatten().tolist()) for row in tensor.detach()}
 
 
-@OPS
+@SOME_OPS
 def test_the_active_channels_are_those_with_the_largest_l1_norm_of_depthwise_weights(
     steps: SearchSteps, op: int
 ) -> None:
@@ -51,7 +51,7 @@ def test_the_active_channels_are_those_with_the_largest_l1_norm_of_depthwise_wei
         assert rows(candidate.depthwise[:width]) == expected
 
 
-@OPS
+@SOME_OPS
 def test_reordering_moves_all_weights_and_the_momentum_of_a_channel_together(
     steps: SearchSteps, op: int
 ) -> None:
@@ -71,7 +71,7 @@ def test_reordering_moves_all_weights_and_the_momentum_of_a_channel_together(
     assert channels() == before
 
 
-@OPS
+@SOME_OPS
 def test_reordering_changes_neither_the_function_nor_its_training(steps: SearchSteps, op: int) -> None:
     """At the maximum width all channels are active, whatever their order."""
     steps.supernet.candidate(LAYER, op).width = len(steps.supernet.candidate(LAYER, op).depthwise)
@@ -88,7 +88,7 @@ def test_reordering_changes_neither_the_function_nor_its_training(steps: SearchS
             each.weight_step(images_BCHW, labels_B, [path])
 
 
-@OPS
+@SOME_OPS
 def test_the_weights_of_channels_that_are_switched_off_are_kept(op: int) -> None:
     config = make_config(weight_decay=0.0)
     steps = SearchSteps(make_supernet(TINY, "sink"), config, TABLE)
@@ -103,7 +103,7 @@ def test_the_weights_of_channels_that_are_switched_off_are_kept(op: int) -> None
         assert not torch.equal(parameter[:width], old[:width])
 
 
-@OPS
+@SOME_OPS
 def test_channels_that_were_switched_off_come_back_as_they_were(steps: SearchSteps, op: int) -> None:
     candidate = steps.supernet.candidate(LAYER, op)
     highest, lowest = len(candidate.depthwise), len(candidate.depthwise) // 2

@@ -10,17 +10,17 @@ from scipy import stats
 from torch import Tensor
 from torch.nn import functional as F
 
-from nas.config import Sampling
+from nas.config import SearchConfig
 from nas.supernet.sampling import (
+    SAMPLINGS,
     gumbel_softmax,
     sample_first_path,
     sample_gumbel,
-    sample_second_path,
     temperature_at,
 )
 
 NUM_DRAWS = 20_000
-SECOND_PATHS: tuple[Sampling, ...] = ("bi", "bi_random", "bi_gumbel", "bi_min", "bi_max")
+SECOND_PATHS = tuple(name for name in SAMPLINGS if name != "single")
 ALPHA_O = torch.tensor([0.30, 0.02, 0.08, 0.15, 0.05, 0.20, 0.12, 0.08])
 ALPHA_WITHOUT_IDENTITY_O = torch.cat([ALPHA_O, torch.zeros(1)])
 
@@ -68,31 +68,29 @@ def test_layers_of_a_path_are_drawn_independently() -> None:
 
 @pytest.mark.parametrize("sampling", SECOND_PATHS)
 @pytest.mark.parametrize("alpha_O", [ALPHA_O, torch.ones(8) / 8, ALPHA_WITHOUT_IDENTITY_O])
-def test_second_path_never_equals_the_first_and_exists(sampling: Sampling, alpha_O: Tensor) -> None:
+def test_second_path_never_equals_the_first_and_exists(sampling: str, alpha_O: Tensor) -> None:
     log_alpha_LO = repeated_log_alpha(alpha_O)
     first_L = sample_first_path(log_alpha_LO, generator())
-    second_L = sample_second_path(log_alpha_LO, first_L, sampling, generator(1))
+    second_L = SAMPLINGS[sampling](log_alpha_LO, first_L, generator(1))
     assert second_L is not None
     assert not (second_L == first_L).any()
     assert alpha_O[second_L].min() > 0
 
 
 @given(st.lists(st.floats(-30, 0), min_size=2, max_size=9), st.sampled_from(SECOND_PATHS), st.integers(0, 99))
-def test_second_path_differs_for_any_alpha(scores: list[float], sampling: Sampling, seed: int) -> None:
+def test_second_path_differs_for_any_alpha(scores: list[float], sampling: str, seed: int) -> None:
     log_alpha_LO = torch.tensor([scores]).log_softmax(-1)
     first_L = sample_first_path(log_alpha_LO, generator(seed))
-    second_L = sample_second_path(log_alpha_LO, first_L, sampling, generator(seed + 1))
+    second_L = SAMPLINGS[sampling](log_alpha_LO, first_L, generator(seed + 1))
     assert second_L is not None
     assert int(second_L) != int(first_L)
     assert 0 <= int(second_L) < len(scores)
 
 
-@pytest.mark.parametrize(
-    ("sampling", "first"), itertools.product(["bi", "bi_random", "bi_gumbel"], [0, 1, 5])
-)
-def test_second_path_is_distributed_as_its_rule_says(sampling: Sampling, first: int) -> None:
+@pytest.mark.parametrize(("sampling", "first"), itertools.product(["bi_random", "bi_gumbel"], [0, 1, 5]))
+def test_second_path_is_distributed_as_its_rule_says(sampling: str, first: int) -> None:
     first_L = torch.full((NUM_DRAWS,), first)
-    second_L = sample_second_path(repeated_log_alpha(ALPHA_O), first_L, sampling, generator())
+    second_L = SAMPLINGS[sampling](repeated_log_alpha(ALPHA_O), first_L, generator())
     assert second_L is not None
     probabilities_O = ALPHA_O.clone() if sampling == "bi_gumbel" else torch.ones(len(ALPHA_O))
     probabilities_O[first] = 0
@@ -102,35 +100,36 @@ def test_second_path_is_distributed_as_its_rule_says(sampling: Sampling, first: 
 @pytest.mark.parametrize(
     ("sampling", "first", "second"), [("bi_min", 0, 1), ("bi_min", 1, 4), ("bi_max", 1, 0)]
 )
-def test_second_path_takes_the_lowest_or_highest_other(sampling: Sampling, first: int, second: int) -> None:
-    second_L = sample_second_path(ALPHA_O.log()[None], torch.tensor([first]), sampling, generator())
+def test_second_path_takes_the_lowest_or_highest_other(sampling: str, first: int, second: int) -> None:
+    second_L = SAMPLINGS[sampling](ALPHA_O.log()[None], torch.tensor([first]), generator())
     assert second_L is not None
     assert int(second_L) == second
 
 
 def test_bi_max_takes_the_second_highest_where_the_first_path_took_the_highest() -> None:
-    second_L = sample_second_path(ALPHA_O.log()[None], torch.tensor([0]), "bi_max", generator())
+    second_L = SAMPLINGS["bi_max"](ALPHA_O.log()[None], torch.tensor([0]), generator())
     assert second_L is not None
     assert int(second_L) == 5
 
 
 def test_bi_min_passes_over_a_candidate_that_the_layer_lacks() -> None:
     log_alpha_LO = ALPHA_WITHOUT_IDENTITY_O.log()[None]
-    second_L = sample_second_path(log_alpha_LO, torch.tensor([0]), "bi_min", generator())
+    second_L = SAMPLINGS["bi_min"](log_alpha_LO, torch.tensor([0]), generator())
     assert second_L is not None
     assert int(second_L) == 1
 
 
-def test_single_has_no_second_path_and_bi_is_bi_random() -> None:
+def test_single_has_no_second_path() -> None:
     log_alpha_LO = repeated_log_alpha(ALPHA_O, 50)
     first_L = sample_first_path(log_alpha_LO, generator())
-    assert sample_second_path(log_alpha_LO, first_L, "single", generator()) is None
-    one, other = (
-        sample_second_path(log_alpha_LO, first_L, sampling, generator(3)) for sampling in ("bi", "bi_random")
-    )
-    assert one is not None
-    assert other is not None
-    assert torch.equal(one, other)
+    assert SAMPLINGS["single"](log_alpha_LO, first_L, generator()) is None
+
+
+def test_bi_is_read_as_bi_random_and_an_unknown_name_is_refused() -> None:
+    assert SearchConfig(target_latency_ms=1.0, sampling="bi").sampling == "bi_random"
+    assert "bi" not in SAMPLINGS
+    with pytest.raises(ValueError, match="did you mean 'bi_random'"):
+        SearchConfig(target_latency_ms=1.0, sampling="bi_randon")
 
 
 def test_gumbel_weights_are_those_of_torch_for_the_same_noise() -> None:

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.config import Depth, Objective, Sampling, SearchConfig
-from nas.space import macro_space as space_module
-from nas.space.macro_space import get_space
-from nas.supernet.sampling import gumbel_softmax, sample_first_path, sample_gumbel, sample_second_path
+from nas.config import SearchConfig
+from nas.space.macro_space import SPACES, get_space
+from nas.supernet.objectives import OBJECTIVES
+from nas.supernet.sampling import SAMPLINGS, gumbel_softmax, sample_first_path, sample_gumbel
 from nas.supernet.steps import SearchSteps
-from nas.supernet.supernet import Supernet
+from nas.supernet.supernet import Depth, Supernet
 from tests.support.reference_supernet import (
     ReferenceStep,
     ReferenceSupernet,
@@ -28,8 +28,6 @@ TOLERANCE = 1e-4
 KINK_MARGIN = 1e-6
 TEMPERATURE = 2.5
 
-SAMPLINGS: tuple[Sampling, ...] = ("single", "bi_random", "bi_gumbel", "bi_min", "bi_max")
-OBJECTIVES: tuple[Objective, ...] = ("tfnas", "fbnet", "proxyless_add", "proxyless_mul")
 DEPTHS: tuple[Depth, ...] = ("sink", "skip")
 
 
@@ -52,10 +50,10 @@ class Duel:
         self.steps = SearchSteps(self.supernet, config, table)
         self.reference = ReferenceStep(reference_of(self.supernet, NUM_CLASSES), config, table)
 
-    def weight_step(self, sampling: Sampling) -> None:
+    def weight_step(self, sampling: str) -> None:
         log_alpha_LO = self.supernet.log_alpha().detach()
         first_L = sample_first_path(log_alpha_LO, self.generator)
-        second_L = sample_second_path(log_alpha_LO, first_L, sampling, self.generator)
+        second_L = SAMPLINGS[sampling](log_alpha_LO, first_L, self.generator)
         paths = [path.tolist() for path in (first_L, second_L) if path is not None]
         images_BCHW, labels_B = self.draw_batch(paths)
         results = self.steps.weight_step(to_channels_last(images_BCHW), labels_B, paths)
@@ -171,7 +169,7 @@ def to_channels_last(images_BCHW: Tensor) -> Tensor:
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("depth", DEPTHS)
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-def test_steps_agree_with_the_reference(sampling: Sampling, depth: Depth, objective: Objective) -> None:
+def test_steps_agree_with_the_reference(sampling: str, depth: Depth, objective: str) -> None:
     config = SearchConfig(
         space="tiny" if objective in ("tfnas", "fbnet") else "tiny_at_8",
         depth=depth,
@@ -192,7 +190,7 @@ def test_clipped_steps_agree_with_the_reference() -> None:
     )
     duel = Duel(config)
     for _ in range(2):
-        duel.weight_step("bi")
+        duel.weight_step("bi_random")
         weights = duel.supernet.weight_parameters()
         norm = nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
         # Which is what clipping leaves of it: it was larger.
@@ -204,7 +202,7 @@ def test_paper_agrees_with_the_reference_at_32_pixels(monkeypatch: pytest.Monkey
     # Of millions of ReLUs one is always at its kink; the tiny spaces have them in their layers.
     stages = tuple(replace(stage, activation="swish") for stage in paper.stages)
     space = replace(paper, name="paper_at_32", resolution=32, stages=stages)
-    monkeypatch.setitem(space_module._SPACES, space.name, space)
+    monkeypatch.setitem(SPACES._values, space.name, space)
     duel = Duel(SearchConfig(space=space.name, target_latency_ms=20.0, batch_size=16))
-    duel.weight_step("bi")
+    duel.weight_step("bi_random")
     duel.arch_step()

@@ -11,9 +11,9 @@ from PIL import Image
 from torch import nn
 
 from nas.config import TrainConfig
+from nas.data.datasets import DATASETS
+from nas.data.image_arrays import read_bundled
 from nas.data.image_files import BrokenImageError
-from nas.data.image_source import mean_and_std
-from nas.data.memory_images import read_image_set
 from nas.foundation.errors import UserError
 from nas.space.architecture import full_depth_architecture
 from nas.space.baselines import BASELINE_NAMES, find_architecture, make_network
@@ -29,7 +29,7 @@ CLASS_NAMES = tuple("abcdefghij")
 
 @pytest.fixture(scope="module")
 def test_images():
-    images_NHWC, _ = read_image_set(TrainConfig(architecture="unused"), "test")
+    images_NHWC, _ = read_bundled(TrainConfig(architecture="unused"), "test")
     gray_BCHW = torch.from_numpy(images_NHWC[::50]).permute(0, 3, 1, 2).float() / 255
     return gray_BCHW.expand(-1, 3, -1, -1).contiguous()
 
@@ -52,13 +52,13 @@ def shake(network, images_BCHW):
 def trained(test_images):
     architecture = full_depth_architecture(get_space("micro"), OPERATORS["k5_e6_se"])
     config = TrainConfig(architecture="unused")
-    mean, std = mean_and_std(config)
+    dataset = DATASETS[config.dataset]
     record = TrainedNetwork(
         network=architecture,
         class_names=CLASS_NAMES,
         resolution=28,
-        mean=mean,
-        std=std,
+        mean=dataset.mean,
+        std=dataset.std,
         dataset="fashion_mnist_subset",
         epoch=1,
         metrics={},

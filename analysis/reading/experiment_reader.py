@@ -1,0 +1,219 @@
+"""The reader of experiments: the runs of an MLflow experiment that can be compared.
+
+A store is read in bulk: one search for all runs, then the files of each run. Runs with different lookup
+tables or results versions are never mixed: one group of them is read, and a notice names the others.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+from mlflow.entities import Run as MlflowRun
+from mlflow.tracking import MlflowClient
+
+from analysis.reading import tags
+from analysis.reading.experiment import Experiment
+from analysis.reading.run import (
+    NETWORK_FIELDS,
+    SEED,
+    ComparisonBasis,
+    Run,
+    notice_makers,
+    sort_runs,
+    training_terms,
+    varying_fields,
+)
+from analysis.reading.run_reader import read_files, record_run
+from analysis.reading.store import find_experiment, refuse_broken_store, search_all
+from analysis.reading.study_record import StudyRecord, read_study
+from analysis.reading.values import Value
+from nas.foundation.errors import UserError
+
+_NAME_IN_STUDY = re.compile(r"trial-\d+-s\d+")
+
+
+def read_experiment(
+    name: str, tracking_uri: str, *, table: str | None = None, code_version: str | None = None
+) -> Experiment:
+    """Reads the comparable runs of an experiment, searches with their epochs and trajectories.
+
+    Args:
+        table: first digits of the lookup table's fingerprint; None for the table of most searches.
+        code_version: first digits of the hash of the source that made the runs; None for any source.
+
+    Raises:
+        UserError: no such experiment, or no finished search in it.
+    """
+    experiment_id, all_runs = _read_records(name, tracking_uri)
+    searches = [run for run in all_runs if run.kind == "search"]
+    if not any(run.is_finished for run in searches):
+        raise UserError(
+            f"experiment '{name}': no finished search ({_count_outcomes(searches)}); "
+            "launch it again, or wait for its trials"
+        )
+    basis, of_basis, notices = _choose_basis(searches, table or "", code_version or "")
+    finished, missing, num_superseded = _newest_per_cell(of_basis)
+    if num_superseded:
+        notices.append(f"{num_superseded} runs left out: a newer run of the same cell is used")
+    runs = read_files(finished, tracking_uri)
+    left_out = {run.run_id for run in searches} - {run.run_id for run in runs}
+    training, other_terms = _choose_trainings(_of_source(all_runs, code_version or ""), left_out)
+    notices += other_terms
+    notices += notice_makers([*runs, *training])
+    notices += [f"run {run.name} ({run.short_id}): {run.problem}" for run in runs if run.problem]
+    notices += [f"missing: {run.name} ({run.short_id}): {run.outcome}" for run in missing]
+    return Experiment(
+        name=name,
+        experiment_id=experiment_id,
+        tracking_uri=tracking_uri,
+        basis=basis,
+        runs=tuple(runs),
+        missing=tuple(missing),
+        training=training,
+        notices=tuple(notices),
+        study=_newest_study(all_runs, tracking_uri),
+    )
+
+
+def read_trainings(name: str, tracking_uri: str, cells: Collection[str]) -> Experiment:
+    """Reads these trainings of an experiment, and the searches that found their networks.
+
+    Args:
+        cells: hashes of the cells of the trainings.
+
+    Raises:
+        UserError: no such experiment.
+    """
+    experiment_id, all_runs = _read_records(name, tracking_uri)
+    training = tuple(run for run in all_runs if run.is_finished and run.tags.get(tags.CELL) in cells)
+    found = {run.tags.get(tags.SEARCH_RUN) for run in training}
+    searches = sort_runs([run for run in all_runs if run.run_id in found], (SEED,))
+    basis = searches[0].basis if searches else ComparisonBasis("none", "none")
+    return Experiment(name, experiment_id, tracking_uri, basis, tuple(searches), (), training, ())
+
+
+def read_run(run: MlflowRun, tracking_uri: str) -> Run:
+    """Reads one run of MLflow with its files."""
+    return read_files([record_run(run)], tracking_uri)[0]
+
+
+def _read_records(name: str, tracking_uri: str) -> tuple[str, list[Run]]:
+    with refuse_broken_store(tracking_uri):
+        client = MlflowClient(tracking_uri=tracking_uri)
+        experiment_id = find_experiment(client, name)
+        return experiment_id, [record_run(run) for run in search_all(client, experiment_id)]
+
+
+def _of_source(runs: Sequence[Run], code_version: str) -> list[Run]:
+    return [run for run in runs if run.code_version.startswith(code_version)]
+
+
+def _choose_basis(
+    searches: Sequence[Run], table: str, code_version: str
+) -> tuple[ComparisonBasis, list[Run], list[str]]:
+    """The basis of most finished searches (the newest of equals), its searches, and what is left out."""
+    groups: dict[ComparisonBasis, list[Run]] = {}
+    for run in searches:
+        groups.setdefault(run.basis, []).append(run)
+    of_source = {basis: _of_source(group, code_version) for basis, group in groups.items()}
+    asked = {
+        basis: group
+        for basis, group in of_source.items()
+        if basis.table_fingerprint.startswith(table) and any(run.is_finished for run in group)
+    }
+    if not asked:
+        there_are = "; ".join(
+            f"{basis}, source {source[:12]}"
+            for basis, group in groups.items()
+            for source in sorted({run.code_version for run in group})
+        )
+        raise UserError(
+            f"--table {table or 'any'}, --code-version {code_version or 'any'}: no finished run of these; "
+            f"use values of {there_are}"
+        )
+
+    def rank(basis: ComparisonBasis) -> tuple[int, int]:
+        finished = [run for run in asked[basis] if run.is_finished]
+        return len(finished), max(run.start_time_ms for run in finished)
+
+    chosen = max(asked, key=rank)
+    notices = [
+        f"{len(group)} runs left out: {basis} (read: {chosen}); choose with --table or --code-version"
+        for basis, group in groups.items()
+        if basis != chosen
+    ]
+    if num_others := len(groups[chosen]) - len(asked[chosen]):
+        notices.append(f"{num_others} runs left out: their source is not {code_version} (--code-version)")
+    return chosen, asked[chosen], notices
+
+
+def _newest_per_cell(runs: Sequence[Run]) -> tuple[list[Run], list[Run], int]:
+    """Returns the newest finished run of each cell, the cells without one, and how many runs are older."""
+    factors = (*varying_fields(runs), SEED)
+    cells: dict[tuple[Value, ...], list[Run]] = {}
+    for run in runs:
+        cells.setdefault(run.setting(factors), []).append(run)
+    newest = [max(cell, key=lambda run: (run.is_finished, run.start_time_ms)) for cell in cells.values()]
+    newest = sort_runs(newest, factors[:-1])
+    finished = [run for run in newest if run.is_finished]
+    missing = [run for run in newest if not run.is_finished]
+    num_superseded = sum(run.is_finished for run in runs) - len(finished)
+    return finished, missing, num_superseded
+
+
+def _choose_trainings(runs: Sequence[Run], searches_left_out: set[str]) -> tuple[tuple[Run, ...], list[str]]:
+    """The finished trainings under the terms of most of them (or the newest), and what is left out."""
+    groups: dict[tuple[Value, ...], list[Run]] = {}
+    for run in runs:
+        is_own = run.tags.get(tags.SEARCH_RUN) not in searches_left_out
+        if run.kind == "train" and run.is_finished and is_own:
+            groups.setdefault(training_terms(run), []).append(run)
+    if not groups:
+        return (), []
+    chosen = max(groups.values(), key=lambda group: (len(group), max(run.start_time_ms for run in group)))
+    notices = [
+        f"{len(group)} trainings left out: other terms ({_describe_terms(group[0], chosen[0])})"
+        for group in groups.values()
+        if group is not chosen
+    ]
+    order = sorted(chosen, key=lambda run: (str(run.config.get("architecture")), run.start_time_ms))
+    return tuple(order), notices
+
+
+def _describe_terms(run: Run, chosen: Run) -> str:
+    """How the terms of a training differ from the chosen ones."""
+    changed = [
+        f"{name} {run.config.get(name)}, not {chosen.config.get(name)}"
+        for name in varying_fields([run, chosen])
+        if name not in NETWORK_FIELDS
+    ]
+    return "; ".join(changed) or "other images or results version"
+
+
+def _newest_study(runs: Sequence[Run], tracking_uri: str) -> StudyRecord | None:
+    studies = [run for run in runs if tags.STUDY in run.tags]
+    if not studies:
+        return None
+    newest = max(studies, key=lambda run: run.start_time_ms)
+    return read_study(newest.run_id, newest.artifact_uri, tracking_uri, _searches_of(newest, runs))
+
+
+def _searches_of(study: Run, runs: Sequence[Run]) -> set[str]:
+    """Ids of a study's searches.
+
+    The run of the study is their parent, over all its launches. If a new store replaced a lost one, the
+    searches that had ended before name a parent that is not there; their names tell that they belong to
+    a study.
+    """
+    launches = {run.run_id for run in runs if run.kind == "launch"}
+    return {
+        run.run_id
+        for run in runs
+        if (parent := run.tags.get(tags.PARENT)) == study.run_id
+        or (parent not in launches and _NAME_IN_STUDY.fullmatch(run.name))
+    }
+
+
+def _count_outcomes(runs: Sequence[Run]) -> str:
+    counts = Counter(run.status for run in runs)
+    return ", ".join(f"{number} {status}" for status, number in counts.items()) or "no runs at all"

@@ -1,0 +1,102 @@
+"""One run of MLflow as a record, with its files."""
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pandas as pd
+from mlflow.entities import Run as MlflowRun
+
+from analysis.reading import tags
+from analysis.reading.run import Run
+from analysis.reading.store import fetch_artifact, is_remote
+from analysis.reading.values import parse_value
+from nas.foundation.errors import UserError
+from nas.search.records import METRIC_NAMES, SUPERNET_METRIC_NAMES, Trajectory
+from nas.space.architecture import Architecture
+
+_NUM_DOWNLOADS = 8
+_FIELDS_ADDED_TO_SEARCHES = {"method": "tf_nas", "kernels": "auto"}
+"""Config fields that older searches lack, and the values that they ran with."""
+
+Content = TypeVar("Content")
+
+
+def record_run(run: MlflowRun) -> Run:
+    """Returns a run of MLflow without its files."""
+    run_tags = dict(run.data.tags)
+    kind = run_tags.get(tags.KIND, "other")
+    return Run(
+        run_id=run.info.run_id,
+        name=run.info.run_name or run.info.run_id,
+        status=run.info.status,
+        kind=kind,
+        config={name: parse_value(text) for name, text in _complete(kind, run.data.params).items()},
+        metrics=dict(run.data.metrics),
+        tags=run_tags,
+        failure=run_tags.get(tags.FAILURE),
+        start_time_ms=run.info.start_time or 0,
+        artifact_uri=run.info.artifact_uri,
+    )
+
+
+def _complete(kind: str, params: Mapping[str, str]) -> dict[str, str]:
+    """Params as a run would have them today."""
+    if kind != "search":
+        return dict(params)
+    completed = _FIELDS_ADDED_TO_SEARCHES | dict(params)
+    # Older runs call `bi_random` by its short name.
+    if completed.get("sampling") == "bi":
+        completed["sampling"] = "bi_random"
+    return completed
+
+
+def read_files(runs: Sequence[Run], tracking_uri: str) -> list[Run]:
+    """Returns the runs with their epochs, trajectories and derived networks."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ThreadPoolExecutor(_NUM_DOWNLOADS if any(is_remote(run.artifact_uri) for run in runs) else 1) as pool,
+    ):
+        return list(pool.map(lambda run: _with_files(run, tracking_uri, Path(folder) / run.run_id), runs))
+
+
+def _with_files(run: Run, tracking_uri: str, folder: Path) -> Run:
+    problems: list[str] = []
+
+    def load(name: str, parse: Callable[[Path], Content]) -> Content | None:
+        path = fetch_artifact(run.run_id, run.artifact_uri, name, tracking_uri, folder)
+        if path is None:
+            problems.append(f"{name} is missing")
+            return None
+        try:
+            return parse(path)
+        except (UserError, ValueError, pd.errors.ParserError) as error:
+            problems.append(f"{name}: {_first_line(error).removeprefix(f'{path}: ')}")
+            return None
+
+    trajectory = load("trajectory.npz", Trajectory.load)
+    architecture = load("architecture.json", Architecture.load)
+    epochs = load("metrics.csv", _read_epochs)
+    if epochs is not None and (lacking := _lacking_metrics(epochs, trajectory)):
+        problems.append(f"metrics.csv lacks {', '.join(lacking)}")
+        epochs = epochs.assign(**dict.fromkeys(lacking, np.nan))
+    problem = f"{'; '.join(problems)} (written by version {run.tag(tags.VERSION)})" if problems else None
+    return replace(run, epochs=epochs, trajectory=trajectory, architecture=architecture, problem=problem)
+
+
+def _read_epochs(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, index_col="epoch")
+
+
+def _lacking_metrics(epochs: pd.DataFrame, trajectory: Trajectory | None) -> list[str]:
+    has_supernet = trajectory is not None and trajectory.alpha_ELO is not None
+    expected = (*METRIC_NAMES, *(SUPERNET_METRIC_NAMES if has_supernet else ()))
+    return [name for name in expected if name not in epochs]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

@@ -1,0 +1,175 @@
+"""SearchCell: one search of a grid."""
+
+import csv
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.cells.cell import COMMON_COST_FIELDS, Cell
+from experiments.cells.epoch_cost import NUM_TIMED_BATCHES, EpochCost
+from nas.config import SearchConfig
+from nas.data.image_source import fingerprint_data
+from nas.data.search_data import load_search_data
+from nas.foundation.identity import fingerprint
+from nas.foundation.world import ALONE, World
+from nas.latency.table import LatencyTable, reachable_interval_ms
+from nas.search.records import EpochRecord, Trajectory
+from nas.search.search import run_search
+from nas.search.search_identity import RESULTS_VERSION, search_identity, warmup_hash
+from nas.space.macro_space import get_space
+from nas.supernet.sampling import SAMPLINGS, no_second_path
+
+if TYPE_CHECKING:
+    from experiments.cells.cell_folder import CellFolder
+
+
+@dataclass(frozen=True)
+class SearchCell(Cell[SearchConfig, LatencyTable]):
+    """One search.
+
+    Attributes:
+        name: unique within its grid, for instance `bi_random-sink-T4.0-s0`.
+        config: `latency_table` is the path of a file.
+        table_fingerprint: identifies that table.
+    """
+
+    table_fingerprint: str
+
+    kind = "search"
+    config_type = SearchConfig
+    results_version = RESULTS_VERSION
+    noun = "search"
+    plural = "searches"
+    subject_heading = "target within reach"
+    result_heading = "latency"
+    cost_fields = COMMON_COST_FIELDS | {
+        *("method", "space", "depth", "elasticity", "arch_fraction", "weight_steps_per_arch_step"),
+        *("deterministic", "kernels"),
+    }
+
+    @classmethod
+    def run(
+        cls,
+        config: SearchConfig,
+        given: LatencyTable,
+        folder: "CellFolder",
+        *,
+        warmups_dir: Path | None = None,
+        world: World = ALONE,
+    ) -> Iterator[EpochRecord]:
+        """See `Cell`."""
+        folder.write_config(config)
+        records: list[EpochRecord] = []
+        for record in run_search(
+            config, table=given, checkpoint_dir=folder.checkpoints, warmups_dir=warmups_dir
+        ):
+            records.append(record)
+            yield record
+        # The kernels that computed it, in place of `auto`.
+        folder.write_config(config.model_copy(update={"kernels": records[-1].kernels or config.kernels}))
+        Trajectory.of(config.space, config.depth, records).save(folder.artifacts / "trajectory.npz")
+        _write_metrics(records, folder.artifacts / "metrics.csv")
+        records[-1].architecture.save(folder.artifacts / "architecture.json")
+        given.save(folder.artifacts / "latency_table.json")
+
+    @classmethod
+    def look_at_images(cls, config: SearchConfig, resolution: int) -> str:
+        """See `Cell`; finding broken images takes as long as an epoch, so the trial does that."""
+        if config.skip_broken_images:
+            return fingerprint_data(config)
+        return load_search_data(config, resolution).fingerprint
+
+    @classmethod
+    def time_epochs(cls, config: SearchConfig, given: LatencyTable) -> EpochCost:
+        """See `Cell`."""
+        config = config.model_copy(update={"skip_broken_images": False})
+        probe = _probe(config)
+        scale = _num_images(config) / _num_images(probe)
+        # Twice: the first run also pays for PyTorch's one-time setup.
+        for _ in range(2):
+            warmup_s, joint_s = [
+                record.metrics["epoch_seconds"] * scale for record in run_search(probe, table=given)
+            ]
+        return EpochCost(warmup_s, joint_s)
+
+    @classmethod
+    def resolution(cls, config: SearchConfig) -> int:
+        """That of the space."""
+        return get_space(config.space).resolution
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything that determines the result."""
+        return search_identity(self.config, self.table_fingerprint, self.data_fingerprint)
+
+    @cached_property
+    def warmup(self) -> str:
+        """Hash of everything that its warm-up epochs depend on."""
+        return warmup_hash(self.config, self.data_fingerprint, self.config.device)
+
+    @property
+    def cost_key(self) -> str:
+        """See `Cell`; a second path costs the same however it is sampled."""
+        has_second_path = SAMPLINGS[self.config.sampling] is not no_second_path
+        return fingerprint({"fields": super().cost_key, "has_second_path": has_second_path})
+
+    @property
+    def input_name(self) -> str:
+        """Fingerprint of the lookup table."""
+        return self.table_fingerprint
+
+    def load_input(self) -> LatencyTable:
+        """The lookup table."""
+        return LatencyTable.load(self.config.latency_table)
+
+    @property
+    def subject(self) -> str:
+        """The target, and how far up the reachable interval it is."""
+        low_ms, high_ms = reachable_interval_ms(self.load_input())
+        target_ms = self.config.target_latency_ms
+        share = (target_ms - low_ms) / (high_ms - low_ms)
+        return f"{target_ms:.4g} ms, {share:.0%} of {low_ms:.3g} to {high_ms:.3g} ms"
+
+    def result(self, metrics: Mapping[str, float]) -> str:
+        """The derived network's latency and the target."""
+        latency_ms = metrics.get("derived_latency_ms")
+        shown = "-" if latency_ms is None else f"{latency_ms:.3g}"
+        return f"{shown} of {self.config.target_latency_ms:.3g} ms"
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The lookup table."""
+        return {"tfnas.table_fingerprint": self.table_fingerprint}
+
+
+def _write_metrics(records: list[EpochRecord], path: Path) -> None:
+    """Writes the metrics of all epochs into one file: MLflow returns one metric of one run at a time."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        names = dict.fromkeys(name for record in records for name in record.metrics)
+        writer = csv.DictWriter(file, ["epoch", *names], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({"epoch": record.epoch, **record.metrics} for record in records)
+
+
+def _probe(config: SearchConfig) -> SearchConfig:
+    """The same search, over two epochs of a few batches."""
+    smaller_share = min(config.arch_fraction, 1 - config.arch_fraction)
+    needed = max(
+        math.ceil(NUM_TIMED_BATCHES * config.batch_size / (1 - config.arch_fraction)),
+        math.ceil(1.2 * config.batch_size / smaller_share),
+    )
+    return config.model_copy(
+        update={
+            "max_train_images": min(needed, config.max_train_images or needed),
+            "num_epochs": 2,
+            "num_warmup_epochs": 1,
+        }
+    )
+
+
+def _num_images(config: SearchConfig) -> int:
+    data = load_search_data(config, SearchCell.resolution(config))
+    return data.num_weight_images + data.num_arch_images

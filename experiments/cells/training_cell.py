@@ -1,0 +1,182 @@
+"""TrainingCell: one training of a grid."""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from experiments.cells.cell import COMMON_COST_FIELDS, Cell
+from experiments.cells.epoch_cost import NUM_TIMED_BATCHES, EpochCost
+from nas.config import TrainConfig
+from nas.data.training_data import fingerprint_training_data, load_training_data
+from nas.foundation.world import ALONE, World
+from nas.space.architecture import Architecture
+from nas.space.baselines import ARCHITECTURE_NAMES, find_architecture
+from nas.space.profile import count_macs, count_parameters
+from nas.training.processes import lead
+from nas.training.trained_network import load_trained_network
+from nas.training.training import (
+    BEST_FILE,
+    RESULTS_VERSION,
+    NetworkChoice,
+    TrainRecord,
+    run_training,
+    training_identity,
+)
+
+if TYPE_CHECKING:
+    from experiments.cells.cell_folder import CellFolder
+
+SEARCH_RUN_TAG = "tfnas.search_run"
+
+
+@dataclass(frozen=True)
+class TrainingCell(Cell[TrainConfig, Architecture | None]):
+    """One training.
+
+    Attributes:
+        name: for instance `train-efficientnet_b0-s0`.
+        config: `architecture` may be a downloaded file.
+        architecture: as the person named it, `run:RUN_ID` for instance.
+        search_run: the MLflow run that found the network, if one did.
+    """
+
+    architecture: str
+    search_run: str | None = None
+
+    kind = "train"
+    config_type = TrainConfig
+    results_version = RESULTS_VERSION
+    noun = "training"
+    plural = "trainings"
+    subject_heading = "network"
+    result_heading = "best epoch"
+    cost_fields = COMMON_COST_FIELDS | {"architecture", "resolution", "val_fraction"}
+
+    @classmethod
+    def run(
+        cls,
+        config: TrainConfig,
+        given: Architecture | None,
+        folder: "CellFolder",
+        *,
+        warmups_dir: Path | None = None,
+        world: World = ALONE,
+    ) -> Iterator[TrainRecord]:
+        """See `Cell`."""
+        folder.write_config(config)
+        config = _with_own_file(config, given, folder.artifacts)
+        lead(config, world)
+        records = run_training(
+            config, checkpoint_dir=folder.checkpoints, networks_dir=folder.artifacts, world=world
+        )
+        for record in records:
+            if record.epoch == config.num_epochs:
+                size = _measure_size(folder.artifacts / BEST_FILE)
+                yield replace(record, metrics=record.metrics | size)
+            else:
+                yield record
+
+    @classmethod
+    def look_at_images(cls, config: TrainConfig, resolution: int) -> str:
+        """See `Cell`; finding broken images takes as long as an epoch, so the trial does that."""
+        if config.skip_broken_images:
+            return fingerprint_training_data(config)
+        return load_training_data(config, resolution).fingerprint
+
+    @classmethod
+    def time_epochs(cls, config: TrainConfig, given: Architecture | None) -> EpochCost:
+        """See `Cell`; all epochs of a training cost the same."""
+        with TemporaryDirectory() as folder:
+            config = _with_own_file(config, given, Path(folder))
+            config = config.model_copy(update={"skip_broken_images": False})
+            probe = _probe(config)
+            scale = _num_images(config) / _num_images(probe)
+            # The second: the first also pays for PyTorch's one-time setup, the last for the test images.
+            second = next(itertools.islice(run_training(probe), 1, None))
+        epoch_s = second.metrics["epoch_seconds"] * scale
+        return EpochCost(epoch_s, epoch_s)
+
+    @classmethod
+    def resolution(cls, config: TrainConfig) -> int:
+        """That of the config, of the network's space or of the dataset; its architecture may be a file."""
+        return NetworkChoice.of(config).resolution
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything that determines the result."""
+        return training_identity(self.config, self.data_fingerprint) | {"search run": self.search_run}
+
+    @property
+    def input_name(self) -> str:
+        """The network's file or name."""
+        return self.config.architecture
+
+    def load_input(self) -> Architecture | None:
+        """The architecture; None for a network of torchvision."""
+        return find_architecture(self.config.architecture)
+
+    @property
+    def subject(self) -> str:
+        """The network, as the person named it."""
+        return self.architecture
+
+    def result(self, metrics: Mapping[str, float]) -> str:
+        """The best epoch so far."""
+        return f"{metrics['best_epoch']:.0f}" if "best_epoch" in metrics else "-"
+
+    @property
+    def network(self) -> NetworkChoice:
+        """The network that it trains."""
+        return NetworkChoice.of(self.config)
+
+    @property
+    def params(self) -> dict[str, str]:
+        """The flat config, as text, with the network as the person named it."""
+        resolution = str(self.network.resolution)
+        return super().params | {"architecture": self.architecture, "resolution": resolution}
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The search that found the network."""
+        return {} if self.search_run is None else {SEARCH_RUN_TAG: self.search_run}
+
+
+def _with_own_file(config: TrainConfig, architecture: Architecture | None, folder: Path) -> TrainConfig:
+    """The same training with its network in a file of this folder: its own may be on another machine."""
+    if architecture is None:
+        return config
+    path = folder / "architecture.json"
+    architecture.save(path)
+    if config.architecture in ARCHITECTURE_NAMES:
+        return config
+    return config.model_copy(update={"architecture": str(path)})
+
+
+def _measure_size(path: Path) -> dict[str, float]:
+    """What a trained network costs on any device."""
+    record, network = load_trained_network(path)
+    return {
+        "num_parameters": float(count_parameters(network)),
+        "num_macs": float(count_macs(network, record.resolution)),
+        "size_bytes": float(path.stat().st_size),
+    }
+
+
+def _probe(config: TrainConfig) -> TrainConfig:
+    """The same training, over three epochs of a few batches."""
+    needed = math.ceil(1.2 * NUM_TIMED_BATCHES * config.batch_size / (1 - config.val_fraction))
+    return config.model_copy(
+        update={
+            "max_train_images": min(needed, config.max_train_images or needed),
+            "num_epochs": 3,
+            "num_warmup_epochs": 0,
+        }
+    )
+
+
+def _num_images(config: TrainConfig) -> int:
+    return len(load_training_data(config, TrainingCell.resolution(config)).train_split)

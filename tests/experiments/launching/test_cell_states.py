@@ -1,0 +1,98 @@
+"""Which cells are done, and what is said of those that are not."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.cells.cell import Cell
+from experiments.cells.cell_folder import CODE_TAG, LIBRARIES_TAG, RESULTS_VERSION_TAG, RunDescription
+from experiments.cells.search_cell import SearchCell
+from experiments.cells.training_cell import TrainingCell
+from experiments.launching.cell_states import CellState, cell_states, note_on_sources
+from experiments.tracking.tracker import TrackedCell
+from nas.config import SearchConfig, TrainConfig
+
+SOURCE = {CODE_TAG: "a" * 64, LIBRARIES_TAG: "torch 2.14.1"}
+FIELDS = {"target_latency_ms": 1.0, "latency_table": "table.json"}
+
+
+def search(**changes: Any) -> SearchCell:
+    return SearchCell("same", {}, SearchConfig(**FIELDS | changes), "images", SOURCE, "table")
+
+
+def training(**changes: Any) -> TrainingCell:
+    fields: dict[str, Any] = {"architecture": "mobilenet_v2"}
+    return TrainingCell("same", {}, TrainConfig(**fields | changes), "images", SOURCE, "mobilenet_v2")
+
+
+def run_of(cell: Cell, *, without: str = "", **tags: str) -> TrackedCell:
+    """The finished run of a cell, as tracked."""
+    description = RunDescription.of(cell)
+    params = {name: value for name, value in description.params.items() if name != without}
+    return TrackedCell("id", "FINISHED", cell.name, params, description.tags | tags)
+
+
+def state_beside(out: Path, cell: Cell, run: TrackedCell) -> CellState:
+    (state,) = cell_states([cell], {run.tags["tfnas.cell"]: run}, out)
+    return state
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "expected"),
+    [
+        (search(), search(weight_lr=0.1), "changed: weight_lr 0.025 -> 0.1"),
+        (search(), search(batch_size=64, data_dir=None, num_data_workers=2), "changed: batch_size 32 -> 64"),
+        (search(), replace(search(), table_fingerprint="other"), "changed: lookup table"),
+        (
+            search(),
+            replace(search(), data_fingerprint="other", config=search(seed=2).config),
+            "changed: images,",
+        ),
+        (training(), training(lr=0.1), "changed: lr 0.2 -> 0.1"),
+    ],
+)
+def test_a_missing_cell_names_what_changed_since_its_namesake(
+    tmp_path: Path, before: Cell, now: Cell, expected: str
+) -> None:
+    state = state_beside(tmp_path, now, run_of(before))
+    assert state.state == "missing"
+    assert state.reason.startswith(expected)
+
+
+def test_results_of_another_version_are_named_so_and_none_means_the_first(tmp_path: Path) -> None:
+    run = run_of(search())
+    other = replace(run, tags=run.tags | {RESULTS_VERSION_TAG: "0", "tfnas.cell": "other"})
+    assert state_beside(tmp_path, search(), other).reason == "changed: results version"
+    tags = {name: value for name, value in other.tags.items() if name != RESULTS_VERSION_TAG}
+    assert state_beside(tmp_path, search(), replace(run, tags=tags)).reason == ""
+
+
+def test_a_field_that_an_older_run_lacks_agrees_with_its_default(tmp_path: Path) -> None:
+    run = run_of(search(), without="grad_clip_norm")
+    assert state_beside(tmp_path, search(seed=1), run).reason == "changed: seed 0 -> 1"
+    changed = state_beside(tmp_path, search(grad_clip_norm=1.0), run)
+    assert changed.reason == "changed: grad_clip_norm 5.0 -> 1.0"
+
+
+def test_an_edit_of_the_source_leaves_a_cell_finished(tmp_path: Path) -> None:
+    run = run_of(search())
+    edited = replace(search(), provenance={CODE_TAG: "b" * 64, LIBRARIES_TAG: "torch 3.0"})
+    assert state_beside(tmp_path, edited, run).state == "finished"
+
+
+@pytest.mark.parametrize(
+    ("sources", "expected"),
+    [
+        ([SOURCE, SOURCE], None),
+        ([SOURCE, SOURCE | {CODE_TAG: "b"}], "2 versions of the source and 1 set of libraries"),
+        ([SOURCE, SOURCE | {LIBRARIES_TAG: "b"}, {}], "2 versions of the source and 3 sets of libraries"),
+    ],
+)
+def test_several_sources_or_libraries_of_finished_runs_are_noted(
+    sources: list[dict[str, str]], expected: str | None
+) -> None:
+    states = [CellState(search(), "finished", tags=source) for source in sources]
+    note = note_on_sources([*states, CellState(search(), "missing")])
+    assert note == (expected and f"note: these runs come from {expected}; results version 1 holds for all")

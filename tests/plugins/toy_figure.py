@@ -1,0 +1,29 @@
+"""A figure: the widest layer of each derived network."""
+
+from matplotlib.figure import Figure
+
+from analysis.figures import FIGURES
+from analysis.figures.ink.drawing import Drawing
+from analysis.figures.ink.style import ONE_COLUMN_IN, new_figure
+from analysis.reading.experiment import Experiment
+from analysis.reading.nothing_to_draw import NothingToDrawError
+
+
+def width_drawings(experiment: Experiment) -> list[Drawing]:
+    """Numbers first, then a function that draws them."""
+    runs = tuple(run for run in experiment.runs if run.architecture is not None)
+    if not runs:
+        raise NothingToDrawError("no run with architecture.json")
+    widest = [max(width for *_, width in run.architecture.layers) for run in runs if run.architecture]
+
+    def draw() -> Figure:
+        figure = new_figure(ONE_COLUMN_IN, 2)
+        axes = figure.subplots()
+        axes.plot(widest, "o")
+        axes.set_ylabel("widest layer (mid channels)")
+        return figure
+
+    return [Drawing("width", "Width", "The widest layer of each derived network.", runs, draw)]
+
+
+FIGURES.register("widest layer", width_drawings)

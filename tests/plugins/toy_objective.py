@@ -1,0 +1,15 @@
+"""An objective: the squared distance of the latency from its target."""
+
+from torch import Tensor
+
+from nas.supernet.objectives import OBJECTIVES
+
+
+def squared(
+    cross_entropy: Tensor, latency_ms: Tensor, *, target_latency_ms: float, latency_weight: float
+) -> Tensor:
+    """CE + lambda * (L / T - 1)^2."""
+    return cross_entropy + latency_weight * (latency_ms / target_latency_ms - 1) ** 2
+
+
+OBJECTIVES.register("squared", squared)
