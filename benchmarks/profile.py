@@ -32,7 +32,7 @@ import nas.supernet.compiled
 from benchmarks.machine import describe_machine, print_table
 from benchmarks.steps import Setting
 from nas.space.macro_space import LayerSpec, Space, get_space
-from nas.space.operators import CANDIDATE_OPS, CandidateOp
+from nas.space.operators import CandidateOp
 from nas.supernet.compiled.matrix_product import multiply
 
 KINDS = {
@@ -138,7 +138,7 @@ def products_floor(space: Space, batch_size: int, num_repeats: int = 5) -> tuple
             torch.empty(rows, columns).numpy(),
         )
         for layer in space.layers
-        for op in CANDIDATE_OPS
+        for op in space.ops
         for rows, inner, columns in products_of(layer, op, batch_size)
     ]
     gflop = sum(2 * a.size * b.shape[1] for a, b, _ in runs) / 1e9
