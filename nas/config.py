@@ -4,7 +4,7 @@ Source: TF-NAS, implementation details; defaults are the published protocol.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -245,8 +245,19 @@ class SearchConfig(DataConfig):
     num_threads: Threads = 1
     """CPU threads of a search. Results are equal to the bit for equal numbers of threads only."""
 
+    kernels: Literal["auto", "torch", "compiled"] = "auto"
+    """What computes the mixed blocks: `torch`, or `compiled` CPU loops, which are faster.
+
+    `auto` is `compiled` where it can run: in float32, on the CPU, with tfnas[kernels] installed. The two
+    agree to rounding. A resumed search keeps what it began with where it can.
+    """
+
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
+        if self.kernels == "compiled" and self.device.startswith("cuda"):
+            raise ValueError(f"kernels: compiled kernels run on the CPU, not on '{self.device}'; use auto")
+        if self.kernels == "compiled" and self.mixed_precision:
+            raise ValueError("kernels: compiled kernels compute in float32, not in mixed precision; use auto")
         if self.num_warmup_epochs > self.num_epochs:
             raise ValueError(
                 f"num_warmup_epochs: {self.num_warmup_epochs}; must be at most num_epochs ({self.num_epochs})"

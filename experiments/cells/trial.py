@@ -15,7 +15,7 @@ from experiments.cells.cell_folder import CellFolder
 from experiments.cells.cell_kinds import CELLS
 from experiments.cells.journal import describe_failure
 from experiments.places.storage import CellStorage, Storage
-from nas.foundation.errors import DamagedCheckpointWarning, UserError
+from nas.foundation.errors import RunWarning, UserError
 from nas.search.records import EpochRecord
 
 
@@ -67,7 +67,7 @@ def _check_version(kind: type[Cell], expected: int) -> None:
 
 @contextmanager
 def _warnings_reported() -> Iterator[None]:
-    """Reports damaged checkpoints to the launch; other warnings stay in the log of the worker."""
+    """Reports warnings about the run to the launch; other warnings stay in the log of the worker."""
 
     def report(
         message: Warning | str,
@@ -77,13 +77,13 @@ def _warnings_reported() -> Iterator[None]:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        if issubclass(category, DamagedCheckpointWarning):
+        if issubclass(category, RunWarning):
             tune.report({"warning": str(message)})
         else:
             show(message, category, filename, lineno, file, line)
 
     with warnings.catch_warnings():
         show = warnings.showwarning
-        warnings.simplefilter("always", DamagedCheckpointWarning)
+        warnings.simplefilter("always", RunWarning)
         warnings.showwarning = report
         yield

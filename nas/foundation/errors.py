@@ -27,7 +27,11 @@ class InfeasibleTargetError(UserError):
         self.reachable_ms = reachable_ms
 
 
-class DamagedCheckpointWarning(UserWarning):
+class RunWarning(UserWarning):
+    """A search or training continues, but not as expected; the person who launched it must learn why."""
+
+
+class DamagedCheckpointWarning(RunWarning):
     """A checkpoint is damaged; its content is recomputed."""
 
 

@@ -57,12 +57,14 @@ class EpochResult:
             depth and time are added to them.
         architecture: the network that would be derived now.
         arrays: this epoch's row of those arrays of `Trajectory` that the method has.
+        kernels: what computed the mixed blocks, `torch` or `compiled`; None where a method has none.
     """
 
     phase: Phase
     metrics: dict[str, float]
     architecture: Architecture
     arrays: dict[str, NDArray[Any]]
+    kernels: str | None = None
 
 
 class SearchMethod(ABC):

@@ -64,6 +64,7 @@ class EpochRecord:
         arrays: this epoch's row of each array of `Trajectory`.
         is_shared: whether it is a warm-up epoch that another search computed; `epoch_seconds` is
             what it took there.
+        kernels: what computed the mixed blocks, `torch` or `compiled`; None where it is not known.
     """
 
     epoch: int
@@ -72,6 +73,7 @@ class EpochRecord:
     architecture: Architecture
     arrays: dict[str, NDArray[Any]]
     is_shared: bool = False
+    kernels: str | None = None
 
 
 @dataclass(frozen=True)
@@ -192,6 +194,7 @@ def records_to_state(records: Sequence[EpochRecord]) -> list[dict[str, Any]]:
             "architecture": record.architecture.model_dump(mode="json"),
             "arrays": {name: torch.from_numpy(np.array(array)) for name, array in record.arrays.items()},
             "is_shared": record.is_shared,
+            "kernels": record.kernels,
         }
         for record in records
     ]
@@ -207,6 +210,7 @@ def records_from_state(state: Sequence[dict[str, Any]]) -> list[EpochRecord]:
             architecture=Architecture.model_validate(entry["architecture"]),
             arrays={name: tensor.numpy() for name, tensor in entry["arrays"].items()},
             is_shared=entry["is_shared"],
+            kernels=entry.get("kernels"),
         )
         for entry in state
     ]

@@ -159,6 +159,7 @@ class Search:
             architecture=result.architecture,
             arrays=result.arrays,
             is_shared=is_shared,
+            kernels=result.kernels,
         )
         self.records.append(record)
         return record

@@ -151,6 +151,12 @@ class Supernet(nn.Module):
 
     # Forward
 
+    def set_block(self, block: BlockFunction) -> None:
+        """Chooses how mixed blocks are computed from now on."""
+        for layer in self.blocks:
+            assert isinstance(layer, MixedLayer)
+            layer.block = block
+
     def stem_features(self, images_BCHW: Tensor) -> Tensor:
         """Features before the first searchable layer; they do not depend on the choices."""
         features_BCHW: Tensor = self.stem_block(self.stem(images_BCHW))

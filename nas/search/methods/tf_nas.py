@@ -22,7 +22,7 @@ from nas.search.method import EpochResult, SearchMethod, SearchTask
 from nas.search.observation import observe_arrays, observe_metrics
 from nas.search.records import GPU_METRIC_NAMES, EpochRecord, Phase
 from nas.search.search_identity import warmup_hash
-from nas.supernet.compiled.compiled_block import compiled_block
+from nas.supernet.kernels import Kernels, block_of, choose_kernels, suits_compiled
 from nas.supernet.objectives import check_latencies
 from nas.supernet.sampling import SAMPLINGS, sample_first_path, temperature_at
 from nas.supernet.steps import SearchSteps
@@ -50,10 +50,10 @@ class TfNas(SearchMethod):
     def __init__(self, task: SearchTask) -> None:
         super().__init__(task)
         config = task.config
-        self.supernet = Supernet(
-            task.space, task.data.num_classes, config.depth, seed=config.seed, block=compiled_block
-        )
+        self.supernet = Supernet(task.space, task.data.num_classes, config.depth, seed=config.seed)
         self.supernet.to(task.device)
+        self._kernels: Kernels | None = None
+        self._begun_with: str | None = None
         # Draws of batches and of paths are apart, so that cells of a grid see the same batches.
         self._generators = {
             name: Generator().manual_seed(config.seed * len(_STREAMS) + index)
@@ -69,6 +69,8 @@ class TfNas(SearchMethod):
     def run_epoch(self, epoch: int) -> EpochResult:
         """Trains an epoch, scales widths to the target, and evaluates."""
         config = self.task.config
+        # Not before: a checkpoint may have a say, and a search that is done needs none.
+        self._use_kernels()
         phase: Phase = "warmup" if epoch <= config.num_warmup_epochs else "joint"
         if config.reset_optimizers_each_epoch:
             self._steps.reset_optimizers()
@@ -77,7 +79,19 @@ class TfNas(SearchMethod):
         self._check_finite(epoch, metrics)
         scaling = self._scale_widths() if phase == "joint" and config.elasticity else None
         metrics |= {"val_accuracy": self._evaluate(), "weight_lr": weight_lr}
-        return self._result(epoch, phase, metrics, train_count_LO, scaling)
+        return self._result(epoch, phase, metrics, train_count_LO, scaling, kernels=self._kernels)
+
+    def _use_kernels(self) -> None:
+        """Chooses what computes the mixed blocks, once."""
+        if self._kernels is None:
+            config = self.task.config
+            self._kernels = choose_kernels(
+                config.kernels,
+                self.task.device,
+                mixed_precision=config.mixed_precision,
+                begun_with=self._begun_with,
+            )
+            self.supernet.set_block(block_of(self._kernels))
 
     def _result(
         self,
@@ -86,6 +100,8 @@ class TfNas(SearchMethod):
         metrics: dict[str, float],
         train_count_LO: NDArray[np.int64],
         scaling: ScalingReport | None = None,
+        *,
+        kernels: str | None,
     ) -> EpochResult:
         """What was measured, and what the supernet now shows."""
         task = self.task
@@ -95,6 +111,7 @@ class TfNas(SearchMethod):
             metrics | observed | {"temperature": self._temperature(epoch)},
             self.supernet.derive(),
             observe_arrays(self.supernet, train_count_LO, scaling, refine_widths=task.config.refine_widths),
+            kernels,
         )
 
     def _temperature(self, epoch: int) -> float:
@@ -181,6 +198,7 @@ class TfNas(SearchMethod):
             "widths": self.supernet.widths(),
             "optimizers": self._steps.state_dict(),
             "generators": self._generator_states(),
+            "kernels": self._kernels or self._begun_with,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -189,6 +207,12 @@ class TfNas(SearchMethod):
         self.supernet.set_widths(state["widths"])
         self._steps.load_state_dict(state["optimizers"])
         self._set_generator_states(state["generators"])
+        self._begun_with = state.get("kernels", self._kernels_of_old())
+
+    def _kernels_of_old(self) -> Kernels:
+        """What computed a search whose checkpoint does not name it: it was made before there was a choice."""
+        mixed_precision = self.task.config.mixed_precision
+        return "compiled" if suits_compiled(self.task.device, mixed_precision=mixed_precision) else "torch"
 
     def _generator_states(self) -> dict[str, Tensor]:
         return {name: generator.get_state() for name, generator in self._generators.items()}
@@ -215,6 +239,7 @@ class TfNas(SearchMethod):
             {
                 "metrics": {name: value for name, value in record.metrics.items() if name in _WARMUP_METRICS},
                 "train_count_LO": torch.from_numpy(record.arrays["train_count_ELO"]),
+                "kernels": record.kernels,
             }
             for record in records
         ]
@@ -232,7 +257,13 @@ class TfNas(SearchMethod):
         self._steps.weight_optimizer.load_state_dict(state["weight_optimizer"])
         self._set_generator_states(state["generators"])
         return [
-            self._result(epoch, "warmup", shared["metrics"], shared["train_count_LO"].numpy())
+            self._result(
+                epoch,
+                "warmup",
+                shared["metrics"],
+                shared["train_count_LO"].numpy(),
+                kernels=shared.get("kernels"),
+            )
             for epoch, shared in enumerate(state["epochs"], start=1)
             if epoch > num_done
         ]

@@ -1,1 +1,1 @@
-"""The mixed block as compiled CPU loops; imported only when it is chosen."""
+"""Mixed blocks as compiled CPU loops, for float32; imported only by choice, see `nas.supernet.kernels`."""

@@ -1,9 +1,9 @@
-"""A layer of the supernet: one candidate operator, or the weighted sum of several.
+"""A layer of the supernet by compiled loops, as one autograd function.
 
-Shapes: B batch, C channels, H X space, N pixels of the batch, O operators.
+Shapes: B batch, I input channels, P output channels, H X space, N pixels of the batch at the input's
+resolution, M at the output's, O operators.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nas.supernet.compiled.compilation import as_features, as_pixels, runs_compiled
+from nas.supernet.compiled.candidate_run import CandidateRun, as_features, as_pixels
 from nas.supernet.compiled.expansion import LayerInput
-from nas.supernet.compiled.mbconv import CompiledMBConv
 from nas.supernet.mixed_block import MBConvShape, MBConvWeights, mixed_block
 
 
@@ -25,89 +24,112 @@ def compiled_block(
     mix_weights_O: Tensor | None,
     shape: MBConvShape,
 ) -> Tensor:
-    """`nas.supernet.mixed_block.mixed_block`, equal to rounding; what the loops cannot take is left to it."""
-    if not runs_compiled(features_BIHX):
+    """`nas.supernet.mixed_block.mixed_block`, equal to rounding; differentiable once.
+
+    It calls `mixed_block` for inputs that the loops do not take.
+    """
+    if not _suits_loops(features_BIHX, shape.stride):
         return mixed_block(features_BIHX, candidates, widths, mix_weights_O, shape)
-    # Slicing is the function's own: autograd would write each slice's gradient a second time.
+    # The function slices by itself: autograd would write the gradient of each slice a second time.
     flat = [tensor for weights in candidates for tensor in weights]
-    out_BPHX: Tensor = _MixedBlock.apply(features_BIHX, mix_weights_O, shape, tuple(widths), *flat)
+    out_BPHX: Tensor = _CompiledBlock.apply(features_BIHX, mix_weights_O, shape, tuple(widths), *flat)
     return out_BPHX
 
 
-class _MixedBlock(torch.autograd.Function):
+def _suits_loops(features_BIHX: Tensor, stride: int) -> bool:
+    """Whether they are float32 on the CPU, stay so, and batch norm sees several values per channel."""
+    if torch.compiler.is_compiling():
+        return False
+    batch, _, height, width = features_BIHX.shape
+    return (
+        features_BIHX.dtype == torch.float32
+        and features_BIHX.device.type == "cpu"
+        and not torch.is_autocast_enabled("cpu")
+        and batch * -(-height // stride) * -(-width // stride) > 1
+    )
+
+
+class _CompiledBlock(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        features_BCHX: Tensor,
+        features_BIHX: Tensor,
         mix_weights_O: Tensor | None,
         shape: MBConvShape,
         widths: tuple[int, ...],
         *flat: Tensor | None,
     ) -> Tensor:
-        batch, num_channels, height, width = features_BCHX.shape
-        features_NC = as_pixels(features_BCHX.detach())
-        layer_input = LayerInput(features_NC, (batch, height, width))
-        out_space = (batch, -(-height // shape.stride), -(-width // shape.stride))
-        assert flat[0] is not None
-        assert flat[0].shape[1] == num_channels
-        candidates = _unflatten(tuple(None if tensor is None else tensor.detach() for tensor in flat))
-        if shape.keeps_shape:
-            out_NP = features_NC.clone()
-        else:
-            out_NP = torch.zeros(math.prod(out_space), candidates[0].projection_WP.shape[1])
-        mix_weights = [1.0] * len(widths) if mix_weights_O is None else mix_weights_O.tolist()
-        ctx.runs = [
-            CompiledMBConv(
-                layer_input, weights.first(num_active), shape, mix_weight, out_NP.numpy(), trains=trains
-            )
-            for weights, num_active, mix_weight, trains in zip(
-                candidates,
-                widths,
-                mix_weights,
-                map(any, _split(ctx.needs_input_grad[_NUM_OTHERS:])),
-                strict=True,
-            )
-        ]
-        ctx.space, ctx.num_channels, ctx.keeps_shape = (batch, height, width), num_channels, shape.keeps_shape
-        ctx.flat, ctx.widths = flat, widths
-        return as_features(out_NP, out_space)
+        ctx.shape, ctx.widths = shape, widths
+        # What torch saves, it protects: from changes in place and from a second, unannounced backward.
+        ctx.save_for_backward(features_BIHX, mix_weights_O, *flat)
+        ctx.runs, out_NP = _run_candidates(ctx, features_BIHX, mix_weights_O, flat)
+        batch, _, height, width = features_BIHX.shape
+        return as_features(out_NP, (batch, -(-height // shape.stride), -(-width // shape.stride)))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        gradient_NP = as_pixels(gradients[0])
-        mean_gradient_P = gradient_NP.numpy().mean(0, dtype=np.float64).astype(np.float32)
-        if ctx.keeps_shape:
-            to_features_NC = gradient_NP.clone()
+        features_BIHX, mix_weights_O, *flat = ctx.saved_tensors
+        runs, ctx.runs = ctx.runs, None
+        if runs is None:
+            # The graph was retained: an earlier backward has used the runs up.
+            runs, _ = _run_candidates(ctx, features_BIHX, mix_weights_O, flat)
+        gradient_MP = as_pixels(gradients[0])
+        mean_gradient_P = gradient_MP.numpy().mean(0, dtype=np.float64).astype(np.float32)
+        batch, num_inputs, *space = features_BIHX.shape
+        if ctx.shape.keeps_shape:
+            to_features_NI = gradient_MP.clone()
         else:
-            to_features_NC = torch.zeros(math.prod(ctx.space), ctx.num_channels)
+            to_features_NI = gradient_MP.new_zeros(batch * space[0] * space[1], num_inputs)
+        arrays = gradient_MP.numpy(), mean_gradient_P, to_features_NI.numpy()
         to_mix_weights: list[float] = []
         to_flat: list[Tensor | None] = []
-        for index, (width, needed, weights) in enumerate(
-            zip(ctx.widths, _split(ctx.needs_input_grad[_NUM_OTHERS:]), _unflatten(ctx.flat), strict=True)
-        ):
-            # Each run is let go as soon as it is done with.
-            run, ctx.runs[index] = ctx.runs[index], None
+        for width, needed, weights in zip(ctx.widths, _needs_gradients(ctx), _unflatten(flat), strict=True):
             to_weights = _gradients_like(weights, width) if any(needed) else None
-            to_mix_weights.append(
-                run.backward(
-                    gradient_NP.numpy(),
-                    mean_gradient_P,
-                    to_features_NC.numpy(),
-                    None if to_weights is None else to_weights.first(width),
-                )
-            )
+            # A run's memory is released as soon as it is done.
+            to_mix_weights.append(runs.pop(0).backward(*arrays, to_weights))
             to_flat += [None] * len(needed) if to_weights is None else to_weights
-        to_mix_weights_O = torch.tensor(to_mix_weights) if ctx.needs_input_grad[1] else None
-        return as_features(to_features_NC, ctx.space), to_mix_weights_O, None, None, *to_flat
+        to_mix_weights_O = gradient_MP.new_tensor(to_mix_weights) if ctx.needs_input_grad[1] else None
+        return as_features(to_features_NI, (batch, *space)), to_mix_weights_O, None, None, *to_flat
 
 
 _NUM_OTHERS = 4
-"""Arguments of `_MixedBlock` before the weights."""
+"""Arguments of `_CompiledBlock` before the weights."""
+
+
+def _run_candidates(
+    ctx: Any, features_BIHX: Tensor, mix_weights_O: Tensor | None, flat: Sequence[Tensor | None]
+) -> tuple[list[CandidateRun], Tensor]:
+    """The forward pass of all candidates, and their sum, (M, P)."""
+    batch, _, height, width = features_BIHX.shape
+    features_NI = as_pixels(features_BIHX.detach())
+    layer_input = LayerInput(features_NI, (batch, height, width))
+    candidates = _unflatten([None if tensor is None else tensor.detach() for tensor in flat])
+    # BLAS would read past the end.
+    assert all(weights.expansion_WI.shape[1] == features_NI.shape[1] for weights in candidates)
+    if ctx.shape.keeps_shape:
+        out_MP = features_NI.clone()
+    else:
+        stride = ctx.shape.stride
+        num_out_pixels = batch * -(-height // stride) * -(-width // stride)
+        out_MP = features_NI.new_zeros(num_out_pixels, candidates[0].projection_WP.shape[1])
+    mix_weights = [1.0] * len(candidates) if mix_weights_O is None else mix_weights_O.tolist()
+    runs = [
+        CandidateRun(layer_input, weights, width, ctx.shape, mix_weight, out_MP.numpy(), trains=any(needed))
+        for weights, width, mix_weight, needed in zip(
+            candidates, ctx.widths, mix_weights, _needs_gradients(ctx), strict=True
+        )
+    ]
+    return runs, out_MP
+
+
+def _needs_gradients(ctx: Any) -> list[Sequence[bool]]:
+    """Whether each weight of each candidate needs its gradient."""
+    return _split(ctx.needs_input_grad[_NUM_OTHERS:])
 
 
 def _split(flat: Sequence[Any]) -> list[Sequence[Any]]:
-    """What belongs to each candidate."""
+    """The parts of each candidate."""
     size = len(MBConvWeights._fields)
     return [flat[first : first + size] for first in range(0, len(flat), size)]
 
@@ -117,7 +139,7 @@ def _unflatten(flat: Sequence[Tensor | None]) -> list[MBConvWeights]:
 
 
 def _gradients_like(weights: MBConvWeights, width: int) -> MBConvWeights:
-    """Memory for gradients; those of channels that are not active are 0."""
+    """Memory for gradients; those of inactive channels are 0."""
     gradients = _unflatten([None if tensor is None else torch.empty_like(tensor) for tensor in weights])[0]
     for name, gradient in zip(gradients._fields, gradients, strict=True):
         if gradient is not None and name != "se_reduce_bias_R":

@@ -2,19 +2,21 @@
 
 Shapes: I input channels, W active mid channels, N pixels of the batch, n pixels of a chunk of it.
 
-Batch norm behind a linear map needs no look at the map's output: the mean of W x is W times the mean
-of x, its variances are those of the quadratic form W cov(x) W'. So where pixels outnumber the input
-channels, normalisation is folded into the weights, and the batch is processed in chunks of a few
-images, whose mid channels never reach main memory between the expansion and the depthwise
-convolution, nor are they kept for the backward pass. That pays as long as the quadratic form costs
-less than passes over all pixels; other layers are small, and are processed whole.
+Batch norm behind a linear map does not need the map's output: the mean of W x is W times the mean of
+x, and its variances are those of the quadratic form W cov(x) W'. Where pixels outnumber input channels,
+normalization is therefore folded into the weights, and the batch is processed in chunks of a few images.
+Their mid channels are never kept for the backward pass, and they stay in the cache between the expansion
+and the depthwise convolution. This pays as long as the quadratic form costs less than passes over all
+pixels; other layers are small and are processed as a whole.
 """
+
+from abc import ABC, abstractmethod
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nas.supernet.compiled import mbconv_loops as loops
+from nas.supernet.compiled import candidate_loops as loops
 
 Floats = NDArray[np.float32]
 
@@ -22,17 +24,17 @@ _FOLD_RATIO = 8
 """Pixels times this must reach the square of the input channels."""
 
 _CHUNK_BYTES = 2**20
-"""Mid channels of a chunk; with less, the cost of each call is felt."""
+"""Mid channels of a chunk; with smaller chunks the cost of each call shows."""
 
 _MAX_RECOMPUTED_CHANNELS = 48
-"""Expanding up to so many input channels a second time costs less than memory to keep the result."""
+"""Expanding up to this many input channels twice costs less than the memory to keep the result."""
 
 
 class LayerInput:
     """The input of a layer, and what the folded expansions of its candidates share.
 
     Attributes:
-        centred_NI: the input less its mean.
+        centered_NI: the input minus its mean.
         covariance_II: of the input's channels over all pixels (biased).
     """
 
@@ -42,12 +44,12 @@ class LayerInput:
         num_pixels, num_channels = features_NI.shape
         self.is_folded = _FOLD_RATIO * num_pixels >= num_channels**2
         if self.is_folded:
-            centred_NI = features_NI - features_NI.mean(0)
-            self.centred_NI: Floats = centred_NI.numpy()
-            self.covariance_II: Floats = (centred_NI.t() @ centred_NI / num_pixels).numpy()
+            centered_NI = features_NI - features_NI.mean(0)
+            self.centered_NI: Floats = centered_NI.numpy()
+            self.covariance_II: Floats = (centered_NI.t() @ centered_NI / num_pixels).numpy()
 
     def chunks(self, width: int) -> list[slice]:
-        """Slices of images that are processed at a time."""
+        """Slices of the images that are processed together."""
         batch, height, image_width = self.batch_and_space
         image_bytes = 4 * width * height * image_width
         size = max(_CHUNK_BYTES // image_bytes, 1) if self.is_folded else batch
@@ -58,13 +60,42 @@ class LayerInput:
         return (images.stop - images.start, *self.batch_and_space[1:])
 
     def pixels(self, images: slice) -> slice:
-        """The rows of an image slice."""
+        """The rows of a slice of images."""
         _, height, width = self.batch_and_space
         return slice(images.start * height * width, images.stop * height * width)
 
 
-class FoldedExpansion:
-    """One run, normalised by the weights; keeps the normal mid channels only if they are costly."""
+class Expansion(ABC):
+    """The expansion of one candidate in one run, and what its backward pass needs.
+
+    Backward goes in three parts: `start_backward`, `backward` of each chunk, `finish_backward`.
+    """
+
+    @abstractmethod
+    def expand(self, images: slice) -> Floats:
+        """Mid channels of a chunk, (n, W)."""
+
+    @abstractmethod
+    def activate(self, expanded_nW: Floats) -> Floats:
+        """Active mid channels, given what `expand` returned."""
+
+    def start_backward(self, to_expansion_WI: Floats) -> None:
+        """Takes the array for the gradient of the weights; it has no rows where they are frozen."""
+        self._to_expansion_WI = to_expansion_WI
+
+    @abstractmethod
+    def backward(
+        self, images: slice, expanded_nW: Floats, to_active_nW: Floats, to_features_NI: Floats
+    ) -> None:
+        """Adds a chunk's part of the input's gradient; overwrites `to_active_nW`."""
+
+    def finish_backward(self, to_features_NI: Floats) -> None:
+        """Adds what depends on all chunks."""
+        return
+
+
+class FoldedExpansion(Expansion):
+    """In chunks, normalized by its weights; keeps mid channels only if they are costly."""
 
     def __init__(self, layer_input: LayerInput, expansion_WI: Floats, is_relu: bool) -> None:
         self._input, self._is_relu = layer_input, is_relu
@@ -75,100 +106,90 @@ class FoldedExpansion:
         self._kept: dict[int, Floats] = {}
 
     def expand(self, images: slice) -> Floats:
-        """Normal mid channels of a chunk, (n, W)."""
+        """See `Expansion`."""
         kept_nW = self._kept.get(images.start)
         if kept_nW is not None:
             return kept_nW
-        normal_nW: Floats = loops.expand_folded(
-            self._input.centred_NI[self._input.pixels(images)], self._normalizing_WI
+        normal_nW: Floats = loops.expand(
+            self._input.centered_NI[self._input.pixels(images)], self._normalizing_WI
         )
         if self._keeps:
             self._kept[images.start] = normal_nW
         return normal_nW
 
-    def activate(self, normal_nW: Floats) -> Floats:
-        """Active mid channels of what `expand` returned."""
-        active_nW: Floats = loops.activate(normal_nW, self._is_relu)
+    def activate(self, expanded_nW: Floats) -> Floats:
+        """See `Expansion`."""
+        active_nW: Floats = loops.activate(expanded_nW, self._is_relu)
         return active_nW
 
     def start_backward(self, to_expansion_WI: Floats) -> None:
-        """To be called before the chunks' `backward`.
-
-        Args:
-            to_expansion_WI: is filled with the gradient; without rows where weights are frozen.
-        """
+        """See `Expansion`."""
+        super().start_backward(to_expansion_WI)
+        to_expansion_WI[:] = 0
         width = len(self._scale_W)
         self._sum_W, self._product_W = np.zeros(width), np.zeros(width)
-        self._to_normalizing_WI = to_expansion_WI
-        to_expansion_WI[:] = 0
 
     def backward(
-        self, images: slice, normal_nW: Floats, to_active_nW: Floats, to_features_NI: Floats
+        self, images: slice, expanded_nW: Floats, to_active_nW: Floats, to_features_NI: Floats
     ) -> None:
-        """Adds a chunk's part of the input's gradient; overwrites `to_active_nW`."""
+        """See `Expansion`."""
         self._kept.pop(images.start, None)
         pixels = self._input.pixels(images)
         loops.folded_backward(
-            normal_nW,
+            expanded_nW,
             self._is_relu,
             to_active_nW,
             self._normalizing_WI,
-            self._input.centred_NI[pixels],
+            self._input.centered_NI[pixels],
             self._sum_W,
             self._product_W,
             to_features_NI[pixels],
-            self._to_normalizing_WI,
+            self._to_expansion_WI,
         )
 
     def finish_backward(self, to_features_NI: Floats) -> None:
-        """To be called after the chunks' `backward`."""
+        """See `Expansion`."""
         loops.finish_folded_backward(
             self._sum_W,
             self._product_W,
             self._normalizing_WI,
             self._spread_WI,
             self._scale_W,
-            self._input.centred_NI,
+            self._input.centered_NI,
             to_features_NI,
-            self._to_normalizing_WI,
+            self._to_expansion_WI,
         )
 
 
-class PlainExpansion:
-    """One run over the whole batch, with the interface of `FoldedExpansion`; keeps what it expands."""
+class WholeExpansion(Expansion):
+    """The whole batch at once; keeps the result and its statistics."""
 
     def __init__(self, layer_input: LayerInput, expansion_WI: Floats, is_relu: bool) -> None:
         self._input, self._is_relu, self._expansion_WI = layer_input, is_relu, expansion_WI
-        self._expanded_NW, *self._statistics = loops.expand_plain(layer_input.features_NI, expansion_WI)
+        self._expanded_NW, mean_W, scale_W = loops.expand_and_measure(layer_input.features_NI, expansion_WI)
+        self._statistics = mean_W, scale_W
 
     def expand(self, images: slice) -> Floats:
-        """Mid channels of the batch, not normalised, (N, W)."""
+        """See `Expansion`."""
         expanded_NW: Floats = self._expanded_NW
         return expanded_NW
 
-    def activate(self, expanded_NW: Floats) -> Floats:
-        """Active mid channels of what `expand` returned."""
-        active_NW: Floats = loops.activate_plain(expanded_NW, *self._statistics, self._is_relu)
-        return active_NW
-
-    def start_backward(self, to_expansion_WI: Floats) -> None:
-        """See `FoldedExpansion`."""
-        self._to_expansion_WI = to_expansion_WI
+    def activate(self, expanded_nW: Floats) -> Floats:
+        """See `Expansion`."""
+        active_nW: Floats = loops.normalize_and_activate(expanded_nW, *self._statistics, self._is_relu)
+        return active_nW
 
     def backward(
-        self, images: slice, expanded_NW: Floats, to_active_NW: Floats, to_features_NI: Floats
+        self, images: slice, expanded_nW: Floats, to_active_nW: Floats, to_features_NI: Floats
     ) -> None:
-        """Adds the input's gradient; overwrites `to_active_NW`."""
-        loops.plain_backward(
-            expanded_NW,
+        """See `Expansion`."""
+        loops.whole_backward(
+            expanded_nW,
             *self._statistics,
             self._is_relu,
-            to_active_NW,
+            to_active_nW,
             self._expansion_WI,
             self._input.features_NI,
             to_features_NI,
             self._to_expansion_WI,
         )
-
-    def finish_backward(self, to_features_NI: Floats) -> None:
-        """See `FoldedExpansion`."""

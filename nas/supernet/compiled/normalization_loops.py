@@ -1,19 +1,19 @@
-"""The loops of batch norm, compiled.
+"""The loops of batch norm and of the activation behind it, compiled.
 
-Shapes: N pixels of the batch, C channels.
+Shapes: N pixels of the batch, C channels, B images.
 
-Channels are the inner loops, so that they vectorise. Sums over pixels are taken in float32 over
-blocks of pixels that stay in the second-level cache, and over blocks in float64.
+Channels are the inner loops, which vectorize. Sums over pixels are taken in float32 over blocks of
+pixels that stay in the second-level cache, and in float64 over the blocks.
 """
 
 from typing import Any
 
 import numpy as np
 
-from nas.supernet.compiled.compilation import compile_loop
+from nas.supernet.compiled.loop_compiler import compile_loop
 
 _BLOCK = 32
-"""Pixels a block: 192 KiB at 1536 channels."""
+"""Pixels per block: 192 KiB at 1536 channels."""
 
 
 @compile_loop
@@ -64,6 +64,14 @@ def _sigmoid(x: Any) -> Any:
 
 
 @compile_loop
+def apply_sigmoid(features_NC: Any) -> None:
+    """Applies the logistic function in place."""
+    for n in range(len(features_NC)):
+        for c in range(features_NC.shape[1]):
+            features_NC[n, c] = _sigmoid(features_NC[n, c])
+
+
+@compile_loop
 def activate(features_NC: Any, is_relu: bool, out_NC: Any) -> None:
     """Fills out_NC with the activation of the features."""
     num_pixels, num_channels = features_NC.shape
@@ -78,7 +86,7 @@ def activate(features_NC: Any, is_relu: bool, out_NC: Any) -> None:
 
 @compile_loop
 def normalize_and_activate(features_NC: Any, mean_C: Any, scale_C: Any, is_relu: bool, out_NC: Any) -> None:
-    """Fills out_NC with the activation of the normalised features."""
+    """Fills out_NC with the activation of the normalized features."""
     num_pixels, num_channels = features_NC.shape
     for n in range(num_pixels):
         if is_relu:
@@ -92,78 +100,6 @@ def normalize_and_activate(features_NC: Any, mean_C: Any, scale_C: Any, is_relu:
 
 
 @compile_loop
-def mean_images(features_NC: Any, mean_BC: Any) -> None:
-    """Fills mean_BC with the means over each image's pixels."""
-    num_pixels, num_channels = len(features_NC) // len(mean_BC), features_NC.shape[1]
-    mean_BC[:] = 0
-    for b in range(len(mean_BC)):
-        for n in range(b * num_pixels, (b + 1) * num_pixels):
-            for c in range(num_channels):
-                mean_BC[b, c] += features_NC[n, c]
-        for c in range(num_channels):
-            mean_BC[b, c] /= np.float32(num_pixels)
-
-
-@compile_loop
-def fill_rows(values_C: Any, out_NC: Any) -> None:
-    """Fills each pixel of out_NC with the values."""
-    for n in range(len(out_NC)):
-        for c in range(len(values_C)):
-            out_NC[n, c] = values_C[c]
-
-
-@compile_loop
-def sum_rows(features_NC: Any, sum_C: Any) -> None:
-    """Fills sum_C with the sums over pixels."""
-    sum_C[:] = 0
-    for n in range(len(features_NC)):
-        for c in range(features_NC.shape[1]):
-            sum_C[c] += features_NC[n, c]
-
-
-@compile_loop
-def apply_sigmoid(features_NC: Any) -> None:
-    """Applies the logistic function in place."""
-    for n in range(len(features_NC)):
-        for c in range(features_NC.shape[1]):
-            features_NC[n, c] = _sigmoid(features_NC[n, c])
-
-
-@compile_loop
-def multiply_sigmoid_slopes(gates_NC: Any, gradient_NC: Any) -> None:
-    """Multiplies gradient_NC by the slopes of the logistic function whose values are the gates."""
-    for n in range(len(gates_NC)):
-        for c in range(gates_NC.shape[1]):
-            gradient_NC[n, c] *= gates_NC[n, c] * (np.float32(1) - gates_NC[n, c])
-
-
-@compile_loop
-def multiply_images(features_NC: Any, factors_BC: Any) -> None:
-    """Multiplies each image's pixels by its factors, in place."""
-    num_pixels = len(features_NC) // len(factors_BC)
-    for b in range(len(factors_BC)):
-        for n in range(b * num_pixels, (b + 1) * num_pixels):
-            for c in range(features_NC.shape[1]):
-                features_NC[n, c] *= factors_BC[b, c]
-
-
-@compile_loop
-def gate_gradient(
-    features_NC: Any, mean_C: Any, scale_C: Any, is_relu: bool, gradient_NC: Any, to_factors_BC: Any
-) -> None:
-    """Fills to_factors_BC with the gradient of each image's factors: sums of products."""
-    num_images, num_channels = to_factors_BC.shape
-    num_pixels = len(features_NC) // num_images
-    to_factors_BC[:] = 0
-    for b in range(num_images):
-        for n in range(b * num_pixels, (b + 1) * num_pixels):
-            for c in range(num_channels):
-                normal = (features_NC[n, c] - mean_C[c]) * scale_C[c]
-                active = max(normal, np.float32(0)) if is_relu else normal * _sigmoid(normal)
-                to_factors_BC[b, c] += gradient_NC[n, c] * active
-
-
-@compile_loop
 def _activation_slope(normal: Any, is_relu: bool) -> Any:
     if is_relu:
         return np.float32(1) if normal > 0 else np.float32(0)
@@ -172,12 +108,12 @@ def _activation_slope(normal: Any, is_relu: bool) -> Any:
 
 
 @compile_loop
-def multiply_slopes(features_NC: Any, is_relu: bool, gradient_NC: Any, sum_C: Any, product_C: Any) -> None:
-    """Multiplies gradient_NC by the activation's slopes at the features.
+def multiply_slopes(normal_NC: Any, is_relu: bool, gradient_NC: Any, sum_C: Any, product_C: Any) -> None:
+    """Multiplies gradient_NC by the slopes of the activation.
 
     Adds to sum_C and product_C the sums over pixels of the result, and of its product with the features.
     """
-    num_pixels, num_channels = features_NC.shape
+    num_pixels, num_channels = normal_NC.shape
     block_sum_C = np.empty(num_channels, np.float32)
     block_product_C = np.empty(num_channels, np.float32)
     for first in range(0, num_pixels, _BLOCK):
@@ -185,10 +121,10 @@ def multiply_slopes(features_NC: Any, is_relu: bool, gradient_NC: Any, sum_C: An
         block_product_C[:] = 0
         for n in range(first, min(first + _BLOCK, num_pixels)):
             for c in range(num_channels):
-                slope = gradient_NC[n, c] * _activation_slope(features_NC[n, c], is_relu)
+                slope = gradient_NC[n, c] * _activation_slope(normal_NC[n, c], is_relu)
                 gradient_NC[n, c] = slope
                 block_sum_C[c] += slope
-                block_product_C[c] += slope * features_NC[n, c]
+                block_product_C[c] += slope * normal_NC[n, c]
         for c in range(num_channels):
             sum_C[c] += block_sum_C[c]
             product_C[c] += block_product_C[c]
@@ -201,16 +137,15 @@ def activation_gradient(
     scale_C: Any,
     is_relu: bool,
     gradient_NC: Any,
-    factors_BC: Any,
-    offsets_BC: Any,
+    gate_BC: Any,
+    offset_BC: Any,
 ) -> None:
-    """Turns the gradient of the activated into that of the features, through batch norm, in place.
+    """Turns the gradient behind an activation into that of its features before batch norm, in place.
 
-    The gradient of the activation is factor * gradient + offset, with an image's factors and
-    offsets; it is the gradient alone where `factors_BC` is empty.
+    The gradient is first replaced by gate * gradient + offset, each image having its own; not so where
+    `gate_BC` is empty.
     """
     num_pixels, num_channels = features_NC.shape
-    num_images = max(len(factors_BC), 1)
     sum_C = np.zeros(num_channels, np.float64)
     product_C = np.zeros(num_channels, np.float64)
     block_sum_C = np.empty(num_channels, np.float32)
@@ -219,10 +154,10 @@ def activation_gradient(
         block_sum_C[:] = 0
         block_product_C[:] = 0
         for n in range(first, min(first + _BLOCK, num_pixels)):
-            if len(factors_BC) > 0:
-                image = n * num_images // num_pixels
+            if len(gate_BC) > 0:
+                image = n * len(gate_BC) // num_pixels
                 for c in range(num_channels):
-                    gradient_NC[n, c] = gradient_NC[n, c] * factors_BC[image, c] + offsets_BC[image, c]
+                    gradient_NC[n, c] = gradient_NC[n, c] * gate_BC[image, c] + offset_BC[image, c]
             for c in range(num_channels):
                 normal = (features_NC[n, c] - mean_C[c]) * scale_C[c]
                 slope = gradient_NC[n, c] * _activation_slope(normal, is_relu)
@@ -237,13 +172,28 @@ def activation_gradient(
     for n in range(num_pixels):
         for c in range(num_channels):
             normal = (features_NC[n, c] - mean_C[c]) * scale_C[c]
-            centred = gradient_NC[n, c] - mean_gradient_C[c] - normal * mean_product_C[c]
-            gradient_NC[n, c] = scale_C[c] * centred
+            centered = gradient_NC[n, c] - mean_gradient_C[c] - normal * mean_product_C[c]
+            gradient_NC[n, c] = scale_C[c] * centered
+
+
+@compile_loop
+def gate_gradient(
+    features_NC: Any, mean_C: Any, scale_C: Any, is_relu: bool, gradient_NC: Any, to_gate_BC: Any
+) -> None:
+    """Fills to_gate_BC with the gradient of factors on `normalize_and_activate`'s output, one per image."""
+    num_pixels = len(features_NC) // len(to_gate_BC)
+    to_gate_BC[:] = 0
+    for n in range(len(features_NC)):
+        image = n // num_pixels
+        for c in range(features_NC.shape[1]):
+            normal = (features_NC[n, c] - mean_C[c]) * scale_C[c]
+            active = max(normal, np.float32(0)) if is_relu else normal * _sigmoid(normal)
+            to_gate_BC[image, c] += gradient_NC[n, c] * active
 
 
 @compile_loop
 def add_normalized(features_NC: Any, eps: float, weight: Any, out_NC: Any) -> Any:
-    """Adds weight * the normalised features to out_NC; returns mean_C and scale_C."""
+    """Adds weight * the normalized features to out_NC; returns mean_C and scale_C."""
     mean_C, scale_C = mean_and_scale(features_NC, eps)
     num_pixels, num_channels = features_NC.shape
     weighted_C = weight * scale_C
@@ -263,7 +213,7 @@ def normalized_gradient(
     mean_gradient_C: Any,
     to_features_NC: Any,
 ) -> Any:
-    """Fills to_features_NC with the gradient through weight * batch norm; returns the weight's."""
+    """Fills to_features_NC with the gradient through weight * batch norm; returns that of the weight."""
     num_pixels, num_channels = features_NC.shape
     product_C = np.zeros(num_channels, np.float64)
     block_product_C = np.empty(num_channels, np.float32)

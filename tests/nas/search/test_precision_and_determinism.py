@@ -11,7 +11,6 @@ from nas.foundation.device import determinism, resolve_device
 from nas.foundation.errors import UserError
 from nas.search.records import GPU_METRIC_NAMES, METRIC_NAMES
 from nas.search.search import run_search
-from nas.supernet.compiled.compilation import runs_compiled
 from nas.supernet.steps import SearchSteps
 from tests.support.tiny import NUM_CLASSES, TINY, make_dense_table, make_images, make_supernet
 
@@ -77,13 +76,6 @@ def test_a_search_in_mixed_precision_runs_and_learns_about_as_much() -> None:
     )
     assert all(math.isfinite(value) for value in mixed.values())
     assert mixed["train_loss"] == pytest.approx(plain["train_loss"], rel=0.1)
-
-
-def test_compiled_loops_are_left_out_within_autocast() -> None:
-    features = torch.zeros(1, 1, 1, 1)
-    assert runs_compiled(features)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert not runs_compiled(features)
 
 
 @pytest.mark.parametrize("before", [False, True])

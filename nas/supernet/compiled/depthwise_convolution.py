@@ -2,10 +2,10 @@
 
 Shapes: B batch, C channels, H W space (input), Y X space (output), K kernel size.
 
-On the CPU oneDNN computes the weight's gradient many times slower than the forward pass for
-kernel size 5, at every resolution, and for kernel size 3 at the smallest ones. The loop here keeps
-a block of channels in the first-level cache and sums four output columns at once for each row of
-taps. At one pixel, only the centre tap of a kernel sees anything.
+On the CPU oneDNN computes the gradient of the weight many times slower than the forward pass: for
+kernel size 5 at every resolution, for kernel size 3 at the smallest ones. The loop here keeps a block
+of channels in the first-level cache and sums four output columns at once for each row of taps. At one
+pixel, only the center tap of a kernel meets an input.
 """
 
 from typing import Any
@@ -15,16 +15,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nas.supernet.compiled.compilation import compile_loop, runs_compiled
+from nas.supernet.compiled.loop_compiler import compile_loop
 
 _BLOCK = 128
-"""Channels a block; the rows and sums of one block fit in a first-level cache of 32 KiB."""
+"""Channels per block; the rows and sums of one block fit in a first-level cache of 32 KiB."""
 
 
 def depthwise_conv(features_BCHW: Tensor, weight_C1KK: Tensor, stride: int) -> Tensor:
     """The convolution of channels-last features."""
     if features_BCHW.shape[2:] == (1, 1):
-        return features_BCHW * _centre_tap(weight_C1KK)
+        return features_BCHW * _center_tap(weight_C1KK)
     padding, num_channels = weight_C1KK.shape[-1] // 2, len(weight_C1KK)
     return F.conv2d(features_BCHW, weight_C1KK, None, stride, padding, 1, num_channels)
 
@@ -32,18 +32,15 @@ def depthwise_conv(features_BCHW: Tensor, weight_C1KK: Tensor, stride: int) -> T
 def depthwise_input_gradient(
     gradient_BCYX: Tensor, weight_C1KK: Tensor, stride: int, features_shape: torch.Size
 ) -> Tensor:
-    """Gradient with respect to the input, whose shape is all that matters of it."""
+    """Gradient with respect to the input, of which only the shape is needed."""
     if features_shape[2:] == (1, 1):
-        return gradient_BCYX * _centre_tap(weight_C1KK)
+        return gradient_BCYX * _center_tap(weight_C1KK)
     if stride == 1:
-        # The same convolution with the taps in reverse; oneDNN computes it twice as fast that way.
+        # The same convolution with reversed taps, which oneDNN computes faster for kernel size 5.
         return depthwise_conv(gradient_BCYX, weight_C1KK.flip(2, 3), stride)
     # Memory that is never touched costs nothing.
     like_BCHW = torch.empty(
-        features_shape,
-        dtype=gradient_BCYX.dtype,
-        device=gradient_BCYX.device,
-        memory_format=torch.channels_last,
+        features_shape, dtype=torch.float32, device="cpu", memory_format=torch.channels_last
     )
     return _torch_gradients(gradient_BCYX, like_BCHW, weight_C1KK, stride, of_input=True)
 
@@ -62,7 +59,7 @@ def depthwise_weight_gradient(
         to_weight = torch.zeros_like(weight_C1KK)
         to_weight[:, 0, kernel_size // 2, kernel_size // 2] = (features_BCHW * gradient_BCYX).sum((0, 2, 3))
         return to_weight
-    if runs_compiled(features_BCHW) and (kernel_size == 5 or features_BCHW.shape[-1] <= 2):
+    if kernel_size == 5 or features_BCHW.shape[-1] <= 2:
         out_CKK = np.empty((len(weight_C1KK), kernel_size, kernel_size), np.float32)
         _sum_products(
             features_BCHW.permute(0, 2, 3, 1).contiguous().numpy(),
@@ -75,9 +72,9 @@ def depthwise_weight_gradient(
     return _torch_gradients(gradient_BCYX, features_BCHW, weight_C1KK, stride, of_input=False)
 
 
-def _centre_tap(weight_C1KK: Tensor) -> Tensor:
-    centre = weight_C1KK.shape[-1] // 2
-    return weight_C1KK[:, 0, centre, centre, None, None]
+def _center_tap(weight_C1KK: Tensor) -> Tensor:
+    center = weight_C1KK.shape[-1] // 2
+    return weight_C1KK[:, 0, center, center, None, None]
 
 
 def _torch_gradients(
@@ -119,7 +116,7 @@ def _add_row(sum_KC: Any, row_WC: Any, gradient_XC: Any, stride: int) -> None:
 def _sum_products(
     features_BHWC: Any, gradient_BYXC: Any, kernel_size: int, stride: int, out_CKK: Any
 ) -> None:
-    """Fills out_CKK, a block of channels at a time."""
+    """Fills out_CKK with the gradient of the weight, one block of channels at a time."""
     num_images, height, width, num_channels = features_BHWC.shape
     out_height, out_width = gradient_BYXC.shape[1:3]
     padding = kernel_size // 2

@@ -1,63 +1,63 @@
 """A candidate operator up to its last batch norm: forward, and backward by hand.
 
-Shapes: B batch, I input channels, W active mid channels, R reduced channels of
+Shapes: B batch, C channels, I input channels, W active mid channels, R reduced channels of
 squeeze-and-excitation, P output channels, H X space (input), Y Z space (output), N pixels of the batch
 at the input's resolution, M at the output's; b images and n pixels of a chunk of the batch.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from nas.supernet.compiled import mbconv_loops as loops
-from nas.supernet.compiled.compilation import as_features, as_pixels
-from nas.supernet.compiled.depthwise import (
+from nas.supernet.compiled import candidate_loops as loops
+from nas.supernet.compiled.depthwise_convolution import (
     depthwise_conv,
     depthwise_input_gradient,
     depthwise_weight_gradient,
 )
-from nas.supernet.compiled.expansion import Floats, FoldedExpansion, LayerInput, PlainExpansion
+from nas.supernet.compiled.expansion import Floats, FoldedExpansion, LayerInput, WholeExpansion
 from nas.supernet.mixed_block import MBConvShape, MBConvWeights
 
 
-class CompiledMBConv:
-    """One run of the block and its last batch norm by compiled loops; keeps what its gradient needs.
+class CandidateRun:
+    """One forward pass of a candidate; keeps what its backward pass needs, which can run once.
 
     Args:
-        weights: those of the active channels, without gradients.
-        mix_weight: factor of the block in a sum.
-        sum_MP: the sum, to which it is added.
-        trains: whether gradients of the weights will be asked for.
+        weights: at the maximum width, detached.
+        width: how many channels are active.
+        mix_weight: factor of the candidate in the sum.
+        sum_MP: the sum, to which the result is added.
+        trains: whether gradients of the weights will be needed.
     """
 
     def __init__(
         self,
         layer_input: LayerInput,
         weights: MBConvWeights,
+        width: int,
         shape: MBConvShape,
         mix_weight: float,
         sum_MP: Floats,
         *,
         trains: bool,
     ) -> None:
-        self._input, self._trains = layer_input, trains
-        self._stride, self._is_relu = shape.stride, shape.activation == "relu"
-        self._mix_weight = np.float32(mix_weight)
-        self._depthwise_W1KK = weights.depthwise_W1KK
-        self._projection_WP: Floats = weights.projection_WP.numpy()
-        self._squeeze = _squeeze_arrays(weights)
-        self._width = len(weights.expansion_WI)
-        batch, height, width = layer_input.batch_and_space
-        self._out_space = (batch, -(-height // shape.stride), -(-width // shape.stride))
-        expansion = FoldedExpansion if layer_input.is_folded else PlainExpansion
-        self._expansion = expansion(layer_input, weights.expansion_WI.numpy(), self._is_relu)
+        self._input, self._width, self._stride = layer_input, width, shape.stride
+        self._is_relu, self._mix_weight = shape.activation == "relu", np.float32(mix_weight)
+        self._arrays = _active_arrays(weights, width)
+        self._depthwise_W1KK = weights.depthwise_W1KK[:width]
+        batch, height, image_width = layer_input.batch_and_space
+        self._out_space = (batch, -(-height // shape.stride), -(-image_width // shape.stride))
+        expansion_type = FoldedExpansion if layer_input.is_folded else WholeExpansion
+        self._expansion = expansion_type(layer_input, self._arrays.expansion_WI, self._is_relu)
         self._filtered_MW = self._filter()
         self._kept = loops.project(
             self._filtered_MW,
             self._is_relu,
             batch,
-            self._projection_WP,
-            self._squeeze,
+            self._arrays.projection_WP,
+            self._arrays.squeeze,
             self._mix_weight,
             trains,
             sum_MP,
@@ -75,37 +75,36 @@ class CompiledMBConv:
         Args:
             gradient_MP: of the sum.
             mean_gradient_P: its mean over pixels.
-            to_weights: to be filled with the gradients of the weights, if they are trained.
+            to_weights: at the maximum width; their active channels are filled with the gradients of the
+                weights. None without `trains`.
         """
-        assert (to_weights is not None) == self._trains
-        none_WI = np.empty((0, 0), np.float32)
+        to_arrays = _FROZEN if to_weights is None else _active_arrays(to_weights, self._width)
         to_filtered_MW, to_mix_weight = loops.project_backward(
             self._filtered_MW,
             self._is_relu,
-            self._projection_WP,
-            self._squeeze,
+            self._arrays.projection_WP,
+            self._arrays.squeeze,
             self._mix_weight,
             self._kept,
             gradient_MP,
             mean_gradient_P,
-            none_WI if to_weights is None else to_weights.projection_WP.numpy(),
-            _NO_SQUEEZE if to_weights is None else _squeeze_arrays(to_weights),
+            to_arrays.projection_WP,
+            to_arrays.squeeze,
         )
         self._kept = None
-        self._expansion.start_backward(none_WI if to_weights is None else to_weights.expansion_WI.numpy())
-        to_depthwise_W1KK = None if to_weights is None else to_weights.depthwise_W1KK.zero_()
+        self._expansion.start_backward(to_arrays.expansion_WI)
+        to_depthwise_W1KK = None if to_weights is None else to_weights.depthwise_W1KK[: self._width].zero_()
         self._filter_backward(torch.from_numpy(to_filtered_MW), to_features_NI, to_depthwise_W1KK)
         self._expansion.finish_backward(to_features_NI)
         return float(to_mix_weight)
 
     def _filter(self) -> Floats:
-        """The depthwise convolution's output, (M, W), made of chunks of the batch."""
+        """The depthwise convolution's output, (M, W), computed in chunks of the batch."""
         first, *others = self._input.chunks(self._width)
         filtered_bMW = self._filter_chunk(first)
         if not others:
             return filtered_bMW.flatten(0, 1).numpy()
-        batch, *out_space = self._out_space
-        filtered_BMW = torch.empty(batch, out_space[0] * out_space[1], self._width)
+        filtered_BMW = filtered_bMW.new_empty(self._out_space[0], *filtered_bMW.shape[1:])
         filtered_BMW[first] = filtered_bMW
         for images in others:
             filtered_BMW[images] = self._filter_chunk(images)
@@ -141,11 +140,34 @@ class CompiledMBConv:
             self._expansion.backward(images, expanded_nW, to_active_nW, to_features_NI)
 
 
+def as_pixels(features_BCHX: Tensor) -> Tensor:
+    """Features as dense pixels by channels; a view of them if they are dense and channels-last."""
+    return features_BCHX.permute(0, 2, 3, 1).reshape(-1, features_BCHX.shape[1]).contiguous()
+
+
+def as_features(pixels_NC: Tensor, batch_and_space: tuple[int, int, int]) -> Tensor:
+    """The inverse of `as_pixels`, given batch, height and width."""
+    return pixels_NC.view(*batch_and_space, -1).permute(0, 3, 1, 2)
+
+
+class _ActiveArrays(NamedTuple):
+    """Weights of a candidate, or their gradients, as the loops take them; empty if there are none."""
+
+    expansion_WI: Floats
+    projection_WP: Floats
+    squeeze: tuple[Floats, ...]
+
+
 _NO_SQUEEZE = tuple(np.empty(shape, np.float32) for shape in ((0, 0), 0, (0, 0), 0))
+_FROZEN = _ActiveArrays(np.empty((0, 0), np.float32), np.empty((0, 0), np.float32), _NO_SQUEEZE)
 
 
-def _squeeze_arrays(weights: MBConvWeights) -> tuple[Floats, ...]:
-    """Squeeze-and-excitation's weights as the loops take them."""
-    if weights.se_reduce_WR is None:
-        return _NO_SQUEEZE
-    return tuple(tensor.numpy() for tensor in weights[3:] if tensor is not None)
+def _active_arrays(weights: MBConvWeights, width: int) -> _ActiveArrays:
+    """Views of the active channels."""
+    squeeze = _NO_SQUEEZE
+    if weights.se_reduce_WR is not None:
+        reduce_WR, bias_R, expand_WR, bias_W = (
+            tensor.numpy() for tensor in weights[3:] if tensor is not None
+        )
+        squeeze = reduce_WR[:width], bias_R, expand_WR[:width], bias_W[:width]
+    return _ActiveArrays(weights.expansion_WI.numpy()[:width], weights.projection_WP.numpy()[:width], squeeze)

@@ -1,23 +1,27 @@
-"""The compiled loops agree with the same block made of torch's own functions, in double precision."""
+"""Compiled blocks agree with plain ones in double precision, and are as safe to differentiate."""
 
 import itertools
+import sys
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numba.core.dispatcher import Dispatcher
 from torch import Tensor
 from torch.nn import functional as F
 
 from nas.space.operators import Activation
 from nas.supernet.compiled import expansion
-from nas.supernet.compiled.compilation import multiply
-from nas.supernet.compiled.depthwise import (
+from nas.supernet.compiled.compiled_block import compiled_block
+from nas.supernet.compiled.depthwise_convolution import (
     depthwise_conv,
     depthwise_input_gradient,
     depthwise_weight_gradient,
 )
-from nas.supernet.mixed_block import MBConvShape, MBConvWeights, mixed_block
+from nas.supernet.compiled.matrix_product import multiply
+from nas.supernet.compiled.trial_run import check_compiled_block
+from nas.supernet.mixed_block import BlockFunction, MBConvShape, MBConvWeights, mixed_block
 
 TOLERANCE = 3e-5
 NUM_INPUT_CHANNELS, NUM_REDUCED_CHANNELS = 6, 3
@@ -38,7 +42,12 @@ def draw_weights(width: int, num_out_channels: int, kernel_size: int, *, has_se:
 
 
 def run_block(
-    block: object, dtype: torch.dtype, tensors: list[list[Tensor | None]], *, trains: bool, shape: MBConvShape
+    block: BlockFunction,
+    dtype: torch.dtype,
+    tensors: list[list[Tensor | None]],
+    *,
+    trains: bool,
+    shape: MBConvShape,
 ) -> list[Tensor]:
     """Output, and gradients of features, mixture weights and, if trained, all weights."""
     resolution = 5 if shape.stride == 2 else 4
@@ -50,7 +59,7 @@ def run_block(
         for each in tensors
     ]
     candidates = [MBConvWeights(*each) for each in leaves]  # type: ignore[arg-type]
-    out = block(features, candidates, WIDTHS, mix_weights_O, shape)  # type: ignore[operator]
+    out = block(features, candidates, WIDTHS, mix_weights_O, shape)
     out.backward(torch.linspace(-1, 1, out.numel()).view(out.shape).to(dtype))
     gradients = [features.grad, mix_weights_O.grad]
     if trains:
@@ -58,22 +67,14 @@ def run_block(
     return [out.detach(), *(gradient for gradient in gradients if gradient is not None)]
 
 
-def compose_active(
-    features: Tensor, candidates: list[MBConvWeights], widths: tuple[int, ...], *others: Any
-) -> Tensor:
-    """The block of the active channels, made of torch's own functions."""
-    active = [weights.first(width) for weights, width in zip(candidates, widths, strict=True)]
-    return _compose(features, active, *others)
-
-
 WAYS = {
-    "plain": {"_FOLD_RATIO": 0},
+    "whole": {"_FOLD_RATIO": 0},
     "folded": {},
     "folded, in chunks of one image": {"_CHUNK_BYTES": 1},
     "folded, the last chunk shorter": {"_CHUNK_BYTES": 2 * 20 * 16 * 4},
     "folded, in chunks that are kept": {"_CHUNK_BYTES": 1, "_MAX_RECOMPUTED_CHANNELS": 0},
 }
-"""Ways of expanding, which sizes of layers choose among."""
+"""Ways of expanding; the sizes of a layer choose one."""
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -81,7 +82,7 @@ WAYS = {
 @pytest.mark.parametrize(
     ("activation", "kernel_size", "stride"), itertools.product(["relu", "swish"], [3, 5], [1, 2])
 )
-def test_a_compiled_block_agrees_with_the_composed_one_in_double_precision(
+def test_a_compiled_block_agrees_with_the_plain_one_in_double_precision(
     activation: Activation,
     kernel_size: int,
     stride: int,
@@ -100,11 +101,11 @@ def test_a_compiled_block_agrees_with_the_composed_one_in_double_precision(
         draw_weights(MAX_WIDTHS[1], num_out_channels, kernel_size, has_se=True),
     ]
     results = []
-    for block, dtype in ((mixed_block, torch.float32), (compose_active, torch.float64)):
+    for block, dtype in ((compiled_block, torch.float32), (mixed_block, torch.float64)):
         torch.manual_seed(1)
         results.append(run_block(block, dtype, tensors, trains=trains, shape=shape))
-    for compiled, composed in zip(*results, strict=True):
-        error = (compiled - composed).abs().max() / composed.abs().max().clamp_min(1e-3)
+    for compiled, plain in zip(*results, strict=True):
+        error = (compiled - plain).abs().max() / plain.abs().max().clamp_min(1e-3)
         assert error < TOLERANCE
 
 
@@ -131,7 +132,7 @@ def test_features_and_gradients_may_have_any_strides() -> None:
     results = []
     for arrange in (to_channels_last, every_second_number):
         leaf = arrange(features).requires_grad_()
-        out = mixed_block(leaf, [weights], [12], None, MBConvShape(1, "relu", keeps_shape=False))
+        out = compiled_block(leaf, [weights], [12], None, MBConvShape(1, "relu", keeps_shape=False))
         (to_features,) = torch.autograd.grad(out, leaf, arrange(gradient))
         results.append((out, to_features))
     for of_dense, of_strided in zip(*results, strict=True):
@@ -171,7 +172,7 @@ def test_depthwise_gradients_agree_with_autograd(
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("fold_ratio", [0, 8])
-def test_what_is_not_finite_comes_through_the_compiled_loops(
+def test_nan_and_infinity_propagate_through_the_compiled_loops(
     bad: float, fold_ratio: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(expansion, "_FOLD_RATIO", fold_ratio)
@@ -179,5 +180,114 @@ def test_what_is_not_finite_comes_through_the_compiled_loops(
     weights = MBConvWeights(*draw_weights(12, 8, 5, has_se=True))  # type: ignore[arg-type]
     features = torch.randn(2, NUM_INPUT_CHANNELS, 4, 4).contiguous(memory_format=torch.channels_last)
     features[0, 0, 0, 0] = bad
-    out = mixed_block(features, [weights], [12], None, MBConvShape(1, "swish", keeps_shape=False))
+    out = compiled_block(features, [weights], [12], None, MBConvShape(1, "swish", keeps_shape=False))
     assert out.isnan().any()
+
+
+# Autograd: each case is run on both blocks, which must behave alike.
+
+
+@pytest.fixture(params=[compiled_block, mixed_block])
+def block(request: pytest.FixtureRequest) -> BlockFunction:
+    return request.param  # type: ignore[no-any-return]
+
+
+class Case:
+    """A block of one candidate, and its leaves; 2 images of 4x4 pixels where nothing else is asked for."""
+
+    def __init__(self, batch: int = 2, resolution: int = 4, stride: int = 1) -> None:
+        torch.manual_seed(0)
+        weights = draw_weights(12, NUM_INPUT_CHANNELS, 3, has_se=True)
+        self.weights = MBConvWeights(*(t if t is None else t.requires_grad_() for t in weights))  # type: ignore[arg-type]
+        features = torch.randn(batch, NUM_INPUT_CHANNELS, resolution, resolution)
+        self.features = to_channels_last(features).requires_grad_()
+        self.mix_weights_O = torch.tensor([0.7], requires_grad=True)
+        self.shape = MBConvShape(stride, "swish", keeps_shape=stride == 1)
+
+    @property
+    def leaves(self) -> list[Tensor]:
+        return [self.features, self.mix_weights_O, *(t for t in self.weights if t is not None)]
+
+    def run(self, block: BlockFunction) -> Tensor:
+        return block(self.features, [self.weights], [10], self.mix_weights_O, self.shape)
+
+
+@pytest.mark.parametrize("name", ["expansion_WI", "depthwise_W1KK", "projection_WP", "se_expand_WR", None])
+def test_a_change_in_place_before_backward_is_an_error(block: BlockFunction, name: str | None) -> None:
+    case = Case()
+    out = case.run(block)
+    with torch.no_grad():
+        (getattr(case.weights, name) if name else case.mix_weights_O).add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.sum().backward()
+
+
+def test_a_retained_graph_gives_the_same_gradients_again(block: BlockFunction) -> None:
+    case = Case()
+    out = case.run(block)
+    gradient = torch.linspace(-1, 1, out.numel()).view(out.shape)
+    first, second = (torch.autograd.grad(out, case.leaves, gradient, retain_graph=True) for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_second_backward_without_a_retained_graph_is_an_error(block: BlockFunction) -> None:
+    out = Case().run(block).square().sum()
+    out.backward()
+    with pytest.raises(RuntimeError, match="second time"):
+        out.backward()
+
+
+def test_an_empty_batch_gives_an_empty_output(block: BlockFunction) -> None:
+    case = Case(batch=0)
+    out = case.run(block)
+    assert out.shape == (0, NUM_INPUT_CHANNELS, 4, 4)
+    out.sum().backward()
+
+
+@pytest.mark.parametrize(("resolution", "stride"), [(1, 1), (2, 2)])
+def test_one_value_per_channel_is_an_error(block: BlockFunction, resolution: int, stride: int) -> None:
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+        Case(batch=1, resolution=resolution, stride=stride).run(block)
+
+
+def test_a_block_can_be_compiled_by_torch(block: BlockFunction) -> None:
+    case = Case()
+    run = torch.compile(lambda: case.run(block), backend="eager", fullgraph=True)
+    expected = torch.autograd.grad(case.run(mixed_block).square().sum(), case.leaves)
+    for one, other in zip(torch.autograd.grad(run().square().sum(), case.leaves), expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("way", ["float64", "autocast", "another device"])
+def test_the_plain_block_computes_what_the_loops_cannot(way: str) -> None:
+    case = Case()
+    if way != "autocast":
+        target: Any = torch.float64 if way == "float64" else "meta"
+        case.features, case.mix_weights_O = case.features.to(target), case.mix_weights_O.to(target)
+        case.weights = MBConvWeights(*(t if t is None else t.to(target) for t in case.weights))
+    with torch.autocast("cpu", torch.bfloat16, enabled=way == "autocast"):
+        ours, plain = case.run(compiled_block), case.run(mixed_block)
+    assert (ours.dtype, ours.device) == (plain.dtype, plain.device)
+    assert way == "another device" or torch.equal(ours, plain)
+
+
+def test_the_trial_run_compiles_all_that_blocks_need() -> None:
+    """Else a failure to compile would show in the middle of a step."""
+    check_compiled_block()
+    dispatchers = [
+        value
+        for name, module in sys.modules.items()
+        if name.startswith("nas.supernet.compiled.")
+        for value in vars(module).values()
+        if isinstance(value, Dispatcher)
+    ]
+    before = [len(dispatcher.signatures) for dispatcher in dispatchers]
+    for resolution, stride in ((1, 1), (2, 1), (4, 2), (5, 1)):
+        case = Case(8, resolution, stride)
+        torch.autograd.grad(case.run(compiled_block).sum(), case.leaves)
+        for tensor in case.leaves[2:]:
+            tensor.requires_grad_(False)
+        torch.autograd.grad(case.run(compiled_block).sum(), case.leaves[:2])
+    assert sum(before) > 10
+    assert [len(dispatcher.signatures) for dispatcher in dispatchers] == before
