@@ -10,9 +10,8 @@ import pytest
 from experiments.cli.main import main
 from nas.latency.table import LatencyTable, reachable_interval_ms
 from nas.latency.timing import MAX_BUSY_CPUS, measure_busy_cpus
-from nas.space.architecture import full_depth_architecture
 from nas.space.macro_space import get_space
-from tests.support.tiny import make_dense_table
+from tests.support.tiny import full_depth_architecture, make_dense_table
 
 
 @pytest.fixture
