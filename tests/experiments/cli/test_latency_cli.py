@@ -185,7 +185,7 @@ def test_describe_sums_latency_by_stage(tfnas, paper_table):
     total_ms = description["base_latency_ms"] + sum(by_stage_ms)
     assert description["latency_ms"] == pytest.approx(total_ms)
     _, text, _ = tfnas("describe", "tf-nas-a", "--latency", paper_table)
-    assert f"{total_ms:.3f} ms by the table" in text
+    assert f"{total_ms:.3f} ms by lookup table" in text
     assert "8,757,527" in text
 
 
