@@ -33,14 +33,14 @@ from benchmarks.machine import describe_machine, print_table
 from benchmarks.steps import Setting
 from nas.space.macro_space import LayerSpec, Space, get_space
 from nas.space.operators import CANDIDATE_OPS, CandidateOp
-from nas.supernet.compiled.compilation import multiply
+from nas.supernet.compiled.matrix_product import multiply
 
 KINDS = {
     "depthwise, forward": r"kernel: depthwise_conv$",
     "depthwise, input gradient": r"kernel: depthwise_input_gradient$",
     "depthwise, weight gradient": r"kernel: depthwise_weight_gradient$",
-    "before it: product, batch norm, activation": r"kernel: (fold|expand_\w+|activate\w*)$",
-    "before it, backward": r"kernel: (folded|finish_folded|plain)_backward$",
+    "before it: product, batch norm, activation": r"kernel: (fold|expand\w*|\w*activate)$",
+    "before it, backward": r"kernel: (folded|finish_folded|whole)_backward$",
     "after it: batch norm, activation, SE, products, sum": r"kernel: project$",
     "after it, backward": r"kernel: project_backward$",
     "optimizer and clipping": r"Optimizer\.|aten::_foreach|aten::_fused_sgd|linalg_vector_norm",
@@ -163,7 +163,7 @@ def main(space_name: str, resolutions: tuple[int, ...], batch_size: int, repeats
     print(describe_machine())
     columns: dict[str, Counter[str]] = {}
     for resolution in resolutions:
-        steps = Setting(get_space(space_name).at_resolution(resolution), batch_size, 1).steps("ours")
+        steps = Setting(get_space(space_name).at_resolution(resolution), batch_size, 1).steps("compiled")
         for name, run in steps.items():
             columns[f"{name} at {resolution}"] = profile_step(run, repeats)
     rows = [

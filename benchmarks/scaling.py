@@ -43,7 +43,7 @@ def limit_layers(space: Space, max_layers: int) -> Space:
 
 def time_ours(space: Space, batch_size: int, num_repeats: int) -> dict[str, float]:
     """Median seconds of each step, by name, after one round of warm-up."""
-    steps = Setting(space, batch_size, 1).steps("ours")
+    steps = Setting(space, batch_size, 1).steps("compiled")
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(num_repeats + 1):
         for name, run in steps.items():

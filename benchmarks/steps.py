@@ -3,10 +3,11 @@
     python -m benchmarks.steps
     python -m benchmarks.steps --resolution 32 --repeats 7
 
-Each side runs in its own process, because a search also sets how its process allocates memory. Each
-repeat times our weight step (two paths) and architecture step and those of the reference back to back,
-on the same batch, paths and Gumbel noise. The ratio of a joint epoch combines two weight steps and one
-architecture step. Peak memory is that of a fresh process, beyond what it held before the step.
+The sides are the compiled kernels, torch's kernels, and the reference. Each runs in its own process,
+because a search also sets how its process allocates memory. Each repeat times the weight step (two paths)
+and the architecture step of all sides back to back, on the same batch, paths and Gumbel noise. A joint
+epoch combines two weight steps and one architecture step; ratios are medians over the repeats. Peak memory
+is that of a fresh process, beyond what it held before the step.
 """
 
 import ctypes
@@ -17,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import click
 import torch
@@ -27,20 +28,23 @@ from nas.config import SearchConfig
 from nas.foundation.device import keep_freed_memory
 from nas.latency.table import LatencyTable
 from nas.space.macro_space import Space, get_space
-from nas.supernet.sampling import sample_first_path, sample_gumbel, sample_second_path
+from nas.supernet.kernels import block_of
+from nas.supernet.sampling import SAMPLINGS, sample_first_path, sample_gumbel
 from nas.supernet.steps import SearchSteps
 from nas.supernet.supernet import Supernet
 from tests.support.reference_supernet import ReferenceStep, reference_of
 from tests.support.tiny import make_dense_table
 
-Side = Literal["ours", "reference"]
+Side = Literal["reference", "torch", "compiled"]
+SIDES: tuple[Side, ...] = get_args(Side)
 STEP_NAMES = ("weight step", "architecture step")
+JOINT_EPOCH = "joint epoch (2:1)"
 NUM_CLASSES = 100
 TEMPERATURE = 5.0
 
 
 class Setting:
-    """One batch, and the steps of both sides on that batch."""
+    """One batch, and the steps of each side on that batch."""
 
     def __init__(self, space: Space, batch_size: int, num_threads: int) -> None:
         torch.set_num_threads(num_threads)
@@ -59,12 +63,13 @@ class Setting:
 
         def draw_paths() -> list[list[int]]:
             first_L = sample_first_path(log_alpha_LO, self.generator)
-            second_L = sample_second_path(log_alpha_LO, first_L, "bi", self.generator)
+            second_L = SAMPLINGS["bi_random"](log_alpha_LO, first_L, self.generator)
             assert second_L is not None
             return [first_L.tolist(), second_L.tolist()]
 
-        if side == "ours":
+        if side != "reference":
             keep_freed_memory()
+            self.supernet.set_block(block_of(side))
             ours = SearchSteps(self.supernet, self.config, self.table)
             images_BCHW = self.images_BCHW.contiguous(memory_format=torch.channels_last)
             return {
@@ -81,18 +86,21 @@ class Setting:
 
 
 def time_steps(space: Space, batch_size: int, num_repeats: int) -> dict[str, dict[Side, list[float]]]:
-    """Seconds of each step on each side, measured in turn after one round of warm-up."""
-    sides: tuple[Side, ...] = ("ours", "reference")
-    seconds: dict[str, dict[Side, list[float]]] = {name: {side: [] for side in sides} for name in STEP_NAMES}
+    """Seconds of each step, and of a joint epoch's three, by side; in turn after one round of warm-up."""
+    seconds: dict[str, dict[Side, list[float]]] = {name: {side: [] for side in SIDES} for name in STEP_NAMES}
     with ExitStack() as stack:
-        pipes = {side: stack.enter_context(_stepping_process(space, batch_size, side)) for side in sides}
+        pipes = {side: stack.enter_context(_stepping_process(space, batch_size, side)) for side in SIDES}
         for repeat in range(num_repeats + 1):
             for name, by_side in seconds.items():
-                for side in sides:
+                for side in SIDES:
                     pipes[side].send((name, repeat))
                     step_s = pipes[side].recv()
                     if repeat > 0:
                         by_side[side].append(step_s)
+    seconds[JOINT_EPOCH] = {
+        side: [2 * weight_s + arch_s for weight_s, arch_s in zip(*each, strict=True)]
+        for side, *each in zip(SIDES, *(seconds[name].values() for name in STEP_NAMES), strict=True)
+    }
     return seconds
 
 
@@ -115,7 +123,7 @@ def _step_when_told(pipe: Any, space: Space, batch_size: int, side: Side) -> Non
     steps = setting.steps(side)
     while (told := pipe.recv()) is not None:
         name, repeat = told
-        # The same paths on both sides, different ones in each repeat.
+        # The same paths on all sides, different ones in each repeat.
         setting.generator.manual_seed(repeat)
         start_s = time.perf_counter()
         steps[name]()
@@ -167,34 +175,22 @@ def main(space_name: str, resolutions: tuple[int, ...], batch_size: int, repeats
     time_rows, memory_rows = [], []
     for resolution in resolutions:
         space = get_space(space_name).at_resolution(resolution)
-        seconds = time_steps(space, batch_size, repeats)
-        medians = {
-            name: {side: statistics.median(values) for side, values in by_side.items()}
-            for name, by_side in seconds.items()
-        }
-        epoch_ratios = [
-            (2 * wr + ar) / (2 * wo + ao)
-            for wo, wr, ao, ar in zip(
-                *seconds["weight step"].values(), *seconds["architecture step"].values(), strict=True
-            )
-        ]
-        for name, by_side in medians.items():
-            ratio = by_side["reference"] / by_side["ours"]
-            time_rows.append(
-                [resolution, name, f"{by_side['reference']:.3f}", f"{by_side['ours']:.3f}", f"{ratio:.1f}x"]
-            )
-        spread = f"{min(epoch_ratios):.1f} to {max(epoch_ratios):.1f}"
-        joint = f"{statistics.median(epoch_ratios):.1f}x ({spread})"
-        time_rows.append([resolution, "joint epoch (2:1)", "", "", joint])
-        if memory:
-            for step in medians:
-                peaks = [measure_peak_mib(space, batch_size, side, step) for side in ("reference", "ours")]
-                memory_rows.append(
-                    [resolution, step, f"{peaks[0]:.0f}", f"{peaks[1]:.0f}", f"{peaks[1] / peaks[0]:.2f}"]
-                )
-    print_table(["input", "step", "reference, s", "ours, s", "ratio"], time_rows)
+        for name, by_side in time_steps(space, batch_size, repeats).items():
+            medians = [f"{statistics.median(values):.3f}" for values in by_side.values()]
+            ratios = [_describe_ratio(by_side["reference"], by_side[side]) for side in SIDES[1:]]
+            time_rows.append([resolution, name, *medians, *ratios])
+        for step in STEP_NAMES if memory else ():
+            peaks = [measure_peak_mib(space, batch_size, side, step) for side in SIDES]
+            memory_rows.append([resolution, step, *(f"{peak:.0f}" for peak in peaks)])
+    ratio_names = [f"reference / {side}" for side in SIDES[1:]]
+    print_table(["input", "step", *(f"{side}, s" for side in SIDES), *ratio_names], time_rows)
     if memory:
-        print_table(["input", "step", "reference, MiB", "ours, MiB", "share"], memory_rows)
+        print_table(["input", "step", *(f"{side}, MiB" for side in SIDES)], memory_rows)
+
+
+def _describe_ratio(base: list[float], values: list[float]) -> str:
+    ratios = [one / other for one, other in zip(base, values, strict=True)]
+    return f"{statistics.median(ratios):.1f}x ({min(ratios):.1f} to {max(ratios):.1f})"
 
 
 if __name__ == "__main__":

@@ -34,6 +34,12 @@ MIN_GAP = 0.01
 Rounding moves alphas by up to 0.002 here, and is not to decide which network is derived.
 """
 
+MAX_ROUNDING = 5e-4
+"""Largest difference of a log-probability between the kernels: a tenth of what the test allows.
+
+With some seeds a ReLU is so near its kink that rounding decides its gradient.
+"""
+
 MAX_SEED = 100
 
 
@@ -56,7 +62,7 @@ def search_cases() -> dict[str, dict[str, Any]]:
 def run_search_case(fields: dict[str, Any], kernels: str) -> list[EpochRecord]:
     """A few epochs, the first of them warm-up."""
     base = {"num_epochs": 3, "arch_lr": 0.1, "weight_steps_per_arch_step": 1}
-    config = make_config(**base | fields)
+    config = make_config(**base | fields, kernels=kernels)
     return list(run_search(config, table=make_dense_table(TINY)))
 
 
@@ -109,6 +115,13 @@ def _is_decided(records: list[EpochRecord]) -> bool:
     return all(_lead(record.arrays[name]) > MIN_GAP for record in joint for name in ("alpha_ELO", "beta_ESD"))
 
 
+def _is_same_to_rounding(one: EpochRecord, other: EpochRecord) -> bool:
+    return all(
+        np.allclose(one.arrays[name], other.arrays[name], rtol=0, atol=MAX_ROUNDING)
+        for name in ("alpha_ELO", "beta_ESD")
+    )
+
+
 def _lead(scores: np.ndarray) -> float:  # type: ignore[type-arg]
     if scores.size == 0:
         return np.inf
@@ -120,12 +133,15 @@ def _lead(scores: np.ndarray) -> float:  # type: ignore[type-arg]
 def _make_searches() -> Iterator[tuple[str, dict[str, Any]]]:
     for name, fields in search_cases().items():
         for seed in range(MAX_SEED):
-            records = run_search_case(fields | {"seed": seed}, "torch")
-            if fields.get("elasticity") is False or _is_decided(records):
+            records, others = (
+                run_search_case(fields | {"seed": seed}, kernels) for kernels in ("torch", "compiled")
+            )
+            is_decided = fields.get("elasticity") is False or _is_decided(records)
+            if is_decided and all(map(_is_same_to_rounding, records, others)):
                 yield name, {"seed": seed, "numbers": numbers_of_search(records)}
                 break
         else:
-            raise AssertionError(f"{name}: no seed below {MAX_SEED} decides every choice clearly")
+            raise AssertionError(f"{name}: no seed below {MAX_SEED} withstands rounding")
 
 
 def main() -> None:

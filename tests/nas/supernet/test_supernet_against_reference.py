@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from nas.config import SearchConfig
 from nas.space.macro_space import SPACES, get_space
+from nas.supernet.compiled.compiled_block import compiled_block
+from nas.supernet.mixed_block import BlockFunction, mixed_block
 from nas.supernet.objectives import OBJECTIVES
 from nas.supernet.sampling import SAMPLINGS, gumbel_softmax, sample_first_path, sample_gumbel
 from nas.supernet.steps import SearchSteps
@@ -40,12 +42,12 @@ class Duel:
     gradient.
     """
 
-    def __init__(self, config: SearchConfig) -> None:
+    def __init__(self, config: SearchConfig, block: BlockFunction) -> None:
         space = get_space(config.space)
         table = make_dense_table(space)
         self.batch_size = config.batch_size
         self.generator = torch.Generator().manual_seed(3)
-        self.supernet = Supernet(space, NUM_CLASSES, config.depth)
+        self.supernet = Supernet(space, NUM_CLASSES, config.depth, block=block)
         randomize(self.supernet)
         self.steps = SearchSteps(self.supernet, config, table)
         self.reference = ReferenceStep(reference_of(self.supernet, NUM_CLASSES), config, table)
@@ -166,10 +168,17 @@ def to_channels_last(images_BCHW: Tensor) -> Tensor:
     return images_BCHW.to(memory_format=torch.channels_last)
 
 
+@pytest.fixture(params=[compiled_block, mixed_block])
+def block(request: pytest.FixtureRequest) -> BlockFunction:
+    return request.param  # type: ignore[no-any-return]
+
+
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("depth", DEPTHS)
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-def test_steps_agree_with_the_reference(sampling: str, depth: Depth, objective: str) -> None:
+def test_steps_agree_with_the_reference(
+    sampling: str, depth: Depth, objective: str, block: BlockFunction
+) -> None:
     config = SearchConfig(
         space="tiny" if objective in ("tfnas", "fbnet") else "tiny_at_8",
         depth=depth,
@@ -178,17 +187,17 @@ def test_steps_agree_with_the_reference(sampling: str, depth: Depth, objective: 
         weight_lr=0.05,
         batch_size=8,
     )
-    duel = Duel(config)
+    duel = Duel(config, block)
     for _ in range(2):
         duel.weight_step(sampling)
         duel.arch_step()
 
 
-def test_clipped_steps_agree_with_the_reference() -> None:
+def test_clipped_steps_agree_with_the_reference(block: BlockFunction) -> None:
     config = SearchConfig(
         space="tiny", target_latency_ms=2.4, weight_lr=0.05, batch_size=8, grad_clip_norm=0.01
     )
-    duel = Duel(config)
+    duel = Duel(config, block)
     for _ in range(2):
         duel.weight_step("bi_random")
         weights = duel.supernet.weight_parameters()
@@ -197,12 +206,14 @@ def test_clipped_steps_agree_with_the_reference() -> None:
         assert float(norm) == pytest.approx(0.01, rel=1e-3)
 
 
-def test_paper_agrees_with_the_reference_at_32_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paper_agrees_with_the_reference_at_32_pixels(
+    block: BlockFunction, monkeypatch: pytest.MonkeyPatch
+) -> None:
     paper = get_space("paper")
     # Of millions of ReLUs one is always at its kink; the tiny spaces have them in their layers.
     stages = tuple(replace(stage, activation="swish") for stage in paper.stages)
     space = replace(paper, name="paper_at_32", resolution=32, stages=stages)
     monkeypatch.setitem(SPACES._values, space.name, space)
-    duel = Duel(SearchConfig(space=space.name, target_latency_ms=20.0, batch_size=16))
+    duel = Duel(SearchConfig(space=space.name, target_latency_ms=20.0, batch_size=16), block)
     duel.weight_step("bi_random")
     duel.arch_step()
