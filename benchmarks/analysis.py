@@ -60,7 +60,7 @@ def make_store(folder: Path, num_runs: int) -> float | None:
     start_s = time.perf_counter()
     store = Store(folder.absolute(), EXPERIMENT)
     cells = itertools.product(
-        range(num_runs), (0.7, 0.9, 1.1, 1.3, 1.5), ("single", "bi"), ("skip", "sink"), (False, True)
+        range(num_runs), (0.7, 0.9, 1.1, 1.3, 1.5), ("single", "bi_random"), ("skip", "sink"), (False, True)
     )
     for seed, target, sampling, depth, elasticity in itertools.islice(cells, num_runs):
         cell = {

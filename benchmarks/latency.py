@@ -20,7 +20,7 @@ import torch
 from analysis.figures.calibration_figure import CalibrationPlot
 from benchmarks.machine import describe_machine
 from nas.latency.calibration import TableCheck, check_predictions, summarize_networks, time_networks_in_turn
-from nas.latency.campaign import Campaign, Point
+from nas.latency.campaign import Campaign, TablePoint
 from nas.latency.measurement import measure_table
 from nas.latency.table import LatencyTable, space_keys
 from nas.latency.timing import make_images, make_network, measure_busy_cpus, timing_conditions
@@ -111,13 +111,13 @@ def _paper_rows(folder: Path) -> Iterator[Row]:
 def _held_out_rows(table: LatencyTable) -> Iterator[Row]:
     """Measures widths that the table interpolates, next to widths that it holds."""
     rng = np.random.default_rng(1)
-    measured = [Point(entry.key, width) for entry in table.entries for width in entry.widths]
+    measured = [TablePoint(entry.key, width) for entry in table.entries for width in entry.widths]
     known = set(measured)
     others = [
-        Point(key, width)
+        TablePoint(key, width)
         for key, (low, high) in space_keys(SPACE).items()
         for width in range(low, high + 1)
-        if Point(key, width) not in known
+        if TablePoint(key, width) not in known
     ]
     chosen = [others[index] for index in rng.choice(len(others), NUM_HELD_OUT, replace=False)]
     campaign = Campaign(SPACE, CPU, batch_size=1, num_classes=1000, seed=2)

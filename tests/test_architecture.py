@@ -4,15 +4,17 @@
 """
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections import Counter
 from graphlib import CycleError, TopologicalSorter
 from itertools import takewhile
+from pathlib import Path
 
 import pytest
 
-from scripts.house import House, imported_names
+from scripts.house import ROOT, House, imported_names
 
 HOUSE = House.read()
 
@@ -78,7 +80,7 @@ def test_the_method_knows_neither_experiments_nor_analysis_nor_their_libraries()
     assert not offenders("nas", "experiments", "analysis", "tune_configs", *OUTSIDE_NAS)
 
 
-def test_the_method_imports_without_them(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_the_method_imports_without_them(tmp_path: Path) -> None:
     block = "".join(f"sys.modules[{name!r}] = None\n" for name in OUTSIDE_NAS)
     names = [name for name in HOUSE.files if package_of(name) == "nas"]
     script = f"import sys\n{block}" + "".join(f"import {name}\n" for name in names)
@@ -169,3 +171,14 @@ def test_launches_start_without_waiting_for_torchvision() -> None:
         for name in imported_names(HOUSE.files[module], at_start=True)
         if package_of(name) == "torchvision"
     ]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_benchmarks_import_what_is_there(path: Path) -> None:
+    for name in imported_names(path):
+        module, _, attribute = name.rpartition(".")
+        if package_of(name) in ("nas", "experiments", "analysis", "benchmarks", "tests") and module:
+            try:
+                importlib.import_module(name)
+            except ImportError:
+                assert hasattr(importlib.import_module(module), attribute), name

@@ -60,7 +60,8 @@ def tradeoff_drawings(experiment: Experiment) -> list[Drawing]:
     volume = hypervolume(latency, accuracy, latency.max(), 0.0)
     caption = (
         f"Accuracy against latency. Left: our trials, {accuracies.name} against "
-        f"{'measured latency' if is_measured else 'latency in the lookup table'}. The line is the Pareto front of our trials ({count(len(front), 'network')}; "
+        f"{'measured latency' if is_measured else 'latency in the lookup table'}. The line is the Pareto "
+        f"front of our trials ({count(len(front), 'network')}; "
         f"hypervolume {volume:.4g} ms, measured from {latency.max():.4g} ms and accuracy 0). "
         f"{_describe_others(others)}Middle and right: published results on ImageNet-1K (open marks, "
         "squares: TF-NAS), not measured here and not comparable with the left panel. Middle: Titan RTX, "

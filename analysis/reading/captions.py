@@ -1,11 +1,9 @@
 """Phrases that captions share."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from analysis.reading.experiment import Experiment
-    from analysis.reading.run import Run
+from analysis.reading.experiment import Experiment
+from analysis.reading.run import Run
 
 _MAX_IDS = 8
 _MAX_NAMES = 4
@@ -16,14 +14,14 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def name_runs(runs: Iterable["Run"]) -> str:
+def name_runs(runs: Iterable[Run]) -> str:
     """`Runs: 1a2b3c4d, ...`, the first few of them."""
     ids = [run.short_id for run in runs]
     more = f" and {len(ids) - _MAX_IDS} more (listed in the JSON file)" if len(ids) > _MAX_IDS else ""
     return f"Runs: {', '.join(ids[:_MAX_IDS])}{more}."
 
 
-def missing_note(experiment: "Experiment") -> str:
+def missing_note(experiment: Experiment) -> str:
     """A sentence about the cells without a finished run; empty if there are none."""
     missing = experiment.missing
     if not missing:
@@ -32,12 +30,12 @@ def missing_note(experiment: "Experiment") -> str:
     return f" Missing: {count(len(missing), 'trial')} ({_join_names(missing[:_MAX_NAMES])}{more})."
 
 
-def left_out_note(candidates: Sequence["Run"], shown: Sequence["Run"], reason: str) -> str:
+def left_out_note(candidates: Sequence[Run], shown: Sequence[Run], reason: str) -> str:
     """A sentence about the candidates that are not shown; empty if all are shown."""
     shown_ids = {run.run_id for run in shown}
     left_out = [run for run in candidates if run.run_id not in shown_ids]
     return f" Left out: {count(len(left_out), 'trial')} {reason}." if left_out else ""
 
 
-def _join_names(runs: Iterable["Run"]) -> str:
+def _join_names(runs: Iterable[Run]) -> str:
     return ", ".join(run.name for run in runs)

@@ -9,9 +9,7 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pkgutil import resolve_name
-from typing import Annotated, Any, Generic, TypeVar
-
-from pydantic import AfterValidator
+from typing import Any, Generic, TypeVar
 
 from nas.foundation.errors import UserError
 
@@ -90,11 +88,6 @@ class Registry(Mapping[str, Value], Generic[Value]):
         close = get_close_matches(name, self, n=1)
         guess = f"did you mean '{close[0]}'? " if close else ""
         return f"{guess}use one of {', '.join(self)}"
-
-
-def name_in(registry: Registry[Any]) -> Any:
-    """The type of a config field that holds the name of a registry entry."""
-    return Annotated[str, AfterValidator(registry.check)]
 
 
 def load_plugins() -> None:

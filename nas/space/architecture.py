@@ -119,21 +119,6 @@ def _check_choice(space: Space, layer: LayerSpec, choice: LayerChoice) -> None:
         )
 
 
-def full_depth_architecture(space: Space, op: CandidateOp | None = None) -> Architecture:
-    """Every layer kept, all with one operator (the space's first one) at its initial width."""
-    op = op or space.ops[0]
-    return Architecture(
-        space=space.name,
-        stages=tuple(
-            tuple(
-                LayerChoice(op=op.name, mid_channels=op.initial_width(layer.in_channels))
-                for layer in space.stage_layers(stage)
-            )
-            for stage in range(len(space.stages))
-        ),
-    )
-
-
 def draw_architecture(space: Space, rng: Generator) -> Architecture:
     """A random network: depths, operators and widths uniform over what the space allows."""
     stages = []

@@ -120,12 +120,6 @@ class Space:
                 resolution = -(-resolution // stride)
         return tuple(layers)
 
-    @property
-    def final_resolution(self) -> int:
-        """Resolution of the head convolution, in pixels."""
-        last = self.layers[-1]
-        return -(-last.resolution // last.stride)
-
     def stage_layers(self, stage: int) -> tuple[LayerSpec, ...]:
         """The layers of one stage, first to last."""
         return tuple(layer for layer in self.layers if layer.stage == stage)

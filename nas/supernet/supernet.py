@@ -197,15 +197,6 @@ class Supernet(nn.Module):
         logits_BK: Tensor = self.classifier(self.head(features_BCHW).mean((2, 3)))
         return logits_BK
 
-    @torch.no_grad()
-    def forward_derived(self, images_BCHW: Tensor) -> Tensor:
-        """Logits of the derived network with the supernet's weights."""
-        features_BCHW = self.stem_features(images_BCHW)
-        for index, op in enumerate(self.derived_ops()):
-            if op >= 0:
-                features_BCHW = self.blocks[index](features_BCHW, op)
-        return self._classify(features_BCHW)
-
     # Latency
 
     def expected_latency_ms(self, table: LatencyTable, weights_LO: Tensor | None = None) -> Tensor:

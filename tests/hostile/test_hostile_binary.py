@@ -19,12 +19,12 @@ from onnx import TensorProto, helper
 from nas.foundation.checkpoint import load_newest_checkpoint, save_checkpoint
 from nas.foundation.errors import UserError
 from nas.search.records import Trajectory
-from nas.space.architecture import full_depth_architecture
 from nas.space.baselines import make_network
 from nas.space.macro_space import get_space
 from nas.training.export import INPUT_NAME, METADATA_KEY
 from nas.training.trained_network import TrainedNetwork
 from tests.hostile.command import Command
+from tests.support.tiny import full_depth_architecture
 
 CANARY = "attacked"
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from nas.space.architecture import full_depth_architecture
 from nas.space.macro_space import get_space
 from tests.hostile.command import Command
+from tests.support.tiny import full_depth_architecture
 
 Content = dict[str, Any]
 

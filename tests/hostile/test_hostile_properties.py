@@ -25,11 +25,12 @@ from nas.latency.entry import LatencyEntry, space_keys
 from nas.latency.table import LatencyTable, Provenance
 from nas.search.methods import METHODS
 from nas.search.search_identity import search_identity
-from nas.space.architecture import Architecture, full_depth_architecture
+from nas.space.architecture import Architecture
 from nas.space.macro_space import SPACES, get_space
 from nas.supernet.objectives import OBJECTIVES
 from nas.supernet.sampling import SAMPLINGS
 from nas.supernet.supernet import Depth
+from tests.support.tiny import full_depth_architecture
 
 TRAININGS = b"""experiment: a
 architectures: [tf-nas-a, mobilenet_v2]

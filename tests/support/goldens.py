@@ -16,13 +16,12 @@ from nas.config import TrainConfig
 from nas.search import search_identity
 from nas.search.records import EpochRecord
 from nas.search.search import run_search
-from nas.space.architecture import full_depth_architecture
 from nas.space.macro_space import SPACES
 from nas.supernet.objectives import OBJECTIVES
 from nas.supernet.sampling import SAMPLINGS
 from nas.training import training
 from nas.training.training import run_training
-from tests.support.tiny import TINY, TINY_SPACES, make_config, make_dense_table
+from tests.support.tiny import TINY, TINY_SPACES, full_depth_architecture, make_config, make_dense_table
 
 PATH = Path(__file__).parents[1] / "nas" / "goldens.json"
 

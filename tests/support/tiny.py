@@ -12,6 +12,7 @@ from nas.latency.table import LatencyTable, Provenance
 from nas.search.records import EpochRecord
 from nas.space.architecture import Architecture, LayerChoice
 from nas.space.macro_space import Space, StageSpec
+from nas.space.operators import CandidateOp
 from nas.supernet.supernet import Depth, Supernet
 
 NUM_CLASSES = 5
@@ -72,6 +73,21 @@ def make_dense_table(space: Space, *, seed: int = 0, base_ms: float = 2.0) -> La
         )
     provenance = Provenance(source="synthetic", device_type="cpu", device_name="none")
     return LatencyTable(space=space.name, base_ms=base_ms, provenance=provenance, entries=tuple(entries))
+
+
+def full_depth_architecture(space: Space, op: CandidateOp | None = None) -> Architecture:
+    """Every layer kept, all with one operator (the space's first one) at its initial width."""
+    op = op or space.ops[0]
+    return Architecture(
+        space=space.name,
+        stages=tuple(
+            tuple(
+                LayerChoice(op=op.name, mid_channels=op.initial_width(layer.in_channels))
+                for layer in space.stage_layers(stage)
+            )
+            for stage in range(len(space.stages))
+        ),
+    )
 
 
 def random_architecture(space: Space, seed: int) -> Architecture:

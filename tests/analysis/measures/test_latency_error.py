@@ -10,9 +10,9 @@ from analysis.measures.latency_error import (
     phase_names,
     scaling_walk_ms,
 )
-from nas.space.architecture import full_depth_architecture
 from nas.space.macro_space import get_space
 from tests.support.hand_made import run, trajectory
+from tests.support.tiny import full_depth_architecture
 
 
 def test_the_error_is_signed_and_in_percent_of_the_target():

@@ -21,9 +21,9 @@ from scipy.stats import norm
 from experiments.cli import main as cli
 from nas.config import TrainConfig
 from nas.data.image_arrays import read_bundled
-from nas.space.architecture import full_depth_architecture
 from nas.space.macro_space import get_space
 from nas.training.trained_network import load_trained_network
+from tests.support.tiny import full_depth_architecture
 
 
 @pytest.fixture(autouse=True)

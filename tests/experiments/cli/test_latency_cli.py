@@ -10,9 +10,8 @@ import pytest
 from experiments.cli.main import main
 from nas.latency.table import LatencyTable, reachable_interval_ms
 from nas.latency.timing import MAX_BUSY_CPUS, measure_busy_cpus
-from nas.space.architecture import full_depth_architecture
 from nas.space.macro_space import get_space
-from tests.support.tiny import make_dense_table
+from tests.support.tiny import full_depth_architecture, make_dense_table
 
 
 @pytest.fixture
@@ -186,7 +185,7 @@ def test_describe_sums_latency_by_stage(tfnas, paper_table):
     total_ms = description["base_latency_ms"] + sum(by_stage_ms)
     assert description["latency_ms"] == pytest.approx(total_ms)
     _, text, _ = tfnas("describe", "tf-nas-a", "--latency", paper_table)
-    assert f"{total_ms:.3f} ms by the table" in text
+    assert f"{total_ms:.3f} ms by lookup table" in text
     assert "8,757,527" in text
 
 

@@ -14,8 +14,8 @@ from mlflow import MlflowClient
 from PIL import Image
 
 import tune_configs
-from nas.space.architecture import full_depth_architecture
 from nas.space.macro_space import get_space
+from tests.support.tiny import full_depth_architecture
 
 SETTINGS = ("num_epochs=2", "num_warmup_epochs=1", "batch_size=5", "device=cpu", "augmentation=none")
 SCRIPTS = Path(sys.executable).parent

@@ -14,8 +14,8 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from experiments.cli import main as cli
-from nas.space.architecture import full_depth_architecture
 from nas.space.macro_space import get_space
+from tests.support.tiny import full_depth_architecture
 
 SMALL = (
     "num_epochs=2",

@@ -10,9 +10,9 @@ from experiments.tracking.tracker import TrackedCell
 from nas.config import TrainConfig
 from nas.latency.table import Provenance
 from nas.latency.timing import device_name
-from nas.space.architecture import full_depth_architecture
 from nas.space.macro_space import get_space
 from nas.training.training import NetworkChoice
+from tests.support.tiny import full_depth_architecture
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,10 @@ from experiments.specs.experiment_spec import TrainingSpec, check_spec
 from experiments.specs.grid_file import load_grid
 from experiments.specs.training_grid import TrainingGrid
 from nas.foundation.errors import UserError
-from nas.space.architecture import full_depth_architecture
 from nas.space.macro_space import get_space
 from nas.training.trained_network import load_trained_network
 from tests.experiments.launching.test_launch import BASE, tfnas, tfnas_here
-from tests.support.tiny import make_dense_table
+from tests.support.tiny import full_depth_architecture, make_dense_table
 
 TRAIN_BASE = {
     "max_train_images": 60,

@@ -10,8 +10,8 @@ import torch
 from nas.foundation.checkpoint import find_checkpoints, load_newest_checkpoint, save_checkpoint
 from nas.foundation.errors import UserError
 from nas.search.records import EpochRecord, records_from_state, records_to_state
-from nas.space.architecture import full_depth_architecture
 from nas.space.macro_space import get_space
+from tests.support.tiny import full_depth_architecture
 
 
 def state_of(epoch: int) -> dict[str, object]:

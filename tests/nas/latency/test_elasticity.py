@@ -11,10 +11,10 @@ from nas.foundation.errors import InfeasibleTargetError
 from nas.latency.elasticity import ScalingReport, elasticity_scaling, scale_to_latency
 from nas.latency.entry import LatencyEntry
 from nas.latency.table import LatencyTable
-from nas.space.architecture import Architecture, full_depth_architecture
+from nas.space.architecture import Architecture
 from nas.space.macro_space import get_space
 from nas.space.operators import OPERATORS
-from tests.support.tiny import TINY, make_dense_table, random_architecture
+from tests.support.tiny import TINY, full_depth_architecture, make_dense_table, random_architecture
 
 NUM_ARCHITECTURES = 40
 SPACES = pytest.mark.parametrize("space", ["paper", TINY.name])

@@ -19,9 +19,8 @@ from nas.latency.timing import (
     timing_conditions,
 )
 from nas.latency.widths import initial_widths
-from nas.space.architecture import full_depth_architecture
 from nas.space.macro_space import get_space
-from tests.support.tiny import OPS, TINY, TINY_AT_8
+from tests.support.tiny import OPS, TINY, TINY_AT_8, full_depth_architecture
 
 CPU = torch.device("cpu")
 

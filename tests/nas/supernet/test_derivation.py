@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nas.config import Depth
 from nas.space.baselines import find_architecture
@@ -52,6 +52,17 @@ def convolutions(module: nn.Module) -> Iterator[nn.Conv2d]:
     return (each for each in module.modules() if isinstance(each, nn.Conv2d))
 
 
+@torch.no_grad()
+def forward_derived(supernet: Supernet, images_BCHW: Tensor) -> Tensor:
+    """Logits by the supernet's own blocks, of the layers that are kept."""
+    features_BCHW = supernet.stem_features(images_BCHW)
+    for index, op in enumerate(supernet.derived_ops()):
+        if op >= 0:
+            features_BCHW = supernet.blocks[index](features_BCHW, op)
+    logits_BK: Tensor = supernet.classifier(supernet.head(features_BCHW).mean((2, 3)))
+    return logits_BK
+
+
 @DEPTHS
 @SPACES
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -61,7 +72,7 @@ def test_a_derived_network_with_inherited_weights_gives_the_supernet_s_logits(
     supernet = make_supernet(space, depth, seed=seed)
     network = inherit_weights(supernet)
     images_BCHW = make_images(space, seed=seed)
-    ours, theirs = supernet.forward_derived(images_BCHW), network(images_BCHW).detach()
+    ours, theirs = forward_derived(supernet, images_BCHW), network(images_BCHW).detach()
     assert (ours - theirs).norm() < 1e-4 * theirs.norm()
 
 

@@ -15,7 +15,6 @@ from nas.data.datasets import DATASETS
 from nas.data.image_arrays import read_bundled
 from nas.data.image_files import BrokenImageError
 from nas.foundation.errors import UserError
-from nas.space.architecture import full_depth_architecture
 from nas.space.baselines import BASELINE_NAMES, find_architecture, make_network
 from nas.space.macro_space import get_space
 from nas.space.operators import OPERATORS
@@ -23,6 +22,7 @@ from nas.training import export
 from nas.training.export import ExportError, PixelClassifier, export_network, fold_batch_norm
 from nas.training.prediction import load_predictor
 from nas.training.trained_network import TrainedNetwork
+from tests.support.tiny import full_depth_architecture
 
 CLASS_NAMES = tuple("abcdefghij")
 

@@ -11,11 +11,11 @@ import torch
 from nas.config import TrainConfig
 from nas.data.splits import Split
 from nas.foundation.errors import DivergedError, UserError
-from nas.space.architecture import full_depth_architecture
 from nas.space.macro_space import get_space
 from nas.training import training as training_module
 from nas.training.trained_network import load_trained_network
 from nas.training.training import BEST_FILE, LAST_FILE, METRIC_NAMES, NetworkChoice, lr_factor, run_training
+from tests.support.tiny import full_depth_architecture
 
 
 @pytest.fixture(scope="module")

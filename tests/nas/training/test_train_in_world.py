@@ -12,11 +12,11 @@ from torch.multiprocessing import ProcessExitedException
 from nas.config import TrainConfig
 from nas.foundation.errors import PeerError, UserError
 from nas.foundation.world import World
-from nas.space.architecture import full_depth_architecture
 from nas.space.macro_space import get_space
 from nas.training import training as training_module
 from nas.training.sync_batch_norm import CpuSyncBatchNorm
 from nas.training.training import BEST_FILE, LAST_FILE, Training, run_training
+from tests.support.tiny import full_depth_architecture
 from tests.support.worlds import run_in_world
 
 BATCH_SIZE = 33
