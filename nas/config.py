@@ -262,17 +262,19 @@ class SearchConfig(DataConfig):
             raise ValueError(
                 f"num_warmup_epochs: {self.num_warmup_epochs}; must be at most num_epochs ({self.num_epochs})"
             )
-        for field in parameters_of(self.objective):
-            if field not in type(self).model_fields:
-                raise ValueError(f"objective: '{self.objective}' reads '{field}', which is no config field")
+        for name, default in parameters_of(self.objective).items():
+            if name not in type(self).model_fields and default is None:
+                where = f"objective: '{self.objective}' reads '{name}'"
+                raise ValueError(f"{where}, which is no config field and has no default")
         if self.refine_widths and not self.elasticity:
             raise ValueError("refine_widths: has no effect without elasticity; set elasticity: true")
         return self
 
     def objective_fields(self) -> dict[str, Any]:
         """The fields that the objective reads; those that are None have the objective's default."""
+        read = {name: getattr(self, name, None) for name in parameters_of(self.objective)}
         return {
-            name: default if getattr(self, name) is None else getattr(self, name)
+            name: default if read[name] is None else read[name]
             for name, default in parameters_of(self.objective).items()
         }
 

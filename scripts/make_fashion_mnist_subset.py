@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.data.image_arrays import BUNDLED_FILE, read_idx_files
+from nas.data.dataset_readers import BUNDLED_FILE, read_idx_files
 
 NUM_PER_CLASS = {"train": 500, "test": 100}
 NUM_CLASSES = 10

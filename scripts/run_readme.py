@@ -1,7 +1,7 @@
-"""Run the shell commands of README.md, block by block and in order, until one fails.
+"""Run the commands of README.md, block by block and in order, until one fails.
 
-Only blocks fenced as `sh` run. Blocks that start a server, or that need something this machine may
-lack, are fenced as `console`.
+Blocks fenced as `sh` and `python` run. Blocks that start a server, or that need something this machine
+may lack, are fenced as `console`.
 """
 
 import re
@@ -10,17 +10,19 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+INTERPRETERS = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
 
 
 def main() -> int:
     """Runs all blocks; returns the exit code of the first command that fails, or 0."""
-    blocks = re.findall(r"^```sh\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    if not blocks:
-        print("README.md has no `sh` block, so there is nothing to run", file=sys.stderr)
+    text = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"^```(sh|python)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    if {language for language, _ in blocks} != INTERPRETERS.keys():
+        print(f"README.md lacks a block of {' or '.join(INTERPRETERS)}", file=sys.stderr)
         return 1
-    for block in blocks:
+    for language, block in blocks:
         print(f"--- README ---\n{block}", flush=True)
-        code = subprocess.run(["bash", "-euo", "pipefail", "-c", block], cwd=ROOT, check=False).returncode
+        code = subprocess.run([*INTERPRETERS[language], block], cwd=ROOT, check=False).returncode
         if code:
             print(f"README.md: this block failed with exit code {code}:\n{block}", file=sys.stderr)
             return code

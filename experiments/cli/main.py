@@ -8,7 +8,7 @@ import click
 from nas.foundation.errors import PeerError, UserError
 
 _COMMANDS = {
-    "demo": "Run small searches and draw the two figures, in minutes.",
+    "demo": "Run small searches and draw the collapse and depth figures, in minutes.",
     "launch": "Run the searches or trainings of a YAML file.",
     "figures": "Draw the figures of an experiment.",
     "report": "Write the report of an experiment.",

@@ -10,9 +10,9 @@ from rich.table import Table
 from experiments.cells.cell import Cell
 from experiments.cells.epoch_cost import EpochCost
 from experiments.console import format_count, format_duration, say
-from experiments.launching.adoption import count_unversioned
 from experiments.launching.cell_states import CellState, cell_states, note_on_sources
 from experiments.launching.launch_lock import is_launch_running
+from experiments.launching.unversioned_results import count_unversioned
 from experiments.places.place import Place
 from experiments.specs.grid import Grid
 from experiments.tracking.tracker import TrackedCell, read_tracked_cells

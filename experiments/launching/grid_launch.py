@@ -14,12 +14,12 @@ from experiments.cells.cell_folder import CellFolder, RunDescription, find_cell_
 from experiments.cells.journal import Outcome
 from experiments.cells.trial import run_trial
 from experiments.console import format_count, format_duration, say
-from experiments.launching.adoption import adopt_unversioned
 from experiments.launching.callback import LaunchCallback
 from experiments.launching.cell_states import CellState, cell_states, note_on_sources
 from experiments.launching.launch_lock import only_user_of
 from experiments.launching.progress import Progress
 from experiments.launching.signals import stopping_cleanly
+from experiments.launching.unversioned_results import adopt_unversioned
 from experiments.places.place import Place
 from experiments.places.storage import Storage
 from experiments.products.trained_latency import measure_trained

@@ -4,13 +4,10 @@ from dataclasses import dataclass
 
 from scipy.stats import binomtest
 
+from nas.data.datasets import DATASETS
 from nas.space.architecture import Architecture
 from nas.training.trained_network import TrainedNetwork
 
-_LICENSES = {
-    "fashion_mnist": "Fashion-MNIST: MIT, (c) 2017 Zalando SE",
-    "fashion_mnist_subset": "Fashion-MNIST: MIT, (c) 2017 Zalando SE",
-}
 _PROTOCOL = (
     *("num_epochs", "num_warmup_epochs", "batch_size", "lr", "momentum", "weight_decay", "label_smoothing"),
     *("dropout", "drop_connect", "grad_clip_norm", "ema_decay", "augmentation", "mixed_precision", "seed"),
@@ -41,6 +38,12 @@ class Facts:
     run: str | None = None
 
 
+def _license(dataset: str) -> str:
+    # A network may have been trained on the images of a plugin that is not installed here.
+    known = DATASETS[dataset].license if dataset in DATASETS else None
+    return known or f"that of the images ({dataset})"
+
+
 def write_card(record: TrainedNetwork, facts: Facts) -> str:
     """The card as Markdown."""
     rows = {
@@ -55,7 +58,7 @@ def write_card(record: TrainedNetwork, facts: Facts) -> str:
         "File": f"`{facts.file_name}`, {facts.file_format}, {facts.size_bytes:,} bytes",
         "Checked": f"logits within {facts.max_error:.1e} of the trained network, on {facts.checked_on}",
         "Run": facts.run or "not tracked",
-        "License": _LICENSES.get(record.dataset, f"that of the images ({record.dataset})"),
+        "License": _license(record.dataset),
     }
     lines = [
         f"# {record.name}",

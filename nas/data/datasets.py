@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nas.data.image_arrays import (
+from nas.data.dataset_readers import (
     FASHION_CLASSES,
     read_bundled,
     read_cifar,
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from nas.config import DataConfig
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+_FASHION_LICENSE = "Fashion-MNIST: MIT, (c) 2017 Zalando SE"
 
 SOURCE_FIELDS = ("data_dir", "train_list", "test_list", "download", "skip_broken_images")
 """Config fields that locate the images; each data set reads some of them."""
@@ -40,6 +42,7 @@ class Dataset:
         mean: mean of each channel, or one for all channels, for values 0 to 1.
         std: standard deviation, in the same form. Mean and deviation normalize images.
         num_classes: number of classes, if `classes` reads a file that searches do not need.
+        license: of the images, for model cards; None where only the user knows it.
         required: fields of `SOURCE_FIELDS` that a config must set.
         optional: other fields of `SOURCE_FIELDS` that a config may set.
     """
@@ -51,6 +54,7 @@ class Dataset:
     mean: tuple[float, ...] = _IMAGENET_MEAN
     std: tuple[float, ...] = _IMAGENET_STD
     num_classes: int | None = None
+    license: str | None = None
     required: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
 
@@ -83,7 +87,12 @@ DATASETS: Registry[Dataset] = Registry(
     "dataset",
     {
         "fashion_mnist_subset": Dataset(
-            FASHION_CLASSES, arrays=read_bundled, resolution=28, mean=(0.2860,), std=(0.3530,)
+            FASHION_CLASSES,
+            arrays=read_bundled,
+            resolution=28,
+            mean=(0.2860,),
+            std=(0.3530,),
+            license=_FASHION_LICENSE,
         ),
         "fashion_mnist": Dataset(
             FASHION_CLASSES,
@@ -91,6 +100,7 @@ DATASETS: Registry[Dataset] = Registry(
             resolution=28,
             mean=(0.2860,),
             std=(0.3530,),
+            license=_FASHION_LICENSE,
             required=("data_dir",),
             optional=("download",),
         ),

@@ -2,7 +2,8 @@
 
 To add an objective, write a function like those below and register it in `OBJECTIVES`. Its
 keyword-only parameters are the config fields that it reads; no other objective field has an effect
-under it. A parameter with a default has it where the config leaves the field at None.
+under it. Where such a field is None, the parameter's default is used. A parameter that is no config
+field is a constant of the objective, and needs a default.
 
 Source: TF-NAS, latency-constrained objective; the forms of FBNet (Wu et al., CVPR 2019) and
 ProxylessNAS (Cai et al., ICLR 2019) as baselines.

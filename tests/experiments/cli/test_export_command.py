@@ -20,7 +20,7 @@ from scipy.stats import norm
 
 from experiments.cli import main as cli
 from nas.config import TrainConfig
-from nas.data.image_arrays import read_bundled
+from nas.data.dataset_readers import read_bundled
 from nas.space.macro_space import get_space
 from nas.training.trained_network import load_trained_network
 from tests.support.tiny import full_depth_architecture

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nas.config import SearchConfig
-from nas.data import image_arrays
+from nas.data import dataset_readers
 from nas.data.image_source import fingerprint_data, first_of_each_class
 from nas.data.search_data import load_search_data
 from nas.data.splits import split_by_class
@@ -28,7 +28,7 @@ def seeded(seed=0):
 
 
 def test_bundled_file_holds_the_first_500_and_100_images_of_each_class():
-    with np.load(image_arrays.BUNDLED_FILE, allow_pickle=False) as file:
+    with np.load(dataset_readers.BUNDLED_FILE, allow_pickle=False) as file:
         arrays = {name: file[name] for name in sorted(file.files)}
     assert arrays["train_images"].shape == (5000, 28, 28)
     assert arrays["test_images"].shape == (1000, 28, 28)
@@ -37,8 +37,8 @@ def test_bundled_file_holds_the_first_500_and_100_images_of_each_class():
     assert all(array.dtype == np.uint8 for array in arrays.values())
     content = hashlib.sha256(b"".join(array.tobytes() for array in arrays.values())).hexdigest()
     assert content == "e51025659409a778f6ba774cc8eb3ffb1c3eb83e2ea1387f107474750da975b6"
-    assert image_arrays.BUNDLED_FILE.stat().st_size < 2_700_000
-    assert "Zalando SE" in image_arrays.BUNDLED_FILE.with_suffix(".LICENSE").read_text()
+    assert dataset_readers.BUNDLED_FILE.stat().st_size < 2_700_000
+    assert "Zalando SE" in dataset_readers.BUNDLED_FILE.with_suffix(".LICENSE").read_text()
 
 
 @pytest.mark.skipif(not DEBIAN_FOLDER.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
@@ -46,7 +46,7 @@ def test_script_makes_the_bundled_images_again(tmp_path):
     script = Path(__file__).parents[3] / "scripts" / "make_fashion_mnist_subset.py"
     out = tmp_path / "subset.npz"
     subprocess.run([sys.executable, script, DEBIAN_FOLDER, "--out", out], check=True, capture_output=True)
-    with np.load(out) as made, np.load(image_arrays.BUNDLED_FILE) as bundled:
+    with np.load(out) as made, np.load(dataset_readers.BUNDLED_FILE) as bundled:
         assert sorted(made.files) == sorted(bundled.files)
         assert all(np.array_equal(made[name], bundled[name]) for name in made.files)
 
@@ -92,18 +92,18 @@ def test_parts_of_a_search_are_disjoint_and_hold_all_training_images():
 
 def test_search_never_reads_test_images(monkeypatch, tmp_path):
     """The test arrays of this file are damaged: reading them raises."""
-    with np.load(image_arrays.BUNDLED_FILE) as file:
+    with np.load(dataset_readers.BUNDLED_FILE) as file:
         train = {name: file[name][::10] for name in file.files if name.startswith("train")}
     np.savez(
         tmp_path / "damaged.npz", test_images=np.array([object()]), test_labels=np.array([object()]), **train
     )
-    monkeypatch.setattr(image_arrays, "BUNDLED_FILE", tmp_path / "damaged.npz")
+    monkeypatch.setattr(dataset_readers, "BUNDLED_FILE", tmp_path / "damaged.npz")
     data = load_search_data(make_config(batch_size=50), 28)
     assert len(list(data.weight_batches(seeded()))) == 8
     assert sum(len(labels) for _, labels in data.val_batches()) == data.num_arch_images
     next(data.arch_batches(seeded()))
     with pytest.raises(UserError, match="damaged"):
-        image_arrays.read_bundled(make_config(), "test")
+        dataset_readers.read_bundled(make_config(), "test")
 
 
 @pytest.mark.parametrize("augmentation", ["none", "crop_flip", "paper"])
@@ -131,7 +131,7 @@ def test_val_batches_are_the_stored_images_in_order():
     data = load_search_data(make_config(batch_size=300), 28)
     batches = list(data.val_batches())
     assert [len(labels) for _, labels in batches] == [300, 300, 300, 100]
-    with np.load(image_arrays.BUNDLED_FILE) as file:
+    with np.load(dataset_readers.BUNDLED_FILE) as file:
         stored = torch.from_numpy(file["train_images"])[data.arch_split.indices_K]
         labels = torch.from_numpy(file["train_labels"])[data.arch_split.indices_K]
     expected = (stored.float() / 255 - 0.2860) / 0.3530

@@ -9,8 +9,8 @@ import pytest
 from torchvision import datasets
 
 from nas.config import DataConfig
+from nas.data.dataset_readers import read_idx_files
 from nas.data.datasets import DATASETS
-from nas.data.image_arrays import read_idx_files
 from nas.foundation.errors import UserError
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from nas.config import SearchConfig
 from nas.supernet.objectives import OBJECTIVES, parameters_of
 
 NAMES = tuple(OBJECTIVES)
@@ -101,3 +102,18 @@ def test_each_form_heeds_its_own_constants_and_no_other(objective: str, field: s
     assert float(loss_of(objective, double(4.6), double(20.0), **{field: 0.37}).detach()) != before
     for other in {"latency_weight", "objective_scale", "objective_exponent"} - own:
         assert float(loss_of(objective, double(4.6), double(20.0), **{other: 0.37}).detach()) == before
+
+
+def test_a_parameter_that_is_no_config_field_needs_a_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    def with_constant(cross_entropy: Tensor, latency_ms: Tensor, *, slack: float = 0.5) -> Tensor:
+        return cross_entropy + slack
+
+    def without_default(cross_entropy: Tensor, latency_ms: Tensor, *, slack: float) -> Tensor:
+        return cross_entropy + slack
+
+    monkeypatch.setattr(OBJECTIVES, "_values", {"constant": with_constant, "incomplete": without_default})
+    config = SearchConfig(target_latency_ms=1.0, objective="constant")
+    assert config.objective_fields() == {"slack": 0.5}
+    assert set(config.unused_fields()) == {"latency_weight", "objective_scale", "objective_exponent"}
+    with pytest.raises(ValueError, match="'incomplete' reads 'slack'"):
+        SearchConfig(target_latency_ms=1.0, objective="incomplete")

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import nn
 
 from nas.config import TrainConfig
+from nas.data.dataset_readers import read_bundled
 from nas.data.datasets import DATASETS
-from nas.data.image_arrays import read_bundled
 from nas.data.image_files import BrokenImageError
 from nas.foundation.errors import UserError
 from nas.space.baselines import BASELINE_NAMES, find_architecture, make_network

@@ -7,8 +7,8 @@ import pytest
 
 from experiments.cells.cell import SearchCell
 from experiments.cells.cell_folder import CODE_TAG, RESULTS_VERSION_TAG, CellFolder, RunDescription
-from experiments.launching.adoption import adopt_unversioned, count_unversioned
 from experiments.launching.cell_states import cell_states
+from experiments.launching.unversioned_results import adopt_unversioned, count_unversioned
 from experiments.tracking.tracker import Tracker
 from nas.config import SearchConfig
 
