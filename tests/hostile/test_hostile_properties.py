@@ -211,7 +211,7 @@ def test_a_config_survives_its_yaml_file_with_its_identity(
         made = record.parse(fields, "spec.yaml")
     except UserError as error:
         # Good fields, but two of them contradict each other.
-        check_refusal(error, "spec.yaml: num_warmup_epochs", "spec.yaml: refine_widths")
+        check_refusal(error, "spec.yaml: num_warmup_epochs", "spec.yaml: refine_widths", "spec.yaml: kernels")
         assume(False)
     path = tmp_path_factory.getbasetemp() / f"{record.__name__}.yaml"
     path.write_text(yaml.safe_dump(made.model_dump(mode="json"), sort_keys=False))
@@ -225,15 +225,14 @@ def test_a_config_survives_its_yaml_file_with_its_identity(
 def test_what_has_no_effect_on_the_result_is_not_part_of_the_identity(
     fields: dict[str, Any], others: dict[str, Any]
 ) -> None:
-    without_effect = {"latency_table", "latency_batch_size", "device", "num_data_workers"}
+    without_effect = {"latency_table", "latency_batch_size", "device", "kernels", "num_data_workers"}
     weighted = fields.get("objective", "tfnas") in ("tfnas", "proxyless_add")
     without_effect |= {"objective_scale", "objective_exponent"} if weighted else {"latency_weight"}
+    changed = {name: value for name, value in others.items() if name in without_effect}
     try:
-        one = SearchConfig.parse(fields, "one")
+        one, other = SearchConfig.parse(fields, "one"), SearchConfig.parse(fields | changed, "other")
     except UserError:
         assume(False)
-    changed = {name: value for name, value in others.items() if name in without_effect}
-    other = SearchConfig.parse(fields | changed, "other")
     assert search_identity(one, "table", "data") == search_identity(other, "table", "data")
 
 
