@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.cells.cell import SearchCell
 from experiments.cells.cell_folder import CODE_TAG, RESULTS_VERSION_TAG, CellFolder, RunDescription
+from experiments.cells.search_cell import SearchCell
 from experiments.launching.cell_states import cell_states
 from experiments.launching.unversioned_results import adopt_unversioned, count_unversioned
 from experiments.tracking.tracker import Tracker
