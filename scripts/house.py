@@ -47,21 +47,21 @@ class House:
     def arrows(self) -> dict[str, set[str]]:
         """The rooms that each room imports from.
 
-        A package's `__init__` is a door, apart from its room: it may be open where the room is not yet
-        built, as that of the search methods is for the config that must know their names.
+        A package's `__init__`, which may hold the room's registry, counts apart from the room: the config
+        must know the names of search methods before it can import any of them.
         """
         arrows: dict[str, set[str]] = {room: set() for room in self.rooms()}
         for module, targets in self.imports.items():
             others = {self.room_of(target) for target in targets} - {self.room_of(module)}
-            if others or not self._is_door(module):
+            if others or not self._is_registry(module):
                 arrows.setdefault(self.room_of(module), set()).update(others)
         return arrows
 
     def room_of(self, module: str) -> str:
         """The folder that a module lies in, dotted: `nas.space` of `nas.space.architecture`."""
-        return f"{module}.__init__" if self._is_door(module) else module.rpartition(".")[0]
+        return f"{module}.__init__" if self._is_registry(module) else module.rpartition(".")[0]
 
-    def _is_door(self, module: str) -> bool:
+    def _is_registry(self, module: str) -> bool:
         return self.files[module].name == "__init__.py"
 
 
@@ -106,7 +106,7 @@ def main() -> None:
     for room in TopologicalSorter(arrows).static_order():
         names = ", ".join(module.rpartition(".")[2] for module in rooms.get(room, ()))
         below = ", ".join(sorted(arrows.get(room, ()))) or "nothing"
-        print(f"{room}\n    {names or '(a door)'}\n    -> {below}")
+        print(f"{room}\n    {names or '(the __init__ of the room: its registry)'}\n    -> {below}")
 
 
 if __name__ == "__main__":
