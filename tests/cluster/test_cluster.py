@@ -258,11 +258,11 @@ def test_what_cannot_work_on_a_cluster_is_refused_in_one_line(tmp_path: Path) ->
     with two_nodes() as nodes:
         said = refused(nodes, *common, "--address", nodes.address)
         assert "MLFLOW_TRACKING_URI: sqlite:///" in said
-        assert "is a file of this machine" in said
+        assert "needs a tracking server" in said
         said = refused(nodes, *common, "--address", nodes.address, RAY_AUTH_TOKEN="0" * 64, **server)
         assert "token" in said
         said = refused(nodes, *common, "--address", "127.0.0.3:9", **server)
-        assert "--address: 127.0.0.3:9: nothing answers there" in said
+        assert "--address: 127.0.0.3:9: nothing answers" in said
         said = refused(nodes, *common, "--address", "ray://127.0.0.3", **server)
         assert "--address: ray://127.0.0.3; write HOST:PORT, or auto" in said
         said = refused(nodes, *common, "--storage", "s3://nowhere?endpoint_override=127.0.0.1:9&scheme=http")
@@ -270,17 +270,22 @@ def test_what_cannot_work_on_a_cluster_is_refused_in_one_line(tmp_path: Path) ->
         assert "cannot write there" in said
 
 
-def test_nodes_with_other_code_or_none_are_refused(tmp_path: Path) -> None:
+def test_nodes_of_another_results_version_or_without_tfnas_are_refused_and_an_edit_is_not(
+    tmp_path: Path,
+) -> None:
     other = tmp_path / "other"
-    shutil.copytree(ROOT / "nas", other / "nas", ignore=shutil.ignore_patterns("data", "__pycache__"))
-    shutil.copytree(ROOT / "experiments", other / "experiments")
-    with (other / "nas" / "objective.py").open("a") as file:
-        file.write("OTHER = 1\n")
+    for package in ("nas", "experiments"):
+        shutil.copytree(ROOT / package, other / package, ignore=shutil.ignore_patterns("__pycache__"))
+    identity = other / "nas" / "search" / "search_identity.py"
+    identity.write_text(identity.read_text() + "\nEDITED = True\n")
     common = (str(write_spec(tmp_path)), "--out", str(tmp_path / "out"))
     changes = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "PYTHONPATH": str(ROOT)}
     with two_nodes(code=other) as nodes:
         said = refused(nodes, *common, "--address", nodes.address, **changes)
-        assert "--address: the nodes have other code than this machine" in said
+        assert "MLFLOW_TRACKING_URI" in said, "only the tracking server is missing"
+        identity.write_text(identity.read_text() + "\nRESULTS_VERSION = 99\n")
+        said = refused(nodes, *common, "--address", nodes.address, **changes)
+        assert "--address: the nodes compute other results versions" in said
         # Now they have none that can be imported.
         (other / "nas" / "__init__.py").write_text("raise ImportError('no nas here')\n")
         said = refused(nodes, *common, "--address", nodes.address, **changes)
