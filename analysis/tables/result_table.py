@@ -77,5 +77,5 @@ def summarize_measures(runs: Sequence[Run], measures: Iterable[Measure], numbers
 
 
 def explain_measures(measures: Iterable[Measure]) -> str:
-    """Returns a sentence that says what each heading means."""
+    """Explains each heading, in one sentence."""
     return "; ".join(f"{measure.heading}: {measure.title}" for measure in measures) + "."

@@ -49,6 +49,8 @@ def read_image(path: Path) -> Image.Image:
                 return upright.convert("RGB")
     except UserError as error:
         raise BrokenImageError(str(error)) from None
+    except Image.DecompressionBombError as error:
+        raise BrokenImageError(f"{path}: too many pixels ({error}); make it smaller") from None
     # Decoders raise almost anything on damaged files: OSError, SyntaxError, struct.error, ...
     except Exception:
         raise BrokenImageError(f"{path}: not an image, or damaged") from None

@@ -57,10 +57,11 @@ def load_newest_checkpoint(directory: Path, *config_hashes: str) -> dict[str, An
         UserError: the checkpoint belongs to another run.
     """
     for path in reversed(find_checkpoints(directory)):
-        content = _read(path)
-        if content is None:
+        try:
+            content = _read(path)
+        except ValueError as error:
             warnings.warn(
-                f"{path}: damaged; falling back to the checkpoint before",
+                f"{path}: damaged; falling back to the checkpoint before ({error})",
                 DamagedCheckpointWarning,
                 stacklevel=2,
             )
@@ -90,16 +91,24 @@ def newest_epoch(directory: Path) -> int:
     return max(map(_epoch_of, find_checkpoints(directory)), default=0)
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint.
+
+    Raises:
+        ValueError: it cannot be read; says why.
+    """
     content = path.read_bytes()
     if not path.stem.endswith(_checksum(content)):
-        return None
+        raise ValueError("its checksum differs")
     try:
         checkpoint = load_torch(content)
     # A file that is not a checkpoint can raise nearly anything.
-    except Exception:
-        return None
-    return checkpoint if isinstance(checkpoint, dict) else None
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{type(error).__name__}: {reason}") from error
+    if not isinstance(checkpoint, dict):
+        raise ValueError("it holds no checkpoint")
+    return checkpoint
 
 
 def load_torch(content: bytes) -> Any:

@@ -4,7 +4,7 @@ _MAX_LENGTH = 1000
 
 
 class UserError(ValueError):
-    """The user's input is wrong. One line says what is wrong, where, and what to do.
+    """The user's input is wrong: one line with the place, the problem and the remedy.
 
     The command line prints the line and exits with code 2; a notebook sees a `ValueError`. The message
     may quote untrusted files. Line breaks and control characters are therefore escaped, and the middle

@@ -108,26 +108,29 @@ class SearchMethod(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores a state of `state_dict`."""
 
-    # Epochs that searches can share
+
+class SharingMethod(SearchMethod):
+    """A method whose first epochs are the same for several searches, which can then share them."""
 
     @property
+    @abstractmethod
     def num_shared_epochs(self) -> int:
         """How many first epochs are the same for searches with an equal `shared_identity`."""
-        return 0
 
     @property
+    @abstractmethod
     def shared_identity(self) -> str:
         """A hash of all that determines the shared epochs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def shared_state_dict(self, records: Sequence[EpochRecord]) -> dict[str, Any]:
-        """What the shared epochs changed and measured, nothing of it this search's own.
+        """What the shared epochs changed and measured, without anything specific to this search.
 
         Args:
             records: of the shared epochs done so far.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def load_shared_state_dict(self, state: dict[str, Any], num_done: int) -> list[EpochResult]:
         """Restores a state of `shared_state_dict`.
 
@@ -137,4 +140,3 @@ class SearchMethod(ABC):
         Returns:
             The results of the epochs after those.
         """
-        raise NotImplementedError

@@ -15,7 +15,7 @@ from nas.foundation.identity import fingerprint
 from nas.latency.compatibility import Hardware, check_table
 from nas.latency.measurement import measure_table
 from nas.latency.table import LatencyTable, reachable_interval_ms
-from nas.search.method import EpochResult, SearchTask
+from nas.search.method import EpochResult, SearchTask, SharingMethod
 from nas.search.methods import METHODS
 from nas.search.records import EpochRecord, records_from_state, records_to_state
 from nas.search.search_identity import search_identity, unversioned_hash
@@ -49,8 +49,13 @@ def run_search(
     yield from search.records
     while search.epoch < config.num_epochs:
         with determinism(config.deterministic):
-            if warmups_dir is not None and search.epoch < search.method.num_shared_epochs:
-                records = search.share_epochs(warmups_dir)
+            method = search.method
+            if (
+                warmups_dir is not None
+                and isinstance(method, SharingMethod)
+                and search.epoch < method.num_shared_epochs
+            ):
+                records = search.share_epochs(method, warmups_dir)
             else:
                 records = [search.run_epoch()]
         if checkpoint_dir is not None:
@@ -98,27 +103,28 @@ class Search:
         }
         return self._add_record(result, own_metrics)
 
-    def share_epochs(self, warmups_dir: Path) -> list[EpochRecord]:
+    def share_epochs(self, method: SharingMethod, warmups_dir: Path) -> list[EpochRecord]:
         """Takes the shared epochs that other searches have computed, or else computes the next one.
 
         One of the searches that have these epochs in common computes one, while the others wait.
 
         Args:
+            method: of this search.
             warmups_dir: holds a folder for each warm-up.
 
         Returns:
             The records of the epochs that are new here.
         """
         num_done = self.epoch
-        directory = warmups_dir / self.method.shared_identity[:32]
+        directory = warmups_dir / method.shared_identity[:32]
         directory.mkdir(parents=True, exist_ok=True)
         # The system takes the lock from a process that dies.
         with FileLock(directory / ".lock"):
-            self._load_shared(directory)
+            self._load_shared(method, directory)
             if self.epoch == num_done:
                 self.run_epoch()
-                state = self.method.shared_state_dict(self.records)
-                save_checkpoint(directory, self.epoch, state, self.method.shared_identity)
+                state = method.shared_state_dict(self.records)
+                save_checkpoint(directory, self.epoch, state, method.shared_identity)
         return self.records[num_done:]
 
     def save(self, directory: Path) -> None:
@@ -139,14 +145,14 @@ class Search:
             self.records = records_from_state(state.pop("records"))
             self.method.load_state_dict(state)
 
-    def _load_shared(self, directory: Path) -> None:
+    def _load_shared(self, method: SharingMethod, directory: Path) -> None:
         """Takes the epochs that a folder has more than are done here, if any."""
         if newest_epoch(directory) <= self.epoch:
             return
-        state = load_newest_checkpoint(directory, self.method.shared_identity)
+        state = load_newest_checkpoint(directory, method.shared_identity)
         if state is None or len(state["epochs"]) <= self.epoch:
             return
-        for result in self.method.load_shared_state_dict(state, self.epoch):
+        for result in method.load_shared_state_dict(state, self.epoch):
             self._add_record(result, {}, is_shared=True)
 
     def _add_record(

@@ -198,23 +198,12 @@ PAPER = Space(
 PAPER_NO_SE = replace(PAPER, name="paper_no_se", operators=PAPER_OPERATORS[:4])
 """The paper's space without squeeze-and-excitation among the candidates."""
 
-SMALL32 = Space(
+SMALL32 = replace(
+    PAPER,
     name="small32",
     resolution=32,
-    stem_channels=32,
     stem_stride=1,
-    stem_block_channels=16,
-    stages=_stages(
-        """
-        24   2  1  relu
-        40   3  2  swish
-        80   4  2  swish
-        112  4  1  swish
-        192  4  2  swish
-        320  1  1  swish
-        """
-    ),
-    head_channels=1280,
+    stages=(replace(PAPER.stages[0], stride=1), *PAPER.stages[1:]),
 )
 """The paper's space for 32x32 images: the stem and the first stage keep the resolution."""
 

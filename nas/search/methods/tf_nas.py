@@ -18,7 +18,7 @@ from nas.config import SearchConfig
 from nas.foundation.errors import DivergedError
 from nas.latency.elasticity import ScalingReport, elasticity_scaling
 from nas.latency.table import LatencyTable, reachable_interval_ms
-from nas.search.method import EpochResult, SearchMethod, SearchTask
+from nas.search.method import EpochResult, SearchTask, SharingMethod
 from nas.search.observation import observe_arrays, observe_metrics
 from nas.search.records import GPU_METRIC_NAMES, EpochRecord, Phase
 from nas.search.search_identity import warmup_hash
@@ -37,7 +37,7 @@ _WARMUP_METRICS = (
 """What warm-up epochs measure; the other metrics depend on the target, the table or the temperature."""
 
 
-class TfNas(SearchMethod):
+class TfNas(SharingMethod):
     """A differentiable search. Weights, alpha, beta and widths are in the supernet.
 
     No epoch draws from the global generators, and the learning rate and the temperature follow
@@ -234,7 +234,7 @@ class TfNas(SearchMethod):
         return warmup_hash(self.task.config, self.task.data.fingerprint, self.task.device.type)
 
     def shared_state_dict(self, records: Sequence[EpochRecord]) -> dict[str, Any]:
-        """See `SearchMethod`."""
+        """See `SharingMethod`."""
         epochs = [
             {
                 "metrics": {name: value for name, value in record.metrics.items() if name in _WARMUP_METRICS},
@@ -251,7 +251,7 @@ class TfNas(SearchMethod):
         }
 
     def load_shared_state_dict(self, state: dict[str, Any], num_done: int) -> list[EpochResult]:
-        """See `SearchMethod`."""
+        """See `SharingMethod`."""
         self.supernet.load_state_dict(state["supernet"])
         # The other optimizer has made no step yet, and has this search's own settings.
         self._steps.weight_optimizer.load_state_dict(state["weight_optimizer"])

@@ -1,4 +1,4 @@
-"""Delivery to a real MLflow store: every event once, however often and in whatever pieces it is told."""
+"""Delivery to a real MLflow store: each event arrives once, however often and in how many pieces it is sent."""
 
 import copy
 import json

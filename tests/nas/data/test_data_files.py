@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from nas.config import SearchConfig
-from nas.data.image_files import eval_view, read_image
+from nas.data.image_files import BrokenImageError, eval_view, read_image
 from nas.data.image_source import fingerprint_data
 from nas.data.search_data import load_search_data
 from nas.foundation.errors import UserError
@@ -262,3 +262,10 @@ def test_class_folder_without_images_is_named_and_other_files_are_ignored(folder
     (folder / "green").mkdir()
     with pytest.raises(UserError, match="green: holds no images"):
         load_search_data(make_config(folder), 24)
+
+
+def test_an_image_of_too_many_pixels_is_refused_as_such(tmp_path, monkeypatch):
+    write_image(tmp_path / "large.png", (10, 20, 30), size=(40, 30))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(BrokenImageError, match="too many pixels"):
+        read_image(tmp_path / "large.png")

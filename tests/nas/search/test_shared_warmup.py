@@ -121,7 +121,7 @@ def test_a_checkpoint_of_another_warm_up_is_refused(tmp_path: Path) -> None:
     other = Search(config_of(seed=1), TABLE)
     folder.rename(tmp_path / other.method.shared_identity[:32])
     with pytest.raises(UserError, match="checkpoint of another"):
-        other.share_epochs(tmp_path)
+        other.share_epochs(other.method, tmp_path)
 
 
 @pytest.mark.parametrize("num_done", [1, 2, 3])
