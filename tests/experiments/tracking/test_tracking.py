@@ -1,4 +1,4 @@
-"""Delivery to a real MLflow store: each event arrives once, however often and in how many pieces it is sent."""
+"""Delivery to a real MLflow store: each event arrives once, however often and in how many parts."""
 
 import copy
 import json
