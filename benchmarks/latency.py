@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from analysis.figures.calibration_figure import CalibrationPlot
+from analysis.figures.calibration_figure import save_calibration
 from benchmarks.machine import describe_machine
 from nas.latency.calibration import TableCheck, check_predictions, summarize_networks, time_networks_in_turn
 from nas.latency.campaign import Campaign, TablePoint
@@ -153,7 +153,7 @@ def _agreement_rows(name: str, table: LatencyTable, folder: Path, *, is_goal: bo
     """Checks the table as measured, then with its correction on other networks."""
     check = check_predictions(table, num_networks=NUM_NETWORKS, seed=3, report=_progress)
     yield from _check_rows(f"{name}, {NUM_NETWORKS} networks", check, is_goal=is_goal)
-    _plot(table, check, folder / f"{table.space}.png")
+    save_calibration("as measured", table, check, folder / f"{table.space}.png")
     corrected = table.with_calibration(check.calibration)
     corrected.save(folder / f"{table.space}-corrected.json")
     correction = check.calibration
@@ -166,7 +166,7 @@ def _agreement_rows(name: str, table: LatencyTable, folder: Path, *, is_goal: bo
     )
     again = check_predictions(corrected, num_networks=NUM_NETWORKS, seed=4, report=_progress)
     yield from _check_rows(f"{name}, corrected, {NUM_NETWORKS} other networks", again, is_goal=is_goal)
-    _plot(corrected, again, folder / f"{table.space}-corrected.png")
+    save_calibration("corrected", corrected, again, folder / f"{table.space}-corrected.png")
 
 
 def _check_rows(name: str, check: TableCheck, *, is_goal: bool) -> Iterator[Row]:
@@ -206,19 +206,6 @@ def _repeatability_rows() -> Iterator[Row]:
         f"{rounds_ms.min():.1f} to {rounds_ms.max():.1f} ms",
         None,
     )
-
-
-def _plot(table: LatencyTable, check: TableCheck, path: Path) -> None:
-    agreement, calibration = check.agreement, table.calibration
-    CalibrationPlot(
-        title=f"'{table.space}' on {table.provenance.device_name}{', corrected' if calibration else ''}",
-        summary=f"error {agreement.mape_percent:.1f} %, bias {agreement.bias_percent:+.1f} %, "
-        f"Spearman {agreement.spearman:.3f}, n = {agreement.num_networks}",
-        predicted_ms_N=check.predicted_ms_N,
-        measured_ms_N=check.measured_ms_N,
-        iqr_ms_N=np.array([timing.iqr_ms for timing in check.timings]),
-        half_width_percent=calibration.half_width_percent if calibration else None,
-    ).save(path)
 
 
 def _machine_state() -> str:

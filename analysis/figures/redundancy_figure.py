@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures.ink.drawing import Drawing
-from analysis.figures.ink.style import TWO_COLUMNS_IN, line_style, new_figure
+from analysis.figures.ink.style import TWO_COLUMNS_IN, LineStyle, line_style, new_figure
 from analysis.measures.depth import count_encodings, redundant_share
 from analysis.reading.captions import count, left_out_note, missing_note
 from analysis.reading.experiment import Experiment
@@ -71,27 +71,9 @@ def redundancy_drawings(experiment: Experiment) -> list[Drawing]:
 def _draw_shares(axes: Axes, rows: Sequence[Sequence[Run]], numbers: dict[str, _Redundancy]) -> None:
     for place, row in enumerate(rows):
         style = line_style(_style_index(row[0]))
-        shares = np.array([numbers[run.run_id].share for run in row])
-        axes.barh(place, shares.mean(), height=0.6, color=style.color, alpha=0.35, lw=0)
-        axes.plot(
-            shares,
-            np.full(len(shares), place),
-            linestyle="none",
-            marker=style.marker,
-            markersize=2.5,
-            color=style.color,
-            clip_on=False,
-        )
-        axes.plot(
-            shares.mean(),
-            place,
-            marker=style.marker,
-            markersize=5,
-            color=style.color,
-            markeredgecolor="black",
-            markeredgewidth=0.5,
-            clip_on=False,
-        )
+        shares = [numbers[run.run_id].share for run in row]
+        axes.barh(place, np.mean(shares), height=0.6, color=style.color, alpha=0.35, lw=0)
+        _draw_seeds(axes, shares, place, style, style.color)
     axes.set_xlim(0, 1)
     axes.set_xlabel("redundant epochs (share of joint epochs)")
 
@@ -99,32 +81,37 @@ def _draw_shares(axes: Axes, rows: Sequence[Sequence[Run]], numbers: dict[str, _
 def _draw_counts(axes: Axes, rows: Sequence[Sequence[Run]], numbers: dict[str, _Redundancy]) -> None:
     for place, row in enumerate(rows):
         style = line_style(_style_index(row[0]))
-        for values, fill in (
-            ([numbers[run.run_id].num_encodings for run in row], "white"),
-            ([numbers[run.run_id].num_networks for run in row], style.color),
-        ):
-            height = place + (-0.15 if fill == "white" else 0.15)
-            axes.plot(
-                values,
-                np.full(len(values), height),
-                linestyle="none",
-                marker=style.marker,
-                markersize=2.5,
-                color=style.color,
-                markerfacecolor=fill,
-                markeredgewidth=0.5,
-            )
-            axes.plot(
-                np.mean(values),
-                height,
-                marker=style.marker,
-                markersize=5,
-                color="black",
-                markerfacecolor=fill,
-                markeredgewidth=0.6,
-            )
+        encodings = [numbers[run.run_id].num_encodings for run in row]
+        networks = [numbers[run.run_id].num_networks for run in row]
+        _draw_seeds(axes, encodings, place - 0.15, style, "white")
+        _draw_seeds(axes, networks, place + 0.15, style, style.color)
     axes.set_xlim(left=0)
     axes.set_xlabel("distinct encodings (open) and networks (filled)")
+
+
+def _draw_seeds(axes: Axes, values: Sequence[float], height: float, style: LineStyle, fill: str) -> None:
+    """Draws each seed small and their mean large."""
+    axes.plot(
+        values,
+        np.full(len(values), height),
+        linestyle="none",
+        marker=style.marker,
+        markersize=2.5,
+        color=style.color,
+        markerfacecolor=fill,
+        markeredgewidth=0.5,
+        clip_on=False,
+    )
+    axes.plot(
+        np.mean(values),
+        height,
+        marker=style.marker,
+        markersize=5,
+        color="black",
+        markerfacecolor=fill,
+        markeredgewidth=0.5,
+        clip_on=False,
+    )
 
 
 def _style_index(run: Run) -> int:

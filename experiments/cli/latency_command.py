@@ -138,6 +138,7 @@ def check(
 
     Example: tfnas latency check table.json --networks 30 --out calibrated.json
     """
+    from analysis.figures.calibration_figure import save_calibration
     from nas.latency.calibration import check_predictions
     from nas.latency.table import LatencyTable
     from nas.latency.timing import check_idle
@@ -150,7 +151,7 @@ def check(
         _check_folder(path)
     check_idle(even_if_busy)
     result = check_predictions(table, num_networks=networks, device=device, seed=seed, report=_report)
-    _plot(table_path, table, result, plot)
+    save_calibration(table_path.name, table, result, plot)
     if out is not None:
         table.with_calibration(result.calibration).save(out)
     if as_json:
@@ -241,20 +242,3 @@ def _lines(result: "TableCheck") -> list[str]:
         f"correction: {correction.slope:.4f} x sum {correction.intercept_ms:+.3f} ms; on held-out networks "
         f"{correction.mape_percent:.2f} % error, 95 % interval ±{correction.half_width_percent:.1f} %",
     ]
-
-
-def _plot(table_path: Path, table: "LatencyTable", result: "TableCheck", path: Path) -> None:
-    import numpy as np
-
-    from analysis.figures.calibration_figure import CalibrationPlot
-
-    agreement, calibration = result.agreement, table.calibration
-    CalibrationPlot(
-        title=f"{table_path.name}: '{table.space}' on {table.provenance.device_name}",
-        summary=f"error {agreement.mape_percent:.1f} %, bias {agreement.bias_percent:+.1f} %, "
-        f"Spearman {agreement.spearman:.3f}, n = {agreement.num_networks}",
-        predicted_ms_N=result.predicted_ms_N,
-        measured_ms_N=result.measured_ms_N,
-        iqr_ms_N=np.array([timing.iqr_ms for timing in result.timings]),
-        half_width_percent=calibration.half_width_percent if calibration else None,
-    ).save(path)

@@ -25,19 +25,9 @@ from nas.search.records import METRIC_NAMES, Trajectory
 from nas.search.search import run_search
 from nas.space.architecture import Architecture
 from nas.space.macro_space import get_space
+from tests.support.study_files import BASE
 from tests.support.tiny import make_dense_table
 
-NUM_EPOCHS = 2
-BASE = {
-    "space": "micro",
-    "max_train_images": 60,
-    "batch_size": 8,
-    "augmentation": "none",
-    "target_latency_ms": "50%",
-    "latency_table": "table.json",
-    "num_epochs": NUM_EPOCHS,
-    "num_warmup_epochs": 1,
-}
 DIVERGES, LEARNS = 1e30, 0.05
 
 
@@ -93,7 +83,7 @@ def test_a_finished_run_has_all_epochs_params_tags_and_artifacts(launched: Launc
     (launch,) = runs_of(folder / "out", "launch")
     assert run.data.tags["mlflow.parentRunId"] == launch.info.run_id
     assert run.data.tags["factor.weight_lr"] == "0.05"
-    assert run.data.params["num_epochs"] == str(NUM_EPOCHS)
+    assert run.data.params["num_epochs"] == str(BASE["num_epochs"])
     for name in METRIC_NAMES:
         steps = [entry.step for entry in client.get_metric_history(run.info.run_id, name)]
         assert steps == ([2] if name == "arch_loss" else [1, 2]), name
