@@ -5,16 +5,17 @@
 The networks are random. Each is scaled to a target up to 30 % below or above its latency.
 """
 
-import random
 import statistics
 import time
 
 import click
+import numpy as np
 
 from benchmarks.machine import describe_machine, print_table
 from nas.latency.elasticity import elasticity_scaling
+from nas.space.architecture import draw_architecture
 from nas.space.macro_space import get_space
-from tests.support.tiny import make_dense_table, random_architecture
+from tests.support.tiny import make_dense_table
 
 GOAL_MS = 50
 
@@ -27,8 +28,8 @@ def main(space_name: str, num_networks: int) -> None:
     print(describe_machine())
     space = get_space(space_name)
     table = make_dense_table(space)
-    rng = random.Random(0)
-    networks = [random_architecture(space, seed) for seed in range(num_networks)]
+    rng = np.random.default_rng(0)
+    networks = [draw_architecture(space, rng) for _ in range(num_networks)]
     targets_ms = [table.latency_ms(network) * rng.uniform(0.7, 1.3) for network in networks]
     rows = []
     for refine in (False, True):

@@ -97,7 +97,7 @@ class DataConfig(ConfigRecord):
     """Whether to leave out, and count, image files that are missing or cannot be decoded.
 
     Finding them takes decoding every image once before the first epoch. Without this, the first broken
-    file ends the search with its name.
+    file ends the run with its name.
     """
 
     max_train_images: PositiveInt | None = None

@@ -133,8 +133,8 @@ def _panel(
     seed = show_value(SEED, run.seed)
     factors = ["sampling", *experiment.other_factors("sampling")]
     axes.set_title(f"{experiment.label(run, factors)}, {seed}", loc="left")
-    if run.run_id not in numbers or run.trajectory is None:
-        write_in(axes, run.outcome if run.trajectory is None and run.problem is None else str(run.problem))
+    if run.trajectory is None:
+        write_in(axes, run.problem or run.outcome)
         return
     collapse = numbers[run.run_id]
     epochs = run.trajectory.epoch_E

@@ -59,7 +59,7 @@ def _importances(experiment: Experiment, study: StudyRecord, runs: tuple[Run, ..
         "How much each field matters for each objective: share of the variance that each field explains "
         "alone (fANOVA; the shares of fields that all points vary sum to 1). Gray: the largest of 19 shares "
         "with values shuffled among the points, which a field without any effect can reach. Pale bars do "
-        f"not exceed it. n = {count(len(study.complete), 'point')}, {_describe_seeds(study)}."
+        f"not exceed it. n = {count(len(study.complete), 'point')}, {study.seeds_text}."
         f"{missing_note(experiment)}"
     )
 
@@ -109,7 +109,7 @@ def _slices(experiment: Experiment, study: StudyRecord, runs: tuple[Run, ...]) -
     caption = (
         f"Every point of the study along each field. Orange: {'Pareto front' if several else 'the best'}. "
         f"{_explain_correlations(study, slices)}"
-        f"n = {count(len(study.complete), 'point')}, {_describe_seeds(study)}.{missing_note(experiment)}"
+        f"n = {count(len(study.complete), 'point')}, {study.seeds_text}.{missing_note(experiment)}"
     )
 
     def draw() -> Figure:
@@ -209,7 +209,7 @@ def _front(experiment: Experiment, study: StudyRecord, runs: tuple[Run, ...]) ->
         "The two objectives of the study. Orange, with numbers of trials: the Pareto front "
         f"({count(len(best), 'point')}), the points that no other point beats in one objective without being "
         "worse in the other. It looks better than it is, because its points were chosen by these values. n = "
-        f"{count(len(study.complete), 'point')}, {_describe_seeds(study)}.{missing_note(experiment)}"
+        f"{count(len(study.complete), 'point')}, {study.seeds_text}.{missing_note(experiment)}"
     )
 
     def draw() -> Figure:
@@ -237,11 +237,6 @@ def _front(experiment: Experiment, study: StudyRecord, runs: tuple[Run, ...]) ->
         return figure
 
     return Drawing("study-front", "Trade-off of the objectives", caption, runs, draw)
-
-
-def _describe_seeds(study: StudyRecord) -> str:
-    seeds = study.about["seeds"]
-    return f"each the mean over {len(seeds)} seeds" if len(seeds) > 1 else f"of one seed ({seeds[0]})"
 
 
 def _label(objective: RecordedObjective) -> str:

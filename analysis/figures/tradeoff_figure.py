@@ -74,7 +74,7 @@ def tradeoff_drawings(experiment: Experiment) -> list[Drawing]:
         num_labels = len(groups) + len(others)
         figure = new_figure(TWO_COLUMNS_IN, 2.2 + 0.14 * -(-num_labels // 3))
         ours, by_latency, by_macs = figure.subplots(1, 3, width_ratios=[1.1, 0.9, 1.1])
-        _draw_ours(ours, groups, latency, accuracy)
+        _draw_ours(ours, groups, latency, accuracy, front)
         _draw_others(ours, others, first_style=len(groups))
         ours.set_xlabel("measured latency (ms)" if is_measured else "latency (ms)")
         figure.legend(loc="outside upper left", ncols=3, handles=ours.get_legend_handles_labels()[0])
@@ -124,7 +124,9 @@ def _by_method(experiment: Experiment, runs: Sequence[Run]) -> dict[str, list[in
     return groups
 
 
-def _draw_ours(axes: Axes, groups: dict[str, list[int]], latency: np.ndarray, accuracy: np.ndarray) -> None:
+def _draw_ours(
+    axes: Axes, groups: dict[str, list[int]], latency: np.ndarray, accuracy: np.ndarray, front: np.ndarray
+) -> None:
     for index, (label, members) in enumerate(groups.items()):
         style = line_style(index)
         axes.plot(
@@ -137,7 +139,6 @@ def _draw_ours(axes: Axes, groups: dict[str, list[int]], latency: np.ndarray, ac
             markeredgewidth=0.3,
             label=f"{label} (n = {len(members)})",
         )
-    front = pareto_front(latency, accuracy)
     axes.step(latency[front], accuracy[front], where="post", color="black", lw=0.8, zorder=0)
     axes.set_title("this experiment", loc="left")
 

@@ -8,13 +8,13 @@ import numpy as np
 from scipy.stats import binomtest
 
 from analysis.measures.accuracy import mean_metric, trainings_of_others, trainings_of_searches
+from analysis.measures.run_measures import TEST_ACCURACY
 from analysis.measures.summary import CONFIDENCE, Summary, summarize
 from analysis.reading import tags
 from analysis.reading.experiment import Experiment
 from analysis.reading.run import NETWORK_FIELDS, Run, training_terms, varying_fields
 from analysis.reading.values import Value
 
-TEST_ACCURACY = "test_accuracy"
 MEASURED_LATENCY = "measured_latency_ms"
 LATENCY_RATIO = "latency_ratio_to_efficientnet_b0"
 
@@ -53,7 +53,7 @@ class TrainedGroup:
 
     def accuracy_over_images(self) -> Summary:
         """Returns the mean test accuracy with Wilson's interval, which reflects the number of test images."""
-        mean = self.over_seeds(TEST_ACCURACY).mean
+        mean = self.over_seeds(TEST_ACCURACY.name).mean
         num_images = [run.metrics["num_test_images"] for run in self.runs if "num_test_images" in run.metrics]
         if np.isnan(mean) or not num_images:
             return Summary(0, mean, None)

@@ -15,7 +15,7 @@ from analysis.reading import tags
 from analysis.reading.run import Run
 from analysis.reading.store import fetch_artifact, is_remote
 from analysis.reading.values import parse_value
-from nas.foundation.errors import UserError
+from nas.foundation.errors import UserError, first_line
 from nas.search.records import METRIC_NAMES, SUPERNET_METRIC_NAMES, Trajectory
 from nas.space.architecture import Architecture
 
@@ -99,4 +99,4 @@ def _lacking_metrics(epochs: pd.DataFrame, trajectory: Trajectory | None) -> lis
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+    return first_line(error)

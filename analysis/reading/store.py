@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
-from nas.foundation.errors import UserError
+from nas.foundation.errors import UserError, first_line
 
 _SQLITE_MAGIC = b"SQLite format 3\x00"
 
@@ -48,9 +48,7 @@ def refuse_broken_store(tracking_uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError) as error:
-        raise UserError(
-            f"{tracking_uri}: cannot read this MLflow store: {str(error).strip().splitlines()[0]}"
-        ) from None
+        raise UserError(f"{tracking_uri}: cannot read this MLflow store: {first_line(error)}") from None
 
 
 def find_experiment(client: MlflowClient, name: str) -> str:
@@ -89,13 +87,19 @@ def fetch_artifact(run_id: str, artifact_uri: str, name: str, tracking_uri: str,
 
     Args:
         folder: where a downloaded file goes.
+
+    Raises:
+        UserError: the store cannot be read.
     """
     if not is_remote(artifact_uri):
         path = Path(url2pathname(urlparse(artifact_uri).path)) / name
         return path if path.is_file() else None
-    if name not in {item.path for item in MlflowClient(tracking_uri).list_artifacts(run_id)}:
-        return None
     folder.mkdir(parents=True, exist_ok=True)
-    return Path(
-        download_artifacts(run_id=run_id, artifact_path=name, dst_path=str(folder), tracking_uri=tracking_uri)
-    )
+    with refuse_broken_store(tracking_uri):
+        if name not in {item.path for item in MlflowClient(tracking_uri).list_artifacts(run_id)}:
+            return None
+        return Path(
+            download_artifacts(
+                run_id=run_id, artifact_path=name, dst_path=str(folder), tracking_uri=tracking_uri
+            )
+        )

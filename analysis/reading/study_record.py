@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from analysis.reading.store import fetch_artifact
 from analysis.reading.values import Value
+from nas.foundation.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -140,19 +141,30 @@ def read_study(
 
     Args:
         searches: ids of the runs of its searches.
+
+    Raises:
+        UserError: the store cannot be read, or the results are damaged.
     """
     with tempfile.TemporaryDirectory() as folder:
-        paths = [
+        about_path, points_path = (
             fetch_artifact(run_id, artifact_uri, name, tracking_uri, Path(folder))
             for name in ("study.json", "trials.csv")
-        ]
-        about_path, points_path = paths
+        )
         if about_path is None or points_path is None:
             return None
-        about = json.loads(about_path.read_text(encoding="utf-8"))
-        space = {name: _field(name, domain) for name, domain in about.pop("space").items()}
-        as_text = {name: str for name, one in space.items() if one.choices is not None}
-        points = pd.read_csv(points_path, dtype=as_text, keep_default_na=False, na_values=[""])
+        try:
+            return _parse(run_id, about_path, points_path, searches)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"study of run {run_id[:8]}: study.json or trials.csv is damaged ({error}); launch the study "
+                "again, which writes them anew"
+            ) from None
+
+
+def _parse(run_id: str, about_path: Path, points_path: Path, searches: Collection[str]) -> StudyRecord:
+    about = json.loads(about_path.read_text(encoding="utf-8"))
+    space = {name: _field(name, domain) for name, domain in about.pop("space").items()}
+    as_text = {name: str for name, one in space.items() if one.choices is not None}
     objectives = tuple(
         RecordedObjective(entry["metric"], entry["direction"] == "maximize")
         for entry in about.pop("objectives")
@@ -168,7 +180,7 @@ def read_study(
         objectives,
         tuple(space.values()),
         importances,
-        points,
+        pd.read_csv(points_path, dtype=as_text, keep_default_na=False, na_values=[""]),
         frozenset(searches),
     )
 

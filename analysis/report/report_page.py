@@ -192,7 +192,7 @@ def _trial_view(experiment: Experiment, numbers: Numbers, run: Run) -> TrialView
         url=f"{_mlflow_url(experiment)}/#/experiments/{experiment.experiment_id}/runs/{run.run_id}",
         short_id=run.short_id,
         outcome=run.outcome,
-        is_finished=run.status == "FINISHED",
+        is_finished=run.is_finished,
         setting=experiment.label(run),
         seed=str(run.seed),
         accuracy=tested if tested != NOTHING else show(SUPERNET_ACCURACY.name, 4),

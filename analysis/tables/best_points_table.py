@@ -42,7 +42,7 @@ def best_points_table(experiment: Experiment, numbers: Numbers) -> ResultTable:
         tuple(rows),
         tuple(
             run
-            for run in experiment.runs
+            for run in experiment.study_runs
             if any(run.name.startswith(f"trial-{number}-") for number in best["number"])
         ),
     )

@@ -1,12 +1,11 @@
 """Networks trained from scratch: accuracy, size and speed of each."""
 
 from analysis.measures.measure import Numbers
-from analysis.measures.run_measures import LATENCY
+from analysis.measures.run_measures import LATENCY, TEST_ACCURACY
 from analysis.measures.summary import Summary
 from analysis.measures.trained_groups import (
     LATENCY_RATIO,
     MEASURED_LATENCY,
-    TEST_ACCURACY,
     TrainedGroup,
     describe_measurement,
     trained_groups,
@@ -51,7 +50,7 @@ def trained_table(experiment: Experiment, numbers: Numbers | None = None) -> Res
                 group.name,
                 group.num_seeds,
                 group.accuracy_over_images(),
-                group.over_seeds(TEST_ACCURACY),
+                group.over_seeds(TEST_ACCURACY.name),
                 *sizes_in_millions(group),
                 group.over_searches(LATENCY.name),
                 group.over_seeds(MEASURED_LATENCY),

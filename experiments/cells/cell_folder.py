@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import yaml
 
@@ -87,9 +87,10 @@ class CellFolder:
         Raises:
             UserError: the file is missing or damaged.
         """
+        content = read_json(self._description, "the description of a run")
         try:
-            return RunDescription(**_mapping(read_json(self._description, "the description of a run")))
-        except (TypeError, ValueError) as error:
+            return RunDescription(**content)
+        except TypeError as error:
             raise UserError(
                 f"{self._description}: damaged ({error}); remove its folder to run the cell again"
             ) from None
@@ -114,8 +115,9 @@ class CellFolder:
         """Number of events that a run is known to hold; delivering them again does no harm."""
         if not self._receipt.is_file():
             return 0
-        receipt = _mapping(read_json(self._receipt, "a receipt"))
-        return int(receipt["num_events"]) if receipt.get("run_id") == run_id else 0
+        receipt = read_json(self._receipt, "a receipt")
+        is_of_run = isinstance(receipt, dict) and receipt.get("run_id") == run_id
+        return int(receipt["num_events"]) if is_of_run else 0
 
     def confirm_delivery(self, run_id: str, num_events: int) -> None:
         """Records that a run holds the first `num_events` events."""
@@ -126,9 +128,3 @@ class CellFolder:
 def find_cell_folders(out: Path) -> list[CellFolder]:
     """The folders of all cells below an output folder."""
     return [CellFolder(path.parent) for path in sorted((out / "cells").glob("*/run.json"))]
-
-
-def _mapping(content: Any) -> dict[str, Any]:
-    if not isinstance(content, dict):
-        raise ValueError("it is not a record")
-    return content

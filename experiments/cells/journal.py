@@ -9,7 +9,7 @@ import os
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from nas.foundation.errors import UserError
 
@@ -65,6 +65,16 @@ class Journal:
         last = self.events[-1] if self.events else None
         return last if last and last.kind == "end" else None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether an attempt began that has no end: it runs, or was cut off."""
+        return bool(self.events) and self.end is None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the last attempt came to its regular end."""
+        return self.end is not None and self.end.outcome == "FINISHED"
+
     def start(self, launch: str | None) -> None:
         """Records that an attempt starts; `launch` is None outside a launch."""
         self._append(Event("start", _now_ms(), launch=launch))
@@ -94,7 +104,7 @@ class Journal:
         content = self.path.read_bytes()
         self._num_bytes = content.rfind(b"\n") + 1
         try:
-            self.events = [Event(**_as_dict(line)) for line in content[: self._num_bytes].splitlines()]
+            self.events = [Event(**json.loads(line)) for line in content[: self._num_bytes].splitlines()]
         except (ValueError, TypeError) as error:
             raise UserError(
                 f"{self.path}: damaged ({error}); remove its folder to run the cell again"
@@ -105,13 +115,6 @@ def describe_failure(error: Exception) -> str:
     """An exception in one line, for the reason of an event."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
-
-
-def _as_dict(line: bytes) -> dict[str, Any]:
-    content = json.loads(line)
-    if not isinstance(content, dict):
-        raise ValueError("a line is not a record")
-    return content
 
 
 def _now_ms() -> int:

@@ -137,15 +137,16 @@ def print_result(result: "LaunchResult", console: "Console") -> int:
 
 def _print_trained(result: "LaunchResult", experiment: str, out: Path, console: "Console") -> None:
     """Prints and writes the table of trained networks, if there are any."""
+    trained = {cell.hash for cell in result.finished if cell.network}
+    if not trained or result.num_undelivered:
+        return
+    # Imported here: analysis takes a second to import, and most launches train nothing.
     from rich.table import Table
 
     from analysis.reading.experiment_reader import read_trainings
     from analysis.tables.table_files import cell_texts, write_table
     from analysis.tables.trained_table import trained_table
 
-    trained = {cell.hash for cell in result.finished if cell.network}
-    if not trained or result.num_undelivered:
-        return
     runs = read_trainings(experiment, result.tracking_uri, trained)
     table = trained_table(runs)
     shown = Table(*(column.heading for column in table.columns), title=table.title, title_justify="left")

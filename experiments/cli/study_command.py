@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from experiments.cli.launch_command import HOW_TO_RESUME
 from experiments.console import say
-from nas.foundation.errors import UserError
+from nas.foundation.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,8 +59,8 @@ def _draw(result: "StudyResult", out: Path, console: "Console") -> None:
         drawings = study_drawings(experiment)
         paths = [path for one in drawings for path in write_drawing(one, experiment, out / "figures")]
         Tracker(result.experiment, out.resolve()).add_files(result.run_id, paths, "figures")
-    except (UserError, NothingToDrawError, MlflowException) as missing:
-        say(console, f"figures of the study: not drawn: {str(missing).splitlines()[0]}")
+    except (UserError, NothingToDrawError, MlflowException, OSError) as missing:
+        say(console, f"figures of the study: not drawn: {first_line(missing)}")
 
 
 def _print_result(result: "StudyResult", console: "Console") -> int:

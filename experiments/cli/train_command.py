@@ -119,14 +119,19 @@ def _make_cells(
         raise UserError("--set architecture: give the architecture as ARCH instead")
     out = out or Path("results") / (experiment or _DEFAULT_EXPERIMENT)
     cells = []
+    fingerprints: dict[int, str] = {}
     for network in find_networks(architectures, out):
         config = TrainConfig.parse(fields | {"architecture": network.architecture}, "--set")
         # Checks device, network and images before writing anything.
         resolve_device(config.device)
-        data_fingerprint = TrainingCell.look_at_images(config, TrainingCell.resolution(config))
+        resolution = TrainingCell.resolution(config)
+        if resolution not in fingerprints:
+            fingerprints[resolution] = TrainingCell.look_at_images(config, resolution)
         experiment = experiment or (network.search.experiment if network.search else None)
         cells.append(
-            make_training_cell(network, config, data_fingerprint, describe_installation(config.device), {})
+            make_training_cell(
+                network, config, fingerprints[resolution], describe_installation(config.device), {}
+            )
         )
     return cells, experiment or _DEFAULT_EXPERIMENT, out
 

@@ -53,7 +53,7 @@ class LaunchCallback(tune.Callback):
             The outcomes of all cells; KILLED includes those that never started.
         """
         for key, folder in self._folders.items():
-            if folder.journal.events and folder.journal.end is None:
+            if folder.journal.is_open:
                 self._finish(key, "KILLED", None)
         ends = [folder.journal.end for folder in self._folders.values()]
         return {(end.outcome if end else None) or "KILLED" for end in ends}
@@ -62,7 +62,7 @@ class LaunchCallback(tune.Callback):
         """Records that a trial starts, for the first time or after its process died."""
         key = cell_key(trial)
         folder = self._folders[key]
-        if folder.journal.end is not None or not folder.journal.events:
+        if not folder.journal.is_open:
             folder.journal.start(self._launch_id)
         self._progress.start(self._cells[key])
         self._delivery.notify(folder)

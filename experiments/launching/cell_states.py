@@ -75,7 +75,7 @@ def _state(cell: Cell, tracked: Mapping[str, TrackedCell], folder: CellFolder) -
     if outcome == "FAILED":
         reason = end.reason if end else run.failure if run else None
         return CellState(cell, "failed", num_epochs, reason or "unknown reason")
-    is_open = end is None and bool(folder.journal.events)
+    is_open = folder.journal.is_open
     if num_epochs or run or is_open:
         return CellState(cell, "interrupted", num_epochs, is_open=is_open)
     return CellState(cell, "missing", 0, _why_not_reused(cell, tracked))

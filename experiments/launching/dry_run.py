@@ -59,7 +59,8 @@ def print_status(grid: Grid, out: Path, console: Console, *, address: str | None
     if cells:
         _print_states(cells, _read_tracked_cells(grid, out, console), out, console)
     if num_unmeasured:
-        say(console, f"{num_unmeasured} are missing, and so is their lookup table; a launch measures it")
+        searches = format_count(num_unmeasured, "search", "searches")
+        say(console, f"{searches} without a lookup table; a launch measures it")
 
 
 def _print_states(

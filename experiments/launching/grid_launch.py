@@ -120,7 +120,7 @@ def launch(
 
 @dataclass(frozen=True)
 class Work:
-    """The cells that a launch runs (of a study: one per lookup table), and where.
+    """The cells that a launch runs (of a study: those of `StudyGrid.check_reach`), and where.
 
     Attributes:
         out: output folder on this machine.
@@ -261,7 +261,7 @@ def _check_same_storage(folder: CellFolder, storage: Storage | None) -> None:
 def close_cut_off_attempts(out: Path) -> None:
     """Marks as interrupted what a killed launch could not end itself."""
     for folder in find_cell_folders(out):
-        if folder.journal.events and folder.journal.end is None:
+        if folder.journal.is_open:
             folder.journal.finish("KILLED")
 
 

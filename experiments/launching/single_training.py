@@ -56,9 +56,12 @@ def train_here(
     with only_user_of(folder.path, "this training"):
         tracker = Tracker(experiment, out)
         folder.describe(RunDescription.of(cell))
+        if folder.journal.is_open:
+            # A killed process could not end it.
+            folder.journal.finish("KILLED")
         delivery = Delivery(tracker, report)
         try:
-            if not _is_finished(folder):
+            if not folder.journal.is_finished:
                 _run(cell, folder, delivery, report, world)
         finally:
             delivery.notify(folder)
@@ -67,14 +70,6 @@ def train_here(
     epochs, end = folder.journal.epochs, folder.journal.end
     metrics = epochs[max(epochs)].metrics if epochs else {}
     return TrainingResult(metrics, folder, tracker.uri, end.reason if end else None)
-
-
-def _is_finished(folder: CellFolder) -> bool:
-    if folder.journal.events and folder.journal.end is None:
-        # A killed process could not end it.
-        folder.journal.finish("KILLED")
-    end = folder.journal.end
-    return end is not None and end.outcome == "FINISHED"
 
 
 def _run(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from experiments.cells.cell import Cell
 from experiments.cells.cell_folder import CODE_TAG, RESULTS_VERSION_TAG, CellFolder, find_cell_folders
+from experiments.console import format_count
 from experiments.tracking.tracker import TrackedCell, Tracker
 from nas.foundation.identity import fingerprint
 
@@ -50,7 +51,8 @@ def adopt_unversioned(
         CellFolder(new.path).describe(replace(description, cell=cell.hash, name=cell.name, tags=tags))
         adopted.add(cell.hash)
     if adopted:
-        report(f"{len(adopted)} runs from before results had a version are taken over as results version 1")
+        runs = format_count(len(adopted), "run")
+        report(f"Taken over as results version 1: {runs} from before results had a version")
 
 
 def count_unversioned(cells: Iterable[Cell], tracked: Mapping[str, TrackedCell]) -> int:
@@ -84,6 +86,4 @@ def _new_tags(cell: Cell) -> dict[str, str]:
 
 def _is_elsewhere(folder: CellFolder) -> bool:
     """Whether checkpoints that are still needed lie in a storage, under the folder's former name."""
-    end = folder.journal.end
-    is_finished = end is not None and end.outcome == "FINISHED"
-    return folder.description.storage is not None and not is_finished
+    return folder.description.storage is not None and not folder.journal.is_finished

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from pyarrow import ArrowException
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
 
-from nas.foundation.errors import UserError
+from nas.foundation.errors import UserError, first_line
 
 _CHECKPOINTS, _ARTIFACTS, _TRACEBACK = "checkpoints", "artifacts", "traceback.txt"
 
@@ -79,7 +79,7 @@ class Storage:
             filesystem.delete_file(path)
         except OSError as error:
             raise UserError(
-                f"--storage: {self.uri}: cannot write there ({_first_line(error)}); "
+                f"--storage: {self.uri}: cannot write there ({first_line(error)}); "
                 "check the address, the bucket and the credentials of this node"
             ) from None
 
@@ -93,7 +93,7 @@ class Storage:
             filesystem, root = FileSystem.from_uri(self.uri)
         except (ArrowException, ValueError, OSError) as error:
             raise UserError(
-                f"--storage: {self.uri}: {_first_line(error)}; give a path, or a URL like s3://BUCKET/PREFIX"
+                f"--storage: {self.uri}: {first_line(error)}; give a path, or a URL like s3://BUCKET/PREFIX"
             ) from None
         return filesystem, root.rstrip("/")
 
@@ -213,7 +213,3 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 def _copy(from_system: FileSystem, path: str, to_system: FileSystem, to_path: str) -> None:
     copy_files(path, to_path, from_system, to_system)  # type: ignore[no-untyped-call]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -12,8 +12,9 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 from torch import Generator, Tensor, nn
 
+from experiments.cells.training_cell import SEARCH_RUN_TAG
 from experiments.products.model_card import Facts, write_card
-from experiments.tracking.named_run import NamedRun, find_run
+from experiments.tracking.named_run import RUN_PREFIX, NamedRun, find_run
 from nas.config import TrainConfig
 from nas.data.image_source import load_images
 from nas.foundation.device import resolve_device
@@ -66,7 +67,7 @@ def find_source(reference: str, checkpoint: Path | None, out: Path) -> Source:
     Raises:
         UserError: there is none, or it is of another architecture.
     """
-    run = find_run(reference, out) if reference.startswith("run:") else None
+    run = find_run(reference, out) if reference.startswith(RUN_PREFIX) else None
     if checkpoint is None:
         if run is None:
             raise UserError(
@@ -167,10 +168,10 @@ def _measure(source: Source) -> str:
 
 
 def _table_latency(run: NamedRun | None) -> str | None:
-    search_id = run.run.data.tags.get("tfnas.search_run") if run else None
+    search_id = run.run.data.tags.get(SEARCH_RUN_TAG) if run else None
     if run is None or search_id is None:
         return None
-    search = find_run(f"run:{search_id}", run.out).run.data
+    search = find_run(f"{RUN_PREFIX}{search_id}", run.out).run.data
     latency_ms, target_ms = search.metrics.get("derived_latency_ms"), search.params.get("target_latency_ms")
     fingerprint = search.tags.get("tfnas.table_fingerprint", "unknown")[:8]
     return f"{latency_ms:.3f} ms, target {target_ms} ms, table {fingerprint}, search `{search_id}`"
@@ -184,19 +185,21 @@ def _log_model(source: Source, run: NamedRun, images_BCHW: Tensor, files: list[P
     )
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     mlflow.set_tracking_uri(run.client.tracking_uri)
-    with warnings.catch_warnings(), mlflow.start_run(run_id=run.run_id):
-        warnings.simplefilter("ignore")
-        info = mlflow.pytorch.log_model(
-            PixelClassifier(fold_batch_norm(source.network), source.record).eval(),
-            name=_MODEL_NAME,
-            signature=signature,
-            input_example=images_BCHW[:2].numpy(),
-            pip_requirements=[f"torch=={torch.__version__.split('+')[0]}"],
-            # A graph, which loads without running foreign code.
-            serialization_format="pt2",
-        )
-        for file in files:
-            mlflow.log_artifact(str(file))
-    # Logging reopened the run, which ended with its training.
-    run.client.set_terminated(run.run_id, run.run.info.status, run.run.info.end_time)
+    try:
+        with warnings.catch_warnings(), mlflow.start_run(run_id=run.run_id):
+            warnings.simplefilter("ignore")
+            info = mlflow.pytorch.log_model(
+                PixelClassifier(fold_batch_norm(source.network), source.record).eval(),
+                name=_MODEL_NAME,
+                signature=signature,
+                input_example=images_BCHW[:2].numpy(),
+                pip_requirements=[f"torch=={torch.__version__.split('+')[0]}"],
+                # A graph, which loads without running foreign code.
+                serialization_format="pt2",
+            )
+            for file in files:
+                mlflow.log_artifact(str(file))
+    finally:
+        # Logging reopened the run, which ended with its training, whether or not this export succeeds.
+        run.client.set_terminated(run.run_id, run.run.info.status, run.run.info.end_time)
     return str(info.model_uri)

@@ -8,6 +8,7 @@ open.
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -113,10 +114,7 @@ class Points:
 
     def searched_hours(self) -> float:
         """Hours of searching so far, summed over searches and launches."""
-        journals = (
-            CellFolder(path.parent).journal for path in self.work.out.glob("cells/trial-*/journal.jsonl")
-        )
-        return sum(_searched_ms(journal) for journal in journals) / 3_600_000
+        return searched_hours(self.work.out)
 
     def report(self, key: str, epoch: int, metrics: dict[str, float]) -> bool:
         """Reports an epoch of a search to Optuna, once.
@@ -182,6 +180,12 @@ def finished_trials(study: optuna.Study) -> Iterator[FrozenTrial]:
 def _last_metrics(journal: Journal) -> dict[str, float]:
     epochs = journal.epochs
     return epochs[max(epochs)].metrics
+
+
+def searched_hours(out: Path) -> float:
+    """Hours of searching that an output folder holds, summed over searches and launches."""
+    journals = (CellFolder(path.parent).journal for path in out.glob("cells/trial-*/journal.jsonl"))
+    return sum(_searched_ms(journal) for journal in journals) / 3_600_000
 
 
 def _searched_ms(journal: Journal) -> int:

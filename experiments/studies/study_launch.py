@@ -31,7 +31,7 @@ from experiments.studies.study_results import write_results
 from experiments.studies.study_search import StudyCallback, StudyScheduler, StudySearch
 from experiments.tracking.delivery import Delivery
 from experiments.tracking.tracker import Tracker, require_server, tracking_uri
-from nas.foundation.errors import UserError
+from nas.foundation.errors import UserError, first_line
 
 _DEFINITION = "tfnas.definition"
 
@@ -212,7 +212,7 @@ def _refuse_broken_storage(plan: StudyGrid) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, ArgumentError, ImportError, RuntimeError) as error:
-        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        reason = first_line(error)
         raise UserError(
             f"{plan.path}: study.storage: cannot use it ({reason}); check the URL, or remove it to "
             "use a file in the output folder"
@@ -268,7 +268,7 @@ def _deliver_results(tracker: Tracker, result: StudyResult, out: Path, console: 
         tracker.add_files(result.run_id, files)
         tracker.add_metrics(result.run_id, metrics)
     except (MlflowException, OSError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         say(
             console,
             f"MLflow is unreachable ({reason}); results are kept in {out}: rerun the command to deliver them",

@@ -12,7 +12,7 @@ from experiments.console import format_count, format_duration, say
 from experiments.launching.dry_run import time_all
 from experiments.specs.preparation import Preparation
 from experiments.specs.study_grid import StudyGrid
-from experiments.studies.points import FAILURE, finished_trials
+from experiments.studies.points import FAILURE, finished_trials, searched_hours
 from experiments.studies.study_launch import describe_study, read_study, show_storage
 
 
@@ -29,21 +29,22 @@ def print_study(plan: StudyGrid, out: Path, console: Console, *, address: str | 
     for name, text in describe_study(plan.study).items():
         table.add_row(name, text)
     console.print(table)
+    study = read_study(plan, out)
+    num_told = len(list(finished_trials(study))) if study else 0
     with plan.place(address) as place:
         kinds = plan.check_reach(Preparation(out, place, str(plan.path), partial(say, console)))
         costs = time_all(kinds, place, console)
         at_a_time = plan.num_parallel(place, len(plan.seeds) * (plan.study.budget.num_trials or sys.maxsize))
     search_s = [costs[cell.cost_key].left_s(cell.config, 0, warms_up=True) for cell in kinds]
+    searches = format_count(len(plan.seeds), "search", "searches")
     point_s = sum(search_s) / len(search_s) * len(plan.seeds)
-    study = read_study(plan, out)
-    num_told = len(list(finished_trials(study))) if study else 0
     say(
         console,
-        f"{num_told} points done; a point has {format_count(len(plan.seeds), 'search', 'searches')} and "
-        f"costs about {format_duration(point_s)} of searching; {at_a_time} searches run at a time",
+        f"{format_count(num_told, 'point')} done; a point has {searches} and costs about "
+        f"{format_duration(point_s)} of searching; {at_a_time} at a time",
     )
     budget = plan.study.budget
-    limits_s = [budget.hours * 3600] if budget.hours else []
+    limits_s = [(budget.hours - searched_hours(out)) * 3600] if budget.hours else []
     if budget.num_trials is not None:
         limits_s.append((budget.num_trials - num_told) * point_s)
     left = format_duration(max(min(limits_s), 0) / at_a_time)

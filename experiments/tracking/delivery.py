@@ -8,6 +8,7 @@ from mlflow.exceptions import MlflowException
 
 from experiments.cells.cell_folder import CellFolder
 from experiments.tracking.tracker import Tracker
+from nas.foundation.errors import first_line
 
 _RETRY_S = 2.0
 
@@ -81,7 +82,7 @@ class Delivery:
             self._tracker.deliver(folder)
         except (MlflowException, OSError) as error:
             if not self._is_unreachable:
-                reason = (str(error) or type(error).__name__).splitlines()[0]
+                reason = first_line(error)
                 self._report(f"MLflow is unreachable ({reason}); results are kept and delivered later")
             self._is_unreachable = True
             time.sleep(_RETRY_S)

@@ -9,7 +9,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from experiments.tracking.tracker import search_runs, tracking_uri
-from nas.foundation.errors import UserError
+from nas.foundation.errors import UserError, first_line
 
 # Otherwise MLflow draws a progress bar for every file.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -72,7 +72,7 @@ def find_run(reference: str, out: Path) -> NamedRun:
         experiment = client.get_experiment(run.info.experiment_id)
     except MlflowException as error:
         raise UserError(
-            f"{reference}: not in {client.tracking_uri} ({str(error).splitlines()[0]}); correct the id, or "
+            f"{reference}: not in {client.tracking_uri} ({first_line(error)}); correct the id, or "
             "give the folder of its launch with --out"
         ) from None
     return NamedRun(reference, run, str(experiment.name), client, out)
@@ -91,9 +91,7 @@ def find_searches(reference: str, out: Path) -> list[NamedRun]:
         condition = "tags.`tfnas.kind` = 'search' and attributes.status = 'FINISHED'"
         runs = list(search_runs(client, experiment.experiment_id, condition)) if experiment else []
     except MlflowException as error:
-        raise UserError(
-            f"{reference}: cannot read {client.tracking_uri}: {str(error).splitlines()[0]}"
-        ) from None
+        raise UserError(f"{reference}: cannot read {client.tracking_uri}: {first_line(error)}") from None
     if not runs:
         raise UserError(
             f"{reference}: no finished search of that experiment in {client.tracking_uri}; launch it first, "

@@ -21,7 +21,7 @@ from requests import RequestException
 from experiments import __version__
 from experiments.cells.cell_folder import CellFolder, RunDescription
 from experiments.cells.journal import Event
-from nas.foundation.errors import UserError
+from nas.foundation.errors import UserError, first_line
 from nas.foundation.files import write_atomically
 
 # MLflow would log the creation of its tables.
@@ -377,7 +377,7 @@ def _reaching(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, RequestException) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(
             f"MLFLOW_TRACKING_URI: cannot use {uri} ({reason}); start the server, or unset the variable"
         ) from None

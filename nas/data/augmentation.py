@@ -53,7 +53,7 @@ def resize(images_BHWC: Tensor, resolution: int) -> Tensor:
     return images_BCHW.permute(0, 2, 3, 1)
 
 
-def normalise(images_BHWC: Tensor, mean_C: Tensor, std_C: Tensor) -> Tensor:
+def normalize(images_BHWC: Tensor, mean_C: Tensor, std_C: Tensor) -> Tensor:
     """Scales 0..255 to 0..1, subtracts the mean and divides by the standard deviation.
 
     Returns:

@@ -7,6 +7,8 @@ import gzip
 import io
 import os
 import pickle
+import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.data.memory_images import Arrays, Part
-from nas.foundation.errors import UserError
+from nas.foundation.errors import UserError, first_line
 from nas.foundation.files import read_file
 from nas.foundation.pickles import check_pickle
 
@@ -50,7 +52,7 @@ def read_bundled(config: "DataConfig", part: Part) -> Arrays:
     try:
         with np.load(BUNDLED_FILE, allow_pickle=False) as file:
             return file[f"{part}_images"][..., np.newaxis], file[f"{part}_labels"]
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(
             f"{BUNDLED_FILE}: the bundled images are damaged ({error}); reinstall tfnas"
         ) from None
@@ -127,15 +129,15 @@ def _find_idx(folder: Path, name: str) -> Path:
 
 
 def _read_idx(path: Path, num_dimensions: int) -> NDArray[np.uint8]:
+    content = read_file(path, "images")
     try:
-        content = read_file(path, "images")
         if path.suffix == ".gz":
             content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(_MAX_IDX_BYTES)
         magic, *shape = np.frombuffer(content, ">i4", count=num_dimensions + 1).tolist()
         if magic != _IDX_MAGIC[num_dimensions]:
             raise ValueError(f"its first number is {magic}")
         return np.frombuffer(content, np.uint8, offset=4 * (num_dimensions + 1)).reshape(shape)
-    except (OSError, EOFError, ValueError, gzip.zlib.error) as error:  # type: ignore[attr-defined]
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise _damaged(path, error) from None
 
 
@@ -173,8 +175,8 @@ def _read_cifar_file(folder: Path, path: Path, dataset: str) -> Arrays:
 def _read_cifar_pickle(folder: Path, path: Path, dataset: str) -> dict[str, Any]:
     if not path.is_file():
         raise _missing(folder, str(path.relative_to(folder)), dataset)
+    stored = read_file(path, "images")
     try:
-        stored = read_file(path, "images")
         check_pickle(stored)
         content = _CifarUnpickler(io.BytesIO(stored), encoding="latin1").load()
         if not isinstance(content, dict):
@@ -207,7 +209,7 @@ def _download(dataset: str, folder: Path) -> None:
                 source.url, str(folder), filename=source.filename, md5=source.tgz_md5
             )
     except (OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise UserError(f"download: cannot get '{dataset}' ({reason}); put its files into {folder}") from None
 
 

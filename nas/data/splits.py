@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Generator, Tensor
 
-from nas.data.augmentation import Augmentation, child_generator, normalise
+from nas.data.augmentation import Augmentation, child_generator, normalize
 from nas.data.datasets import DATASETS
 from nas.data.image_source import Images
 from nas.foundation.device import resolve_device
@@ -72,7 +72,7 @@ class Split:
                 # Images are copied as bytes, a quarter of the float32 size that a network sees.
                 images_BHWC = images_BHWC.pin_memory().to(device, non_blocking=True)
                 labels_B = labels_B.pin_memory().to(device, non_blocking=True)
-            yield normalise(images_BHWC, mean_C, std_C), labels_B
+            yield normalize(images_BHWC, mean_C, std_C), labels_B
 
 
 def split_by_class(

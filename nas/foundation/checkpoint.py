@@ -1,4 +1,4 @@
-"""Checkpoints of a search: written atomically, checksummed, the last two kept, never unpickled.
+"""Checkpoints of a search or a training: written atomically, checksummed, the last two kept, never unpickled.
 
 A checkpoint is the file `checkpoint-EPOCH-CHECKSUM.pt`, written by `torch.save` and readable by
 `torch.load(path, weights_only=True)`. Its name contains the checksum of its content, so one rename
@@ -131,7 +131,7 @@ def _epoch_of(path: Path) -> int:
 
 
 def _remove_old(directory: Path, newest: Path) -> None:
-    # A resumed search rewrites an epoch whose earlier file may be the damaged one.
+    # A resumed run rewrites an epoch whose earlier file may be the damaged one.
     others = [path for path in find_checkpoints(directory) if _epoch_of(path) < _epoch_of(newest)]
     kept = {newest, *others[len(others) - (NUM_KEPT - 1) :]}
     stale = [path for path in find_checkpoints(directory) if path not in kept]

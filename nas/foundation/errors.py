@@ -43,6 +43,11 @@ class PeerError(RuntimeError):
     """Another process of the same training failed first; the message is the one of that process."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says; its type if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def escape_unprintable(text: str) -> str:
     """The text in one line, with everything escaped that would move the cursor or break the line."""
     return "".join(

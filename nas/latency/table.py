@@ -255,19 +255,17 @@ def _space_of(table: LatencyTable, where: str) -> Space:
 
 def reachable_interval_ms(
     table: LatencyTable,
-    space: Space | None = None,
     *,
     initial_widths: bool = False,
     full_depth: bool = False,
 ) -> tuple[float, float]:
-    """Lowest and highest latency over the networks of a space, in ms.
+    """Lowest and highest latency over the networks of the table's space, in ms.
 
     Args:
-        space: None for the space of the table.
         initial_widths: include only networks whose operators have their initial widths.
         full_depth: include only networks that keep every layer.
     """
-    space = space or get_space(table.space)
+    space = get_space(table.space)
     low_ms = high_ms = table.base_latency_ms
     for stage, spec in enumerate(space.stages):
         lows_ms, highs_ms = [0.0], [0.0]

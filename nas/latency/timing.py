@@ -133,11 +133,14 @@ def _cpu_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def measure_busy_cpus(interval_s: float = 0.5) -> float:
+_BUSY_INTERVAL_S = 0.5
+
+
+def measure_busy_cpus() -> float:
     """Average number of CPUs that other processes, and other guests of the host, keep busy."""
     process = psutil.Process()
     own_before, all_before, start_s = sum(process.cpu_times()[:2]), _busy_cpu_s(), time.perf_counter()
-    time.sleep(interval_s)
+    time.sleep(_BUSY_INTERVAL_S)
     own_s, all_s = sum(process.cpu_times()[:2]) - own_before, _busy_cpu_s() - all_before
     return max((all_s - own_s) / (time.perf_counter() - start_s), 0.0)
 

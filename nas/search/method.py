@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from nas.config import SearchConfig
 from nas.data.search_data import SearchData, load_search_data
@@ -41,10 +40,6 @@ class SearchTask:
         space = get_space(config.space)
         device = resolve_device(config.device)
         return cls(config, table, space, device, load_search_data(config, space.resolution))
-
-    def to_device(self, tensor: Tensor) -> Tensor:
-        """The tensor on the search's device."""
-        return tensor.to(self.device, non_blocking=True)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a search yields: one record an epoch, and all epochs together as a trajectory.
+"""What a search yields: one record per epoch, and all epochs together as a trajectory.
 
 Shapes: E epochs, L searchable layers, O candidates (the space's operators and, where identity is a
 candidate, identity last), S stages, D depths of a stage (0 to the longest stage's layers), P phases of
@@ -154,8 +154,8 @@ class Trajectory:
         """Checks the arrays against the axes that their names say.
 
         Raises:
-            ValueError: one has other axes, or an axis has not the length that another array or the
-                space gives it.
+            ValueError: one has other axes, or an axis differs in length from another array
+                or from the space.
         """
         space = get_space(self.space)
         sizes = {"L": len(space.layers), "S": len(space.stages)}

@@ -44,10 +44,12 @@ def search_identity(config: SearchConfig, table_fingerprint: str, data_fingerpri
     }
 
 
-def unversioned_hash(config: SearchConfig, table_fingerprint: str, data_fingerprint: str) -> str:
-    """The identity of checkpoints from before results had a version; they are of version 1."""
+def former_hashes(config: SearchConfig, table_fingerprint: str, data_fingerprint: str) -> list[str]:
+    """Other identities of the same checkpoints: from before results had a version, now version 1."""
+    if RESULTS_VERSION != 1:
+        return []
     fields = {name: value for name, value in result_fields(config).items() if name != "method"}
-    return fingerprint({"config": fields, "latency_table": table_fingerprint, "data": data_fingerprint})
+    return [fingerprint({"config": fields, "latency_table": table_fingerprint, "data": data_fingerprint})]
 
 
 def warmup_hash(config: SearchConfig, data_fingerprint: str, device_type: str) -> str:

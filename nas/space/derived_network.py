@@ -69,7 +69,7 @@ class DerivedNetwork(nn.Module):
         self.classifier = nn.Linear(space.head_channels, num_classes)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Returns logits_BK, one row an image."""
+        """Returns logits_BK, one row per image."""
         features_BCHW = self.head(self.blocks(self.stem_block(self.stem(images_BCHW))))
         logits_BK: Tensor = self.classifier(self.dropout(features_BCHW.mean((2, 3))))
         return logits_BK

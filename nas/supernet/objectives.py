@@ -95,7 +95,7 @@ def check_latencies(objective: str, fields: Mapping[str, float], latencies_ms: t
         latencies_ms: the lowest and the highest latency of any network of the space.
 
     Raises:
-        UserError: it has not.
+        UserError: the objective is undefined at one of them.
     """
     for lowest_ms in latencies_ms:
         latency_ms = torch.tensor(lowest_ms, dtype=torch.float64, requires_grad=True)

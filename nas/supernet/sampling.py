@@ -55,27 +55,23 @@ def random_second_path(log_alpha_LO: Tensor, first_L: Tensor, generator: Generat
 def gumbel_second_path(log_alpha_LO: Tensor, first_L: Tensor, generator: Generator) -> Tensor:
     """`bi_gumbel`: from alpha, restricted to the other candidates."""
     noise_LO = sample_gumbel(log_alpha_LO.shape, generator)
-    return best_other(_finite(log_alpha_LO) + noise_LO, log_alpha_LO, first_L)
+    return best_other(log_alpha_LO + noise_LO, log_alpha_LO, first_L)
 
 
 def min_second_path(log_alpha_LO: Tensor, first_L: Tensor, generator: Generator) -> Tensor:
     """`bi_min`: the other candidate with the lowest alpha."""
-    return best_other(-_finite(log_alpha_LO), log_alpha_LO, first_L)
+    return best_other(-log_alpha_LO, log_alpha_LO, first_L)
 
 
 def max_second_path(log_alpha_LO: Tensor, first_L: Tensor, generator: Generator) -> Tensor:
     """`bi_max`: the other candidate with the highest alpha."""
-    return best_other(_finite(log_alpha_LO), log_alpha_LO, first_L)
+    return best_other(log_alpha_LO, log_alpha_LO, first_L)
 
 
 def best_other(scores_LO: Tensor, log_alpha_LO: Tensor, first_L: Tensor) -> Tensor:
     """In each layer, of the candidates that it has and that are not the first path's, the highest score's."""
     is_other_LO = log_alpha_LO.isfinite().scatter(-1, first_L.unsqueeze(-1), False)
     return scores_LO.masked_fill(~is_other_LO, -torch.inf).argmax(dim=-1)
-
-
-def _finite(log_alpha_LO: Tensor) -> Tensor:
-    return torch.where(log_alpha_LO.isfinite(), log_alpha_LO, 0)
 
 
 SAMPLINGS: Registry[SecondPath] = Registry(

@@ -45,7 +45,7 @@ class SearchSteps:
         self._config = config
         self._table = table
         self._objective = partial(OBJECTIVES[config.objective], **config.objective_fields())
-        # Walking over a thousand modules for them in every step would be felt.
+        # Kept, since collecting them walks over a thousand modules.
         self._weights = supernet.weight_parameters()
         self._arch_parameters = supernet.arch_parameters()
         self.reset_optimizers()
@@ -88,7 +88,7 @@ class SearchSteps:
 
         Args:
             images_BCHW: channels last.
-            paths: index of a candidate for each layer, one sequence a path.
+            paths: index of a candidate for each layer, one sequence per path.
         """
         self._require_gradients(weights=True)
         self.weight_optimizer.zero_grad(set_to_none=True)
@@ -141,7 +141,7 @@ class SearchSteps:
         return {"weights": self.weight_optimizer.state_dict(), "arch": self.arch_optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up a state of `state_dict`."""
+        """Restores a state of `state_dict`."""
         self.weight_optimizer.load_state_dict(state["weights"])
         self.arch_optimizer.load_state_dict(state["arch"])
 

@@ -245,7 +245,7 @@ class Supernet(nn.Module):
         return [row + [0] * self.has_identity for row in widths]
 
     def set_widths(self, widths: Sequence[Sequence[int]]) -> None:
-        """Takes up widths of `widths()`, for weights that are in order already (a checkpoint's)."""
+        """Restores widths of `widths()`, for weights that are in order already (a checkpoint's)."""
         for index, row in enumerate(widths):
             for op in range(len(self.space.ops)):
                 self.candidate(index, op).width = row[op]
@@ -253,7 +253,7 @@ class Supernet(nn.Module):
     def set_derived_widths(
         self, architecture: Architecture, optimizer: torch.optim.Optimizer | None = None
     ) -> None:
-        """Gives the derived operators the widths of `architecture`, which is `derive()` re-widthed.
+        """Gives the derived operators the widths of `architecture`, which has the operators of `derive()`.
 
         Args:
             optimizer: the weights' optimizer, whose momentum follows its channels.

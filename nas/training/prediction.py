@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from nas.data.image_files import eval_view, read_image
-from nas.foundation.errors import UserError
+from nas.foundation.errors import UserError, first_line
 from nas.foundation.files import read_file
 from nas.foundation.validation import first_error
 from nas.training.export import INPUT_NAME, METADATA_KEY, ExportMetadata, PixelClassifier
@@ -84,13 +84,14 @@ def _load_onnx(path: Path) -> Predictor:
             raise ValueError("it does not have one logit per class")
     except ValidationError as error:
         raise UserError(f"{path}: {METADATA_KEY}: {first_error(error)}; export it again") from None
-    except (KeyError, TypeError, ValueError, RecursionError):
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(
-            f"{path}: not exported by tfnas: {METADATA_KEY} is missing or invalid; export it again"
+            f"{path}: not exported by tfnas: {METADATA_KEY} is missing or invalid ({first_line(error)}); "
+            "export it again"
         ) from None
     # The runtime has its own exception for each kind of damage.
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
+        reason = first_line(error)[:120]
         raise UserError(f"{path}: not an ONNX file, or damaged: {reason}; export it again") from None
     return Predictor(metadata, run)
 

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 
-def synchronise_batch_norm(network: nn.Module, device: torch.device) -> nn.Module:
+def synchronize_batch_norm(network: nn.Module, device: torch.device) -> nn.Module:
     """Makes batch norm take its statistics from the batch of all processes.
 
     A training then does not depend on how many processes share a batch. Parameters, buffers and their
     names stay. torch's own implementation supports only GPUs; on the CPU, plain operations do the same.
     """
     if device.type != "cpu":
-        synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-        return synchronised
+        synchronized: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        return synchronized
     for parent in list(network.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.BatchNorm2d):
@@ -40,12 +40,12 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
         num_pixels = features_BCHW.new_tensor([features_BCHW.numel() / self.num_features])
         sums_C, num_1 = _sum(torch.cat([features_BCHW.sum((0, 2, 3)), num_pixels])).tensor_split([-1])
         mean_C = sums_C / num_1
-        centred_BCHW = features_BCHW - mean_C[:, None, None]
+        centered_BCHW = features_BCHW - mean_C[:, None, None]
         # A second pass, because the difference of two large sums would lose digits.
-        var_C = _sum(centred_BCHW.square().sum((0, 2, 3))) / num_1
+        var_C = _sum(centered_BCHW.square().sum((0, 2, 3))) / num_1
         self._track(mean_C.detach(), (var_C * num_1 / (num_1 - 1)).detach())
         scale_C = self.weight * torch.rsqrt(var_C + self.eps)
-        return torch.addcmul(self.bias[:, None, None], centred_BCHW, scale_C[:, None, None]).to(dtype)
+        return torch.addcmul(self.bias[:, None, None], centered_BCHW, scale_C[:, None, None]).to(dtype)
 
     def _track(self, mean_C: Tensor, var_C: Tensor) -> None:
         assert self.running_mean is not None

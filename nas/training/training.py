@@ -9,7 +9,7 @@ import copy
 import hashlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from nas.foundation.world import ALONE, World, check_device
 from nas.space.architecture import Architecture
 from nas.space.baselines import ARCHITECTURE_NAMES, find_architecture, make_network
 from nas.space.macro_space import get_space
-from nas.training.sync_batch_norm import synchronise_batch_norm
+from nas.training.sync_batch_norm import synchronize_batch_norm
 from nas.training.trained_network import TrainedNetwork
 
 METRIC_NAMES = (
@@ -186,7 +186,9 @@ class Training:
         torch.set_num_threads(config.num_threads)
         self.choice = NetworkChoice.of(config)
         self.data = load_training_data(config, self.choice.resolution, world)
-        if world.spread(self._identity()) != self._identity():
+        # Once, now: the file of the architecture may change or move while the training runs.
+        self._identity = training_identity(config, self.data.fingerprint)
+        if world.spread(self._identity) != self._identity:
             raise UserError(
                 f"data_dir: process {world.rank} has other images or another network than process 0; "
                 "give all processes the same"
@@ -200,7 +202,7 @@ class Training:
             drop_connect=config.drop_connect,
         )
         if world.size > 1:
-            network = synchronise_batch_norm(network, self.device)
+            network = synchronize_batch_norm(network, self.device)
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self._average = _make_average(self.network, config.ema_decay)
         self._optimizer = torch.optim.SGD(
@@ -364,7 +366,7 @@ class Training:
             "best_weights": self._best_weights,
             "records": [asdict(record) for record in self.records],
         }
-        save_checkpoint(directory, self.epoch, state, self._identity())
+        save_checkpoint(directory, self.epoch, state, fingerprint(self._identity))
 
     def load(self, directory: Path | None) -> None:
         """Resumes from the newest intact checkpoint in the first process's folder, if there is one.
@@ -374,9 +376,8 @@ class Training:
         """
         state = None
         if self.world.is_first and directory is not None:
-            # Before results had a version, config and images alone identified a checkpoint.
-            unversioned = {"config": result_fields(self.config), "data": self.data.fingerprint}
-            state = load_newest_checkpoint(directory, self._identity(), fingerprint(unversioned))
+            former = _former_hashes(self._identity)
+            state = load_newest_checkpoint(directory, fingerprint(self._identity), *former)
         state = self.world.spread(state)
         if state is None:
             return
@@ -387,8 +388,12 @@ class Training:
         self._best_weights = state["best_weights"]
         self.records = [TrainRecord(**record) for record in state["records"]]
 
-    def _identity(self) -> str:
-        return fingerprint(training_identity(self.config, self.data.fingerprint))
+
+def _former_hashes(identity: Mapping[str, Any]) -> list[str]:
+    """Other identities of the same checkpoints: from before results had a version, now version 1."""
+    if identity["results_version"] != 1:
+        return []
+    return [fingerprint({name: value for name, value in identity.items() if name != "results_version"})]
 
 
 def lr_factor(config: TrainConfig, epochs_done: float, epochs_per_step: float) -> float:

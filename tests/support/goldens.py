@@ -104,7 +104,7 @@ def run_training_case(fields: dict[str, Any]) -> Numbers:
     return {name: [record.metrics.get(name) for record in records] for name in ("train_loss", "val_loss")}
 
 
-def _as_lists(array: np.ndarray) -> Any:  # type: ignore[type-arg]
+def _as_lists(array: np.ndarray) -> Any:
     rounded = np.round(array.astype(np.float64), 5).tolist()
     return [[value if np.isfinite(value) else None for value in row] for row in rounded]
 
@@ -122,7 +122,7 @@ def _is_same_to_rounding(one: EpochRecord, other: EpochRecord) -> bool:
     )
 
 
-def _lead(scores: np.ndarray) -> float:  # type: ignore[type-arg]
+def _lead(scores: np.ndarray) -> float:
     if scores.size == 0:
         return np.inf
     ordered = np.sort(scores, axis=-1)

@@ -120,7 +120,7 @@ class ReferenceLayer(nn.Module):
 
 
 class ReferenceSupernet(nn.Module):
-    """The supernet; `alphas` holds one vector a layer, `betas` one a stage (none in the skip space)."""
+    """The supernet; `alphas` holds one vector per layer, `betas` one per stage (none in the skip space)."""
 
     def __init__(self, space: Space, num_classes: int, depth: str) -> None:
         super().__init__()
@@ -170,7 +170,7 @@ class ReferenceSupernet(nn.Module):
         ]
 
     def forward(self, images_BCHW: Tensor, choices: Sequence[int] | Sequence[Tensor]) -> Tensor:
-        """Logits of a path (an index a layer) or of the weighted sums (a vector a layer)."""
+        """Logits of a path (an index per layer) or of the weighted sums (a vector per layer)."""
         x_BCHW = self.stem_block(self.relu(self.stem_norm(self.stem(images_BCHW))))
         for stage in range(len(self.space.stages)):
             outputs = [x_BCHW]

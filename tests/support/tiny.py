@@ -90,21 +90,6 @@ def full_depth_architecture(space: Space, op: CandidateOp | None = None) -> Arch
     )
 
 
-def random_architecture(space: Space, seed: int) -> Architecture:
-    """Any depth, operators and widths that the space has."""
-    rng = random.Random(seed)
-    stages = []
-    for stage, spec in enumerate(space.stages):
-        depth = rng.randint(space.min_depth(stage), spec.num_layers)
-        choices = []
-        for layer in space.stage_layers(stage)[:depth]:
-            op = rng.choice(OPS)
-            low, high = op.width_interval(layer.in_channels)
-            choices.append(LayerChoice(op=op.name, mid_channels=rng.randint(low, high)))
-        stages.append(tuple(choices))
-    return Architecture(space=space.name, stages=tuple(stages))
-
-
 def make_supernet(space: Space, depth: Depth, *, seed: int = 0) -> Supernet:
     """A supernet with random widths, alphas and betas."""
     supernet = Supernet(space, NUM_CLASSES, depth, seed=seed)

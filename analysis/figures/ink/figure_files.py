@@ -143,8 +143,12 @@ def _read_stamp(path: Path) -> dict[str, Any] | None:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    has_fields = isinstance(content, dict) and {"runs", "files"} <= content.keys()
-    return content if has_fields else None
+    if not isinstance(content, dict) or not isinstance(content.get("runs"), list):
+        return None
+    files = content.get("files")
+    # Other names would lead out of the folder, and `write_drawings` removes files.
+    are_here = isinstance(files, dict) and all(Path(name).name == name for name in files)
+    return content if are_here else None
 
 
 def _check_runs(stamp: dict[str, Any], runs: Iterable[Run]) -> list[str]:

@@ -11,4 +11,7 @@ if TYPE_CHECKING:
     from nas.search.method import SearchMethod
 
 METHODS: "Registry[type[SearchMethod]]" = Registry("method", {"tf_nas": "nas.search.methods.tf_nas:TfNas"})
-"""How architectures are searched. By name of class: a config must know the names without importing them."""
+"""How architectures are searched.
+
+Given as text, so that a config knows the names without importing the classes.
+"""

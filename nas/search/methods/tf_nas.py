@@ -69,7 +69,7 @@ class TfNas(SharingMethod):
     def run_epoch(self, epoch: int) -> EpochResult:
         """Trains an epoch, scales widths to the target, and evaluates."""
         config = self.task.config
-        # Not before: a checkpoint may have a say, and a search that is done needs none.
+        # Chosen late: a checkpoint may fix the kernels, and a finished search needs none.
         self._use_kernels()
         phase: Phase = "warmup" if epoch <= config.num_warmup_epochs else "joint"
         if config.reset_optimizers_each_epoch:
@@ -127,7 +127,7 @@ class TfNas(SharingMethod):
 
     def _train(self, phase: Phase, temperature: float) -> tuple[dict[str, float], NDArray[np.int64]]:
         """One epoch of steps: means of the metrics, and how often each candidate was trained."""
-        data, to_device = self.task.data, self.task.to_device
+        data = self.task.data
         sums = _Sums()
         train_count_LO = np.zeros(tuple(self.supernet.alpha.shape), dtype=np.int64)
         arch_batches = data.arch_batches(self._generators["arch_batches"])
@@ -137,14 +137,12 @@ class TfNas(SharingMethod):
             paths = self._sample_paths(phase, log_alpha_LO)
             for path in paths:
                 train_count_LO[np.arange(len(path)), path] += 1
-            first = self._steps.weight_step(to_device(images_BCHW), to_device(labels_B), paths)[0]
+            first = self._steps.weight_step(images_BCHW, labels_B, paths)[0]
             sums.add("train_loss", first.loss)
             sums.add("train_accuracy", first.accuracy)
             if phase == "joint" and step % self.task.config.weight_steps_per_arch_step == 0:
                 images_BCHW, labels_B = next(arch_batches)
-                loss = self._steps.arch_step(
-                    to_device(images_BCHW), to_device(labels_B), temperature, self._generators["paths"]
-                )
+                loss = self._steps.arch_step(images_BCHW, labels_B, temperature, self._generators["paths"])
                 sums.add("arch_loss", loss)
                 log_alpha_LO = self.supernet.log_alpha().detach().cpu()
         return sums.means(), train_count_LO
@@ -173,8 +171,8 @@ class TfNas(SharingMethod):
         num_images = 0
         for images_BCHW, labels_B in self.task.data.val_batches():
             with self._steps.autocast():
-                logits_BK = self.supernet(self.task.to_device(images_BCHW), path)
-            num_correct += (logits_BK.argmax(-1) == self.task.to_device(labels_B)).sum()
+                logits_BK = self.supernet(images_BCHW, path)
+            num_correct += (logits_BK.argmax(-1) == labels_B).sum()
             num_images += len(labels_B)
         return float(num_correct) / num_images
 

@@ -62,9 +62,9 @@ class _CompiledBlock(torch.autograd.Function):
         ctx.shape, ctx.widths = shape, widths
         # What torch saves, it protects: from changes in place and from a second, unannounced backward.
         ctx.save_for_backward(features_BIHX, mix_weights_O, *flat)
-        ctx.runs, out_NP = _run_candidates(ctx, features_BIHX, mix_weights_O, flat)
+        ctx.runs, out_MP = _run_candidates(ctx, features_BIHX, mix_weights_O, flat)
         batch, _, height, width = features_BIHX.shape
-        return as_features(out_NP, (batch, -(-height // shape.stride), -(-width // shape.stride)))
+        return as_features(out_MP, (batch, -(-height // shape.stride), -(-width // shape.stride)))
 
     @staticmethod
     @once_differentiable

@@ -1,5 +1,6 @@
 """The figures' files, and the check that they still correspond to their runs."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -156,6 +157,20 @@ def test_figures_that_the_runs_no_longer_support_are_removed_unless_edited(small
         "depth.png",
         "depth.svg",
     ]
+
+
+def test_a_stamp_that_names_files_elsewhere_removes_nothing(small: Store):
+    draw(small)
+    folder = small.out_dir / "figures"
+    elsewhere = small.out_dir / "elsewhere.txt"
+    elsewhere.write_text("mine")
+    stamp = json.loads((folder / "depth.json").read_text())
+    stamp["files"] = {"../elsewhere.txt": hashlib.sha256(b"mine").hexdigest()}
+    (folder / "depth.json").write_text(json.dumps(stamp))
+    experiment = read_experiment("demo", small.tracking_uri)
+    assert "depth: depth.json cannot be read; draw the figure again" in check_drawings([], folder)
+    write_drawings([], experiment, folder)
+    assert elsewhere.read_text() == "mine"
 
 
 def test_the_command_checks_with_an_exit_code(store: Store, reported: Result):

@@ -31,6 +31,7 @@ from analysis.tables.table_files import to_csv
 from analysis.verdicts import NONE_OF_A_STUDY, judge_claims
 from analysis.verdicts.slices import Slice, slice_study
 from experiments.cli.report_command import report
+from nas.foundation.errors import UserError
 from tests.support.synthetic import Store
 
 POINTS = [
@@ -362,3 +363,15 @@ def test_searches_of_another_study_in_the_experiment_are_not_of_this_one(tmp_pat
     experiment = read_experiment("random", store.tracking_uri)
     assert not experiment.is_study
     assert [run.seed for run in experiment.study_runs] == [1]
+    assert [run.seed for run in best_points_table(experiment, {}).runs] == [1]
+
+
+def test_a_damaged_record_of_a_study_is_named(tmp_path: Path) -> None:
+    store = Store(tmp_path, "random")
+    store.parent_id = add_study(store, RANDOM_ABOUT, RANDOM_POINTS[:1])
+    damaged = tmp_path / "study.json"
+    damaged.write_text("{")
+    store.client.log_artifact(store.parent_id, str(damaged))
+    add_search(store, 0)
+    with pytest.raises(UserError, match=r"study\.json or trials\.csv is damaged"):
+        read_experiment("random", store.tracking_uri)

@@ -21,6 +21,7 @@ from scipy.stats import norm
 from experiments.cli import main as cli
 from nas.config import TrainConfig
 from nas.data.dataset_readers import read_bundled
+from nas.foundation.errors import UserError
 from nas.space.macro_space import get_space
 from nas.training.trained_network import load_trained_network
 from tests.support.tiny import full_depth_architecture
@@ -87,6 +88,18 @@ def exported(training, tmp_path_factory):
     )
     assert result.stderr == ""
     return json.loads(result.stdout)
+
+
+def test_a_failed_export_leaves_the_training_finished(training, monkeypatch):
+    out, run, _, _ = training
+
+    def fail(*_, **__):
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(mlflow, "log_artifact", fail)
+    assert call("export", f"run:{run.info.run_id}", "--out", out) == 2
+    after = MlflowClient(f"sqlite:///{out}/mlflow.db").get_run(run.info.run_id).info
+    assert (after.status, after.end_time) == ("FINISHED", run.info.end_time)
 
 
 def test_export_writes_a_network_its_card_and_a_model(training, exported):

@@ -108,7 +108,7 @@ def test_search_never_reads_test_images(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("augmentation", ["none", "crop_flip", "paper"])
 @pytest.mark.parametrize("resolution", [28, 32])
-def test_batches_are_normalised_rgb_in_channels_last(augmentation, resolution):
+def test_batches_are_normalized_rgb_in_channels_last(augmentation, resolution):
     data = load_search_data(make_config(augmentation=augmentation), resolution)
     images, labels = next(data.weight_batches(seeded()))
     assert images.shape == (64, 3, resolution, resolution)
@@ -120,7 +120,7 @@ def test_batches_are_normalised_rgb_in_channels_last(augmentation, resolution):
     assert low - 1e-5 <= images.min() < images.max() <= high + 1e-5
 
 
-def test_normalised_images_have_mean_0_and_deviation_1():
+def test_normalized_images_have_mean_0_and_deviation_1():
     data = load_search_data(make_config(), 28)
     images = torch.cat([images for images, _ in data.val_batches()])
     assert abs(images.mean()) < 0.02

@@ -13,7 +13,7 @@ from nas.data.augmentation import (
     adjust_saturation,
     child_generator,
     crop_flip,
-    normalise,
+    normalize,
     resize,
     resized_crop_flip,
     shift_hue,
@@ -125,11 +125,11 @@ def test_resize_agrees_with_torchvision():
     assert resize(images, 16) is images
 
 
-def test_normalise_agrees_with_torchvision():
+def test_normalize_agrees_with_torchvision():
     images = random_images().byte()
     mean, std = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
     expected = functional.normalize(images.permute(0, 3, 1, 2).float() / 255, mean, std)
-    torch.testing.assert_close(normalise(images, torch.tensor(mean), torch.tensor(std)), expected)
+    torch.testing.assert_close(normalize(images, torch.tensor(mean), torch.tensor(std)), expected)
 
 
 def test_child_generators_of_one_parent_differ():

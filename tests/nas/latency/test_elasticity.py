@@ -11,10 +11,10 @@ from nas.foundation.errors import InfeasibleTargetError
 from nas.latency.elasticity import ScalingReport, elasticity_scaling, scale_to_latency
 from nas.latency.entry import LatencyEntry
 from nas.latency.table import LatencyTable
-from nas.space.architecture import Architecture
+from nas.space.architecture import Architecture, draw_architecture
 from nas.space.macro_space import get_space
 from nas.space.operators import OPERATORS
-from tests.support.tiny import TINY, full_depth_architecture, make_dense_table, random_architecture
+from tests.support.tiny import TINY, full_depth_architecture, make_dense_table
 
 NUM_ARCHITECTURES = 40
 SPACES = pytest.mark.parametrize("space", ["paper", TINY.name])
@@ -77,7 +77,7 @@ def cases(space: str, num: int = NUM_ARCHITECTURES) -> list[tuple[Architecture, 
     tables = [make_dense_table(get_space(space), seed=seed) for seed in range(3)]
     found = []
     for seed in range(num):
-        architecture, table = random_architecture(get_space(space), seed), tables[seed % 3]
+        architecture, table = draw_architecture(get_space(space), rng), tables[seed % 3]
         low_ms, high_ms = (table.latency_ms(bound) for bound in at_bounds(architecture))
         found.append((architecture, table, float(rng.uniform(low_ms, high_ms))))
     return found

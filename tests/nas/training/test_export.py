@@ -169,7 +169,7 @@ def test_networks_of_image_files_see_the_centre(trained):
     assert (metadata.view, metadata.is_gray) == ("center", False)
 
 
-def test_classifier_normalises_colours_each_by_its_own(trained):
+def test_classifier_normalizes_colours_each_by_its_own(trained):
     record = trained[0].model_copy(update={"mean": (0.1, 0.2, 0.3), "std": (0.5, 0.6, 0.7)})
     out = PixelClassifier(nn.Identity(), record)(torch.full((1, 3, 1, 1), 0.3))
     assert out.flatten().tolist() == pytest.approx([0.4, 1 / 6, 0.0], abs=1e-6)

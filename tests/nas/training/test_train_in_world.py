@@ -76,7 +76,7 @@ def run_parts(world, jobs, config, folder):
     """Whatever needs two processes and does not kill them, since starting them takes seconds."""
     train_all(world, jobs, folder)
     train(world, config, folder / "whole")
-    normalise(world, folder)
+    normalize(world, folder)
     differ(world, jobs["batch norm"], folder)
     fail_in_second(world, folder)
 
@@ -100,7 +100,7 @@ def folder(make_config, resumable, tmp_path_factory):
     (folder / "whole").mkdir()
     run_in_world(run_parts, jobs, resumable, folder)
     train_all(World(), jobs, folder)
-    normalise(World(), folder)
+    normalize(World(), folder)
     return folder
 
 
@@ -182,7 +182,7 @@ def test_three_killed_processes_end_like_three_that_were_not(resumable, tmp_path
     assert_killed_ends_like_whole(resumable, whole, killed, size=3)
 
 
-def normalise(world, folder):
+def normalize(world, folder):
     """Forward and backward of a share of a batch, saved for comparison."""
     generator = torch.Generator().manual_seed(0)
     features = 100 + torch.randn(7, 5, 3, 3, generator=generator)
