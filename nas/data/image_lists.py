@@ -39,7 +39,7 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class FileList:
-    """Image files under a root, in a fixed order.
+    """Image files under a root, in the order of their paths, so that a list's own order has no effect.
 
     Attributes:
         class_names: one per label; for a list of files, the label itself.
@@ -122,7 +122,7 @@ def _image_root(config: "DataConfig") -> Path:
 def _without_missing(files: FileList, config: "DataConfig") -> FileList:
     if not config.skip_broken_images:
         _check_presence(files)
-    return files
+    return replace(files, files=tuple(sorted(files.files, key=lambda file: (file.path, file.label))))
 
 
 def _check_presence(files: FileList) -> None:

@@ -51,8 +51,8 @@ class SearchData:
         return self.arch_split.shuffled_batches(generator, augmentation="none", endless=True)
 
     def val_batches(self) -> Iterator[Batch]:
-        """All images held out for architecture steps, in order, not augmented."""
-        return self.arch_split.ordered_batches()
+        """All images held out for architecture steps, in a fixed mixed order, not augmented."""
+        return self.arch_split.evaluation_batches()
 
 
 def load_search_data(config: "SearchConfig", resolution: int) -> SearchData:

@@ -3,6 +3,7 @@
 Shapes: B batch, C channels, H W space, N images, K chosen images.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -54,12 +55,18 @@ class Split:
             _shuffle(self.indices_K, self.config.batch_size, child_generator(own), endless), augmentation, own
         )
 
-    def ordered_batches(self) -> Iterator[Batch]:
-        """All images in order, not augmented; the last batch may be smaller.
+    def evaluation_batches(self) -> Iterator[Batch]:
+        """All images once, not augmented, in an order that the config's seed alone determines.
 
-        A process skips a batch if its share is empty.
+        A supernet normalizes by the statistics of the batch, so what it says of an image depends on the
+        batch: the order mixes the classes, and the sizes of the batches differ by at most one. A process
+        skips a batch if its share is empty.
         """
-        return self._batches(iter(torch.split(self.indices_K, self.config.batch_size)), "none", Generator())
+        order = torch.randperm(len(self), generator=Generator().manual_seed(self.config.seed))
+        num_batches = max(math.ceil(len(self) / self.config.batch_size), 1)
+        return self._batches(
+            iter(torch.tensor_split(self.indices_K[order], num_batches)), "none", Generator()
+        )
 
     def _batches(
         self, batch_indices: Iterator[Tensor], augmentation: Augmentation, generator: Generator

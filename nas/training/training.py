@@ -292,7 +292,7 @@ class Training:
         """Loss (without smoothing), accuracy and, with more than five classes, top-5 accuracy."""
         network.eval()
         sums_3 = torch.zeros(3, dtype=torch.float64, device=self.device)
-        for images_BCHW, labels_B in split.ordered_batches():
+        for images_BCHW, labels_B in split.evaluation_batches():
             with self._autocast():
                 logits_BK = network(images_BCHW).float()
             is_right_BK = logits_BK.topk(min(_NUM_TOP, logits_BK.shape[1])).indices == labels_B[:, None]

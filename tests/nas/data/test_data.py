@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -127,16 +128,50 @@ def test_normalized_images_have_mean_0_and_deviation_1():
     assert abs(images.std() - 1) < 0.02
 
 
-def test_val_batches_are_the_stored_images_in_order():
+def test_val_batches_are_the_stored_held_out_images_each_once():
     data = load_search_data(make_config(batch_size=300), 28)
-    batches = list(data.val_batches())
-    assert [len(labels) for _, labels in batches] == [300, 300, 300, 100]
     with np.load(dataset_readers.BUNDLED_FILE) as file:
         stored = torch.from_numpy(file["train_images"])[data.arch_split.indices_K]
         labels = torch.from_numpy(file["train_labels"])[data.arch_split.indices_K]
-    expected = (stored.float() / 255 - 0.2860) / 0.3530
-    torch.testing.assert_close(torch.cat([images[:, 1] for images, _ in batches]), expected)
-    assert torch.equal(torch.cat([labels for _, labels in batches]), labels.long())
+    shown, shown_labels = (torch.cat(parts) for parts in zip(*data.val_batches(), strict=True))
+    pixels = (shown[:, 1] * 0.3530 + 0.2860) * 255
+    torch.testing.assert_close(pixels, pixels.round(), rtol=0, atol=1e-3)
+
+    def rows(images, labels):
+        return sorted(zip(images.flatten(1).tolist(), labels.tolist(), strict=True))
+
+    assert rows(pixels.round().byte(), shown_labels) == rows(stored, labels)
+
+
+@pytest.mark.parametrize(("batch_size", "sizes"), [(300, [250] * 4), (333, [250] * 4), (999, [500, 500])])
+def test_val_batches_are_of_equal_size_so_that_none_has_poor_statistics(batch_size, sizes):
+    data = load_search_data(make_config(batch_size=batch_size), 28)
+    assert [len(labels) for _, labels in data.val_batches()] == sizes
+
+
+def test_val_batches_mix_the_classes_although_the_stored_labels_are_sorted():
+    data = load_search_data(make_config(batch_size=100), 28)
+    labels_N, indices_K = data.arch_split.images.labels_N, data.arch_split.indices_K
+    by_class = indices_K[labels_N[indices_K].argsort(stable=True)]
+    for indices in (indices_K, by_class):
+        batches = list(replace(data.arch_split, indices_K=indices).evaluation_batches())
+        counts = torch.stack([torch.bincount(labels, minlength=10) for _, labels in batches])
+        # Ten per class and batch on average; 25 is five standard deviations away.
+        assert counts.max() < 25
+        assert counts.min() > 0
+
+
+def test_order_of_val_batches_depends_on_the_seed_and_on_nothing_else():
+    def labels_of(data):
+        return torch.cat([labels for _, labels in data.val_batches()])
+
+    data = load_search_data(make_config(), 28)
+    first = labels_of(data)
+    torch.manual_seed(5)
+    next(data.arch_batches(seeded()))
+    assert torch.equal(labels_of(data), first)
+    other = replace(data.arch_split, config=make_config(seed=1))
+    assert not torch.equal(torch.cat([labels for _, labels in other.evaluation_batches()]), first)
 
 
 def test_weight_epoch_shows_each_image_at_most_once_in_full_batches():

@@ -12,6 +12,8 @@ from nas.data.image_files import BrokenImageError, eval_view, read_image
 from nas.data.image_source import fingerprint_data
 from nas.data.search_data import load_search_data
 from nas.foundation.errors import UserError
+from nas.space.macro_space import get_space
+from nas.supernet.supernet import Supernet
 
 NUM_PER_CLASS = 6
 
@@ -74,6 +76,48 @@ def test_list_and_folder_of_the_same_images_give_the_same_batches(folder, image_
     from_list, from_folder = load_search_data(list_config, 24), load_search_data(make_config(folder), 24)
     assert torch.equal(all_images(from_list.val_batches()), all_images(from_folder.val_batches()))
     assert from_list.fingerprint == from_folder.fingerprint
+
+
+def test_order_of_a_list_changes_neither_the_fingerprint_nor_any_batch(folder, image_list):
+    path = image_list()
+    config = make_config(folder, dataset="image_list", train_list=path, max_train_images=9)
+    by_class = load_search_data(config, 24)
+    lines = path.read_text().splitlines()
+    order = torch.randperm(len(lines), generator=seeded(4)).tolist()
+    path.write_text("\n".join(lines[number] for number in order))
+    shuffled = load_search_data(config, 24)
+    assert by_class.fingerprint == shuffled.fingerprint
+    assert torch.equal(all_images(by_class.val_batches()), all_images(shuffled.val_batches()))
+    assert torch.equal(
+        *(all_images(data.weight_batches(seeded(7))) for data in (by_class, shuffled)),
+    )
+
+
+def test_weights_of_a_supernet_have_the_same_accuracy_on_a_list_by_class_and_shuffled(tmp_path):
+    """Images of two classes, told apart badly by weights that are not trained, so that batches matter."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for number in range(120):
+        label = number // 60
+        pixels = rng.integers(0, 160 + 60 * label, (28, 28, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png {label}")
+    torch.manual_seed(0)
+    supernet = Supernet(get_space("micro"), 2)
+    path = supernet.log_alpha().argmax(-1).tolist()
+
+    def accuracy(lines):
+        (tmp_path / "list.txt").write_text("\n".join(lines))
+        fields = {"dataset": "image_list", "train_list": tmp_path / "list.txt", "arch_fraction": 0.5}
+        data = load_search_data(make_config(tmp_path, batch_size=17, **fields), 28)
+        with torch.no_grad():
+            logits = torch.cat([supernet(images, path) for images, _ in data.val_batches()])
+        labels = torch.cat([labels for _, labels in data.val_batches()])
+        return logits, (logits.argmax(-1) == labels).double().mean()
+
+    shuffled = [lines[number] for number in rng.permutation(len(lines))]
+    for one, other in zip(accuracy(lines), accuracy(shuffled), strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("augmentation", ["paper", "crop_flip", "none"])

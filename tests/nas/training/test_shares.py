@@ -49,7 +49,7 @@ def test_shares_of_all_processes_are_the_batches_of_one(folder, dataset, augment
     def batches(world):
         data = load_training_data(config, 24, world)
         generator = torch.Generator().manual_seed(3)
-        return list(data.train_batches(generator)), list(data.val_split.ordered_batches())
+        return list(data.train_batches(generator)), list(data.val_split.evaluation_batches())
 
     whole_train, whole_val = batches(World())
     shares_train, shares_val = zip(*(batches(World(rank, size)) for rank in range(size)), strict=True)

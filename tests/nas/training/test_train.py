@@ -116,13 +116,13 @@ def test_training_learns(make_config):
 
 def test_test_images_are_seen_once_and_by_the_best_epoch_only(make_config, tmp_path, monkeypatch):
     looked = []
-    original = Split.ordered_batches
+    original = Split.evaluation_batches
 
-    def ordered_batches(split):
+    def evaluation_batches(split):
         looked.append(len(split))
         return original(split)
 
-    monkeypatch.setattr(Split, "ordered_batches", ordered_batches)
+    monkeypatch.setattr(Split, "evaluation_batches", evaluation_batches)
     records = list(run_training(make_config(), networks_dir=tmp_path))
     assert looked == [40, 40, 40, 1000]
     best = max(records, key=lambda record: (record.metrics["val_accuracy"], -record.epoch))
@@ -132,7 +132,7 @@ def test_test_images_are_seen_once_and_by_the_best_epoch_only(make_config, tmp_p
     data = training_module.load_training_data(make_config(), 28)
     with torch.no_grad():
         is_right = [
-            network(images).argmax(-1) == labels for images, labels in data.test_split.ordered_batches()
+            network(images).argmax(-1) == labels for images, labels in data.test_split.evaluation_batches()
         ]
     assert torch.cat(is_right).double().mean() == pytest.approx(record.metrics["test_accuracy"])
 
