@@ -12,7 +12,6 @@ from experiments.cells.epoch_cost import EpochCost
 from experiments.console import format_count, format_duration, say
 from experiments.launching.cell_states import CellState, cell_states, note_on_sources
 from experiments.launching.launch_lock import is_launch_running
-from experiments.launching.unversioned_results import count_unversioned
 from experiments.places.place import Place
 from experiments.specs.grid import Grid
 from experiments.tracking.tracker import TrackedCell, read_tracked_cells
@@ -75,9 +74,6 @@ def _print_states(
     console.print(table)
     if note := note_on_sources(states):
         say(console, note)
-    if num_unversioned := count_unversioned(cells, tracked):
-        runs = format_count(num_unversioned, "run")
-        say(console, f"{runs} from before results had a version: the next launch takes them over")
 
 
 def _read_tracked_cells(grid: Grid, out: Path, console: Console) -> Mapping[str, TrackedCell]:

@@ -19,7 +19,6 @@ from experiments.launching.cell_states import CellState, cell_states, note_on_so
 from experiments.launching.launch_lock import only_user_of
 from experiments.launching.progress import Progress
 from experiments.launching.signals import stopping_cleanly
-from experiments.launching.unversioned_results import adopt_unversioned
 from experiments.places.place import Place
 from experiments.places.storage import Storage
 from experiments.products.trained_latency import measure_trained
@@ -95,7 +94,6 @@ def launch(
         tracker = Tracker(grid.spec.experiment, out)
         close_cut_off_attempts(out)
         tracker.close_dead_launches()
-        adopt_unversioned(cells, out, tracker, tracker.cells(), partial(say, console))
         tracked = tracker.cells()
         states = cell_states(cells, tracked, out)
         to_run = [state for state in states if state.is_to_run(retry_failed)]

@@ -45,13 +45,13 @@ def save_checkpoint(directory: Path, epoch: int, state: dict[str, Any], config_h
     return path
 
 
-def load_newest_checkpoint(directory: Path, *config_hashes: str) -> dict[str, Any] | None:
+def load_newest_checkpoint(directory: Path, config_hash: str) -> dict[str, Any] | None:
     """Returns the state of the newest intact checkpoint, or None if there is none.
 
     A damaged checkpoint is skipped with a warning.
 
     Args:
-        config_hashes: the hash of the run, then the hashes under which earlier versions saved it.
+        config_hash: the hash of the run.
 
     Raises:
         UserError: the checkpoint belongs to another run.
@@ -66,7 +66,7 @@ def load_newest_checkpoint(directory: Path, *config_hashes: str) -> dict[str, An
                 stacklevel=2,
             )
             continue
-        if content.get("config_hash") not in config_hashes or content.get("format") != _FORMAT:
+        if content.get("config_hash") != config_hash or content.get("format") != _FORMAT:
             raise UserError(
                 f"{path}: checkpoint of another run (config, lookup table, images or results version "
                 "differ); give each run a folder of its own, or remove this one"

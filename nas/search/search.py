@@ -18,7 +18,7 @@ from nas.latency.table import LatencyTable, reachable_interval_ms
 from nas.search.method import EpochResult, SearchTask, SharingMethod
 from nas.search.methods import METHODS
 from nas.search.records import EpochRecord, records_from_state, records_to_state
-from nas.search.search_identity import former_hashes, search_identity
+from nas.search.search_identity import search_identity
 from nas.space.architecture import Architecture
 from nas.space.macro_space import get_space
 
@@ -138,9 +138,7 @@ class Search:
         Raises:
             UserError: the checkpoint is of another search.
         """
-        task = self.task
-        former = former_hashes(task.config, task.table.fingerprint, task.data.fingerprint)
-        state = load_newest_checkpoint(directory, self._identity(), *former)
+        state = load_newest_checkpoint(directory, self._identity())
         if state is not None:
             self.records = records_from_state(state.pop("records"))
             self.method.load_state_dict(state)

@@ -5,7 +5,7 @@ from typing import Any
 from nas.config import SearchConfig
 from nas.foundation.identity import fingerprint
 
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 """Raise it when the same config, lookup table and images no longer give the same numbers.
 
 The golden trajectories in the tests show when; `make goldens` remakes them. Results of other versions are
@@ -42,14 +42,6 @@ def search_identity(config: SearchConfig, table_fingerprint: str, data_fingerpri
         "latency_table": table_fingerprint,
         "data": data_fingerprint,
     }
-
-
-def former_hashes(config: SearchConfig, table_fingerprint: str, data_fingerprint: str) -> list[str]:
-    """Other identities of the same checkpoints: from before results had a version, now version 1."""
-    if RESULTS_VERSION != 1:
-        return []
-    fields = {name: value for name, value in result_fields(config).items() if name != "method"}
-    return [fingerprint({"config": fields, "latency_table": table_fingerprint, "data": data_fingerprint})]
 
 
 def warmup_hash(config: SearchConfig, data_fingerprint: str, device_type: str) -> str:

@@ -48,12 +48,13 @@ class LayerSpec:
 class Space:
     """A macro space: stem convolution, stem block, searchable stages, head, classifier.
 
-    The stem block is an MBConv k3 of stride 1 without expansion, with squeeze-and-excitation
-    of a quarter of its channels; stem and stem block use ReLU, the head uses Swish.
+    The stem block is an MBConv k3 of stride 1 without expansion; stem and stem block use ReLU.
 
     Attributes:
         operators: names of the candidate operators, in the order of alpha. `skip` among them makes
             identity a candidate wherever a layer keeps its shape, also in the sink space.
+        head_activation: of the convolution after the last stage.
+        has_stem_se: whether the stem block has squeeze-and-excitation, with a quarter of its channels.
     """
 
     name: str
@@ -64,6 +65,8 @@ class Space:
     stages: tuple[StageSpec, ...]
     head_channels: int
     operators: tuple[str, ...] = PAPER_OPERATORS
+    head_activation: Activation = "swish"
+    has_stem_se: bool = True
 
     @cached_property
     def ops(self) -> tuple[CandidateOp, ...]:
@@ -93,8 +96,8 @@ class Space:
 
     @property
     def stem_se_channels(self) -> int:
-        """Reduced channels of the stem block's squeeze-and-excitation."""
-        return self.stem_channels // 4
+        """Reduced channels of the stem block's squeeze-and-excitation; 0 without it."""
+        return self.stem_channels // 4 if self.has_stem_se else 0
 
     @cached_property
     def layers(self) -> tuple[LayerSpec, ...]:
@@ -198,6 +201,15 @@ PAPER = Space(
 PAPER_NO_SE = replace(PAPER, name="paper_no_se", operators=PAPER_OPERATORS[:4])
 """The paper's space without squeeze-and-excitation among the candidates."""
 
+PAPER_NO_SE_NO_SWISH = replace(
+    PAPER_NO_SE,
+    name="paper_no_se_no_swish",
+    stages=tuple(replace(stage, activation="relu") for stage in PAPER.stages),
+    head_activation="relu",
+    has_stem_se=False,
+)
+"""The paper's space with ReLU, and without squeeze-and-excitation, everywhere."""
+
 SMALL32 = replace(
     PAPER,
     name="small32",
@@ -224,7 +236,7 @@ MICRO = Space(
 """Sized for whole searches in a minute on one core, deep enough for depth to move."""
 
 SPACES: Registry[Space] = Registry(
-    "space", {space.name: space for space in (PAPER, PAPER_NO_SE, SMALL32, MICRO)}
+    "space", {space.name: space for space in (PAPER, PAPER_NO_SE, PAPER_NO_SE_NO_SWISH, SMALL32, MICRO)}
 )
 """Every macro space that a config may name."""
 

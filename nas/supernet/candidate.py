@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from nas.space.initial_weights import draw_weights
 from nas.space.macro_space import LayerSpec
 from nas.space.operators import CandidateOp
 from nas.supernet.mixed_block import MBConvWeights
@@ -33,19 +34,15 @@ class Candidate(nn.Module):
             self.se_expand_bias = nn.Parameter(torch.zeros(max_width))
         self.has_se = bool(se_channels)
 
-    def reset_parameters(self, generator: torch.Generator) -> None:
-        """Draws new weights (He et al., fan out) and sets biases to 0."""
-        kernel_area = self.depthwise[0].numel()
-        stds = {
-            "expansion": (2 / self.expansion.shape[0]) ** 0.5,
-            "depthwise": (2 / kernel_area) ** 0.5,
-            "projection": (2 / self.projection.shape[1]) ** 0.5,
-        }
+    def draw_weights(self, generator: torch.Generator) -> None:
+        """Draws initial weights, those of the maximum width; biases stay 0."""
+        max_width, in_channels = self.expansion.shape
+        draw_weights(self.expansion, in_channels, generator)
+        draw_weights(self.depthwise, self.depthwise[0].numel(), generator)
+        draw_weights(self.projection, max_width, generator)
         if self.has_se:
-            stds["se_reduce"] = (2 / self.se_reduce.shape[1]) ** 0.5
-            stds["se_expand"] = (2 / self.se_expand.shape[0]) ** 0.5
-        for name, std in stds.items():
-            nn.init.normal_(self.get_parameter(name), 0, std, generator=generator)
+            draw_weights(self.se_reduce, max_width, generator)
+            draw_weights(self.se_expand, self.se_expand.shape[1], generator)
 
     def weights(self) -> MBConvWeights:
         """The weights at the maximum width."""

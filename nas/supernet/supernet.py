@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from nas.latency.table import LatencyTable
 from nas.space.architecture import Architecture, LayerChoice
 from nas.space.derived_network import make_stem_block
+from nas.space.initial_weights import draw_all_weights
 from nas.space.macro_space import LayerSpec, Space
 from nas.space.operators import CandidateOp, conv_bn
 from nas.supernet.candidate import Candidate
@@ -100,7 +101,9 @@ class Supernet(nn.Module):
         self.stem_block = make_stem_block(space, affine=False)
         self.blocks = nn.ModuleList(MixedLayer(layer, space.ops, block) for layer in space.layers)
         last_channels = space.stages[-1].out_channels
-        self.head = conv_bn(last_channels, space.head_channels, 1, activation="swish", affine=False)
+        self.head = conv_bn(
+            last_channels, space.head_channels, 1, activation=space.head_activation, affine=False
+        )
         self.classifier = nn.Linear(space.head_channels, num_classes)
         has_candidate_LO = _candidates(space, has_identity=self.has_identity)
         has_depth_SD = _depths(space) if depth == "sink" else torch.ones(0, 0, dtype=torch.bool)
@@ -109,21 +112,16 @@ class Supernet(nn.Module):
         self.alpha = nn.Parameter(torch.zeros(has_candidate_LO.shape))
         self.beta = nn.Parameter(torch.zeros(has_depth_SD.shape))
         self._expected_latency = ExpectedLatency(space)
-        self._reset_parameters(torch.Generator().manual_seed(seed))
+        self._draw_weights(torch.Generator().manual_seed(seed))
         with torch.no_grad():
             self.alpha.copy_(self.log_alpha().masked_fill(~has_candidate_LO, 0))
 
-    def _reset_parameters(self, generator: torch.Generator) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", generator=generator)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, 0, 0.01, generator=generator)
-                nn.init.zeros_(module.bias)
-            elif isinstance(module, Candidate):
-                module.reset_parameters(generator)
+    def _draw_weights(self, generator: torch.Generator) -> None:
+        draw_all_weights(self, generator)
+        for layer in self.blocks:
+            assert isinstance(layer, MixedLayer)
+            for index in range(len(layer.candidates)):
+                layer.candidate(index).draw_weights(generator)
 
     # Parameters
 

@@ -22,7 +22,7 @@ from nas.search.method import EpochResult, SearchTask, SharingMethod
 from nas.search.observation import observe_arrays, observe_metrics
 from nas.search.records import GPU_METRIC_NAMES, EpochRecord, Phase
 from nas.search.search_identity import warmup_hash
-from nas.supernet.kernels import Kernels, block_of, choose_kernels, suits_compiled
+from nas.supernet.kernels import Kernels, block_of, choose_kernels
 from nas.supernet.objectives import check_latencies
 from nas.supernet.sampling import SAMPLINGS, sample_first_path, temperature_at
 from nas.supernet.steps import SearchSteps
@@ -205,12 +205,7 @@ class TfNas(SharingMethod):
         self.supernet.set_widths(state["widths"])
         self._steps.load_state_dict(state["optimizers"])
         self._set_generator_states(state["generators"])
-        self._begun_with = state.get("kernels", self._kernels_of_old())
-
-    def _kernels_of_old(self) -> Kernels:
-        """What computed a search whose checkpoint does not name it: it was made before there was a choice."""
-        mixed_precision = self.task.config.mixed_precision
-        return "compiled" if suits_compiled(self.task.device, mixed_precision=mixed_precision) else "torch"
+        self._begun_with = state["kernels"]
 
     def _generator_states(self) -> dict[str, Tensor]:
         return {name: generator.get_state() for name, generator in self._generators.items()}
@@ -260,7 +255,7 @@ class TfNas(SharingMethod):
                 "warmup",
                 shared["metrics"],
                 shared["train_count_LO"].numpy(),
-                kernels=shared.get("kernels"),
+                kernels=shared["kernels"],
             )
             for epoch, shared in enumerate(state["epochs"], start=1)
             if epoch > num_done
