@@ -132,7 +132,11 @@ class SearchConfig(DataConfig):
     """How architectures are searched: `tf_nas`, the paper's differentiable search."""
 
     space: Annotated[str, AfterValidator(SPACES.check)] = "paper"
-    """Macro space: `paper` (224x224), `paper_no_se`, `small32` (32x32) or `micro` (28x28)."""
+    """Macro space: `paper` (224x224), `small32` (32x32), `micro` (28x28), or one of the variants of `paper`.
+
+    `paper_no_se` has no candidates with squeeze-and-excitation; `paper_no_se_no_swish` has ReLU, and no
+    squeeze-and-excitation, everywhere.
+    """
 
     target_latency_ms: Positive
     """Latency that the derived network is to have, in ms by the lookup table."""
@@ -318,16 +322,27 @@ class TrainConfig(DataConfig):
     """Number of epochs, warm-up included."""
 
     num_warmup_epochs: NonNegativeInt = 5
-    """Number of first epochs in which the learning rate rises linearly, step by step."""
+    """Number of first epochs in which the learning rate rises linearly."""
+
+    lr_schedule: Literal["per_epoch", "per_step"] = "per_epoch"
+    """When the learning rate changes.
+
+    `per_epoch`, as published: a cosine over all epochs to 0, times epoch / `num_warmup_epochs` in warm-up.
+    `per_step`: it rises to `lr` over warm-up; a cosine over the remaining epochs takes it to 0.
+    """
 
     batch_size: PositiveInt = 512
     """Images per step, over all processes."""
 
-    val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Share of the training images held out to choose the best epoch, stratified by class."""
+    val_fraction: Fraction = 0.1
+    """Share of the training images held out to choose the best epoch, stratified by class.
+
+    0, as published: nothing is held out, and the test images choose the best epoch. Test accuracies are
+    then too high, and marked as selected on test images.
+    """
 
     lr: Positive = 0.2
-    """Highest learning rate of SGD: warm-up ends with it, and a cosine takes it to 0."""
+    """Highest learning rate of SGD; see `lr_schedule`."""
 
     momentum: Fraction = 0.9
     """Momentum of SGD."""

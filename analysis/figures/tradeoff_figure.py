@@ -8,7 +8,13 @@ from matplotlib.figure import Figure
 
 from analysis.figures.ink.drawing import Drawing
 from analysis.figures.ink.style import GRAY, TWO_COLUMNS_IN, line_style, new_figure
-from analysis.measures.accuracy import Accuracies, mean_metric, read_accuracies, trainings_of_searches
+from analysis.measures.accuracy import (
+    Accuracies,
+    mean_metric,
+    read_accuracies,
+    selection_note,
+    trainings_of_searches,
+)
 from analysis.measures.pareto import hypervolume, pareto_front
 from analysis.measures.published_networks import PUBLISHED_NETWORKS, PublishedNetwork
 from analysis.measures.trained_groups import (
@@ -66,7 +72,7 @@ def tradeoff_drawings(experiment: Experiment) -> list[Drawing]:
         f"{_describe_others(others)}Middle and right: published results on ImageNet-1K (open marks, "
         "squares: TF-NAS), not measured here and not comparable with the left panel. Middle: Titan RTX, "
         "batch 32; EfficientNet-B0 appears in the right panel only. n = "
-        f"{count(len(runs), 'trial')}.{missing_note(experiment)}"
+        f"{count(len(runs), 'trial')}.{missing_note(experiment)}{selection_note(experiment.training)}"
     )
 
     def draw() -> Figure:

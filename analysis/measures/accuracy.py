@@ -1,6 +1,6 @@
 """Which accuracy a search stands for: that of its derived network once trained, or that of the search."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +44,21 @@ def trained_accuracy(run: Run, experiment: Experiment) -> float:
     """Returns the test accuracy of a search's network, the mean over its trainings; NaN if there are none."""
     own = [training for training in experiment.training if training.tags.get(tags.SEARCH_RUN) == run.run_id]
     return mean_metric(own, "test_accuracy")
+
+
+def is_selected_on_test(training: Run) -> bool:
+    """Returns whether the test images chose the epoch whose test accuracy is given."""
+    return training.config.get("val_fraction") == 0
+
+
+def selection_note(trainings: Iterable[Run]) -> str:
+    """A sentence, after a space, if test accuracies are selected on test images; empty if none is."""
+    if not any(map(is_selected_on_test, trainings)):
+        return ""
+    return (
+        " Test accuracies are selected on test images (val_fraction 0): each is the highest of all epochs, "
+        "so it is too high."
+    )
 
 
 def mean_metric(trainings: Sequence[Run], metric: str) -> float:

@@ -12,6 +12,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from analysis.figures.ink.drawing import Drawing
+from analysis.measures.accuracy import selection_note
 from analysis.measures.latency_error import TARGET
 from analysis.measures.measure import Numbers
 from analysis.measures.run_measures import (
@@ -106,6 +107,7 @@ def write_report(
         tables=[(table, cell_texts(table)) for table in tables],
         trials=trials,
         is_trained=any(math.isfinite(run[TEST_ACCURACY.name]) for run in numbers.values()),
+        selection_note=selection_note(experiment.training),
         num_stages=max((len(trial.stages) for trial in trials), default=0),
         messages=[*experiment.notices, *undrawn],
         is_local=not experiment.tracking_uri.startswith("http"),

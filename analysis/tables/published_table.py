@@ -1,5 +1,6 @@
 """The paper's comparison of networks: ours, then the published ones, marked as such."""
 
+from analysis.measures.accuracy import selection_note
 from analysis.measures.measure import Numbers
 from analysis.measures.published_networks import PUBLISHED_NETWORKS
 from analysis.measures.run_measures import LATENCY, TEST_ACCURACY
@@ -32,7 +33,8 @@ def published_table(experiment: Experiment, numbers: Numbers) -> ResultTable:
         f"Above the rule: networks of this experiment ({config.get('dataset')}, space "
         f"'{config.get('space')}'), top-1 on the test images after training from scratch, latency by the "
         "lookup table. Below: published results on ImageNet-1K (GPU: Titan RTX, batch 32; CPU: Xeon 6130, "
-        "batch 1), not measured here. The two parts compare only if the images are the same.",
+        "batch 1), not measured here. The two parts compare only if the images are the same."
+        f"{selection_note(experiment.training)}",
         _COLUMNS,
         (*ours, *_published_rows()),
         (*experiment.runs, *experiment.training),

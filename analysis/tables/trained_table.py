@@ -1,5 +1,6 @@
 """Networks trained from scratch: accuracy, size and speed of each."""
 
+from analysis.measures.accuracy import is_selected_on_test, selection_note
 from analysis.measures.measure import Numbers
 from analysis.measures.run_measures import LATENCY, TEST_ACCURACY
 from analysis.measures.summary import Summary
@@ -32,12 +33,14 @@ def trained_table(experiment: Experiment, numbers: Numbers | None = None) -> Res
         f"Trained on {config.get('dataset')}, under the same terms unless a row names others. On images: "
         "the mean with the 95 % interval that follows from the number of test images (Wilson). Other "
         f"columns: {INTERVALS}. Table latency: by the lookup table of the search. "
-        f"{describe_measurement(groups)} Size: of the file best.pt.",
+        f"{describe_measurement(groups)} Size: of the file best.pt. Epoch chosen on: the images whose "
+        f"accuracy chose the epoch.{selection_note(runs)}",
         (
             Column("network", "network"),
             Column("n", "n"),
             Column("test_accuracy_on_images", "test acc., on images", 4),
             Column("test_accuracy", "test acc., over seeds", 4),
+            Column("epoch_chosen_on", "epoch chosen on"),
             Column("parameters_millions", "parameters (M)", 3),
             Column("macs_millions", "MACs (M)", 2),
             Column("table_latency_ms", "table latency (ms)", 3),
@@ -51,6 +54,7 @@ def trained_table(experiment: Experiment, numbers: Numbers | None = None) -> Res
                 group.num_seeds,
                 group.accuracy_over_images(),
                 group.over_seeds(TEST_ACCURACY.name),
+                "test images" if any(map(is_selected_on_test, group.runs)) else "held-out images",
                 *sizes_in_millions(group),
                 group.over_searches(LATENCY.name),
                 group.over_seeds(MEASURED_LATENCY),

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from analysis.measures.accuracy import is_selected_on_test
 from analysis.measures.latency_error import TARGET, TOLERANCE_PERCENT, is_saturated, meets_target
 from analysis.measures.measure import Numbers
 from analysis.measures.run_measures import (
@@ -123,6 +124,8 @@ def is_as_accurate(experiment: Experiment, numbers: Numbers) -> Claim:
         verdict, reason = "undecided", f"no derived network was trained; by held-out accuracy: {reason}"
     if num_unmatched:
         reason += f"; {num_unmatched} baseline trials have no trial of the method that is as fast"
+    if is_trained and any(map(is_selected_on_test, experiment.training)):
+        reason += "; test accuracies are selected on test images"
     return Claim.of(
         "At equal latency, the whole method is at least as accurate as single-path sampling in the skip "
         "space without elasticity-scaling.",

@@ -70,8 +70,7 @@ def write_card(record: TrainedNetwork, facts: Facts) -> str:
         "## Training",
         "",
         f"From scratch on `{record.dataset}`; the weights are those of epoch {record.epoch} of "
-        f"{record.config.get('num_epochs', '?')}. The best epoch was chosen on held-out training images; the "
-        "test images were used once, after that choice.",
+        f"{record.config.get('num_epochs', '?')}. {_describe_choice(record)}",
         "",
         "| field | value |",
         "|---|---|",
@@ -83,6 +82,18 @@ def write_card(record: TrainedNetwork, facts: Facts) -> str:
         *_layers(record),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _describe_choice(record: TrainedNetwork) -> str:
+    if record.config.get("val_fraction") == 0:
+        return (
+            "The best epoch was chosen on the test images: the test accuracy is selected on test images, and "
+            "so too high."
+        )
+    return (
+        "The best epoch was chosen on held-out training images; the test images were used once, after that "
+        "choice."
+    )
 
 
 def describe_accuracy(record: TrainedNetwork) -> str:

@@ -43,17 +43,27 @@ class Split:
         return len(self.indices_K)
 
     def shuffled_batches(
-        self, generator: Generator, *, augmentation: Augmentation, endless: bool = False
+        self,
+        generator: Generator,
+        *,
+        augmentation: Augmentation,
+        num_images: int | None = None,
+        endless: bool = False,
     ) -> Iterator[Batch]:
-        """Full batches in random order, for one pass over the images, or endlessly.
+        """Batches in random order, for one pass over the images, or endlessly.
 
         Draws once from the generator, when called. The batches depend neither on other draws from the
         generator nor on the number of worker processes.
+
+        Args:
+            num_images: how many images a pass has; None for as many as fill batches.
         """
+        batch_size = self.config.batch_size
+        if num_images is None:
+            num_images = len(self) // batch_size * batch_size
         own = child_generator(generator)
-        return self._batches(
-            _shuffle(self.indices_K, self.config.batch_size, child_generator(own), endless), augmentation, own
-        )
+        order = _shuffle(self.indices_K, num_images, batch_size, child_generator(own), endless)
+        return self._batches(order, augmentation, own)
 
     def evaluation_batches(self) -> Iterator[Batch]:
         """All images once, not augmented, in an order that the config's seed alone determines.
@@ -123,10 +133,11 @@ def check_batch_size(batch_size: int, num_images: int, purpose: str) -> None:
         )
 
 
-def _shuffle(indices_K: Tensor, batch_size: int, generator: Generator, endless: bool) -> Iterator[Tensor]:
-    num_batches = len(indices_K) // batch_size
+def _shuffle(
+    indices_K: Tensor, num_images: int, batch_size: int, generator: Generator, endless: bool
+) -> Iterator[Tensor]:
     while True:
-        order = torch.randperm(len(indices_K), generator=generator)[: num_batches * batch_size]
+        order = torch.randperm(len(indices_K), generator=generator)[:num_images]
         yield from torch.split(indices_K[order], batch_size)
         if not endless:
             return

@@ -22,7 +22,8 @@ class TrainingData:
     """The images of a training: the training images in two parts, and the test images.
 
     Attributes:
-        val_split: training images held out to choose the best epoch.
+        val_split: the images that choose the best epoch: training images held out for it or, if
+            `val_fraction` is 0, the test images.
         num_skipped_images: number of missing or broken files that were left out.
         class_names: one per label.
         fingerprint: SHA-256 of everything that determines the images and labels.
@@ -40,10 +41,22 @@ class TrainingData:
         """Number of classes; all labels are below it."""
         return len(self.class_names)
 
+    @property
+    def num_train_images(self) -> int:
+        """Number of images that an epoch trains on.
+
+        All, unless the last batch would have fewer images than there are processes; it is then left out.
+        """
+        split = self.train_split
+        num_in_last = len(split) % split.config.batch_size
+        return len(split) - (num_in_last if num_in_last < split.world.size else 0)
+
     def train_batches(self, generator: Generator) -> Iterator[Batch]:
-        """Batches for one epoch: shuffled, augmented, full batches only."""
+        """Batches for one epoch: shuffled and augmented; the last one may be smaller."""
         augmentation = self.train_split.config.augmentation
-        return self.train_split.shuffled_batches(generator, augmentation=augmentation)
+        return self.train_split.shuffled_batches(
+            generator, augmentation=augmentation, num_images=self.num_train_images
+        )
 
 
 def load_training_data(config: "TrainConfig", resolution: int, world: World = ALONE) -> TrainingData:
@@ -58,14 +71,19 @@ def load_training_data(config: "TrainConfig", resolution: int, world: World = AL
     """
     train = load_images(config, "train", resolution, world)
     test = load_images(config, "test", resolution, world)
-    train_indices, val_indices = split_by_class(
-        train.images.labels_N, train.num_classes, config.val_fraction, config.seed
-    )
+    test_split = Split(test.images, torch.arange(len(test.images.labels_N)), config, world)
+    if config.val_fraction == 0:
+        train_indices, val_split = torch.arange(len(train.images.labels_N)), test_split
+    else:
+        train_indices, val_indices = split_by_class(
+            train.images.labels_N, train.num_classes, config.val_fraction, config.seed
+        )
+        val_split = Split(train.images, val_indices, config, world)
     check_batch_size(config.batch_size, len(train_indices), "training")
     return TrainingData(
         Split(train.images, train_indices, config, world),
-        Split(train.images, val_indices, config, world),
-        Split(test.images, torch.arange(len(test.images.labels_N)), config, world),
+        val_split,
+        test_split,
         train.num_skipped_images + test.num_skipped_images,
         DATASETS[config.dataset].class_names(config),
         _combine(train.fingerprint, test.fingerprint),

@@ -9,7 +9,7 @@ import copy
 import hashlib
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ METRIC_NAMES = (
 BEST_FILE = "best.pt"
 LAST_FILE = "last.pt"
 
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 """Raise it when the same config, network and images no longer give the same numbers.
 
 See `nas.search.search_identity.RESULTS_VERSION`.
@@ -87,9 +87,9 @@ def run_training(
 ) -> Iterator[TrainRecord]:
     """Trains a network and yields a record after each epoch.
 
-    The best epoch is the first with the highest accuracy on the held-out training images. It is
-    evaluated on the test images once, at the end; the last record has the numbers. Each epoch reseeds
-    torch's global random generators.
+    The best epoch is the first with the highest accuracy on the held-out training images (or, without
+    any, on the test images). It is evaluated on the test images at the end; the last record has the
+    numbers. Each epoch reseeds torch's global random generators.
 
     Args:
         checkpoint_dir: folder for a checkpoint after each epoch. If it holds one already, the training
@@ -221,7 +221,7 @@ class Training:
 
     @property
     def best_record(self) -> TrainRecord:
-        """The first epoch of the highest accuracy on the held-out training images."""
+        """The first epoch of the highest `val_accuracy`."""
         return max(self.records, key=lambda record: (record.metrics["val_accuracy"], -record.epoch))
 
     def run_epoch(self) -> TrainRecord:
@@ -255,11 +255,12 @@ class Training:
         sums_2 = torch.zeros(2, dtype=torch.float64, device=self.device)
         generator = torch.Generator().manual_seed(_derive_seed(self.config.seed, epoch, "batches"))
         lr = 0.0
+        num_images, batch_size = self.data.num_train_images, self.config.batch_size
         for step, (images_BCHW, labels_B) in enumerate(self.data.train_batches(generator)):
             lr = self._set_lr(epoch, step)
-            logits_BK, loss = self._step(network, images_BCHW, labels_B)
+            num_in_batch = min(batch_size, num_images - step * batch_size)
+            logits_BK, loss = self._step(network, images_BCHW, labels_B, num_in_batch)
             sums_2 += torch.stack([loss, (logits_BK.argmax(-1) == labels_B).sum()])
-        num_images = self._num_steps * self.config.batch_size
         loss_mean, accuracy = (self.world.sum(sums_2) / num_images).tolist()
         return {"train_loss": loss_mean, "train_accuracy": accuracy, "lr": lr}
 
@@ -271,8 +272,14 @@ class Training:
         # training must add in the same order as an uninterrupted one.
         return DistributedDataParallel(self.network, forward_sync_buffers=False)
 
-    def _step(self, network: nn.Module, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Makes one step; returns the logits, and the sum of the losses over this process's samples."""
+    def _step(
+        self, network: nn.Module, images_BCHW: Tensor, labels_B: Tensor, num_images: int
+    ) -> tuple[Tensor, Tensor]:
+        """Makes one step; returns the logits, and the sum of the losses over this process's samples.
+
+        Args:
+            num_images: of all processes together.
+        """
         self._optimizer.zero_grad(set_to_none=True)
         with self._autocast():
             logits_BK = network(images_BCHW)
@@ -280,7 +287,7 @@ class Training:
             logits_BK.float(), labels_B, label_smoothing=self.config.label_smoothing, reduction="sum"
         )
         # With this factor, the mean over processes is the mean over the batch, whatever their shares.
-        (loss * (self.world.size / self.config.batch_size)).backward()  # type: ignore[no-untyped-call]
+        (loss * (self.world.size / num_images)).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.network.parameters(), self.config.grad_clip_norm)
         self._optimizer.step()
         if self._average is not None:
@@ -303,14 +310,11 @@ class Training:
         return metrics | ({"top5_accuracy": top5_accuracy} if self.data.num_classes > _NUM_TOP else {})
 
     def _set_lr(self, epoch: int, step: int) -> float:
-        lr = self.config.lr * lr_factor(self.config, epoch - 1 + step / self._num_steps, 1 / self._num_steps)
+        num_steps = math.ceil(self.data.num_train_images / self.config.batch_size)
+        lr = self.config.lr * lr_factor(self.config, epoch, step, num_steps)
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         return lr
-
-    @property
-    def _num_steps(self) -> int:
-        return len(self.data.train_split) // self.config.batch_size
 
     @property
     def _evaluated(self) -> nn.Module:
@@ -376,8 +380,7 @@ class Training:
         """
         state = None
         if self.world.is_first and directory is not None:
-            former = _former_hashes(self._identity)
-            state = load_newest_checkpoint(directory, fingerprint(self._identity), *former)
+            state = load_newest_checkpoint(directory, fingerprint(self._identity))
         state = self.world.spread(state)
         if state is None:
             return
@@ -389,23 +392,25 @@ class Training:
         self.records = [TrainRecord(**record) for record in state["records"]]
 
 
-def _former_hashes(identity: Mapping[str, Any]) -> list[str]:
-    """Other identities of the same checkpoints: from before results had a version, now version 1."""
-    if identity["results_version"] != 1:
-        return []
-    return [fingerprint({name: value for name, value in identity.items() if name != "results_version"})]
-
-
-def lr_factor(config: TrainConfig, epochs_done: float, epochs_per_step: float) -> float:
-    """Learning rate of a step as a share of the highest one: a linear warm-up, then a cosine to 0.
+def lr_factor(config: TrainConfig, epoch: int, step: int, num_steps: int) -> float:
+    """Learning rate of a step as a share of `config.lr`; see `config.lr_schedule`.
 
     Args:
-        epochs_done: epochs before the step, including a fraction of the current one.
-        epochs_per_step: one step as a fraction of an epoch. Warm-up ends with the full rate.
+        epoch: counted from 1.
+        step: of the epoch, counted from 0.
+        num_steps: number of steps per epoch.
     """
-    if epochs_done < config.num_warmup_epochs:
-        return min((epochs_done + epochs_per_step) / config.num_warmup_epochs, 1.0)
-    progress = (epochs_done - config.num_warmup_epochs) / (config.num_epochs - config.num_warmup_epochs)
+    num_epochs, num_warmup = config.num_epochs, config.num_warmup_epochs
+    if config.lr_schedule == "per_epoch":
+        rise = min(epoch / num_warmup, 1.0) if num_warmup else 1.0
+        return rise * _cosine((epoch - 1) / num_epochs)
+    epochs_done = epoch - 1 + step / num_steps
+    if epochs_done < num_warmup:
+        return min((epochs_done + 1 / num_steps) / num_warmup, 1.0)
+    return _cosine((epochs_done - num_warmup) / (num_epochs - num_warmup))
+
+
+def _cosine(progress: float) -> float:
     return (1 + math.cos(math.pi * progress)) / 2
 
 

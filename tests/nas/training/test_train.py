@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from nas.config import TrainConfig
 from nas.data.splits import Split
+from nas.data.training_data import load_training_data
 from nas.foundation.errors import DivergedError, UserError
+from nas.foundation.world import World
+from nas.space.baselines import find_architecture
+from nas.space.derived_network import DerivedNetwork
 from nas.space.macro_space import get_space
 from nas.training import training as training_module
 from nas.training.trained_network import load_trained_network
@@ -129,7 +134,7 @@ def test_test_images_are_seen_once_and_by_the_best_epoch_only(make_config, tmp_p
     record, network = load_trained_network(tmp_path / BEST_FILE)
     assert record.epoch == best.epoch == records[-1].metrics["best_epoch"]
     assert record.metrics["test_accuracy"] == records[-1].metrics["test_accuracy"]
-    data = training_module.load_training_data(make_config(), 28)
+    data = load_training_data(make_config(), 28)
     with torch.no_grad():
         is_right = [
             network(images).argmax(-1) == labels for images, labels in data.test_split.evaluation_batches()
@@ -175,16 +180,95 @@ def test_mixed_precision_trains_about_as_well(make_config):
     assert mixed["train_loss"] != plain["train_loss"]
 
 
-def test_lr_rises_to_the_full_rate_and_falls_to_zero(make_config):
-    config = make_config(num_epochs=10, num_warmup_epochs=2)
-    rates = [lr_factor(config, step / 5, 1 / 5) for step in range(50)]
+def published_rates(lr, num_epochs, num_warmup_epochs):
+    """Torch's cosine, one step per epoch; in warm-up the rate is scaled and then restored."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_epochs)
+    rates = []
+    for epoch in range(num_epochs):
+        (rate,) = scheduler.get_last_lr()
+        rates.append(rate * (epoch + 1) / num_warmup_epochs if epoch < num_warmup_epochs else rate)
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize(("num_epochs", "num_warmup_epochs"), [(250, 5), (10, 3), (4, 1), (4, 0)])
+def test_lr_per_epoch_is_that_of_the_published_schedule(make_config, num_epochs, num_warmup_epochs):
+    config = make_config(num_epochs=num_epochs, num_warmup_epochs=num_warmup_epochs)
+    rates = [
+        [0.2 * lr_factor(config, epoch + 1, step, 7) for step in range(7)] for epoch in range(num_epochs)
+    ]
+    assert all(len(set(of_epoch)) == 1 for of_epoch in rates)
+    assert [of_epoch[0] for of_epoch in rates] == pytest.approx(
+        published_rates(0.2, num_epochs, num_warmup_epochs)
+    )
+
+
+def test_lr_per_step_rises_to_the_full_rate_and_falls_to_zero(make_config):
+    config = make_config(num_epochs=10, num_warmup_epochs=2, lr_schedule="per_step")
+    rates = [lr_factor(config, epoch, step, 5) for epoch in range(1, 11) for step in range(5)]
     assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
     expected = [(1 + math.cos(math.pi * step / 40)) / 2 for step in range(40)]
     assert rates[10:] == pytest.approx(expected)
 
 
-def test_lr_starts_at_the_full_rate_without_warmup(make_config):
-    assert lr_factor(make_config(num_warmup_epochs=0), 0.0, 0.2) == 1.0
+@pytest.mark.parametrize("lr_schedule", ["per_epoch", "per_step"])
+def test_lr_starts_at_the_full_rate_without_warmup(make_config, lr_schedule):
+    assert lr_factor(make_config(num_warmup_epochs=0, lr_schedule=lr_schedule), 1, 0, 5) == 1.0
+
+
+def test_an_epoch_trains_on_every_image_and_the_last_batch_may_be_smaller(make_config):
+    config = make_config(max_train_images=400, batch_size=32)
+    data = load_training_data(config, 28)
+    sizes = [len(labels) for _, labels in data.train_batches(torch.Generator())]
+    assert sizes == [32] * 11 + [8]
+    assert sum(sizes) == data.num_train_images == 360
+
+
+def test_a_last_batch_without_an_image_for_each_process_is_left_out(make_config):
+    config = make_config(max_train_images=400, batch_size=51)
+    num_images = [load_training_data(config, 28, World(0, size)).num_train_images for size in (1, 3, 4)]
+    assert num_images == [360, 360, 357]
+
+
+def test_the_last_batch_counts_by_its_own_size(make_config, monkeypatch):
+    """Each step's gradient is that of the mean over its batch, as the published code has it."""
+    scales = []
+    backward = Tensor.backward
+
+    def record(loss, *args, **kwargs):
+        scales.append(loss.detach())
+        return backward(loss, *args, **kwargs)
+
+    monkeypatch.setattr(Tensor, "backward", record)
+    (record_1,) = run_training(make_config(num_epochs=1, num_warmup_epochs=0, lr=1e-9))
+    # Without learning, the mean loss of each batch is near the mean loss of all.
+    assert len(scales) == 12
+    assert float(scales[-1]) == pytest.approx(record_1.metrics["train_loss"], rel=0.1)
+
+
+def test_without_held_out_images_all_are_trained_on_and_the_test_images_choose_the_epoch(
+    make_config, monkeypatch
+):
+    config = make_config(val_fraction=0)
+    data = load_training_data(config, 28)
+    assert data.num_train_images == 400
+    assert data.val_split is data.test_split
+    records = list(run_training(config))
+    last = records[-1].metrics
+    assert last["test_accuracy"] == max(record.metrics["val_accuracy"] for record in records)
+    assert last["num_test_images"] == 1000
+
+
+def test_drop_connect_is_linear_in_depth_and_counts_the_stem_block():
+    architecture = find_architecture("tf-nas-a")
+    network = DerivedNetwork(architecture, 10, drop_connect=0.2)
+    blocks = [network.stem_block, *network.blocks]
+    num_kept = architecture.depth
+    expected = [0.2 * k / (num_kept + 1) for k in range(1, num_kept + 2)]
+    assert [block.drop_connect for block in blocks] == pytest.approx(expected)
+    assert blocks[-1].drop_connect == 0.2
 
 
 def test_resolution_is_the_spaces_or_the_images_or_as_configured(make_config):
