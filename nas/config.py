@@ -22,7 +22,7 @@ from nas.foundation.errors import UserError
 from nas.foundation.validation import first_error
 from nas.search.methods import METHODS
 from nas.space.macro_space import SPACES
-from nas.supernet.objectives import OBJECTIVES, parameters_of
+from nas.supernet.objectives import OBJECTIVES, depends_on_target, parameters_of
 from nas.supernet.sampling import SAMPLINGS
 from nas.supernet.supernet import Depth
 
@@ -145,7 +145,10 @@ class SearchConfig(DataConfig):
     """Path of the lookup table; `measure` measures one on this machine first."""
 
     latency_batch_size: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Batch size at which a table is measured; None for 1 on the CPU and 32 on CUDA."""
+    """Batch size at which a table is measured; None for 1 on the CPU and 32 on CUDA.
+
+    It has no effect if `latency_table` is a file.
+    """
 
     sampling: Annotated[str, BeforeValidator(_without_alias), AfterValidator(SAMPLINGS.check)] = "bi_random"
     """Paths of a weight step: `single`, one path sampled from alpha; or a second one beside it (`bi_*`).
@@ -183,7 +186,7 @@ class SearchConfig(DataConfig):
     """Number of epochs, warm-up included."""
 
     num_warmup_epochs: NonNegativeInt = 10
-    """Number of first epochs that train only weights, on one sampled path."""
+    """Number of first epochs that train only weights, on one sampled path; fewer than `num_epochs`."""
 
     batch_size: PositiveInt = 32
     """Images per step, for weight and architecture steps alike."""
@@ -243,7 +246,7 @@ class SearchConfig(DataConfig):
     deterministic: bool = False
     """Whether torch is limited to deterministic algorithms, so that a search repeats exactly on a GPU.
 
-    On the CPU it always does.
+    On the CPU it always does, and this has no effect.
     """
 
     num_threads: Threads = 1
@@ -262,9 +265,10 @@ class SearchConfig(DataConfig):
             raise ValueError(f"kernels: compiled kernels run on the CPU, not on '{self.device}'; use auto")
         if self.kernels == "compiled" and self.mixed_precision:
             raise ValueError("kernels: compiled kernels compute in float32, not in mixed precision; use auto")
-        if self.num_warmup_epochs > self.num_epochs:
+        if self.num_warmup_epochs >= self.num_epochs:
             raise ValueError(
-                f"num_warmup_epochs: {self.num_warmup_epochs}; must be at most num_epochs ({self.num_epochs})"
+                f"num_warmup_epochs: {self.num_warmup_epochs}; must be below num_epochs ({self.num_epochs}), "
+                "or nothing is searched"
             )
         for name, default in parameters_of(self.objective).items():
             if name not in type(self).model_fields and default is None:
@@ -282,10 +286,21 @@ class SearchConfig(DataConfig):
             for name, default in parameters_of(self.objective).items()
         }
 
+    @property
+    def is_target_used(self) -> bool:
+        """Whether the target steers the search; without, only the reported error depends on it."""
+        return self.elasticity or depends_on_target(self.objective, self.objective_fields())
+
     def unused_fields(self) -> set[str]:
         """Fields that have no effect in this combination."""
-        unread = {field for field in OBJECTIVE_FIELDS if field not in parameters_of(self.objective)}
-        return unread | METHODS[self.method].ignored_fields
+        unused = {field for field in OBJECTIVE_FIELDS if field not in parameters_of(self.objective)}
+        if not self.is_target_used:
+            unused.add("target_latency_ms")
+        if self.latency_table != "measure":
+            unused.add("latency_batch_size")
+        if self.device == "cpu":
+            unused.add("deterministic")
+        return unused | METHODS[self.method].ignored_fields
 
     def ineffective_fields(self) -> list[str]:
         """Fields that are set and have no effect in this combination, for a warning."""
@@ -379,5 +394,10 @@ class TrainConfig(DataConfig):
         if self.num_warmup_epochs >= self.num_epochs:
             raise ValueError(
                 f"num_warmup_epochs: {self.num_warmup_epochs}; must be below num_epochs ({self.num_epochs})"
+            )
+        if self.num_warmup_epochs == 1 and self.lr_schedule == "per_epoch":
+            raise ValueError(
+                "num_warmup_epochs: 1; has no effect with lr_schedule per_epoch, whose last epoch of warm-up "
+                "has the full rate; use 0, 2 or more, or lr_schedule per_step"
             )
         return self

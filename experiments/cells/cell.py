@@ -157,6 +157,11 @@ class Cell(ABC, Generic[Config, Given]):
         return fingerprint(self.identity)[:32]
 
     @property
+    def effect(self) -> str:
+        """Equal for cells of which one is enough: at most a field without an effect sets them apart."""
+        return self.hash
+
+    @property
     def warmup(self) -> str:
         """Equal for cells that may share a warm-up, on devices of one type."""
         return self.hash
@@ -203,12 +208,19 @@ def check_distinct(cells: Sequence[Cell], where: str) -> None:
     """
     seen: dict[str, Cell] = {}
     for cell in cells:
-        if cell.hash in seen:
+        other = seen.setdefault(cell.effect, cell)
+        if other is not cell:
             raise UserError(
-                f"{where}: cells {_describe(seen[cell.hash].factors)} and {_describe(cell.factors)} are the "
-                f"same {cell.noun}; remove one"
+                f"{where}: cells {_describe(other.factors)} and {_describe(cell.factors)} are the same "
+                f"{cell.noun}{_difference(other, cell)}; remove one"
             )
-        seen[cell.hash] = cell
+
+
+def _difference(one: Cell, other: Cell) -> str:
+    if one.hash == other.hash:
+        return ""
+    fields = [name for name in one.factors if one.factors[name] != other.factors.get(name)]
+    return f", on which {' and '.join(fields)} has no effect"
 
 
 def _describe(factors: Mapping[str, Any]) -> str:

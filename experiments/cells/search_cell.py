@@ -105,6 +105,15 @@ class SearchCell(Cell[SearchConfig, LatencyTable]):
         """Everything that determines the result."""
         return search_identity(self.config, self.table_fingerprint, self.data_fingerprint)
 
+    @property
+    def effect(self) -> str:
+        """See `Cell`; the target may matter to the reported error alone."""
+        if self.config.is_target_used:
+            return self.hash
+        identity = self.identity
+        fields = {name: value for name, value in identity["config"].items() if name != "target_latency_ms"}
+        return fingerprint(identity | {"config": fields})
+
     @cached_property
     def warmup(self) -> str:
         """Hash of everything that its warm-up epochs depend on."""

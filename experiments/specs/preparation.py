@@ -15,7 +15,10 @@ from nas.latency.table import LatencyTable
 from nas.search.search import load_or_measure_table
 from nas.space.macro_space import get_space
 
-_DATA_FIELDS = {*DataConfig.model_fields, "batch_size", "arch_fraction", "val_fraction"}
+_DATA_FIELDS = {
+    *DataConfig.model_fields,
+    *("method", "batch_size", "arch_fraction", "val_fraction", "weight_steps_per_arch_step"),
+}
 
 
 class Preparation:

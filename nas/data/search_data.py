@@ -8,6 +8,7 @@ from torch import Generator
 
 from nas.data.image_source import load_images
 from nas.data.splits import Batch, Split, check_batch_size, split_by_class
+from nas.foundation.errors import UserError
 
 if TYPE_CHECKING:
     from nas.config import SearchConfig
@@ -72,9 +73,22 @@ def load_search_data(config: "SearchConfig", resolution: int) -> SearchData:
     )
     check_batch_size(config.batch_size, len(weight_indices), "weight steps")
     check_batch_size(config.batch_size, len(arch_indices), "architecture steps")
+    _check_arch_steps(config, len(weight_indices) // config.batch_size)
     weight_split, arch_split = (
         Split(source.images, indices, config) for indices in (weight_indices, arch_indices)
     )
     return SearchData(
         weight_split, arch_split, source.num_classes, source.num_skipped_images, source.fingerprint
     )
+
+
+def _check_arch_steps(config: "SearchConfig", num_weight_steps: int) -> None:
+    """Checks that an epoch has an architecture step: without, a search would end as it began."""
+    if "weight_steps_per_arch_step" in config.unused_fields():
+        return
+    if config.weight_steps_per_arch_step > num_weight_steps:
+        raise UserError(
+            f"weight_steps_per_arch_step: {config.weight_steps_per_arch_step}; an epoch has "
+            f"{num_weight_steps} weight steps, so there would be no architecture step; use a smaller "
+            "batch_size, a smaller arch_fraction or more images"
+        )

@@ -85,6 +85,18 @@ def parameters_of(objective: str) -> Mapping[str, Any]:
     }
 
 
+def depends_on_target(objective: str, fields: Mapping[str, float]) -> bool:
+    """Whether the loss changes with the target, at these values of the fields that the objective reads."""
+    if "target_latency_ms" not in fields:
+        return False
+    cross_entropy, latency_ms = torch.tensor(1.0), torch.tensor(2.0)
+    losses = {
+        float(OBJECTIVES[objective](cross_entropy, latency_ms, **{**fields, "target_latency_ms": target_ms}))
+        for target_ms in (3.0, 5.0)
+    }
+    return len(losses) > 1
+
+
 def check_latencies(objective: str, fields: Mapping[str, float], latencies_ms: tuple[float, ...]) -> None:
     """Checks that an objective has a finite value and slope at these latencies.
 
