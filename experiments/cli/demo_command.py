@@ -33,7 +33,7 @@ def demo(out: Path) -> int:
     from analysis.figures import FIGURES
     from analysis.figures.ink.figure_files import write_drawing
     from analysis.reading.nothing_to_draw import NothingToDrawError
-    from experiments.cli.options import open_experiment
+    from experiments.cli.figures_command import open_experiment
     from experiments.launching.grid_launch import launch
     from experiments.specs.grid_file import load_grid
 

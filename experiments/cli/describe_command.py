@@ -70,8 +70,8 @@ def describe(
 ) -> None:
     """Describe networks: layers, parameters, multiply-accumulates, latency.
 
-    ARCH is an architecture file, the name of one that comes with tfnas (tf-nas-a), or a network of
-    torchvision (efficientnet_b0, mobilenet_v3_large, mobilenet_v2, mnasnet1_0).
+    ARCH is an architecture file (JSON, or a published .config), the name of one that comes with tfnas
+    (tf-nas-a), or a network of torchvision (efficientnet_b0, mobilenet_v3_large, mobilenet_v2, mnasnet1_0).
 
     Example: tfnas describe tf-nas-a efficientnet_b0 --measure
     """

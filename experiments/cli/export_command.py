@@ -48,8 +48,8 @@ def export(
     """Export a trained network, with a model card.
 
     ARCH is `run:RUN_ID` of a training in MLflow; file, card and a model are then logged to that run. Or ARCH
-    is an architecture (a file or a name) whose weights --checkpoint holds. The exported file is read back
-    and compared with the network on real images.
+    is an architecture (a file, JSON or a published .config, or a name) whose weights --checkpoint holds. The
+    exported file is read back and compared with the network on real images.
 
     Example: tfnas export run:0123abcd --format onnx
     """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nas.foundation.errors import UserError
+from nas.foundation.errors import UserError, escape_unprintable
 from nas.space.macro_space import SPACES, get_space
 
 if TYPE_CHECKING:
@@ -91,22 +91,27 @@ def measure(
 @click.option("--out", type=_FILE, required=True, help="JSON file to write.")
 @click.option(
     "--device-name",
-    default="unknown",
-    show_default=True,
-    help="Device that the table was measured on, for the record.",
+    help="Device that the table was measured on.  [default: that of a JSON table; 'unknown' for a pickle]",
 )
 @_json_option
-def import_(source: Path, space: str, out: Path, device_name: str, as_json: bool) -> None:
-    """Import FILE, a published pickle or a JSON table of another device, unchanged.
+def import_(source: Path, space: str, out: Path, device_name: str | None, as_json: bool) -> None:
+    """Import FILE, a published pickle or a JSON table of another device, with all its latencies.
 
-    Pickles are read without running any code in them.
+    Pickles are read without running any code in them. They do not name their device: use --device-name. For a
+    JSON table, --device-name replaces the name in it.
 
-    Example: tfnas latency import latency_gpu.pkl --space paper --out table.json
+    Example: tfnas latency import latency_gpu.pkl --space paper --device-name "Titan RTX" --out table.json
     """
-    from nas.latency.table_import import import_table
+    from nas.latency.table_import import UNKNOWN_DEVICE, import_table
 
     _check_folder(out)
-    _write(import_table(source, get_space(space), device_name), out, as_json)
+    table = import_table(source, get_space(space), device_name)
+    if table.provenance.device_name == UNKNOWN_DEVICE:
+        _report(
+            f"tfnas: warning: {escape_unprintable(str(source))}: does not name its device, which the table "
+            f"records as '{UNKNOWN_DEVICE}'; name it with --device-name"
+        )
+    _write(table, out, as_json)
 
 
 @latency.command()

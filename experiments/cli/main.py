@@ -2,10 +2,18 @@
 
 import importlib
 import sys
+import warnings
+from typing import TextIO
 
 import click
 
-from nas.foundation.errors import PeerError, UserError
+from nas.foundation.errors import (
+    AmbiguousOperatorWarning,
+    PeerError,
+    RunWarning,
+    UserError,
+    escape_unprintable,
+)
 
 _COMMANDS = {
     "demo": "Run small searches and draw the collapse and depth figures, in minutes.",
@@ -15,11 +23,15 @@ _COMMANDS = {
     "compare": "Compare two trials.",
     "latency": "Measure, import and check latency lookup tables.",
     "describe": "Describe networks: layers, size, cost, latency.",
+    "import-search": "Import the network of a published search checkpoint.",
     "train": "Train networks from scratch.",
     "export": "Export a trained network.",
     "predict": "Classify images with a trained network.",
 }
-"""Command NAME is in `experiments/cli/NAME_command.py`, imported only to run it: torch takes seconds."""
+"""Command NAME is in `experiments/cli/NAME_command.py`, with _ for -, imported only to run it.
+
+Torch takes seconds to import.
+"""
 
 
 class _LazyGroup(click.Group):
@@ -31,7 +43,8 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command = getattr(importlib.import_module(f"experiments.cli.{cmd_name}_command"), cmd_name)
+        name = cmd_name.replace("-", "_")
+        command = getattr(importlib.import_module(f"experiments.cli.{name}_command"), name)
         assert isinstance(command, click.Command)
         return command
 
@@ -51,6 +64,28 @@ def tfnas() -> None:
 
 def main() -> None:
     """Runs the command; wrong input gives one line on stderr and exit code 2."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        _run()
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Shows a warning of tfnas in one line, and any other as Python does, with its place in the source."""
+    if issubclass(category, RunWarning | AmbiguousOperatorWarning):
+        shown = f"tfnas: warning: {escape_unprintable(str(message))}\n"
+    else:
+        shown = warnings.formatwarning(message, category, filename, lineno, line)
+    click.echo(shown, nl=False, err=True)
+
+
+def _run() -> None:
     try:
         sys.exit(tfnas(standalone_mode=False))
     except UserError as error:

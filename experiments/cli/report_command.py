@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from experiments.cli.options import experiment_options, open_experiment
+from experiments.cli.figures_command import experiment_options, open_experiment
 
 
 @click.command()

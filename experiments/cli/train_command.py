@@ -40,10 +40,10 @@ def train(
 ) -> int:
     """Train networks from scratch, one after another, with the published protocol.
 
-    ARCH is an architecture file, `run:RUN_ID` of a search in MLflow, `experiment:NAME` for all its finished
-    searches, `tf-nas-a`, or a network of torchvision: efficientnet_b0, mobilenet_v3_large, mobilenet_v2,
-    mnasnet1_0. Networks made for larger images lose their first strides, until the last features are 4
-    pixels wide.
+    ARCH is an architecture file (JSON, or a published .config), `run:RUN_ID` of a search in MLflow,
+    `experiment:NAME` for all its finished searches, `tf-nas-a`, or a network of torchvision:
+    efficientnet_b0, mobilenet_v3_large, mobilenet_v2, mnasnet1_0. Networks made for larger images lose their
+    first strides, until the last features are 4 pixels wide.
 
     ARCH may also be a single YAML file of trainings; `tfnas launch` runs several of them at a time. Under
     torchrun all processes train one network together, one GPU each, then the next network.

@@ -35,6 +35,10 @@ class DamagedCheckpointWarning(RunWarning):
     """A checkpoint is damaged; its content is recomputed."""
 
 
+class AmbiguousOperatorWarning(UserWarning):
+    """A file leaves open which of two operators a layer has; one was chosen, and the network is the same."""
+
+
 class DivergedError(RuntimeError):
     """A loss or a parameter is no longer a finite number."""
 

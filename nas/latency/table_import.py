@@ -24,6 +24,9 @@ from nas.latency.entry import LatencyEntry, OpKey
 from nas.latency.table import LatencyTable, Provenance
 from nas.space.macro_space import Space
 
+UNKNOWN_DEVICE = "unknown"
+"""Name of the device of a table that does not have one."""
+
 _KEY = re.compile(
     r"MBInvertedResBlock_(?P<resolution>\d+)_(?P<in_channels>\d+)_(?P<se_channels>\d+)_(?P<out_channels>\d+)"
     r"_k(?P<kernel_size>\d+)_s(?P<stride>\d+)_(?P<activation>relu|swish)"
@@ -39,14 +42,15 @@ class _OnlyOrderedDicts(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
 
-def import_table(path: str | Path, space: Space, device_name: str = "unknown") -> LatencyTable:
+def import_table(path: str | Path, space: Space, device_name: str | None = None) -> LatencyTable:
     """Reads a table that was measured elsewhere: a published pickle, or a JSON table of ours.
 
     Every width keeps its value, negative latencies included. Any machine may search with an imported
     table; nothing compares its device with the machine's.
 
     Args:
-        device_name: name of the device, if the file does not contain it.
+        device_name: name of the device. None for the name in the file: JSON tables have one, pickles do not,
+            and it becomes `unknown`.
 
     Raises:
         UserError: the file is missing, damaged or of another format, or does not cover the space.
@@ -56,11 +60,17 @@ def import_table(path: str | Path, space: Space, device_name: str = "unknown") -
     origin = f"imported from {path.name} (SHA-256 {hashlib.sha256(content).hexdigest()})"
     if path.suffix == ".json":
         table = LatencyTable.load(path)
-        provenance = table.provenance.model_copy(update={"source": "imported", "note": origin})
+        changes = {"source": "imported", "note": origin}
+        if device_name:
+            changes["device_name"] = device_name
+        provenance = table.provenance.model_copy(update=changes)
         table = table.model_copy(update={"provenance": provenance})
     else:
         provenance = Provenance(
-            source="imported", device_type="unknown", device_name=device_name, note=origin
+            source="imported",
+            device_type=UNKNOWN_DEVICE,
+            device_name=device_name or UNKNOWN_DEVICE,
+            note=origin,
         )
         table = _table_of(_unpickle(content, path), space, provenance, path)
     if table.space != space.name:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from nas.foundation.errors import UserError
 from nas.space.architecture import Architecture
 from nas.space.derived_network import DerivedNetwork
+from nas.space.published_files import PUBLISHED_SUFFIX, load_published_architecture
 
 BASELINE_NAMES = ("efficientnet_b0", "mobilenet_v3_large", "mobilenet_v2", "mnasnet1_0")
 """Networks that torchvision builds."""
@@ -24,6 +25,8 @@ _ARCHITECTURES = Path(__file__).parent / "architectures"
 def find_architecture(reference: str) -> Architecture | None:
     """The architecture of a file or of a name; None for a network of torchvision's.
 
+    A file that ends in `.config` is a published one, see `load_published_architecture`.
+
     Raises:
         UserError: there is no such file or name, or the file is damaged.
     """
@@ -34,6 +37,8 @@ def find_architecture(reference: str) -> Architecture | None:
     if not os.path.lexists(reference):
         names = ", ".join((*ARCHITECTURE_NAMES, *BASELINE_NAMES))
         raise UserError(f"architecture: '{reference}': no such file; name one, or one of {names}")
+    if Path(reference).suffix == PUBLISHED_SUFFIX:
+        return load_published_architecture(reference)
     return Architecture.load(reference)
 
 

@@ -27,9 +27,11 @@ from nas.search.methods import METHODS
 from nas.search.search_identity import search_identity
 from nas.space.architecture import Architecture
 from nas.space.macro_space import SPACES, get_space
+from nas.space.published_files import load_published_architecture
 from nas.supernet.objectives import OBJECTIVES
 from nas.supernet.sampling import SAMPLINGS
 from nas.supernet.supernet import Depth
+from tests.support.published import make_config
 from tests.support.tiny import full_depth_architecture
 
 TRAININGS = b"""experiment: a
@@ -76,7 +78,6 @@ def good_values(positive_floats: st.SearchStrategy[float]) -> dict[str, st.Searc
     return {
         "max_train_images": st.none() | counts,
         "augmentation": st.sampled_from(get_args(Augmentation)),
-        "num_data_workers": st.integers(0, 1024),
         "method": st.sampled_from(list(METHODS)),
         "kernels": st.sampled_from(["auto", "torch", "compiled"]),
         "space": st.sampled_from(list(SPACES)),
@@ -127,7 +128,7 @@ def good_values(positive_floats: st.SearchStrategy[float]) -> dict[str, st.Searc
 
 GOOD = good_values(st.floats(0, exclude_min=True, allow_infinity=False))
 # Those depend on each other; they are among what is drawn below.
-DATA_FIELDS = {"dataset", "data_dir", "train_list", "test_list", "download", "skip_broken_images"}
+DATA_FIELDS = {"dataset", *SOURCE_FIELDS}
 
 
 def good_fields(record: type[ConfigRecord]) -> st.SearchStrategy[dict[str, Any]]:
@@ -138,6 +139,7 @@ def good_fields(record: type[ConfigRecord]) -> st.SearchStrategy[dict[str, Any]]
         st.just({"dataset": "cifar10", "data_dir": "images", "download": True}),
         st.just({"dataset": "image_list", "data_dir": "/a", "train_list": "b", "test_list": "c"}),
         st.just({"dataset": "image_folder", "data_dir": "images", "skip_broken_images": True}),
+        st.just({"dataset": "image_folder", "data_dir": "images", "num_data_workers": 2}),
     )
     fields = st.fixed_dictionaries(
         {name: known[name] for name in required},
@@ -226,7 +228,7 @@ def test_a_config_survives_its_yaml_file_with_its_identity(
 def test_what_has_no_effect_on_the_result_is_not_part_of_the_identity(
     fields: dict[str, Any], others: dict[str, Any]
 ) -> None:
-    without_effect = {"latency_table", "latency_batch_size", "device", "kernels", "num_data_workers"}
+    without_effect = {"latency_table", "latency_batch_size", "device", "kernels"}
     weighted = fields.get("objective", "tfnas") in ("tfnas", "proxyless_add")
     without_effect |= {"objective_scale", "objective_exponent"} if weighted else {"latency_weight"}
     changed = {name: value for name, value in others.items() if name in without_effect}
@@ -277,6 +279,7 @@ def test_a_damaged_experiment_file_is_read_or_refused_in_one_line(content: bytes
 
 
 ARCHITECTURE = json.dumps(full_depth_architecture(get_space("micro")).model_dump(mode="json"))
+CONFIG = json.dumps(make_config(full_depth_architecture(get_space("micro")), get_space("micro")))
 
 
 def sparse_table() -> str:
@@ -333,6 +336,11 @@ JSON_VALUES = st.recursive(
 @given(content=damaged([ARCHITECTURE.encode()]) | replaced(ARCHITECTURE))
 def test_a_damaged_architecture_is_read_or_refused_in_one_line(content: bytes, file: Path) -> None:
     loads_or_is_refused(Architecture.load, content, file)
+
+
+@given(content=damaged([CONFIG.encode()]) | replaced(CONFIG))
+def test_a_damaged_published_architecture_is_read_or_refused_in_one_line(content: bytes, file: Path) -> None:
+    loads_or_is_refused(load_published_architecture, content, file)
 
 
 @given(content=damaged([TABLE.encode()]) | replaced(TABLE))

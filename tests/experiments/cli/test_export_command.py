@@ -24,6 +24,7 @@ from nas.data.dataset_readers import read_bundled
 from nas.foundation.errors import UserError
 from nas.space.macro_space import get_space
 from nas.training.trained_network import load_trained_network
+from tests.support.published import make_config, write_config
 from tests.support.tiny import full_depth_architecture
 
 
@@ -201,6 +202,18 @@ def test_predictions_name_the_broken_image_and_answer_the_rest(training, exporte
     assert first["classes"][0]["probability"] >= first["classes"][1]["probability"]
     assert call("predict", exported["path"], image) == 0
     assert first["classes"][0]["class"] in capsys.readouterr().out
+
+
+def test_a_published_config_names_the_architecture_of_a_checkpoint(training, tmp_path):
+    _, _, networks, _ = training
+    space = get_space("micro")
+    config = write_config(make_config(full_depth_architecture(space), space), tmp_path / "model.config")
+    args = ("--checkpoint", networks / "best.pt", "--format", "state-dict", "--file", tmp_path / "weights.pt")
+    assert call("export", config, *args) == 0
+    assert (tmp_path / "weights.pt").exists()
+    other = full_depth_architecture(space, space.op("k5_e6_se"))
+    write_config(make_config(other, space), config)
+    assert call("export", config, *args) == 2
 
 
 def test_files_can_be_exported_without_a_run(training, tmp_path, capsys):

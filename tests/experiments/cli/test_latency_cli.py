@@ -11,6 +11,7 @@ from experiments.cli.main import main
 from nas.latency.table import LatencyTable, reachable_interval_ms
 from nas.latency.timing import MAX_BUSY_CPUS, measure_busy_cpus
 from nas.space.macro_space import get_space
+from tests.support.published import make_config, write_config
 from tests.support.tiny import full_depth_architecture, make_dense_table
 
 
@@ -116,8 +117,7 @@ def test_range_prints_nested_intervals(tfnas, paper_table):
     assert f"{low_ms:.3f}" in text
 
 
-def test_import_writes_a_table_of_the_pickle(tfnas, tmp_path):
-    table = make_dense_table(get_space("paper"))
+def _write_pickle(table, path):
     content = OrderedDict(base=table.base_ms)
     for entry in table.entries:
         key = entry.key
@@ -125,13 +125,42 @@ def test_import_writes_a_table_of_the_pickle(tfnas, tmp_path):
         content[f"MBInvertedResBlock_{name}_k{key.kernel_size}_s{key.stride}_{key.activation}"] = OrderedDict(
             zip(entry.widths, entry.latency_ms, strict=True)
         )
-    (tmp_path / "latency.pkl").write_bytes(pickle.dumps(content))
-    out = tmp_path / "table.json"
-    code, _, _ = tfnas("latency", "import", tmp_path / "latency.pkl", "--space", "paper", "--out", out)
+    path.write_bytes(pickle.dumps(content))
+    return path
+
+
+def test_import_writes_a_table_of_the_pickle(tfnas, tmp_path):
+    table = make_dense_table(get_space("paper"))
+    source, out = _write_pickle(table, tmp_path / "latency.pkl"), tmp_path / "table.json"
+    code, _, _ = tfnas("latency", "import", source, "--space", "paper", "--out", out)
     assert code == 0
     assert [entry.latency_ms for entry in LatencyTable.load(out).entries] == [
         entry.latency_ms for entry in table.entries
     ]
+
+
+def test_an_imported_pickle_has_the_device_that_one_names_or_warns_in_one_line(tfnas, tmp_path):
+    source = _write_pickle(make_dense_table(get_space("paper")), tmp_path / "latency.pkl")
+    arguments = ["latency", "import", source, "--space", "paper", "--out", tmp_path / "table.json"]
+    code, _, err = tfnas(*arguments, "--device-name", "Titan RTX")
+    assert (code, err) == (0, "")
+    assert LatencyTable.load(tmp_path / "table.json").provenance.device_name == "Titan RTX"
+    code, _, err = tfnas(*arguments)
+    assert code == 0
+    assert re.fullmatch(r"tfnas: warning: .*latency\.pkl: .*'unknown'.*--device-name\n", err)
+    assert LatencyTable.load(tmp_path / "table.json").provenance.device_name == "unknown"
+
+
+def test_an_imported_json_table_keeps_its_device_unless_one_names_another(tfnas, paper_table, tmp_path):
+    arguments = ["latency", "import", paper_table, "--space", "paper", "--out", tmp_path / "table.json"]
+    before = LatencyTable.load(paper_table).provenance.device_name
+    code, _, err = tfnas(*arguments)
+    assert (code, err) == (0, "")
+    assert LatencyTable.load(tmp_path / "table.json").provenance.device_name == before
+    code, out, err = tfnas(*arguments, "--device-name", "Titan RTX", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["provenance"]["device_name"] == "Titan RTX"
+    assert LatencyTable.load(tmp_path / "table.json").provenance.device_name == "Titan RTX"
 
 
 @pytest.mark.parametrize(
@@ -165,6 +194,30 @@ def test_describe_knows_the_size_of_the_published_network_exactly(tfnas):
     description = json.loads(out)
     assert (description["parameters"], description["macs"]) == (8_757_527, 456_675_855)
     assert description["depth"] == len(description["layers"]) == 18
+
+
+def test_describe_reads_a_published_config_and_warns_in_one_line_where_it_is_ambiguous(tfnas, tmp_path):
+    space = get_space("paper")
+    path = tmp_path / "model.config"
+    for op, is_ambiguous in ((space.op("k5_e3"), False), (space.op("k5_e6"), True)):
+        architecture = full_depth_architecture(space, op)
+        widths = [4 * layer.in_channels if is_ambiguous else width for layer, _, width in architecture.layers]
+        write_config(make_config(architecture.with_widths(widths), space), path)
+        code, out, err = tfnas("describe", path, "--json")
+        assert code == 0
+        assert [layer["mid_channels"] for layer in json.loads(out)["layers"]] == widths
+        assert err.count("\n") == is_ambiguous
+        assert err.startswith("tfnas: warning: " if is_ambiguous else "")
+
+
+def test_describe_refuses_a_wrong_published_config_in_one_line(tfnas, tmp_path):
+    space = get_space("paper")
+    config = make_config(full_depth_architecture(space), space)
+    config["stage3"][1]["kernel_size"] = 7
+    code, out, err = tfnas("describe", write_config(config, tmp_path / "model.config"))
+    assert (code, out) == (2, "")
+    assert "model.config: stage3[1].kernel_size: 7" in err
+    assert err.count("\n") == 1
 
 
 def test_describe_knows_the_size_of_torchvisions_network(tfnas):

@@ -15,6 +15,7 @@ from PIL import Image
 
 from experiments.cli import main as cli
 from nas.space.macro_space import get_space
+from tests.support.published import make_config, write_config
 from tests.support.tiny import full_depth_architecture
 
 SMALL = (
@@ -168,6 +169,20 @@ def test_broken_image_is_named_in_one_line(architecture, tmp_path, monkeypatch, 
     assert code == 2
     assert err.splitlines()[-1].startswith(f"tfnas: {images / 'train' / 'b' / '0.png'}: not an image")
     assert len(err.splitlines()) == 1
+
+
+def test_a_published_config_trains_as_the_architecture_file_of_the_same_network(
+    architecture, tmp_path, monkeypatch, capsys
+):
+    space = get_space("micro")
+    config = write_config(make_config(full_depth_architecture(space), space), tmp_path / "model.config")
+    args = arguments(architecture, config, out=tmp_path / "out", options=("--json",))
+    code, out, _ = run(monkeypatch, capsys, args)
+    assert code == 0
+    ours, published = json.loads(out)
+    assert published["architecture"] == str(config)
+    assert published["metrics"]["test_accuracy"] == ours["metrics"]["test_accuracy"]
+    assert published["metrics"]["num_parameters"] == ours["metrics"]["num_parameters"]
 
 
 @pytest.mark.parametrize(
