@@ -101,20 +101,26 @@ class DataConfig(ConfigRecord):
     """
 
     max_train_images: PositiveInt | None = None
-    """Number of training images to use, the first ones of each class; None for all."""
+    """Number of training images to use, the first ones of each class (files: by path); None for all."""
 
     augmentation: Augmentation = "paper"
     """`paper`: random resized crop, flip, color jitter; `crop_flip`: pad by an eighth, crop, flip; `none`."""
 
-    num_data_workers: Annotated[int, Field(ge=0, le=1024)] = 0
-    """Worker processes that decode image files; images in memory need none."""
+    num_data_workers: Annotated[int, Field(ge=0, le=1024)] | None = None
+    """Worker processes that decode image files; 0 decodes them between the steps.
+
+    None: one per core that `num_threads` leaves; in a grid of the trial's cores, otherwise of the machine's,
+    but at most 8. Results do not depend on it.
+    """
 
     @model_validator(mode="after")
     def _has_its_source(self) -> Self:
         dataset = DATASETS[self.dataset]
         for field in SOURCE_FIELDS:
+            if field not in type(self).model_fields:
+                continue
             is_set = getattr(self, field) != type(self).model_fields[field].default
-            if is_set and field not in (*dataset.required, *dataset.optional):
+            if is_set and not dataset.uses(field):
                 raise ValueError(f"{field}: has no effect with dataset '{self.dataset}'; remove it")
             if not is_set and field in dataset.required:
                 raise ValueError(f"{field}: missing; dataset '{self.dataset}' needs it")
@@ -193,6 +199,13 @@ class SearchConfig(DataConfig):
 
     arch_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of the training images held out for architecture steps, stratified by class."""
+
+    arch_list: Path | None = Field(default=None, strict=False)
+    """For `image_list`: a text file like `train_list` with the images for architecture steps.
+
+    `train_list` then names the images for weight steps, and `arch_fraction` has no effect. None: the search
+    splits the images of `train_list`.
+    """
 
     weight_steps_per_arch_step: PositiveInt = 2
     """Weight steps per architecture step in joint epochs."""
@@ -274,6 +287,8 @@ class SearchConfig(DataConfig):
             if name not in type(self).model_fields and default is None:
                 where = f"objective: '{self.objective}' reads '{name}'"
                 raise ValueError(f"{where}, which is no config field and has no default")
+        if self.arch_list and self.arch_fraction != type(self).model_fields["arch_fraction"].default:
+            raise ValueError("arch_fraction: has no effect with arch_list; remove one of the two")
         if self.refine_widths and not self.elasticity:
             raise ValueError("refine_widths: has no effect without elasticity; set elasticity: true")
         return self

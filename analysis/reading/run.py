@@ -19,7 +19,7 @@ NETWORK_FIELDS = ("architecture", "resolution")
 
 _NOT_A_SETTING = frozenset(
     {
-        *("latency_table", "data_dir", "train_list", "test_list"),
+        *("latency_table", "data_dir", "train_list", "arch_list", "test_list"),
         *("num_data_workers", "download", "device", "kernels"),
     }
 )

@@ -23,7 +23,7 @@ def predict(model: Path, images: tuple[Path, ...], top: int, as_json: bool) -> i
     Example: tfnas predict results/training/exports/model.onnx photo.jpg
     """
     # Imported here: torch takes seconds to import, and `--help` does not need it.
-    from nas.data.image_files import BrokenImageError
+    from nas.data.image_decoding import BrokenImageError
     from nas.foundation.errors import escape_unprintable
     from nas.training.prediction import load_predictor
 

@@ -3,7 +3,7 @@
 To add one, register a `Dataset` in `DATASETS`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from nas.data.dataset_readers import (
     read_cifar_classes,
     read_fashion_mnist,
 )
-from nas.data.image_lists import FileList, folder_classes, list_classes, list_folder, read_list
+from nas.data.image_lists import Listing, folder_classes, list_classes, list_folder, read_lists
 from nas.data.memory_images import Arrays, Part
 from nas.foundation.registry import Registry
 
@@ -25,8 +25,14 @@ _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 _FASHION_LICENSE = "Fashion-MNIST: MIT, (c) 2017 Zalando SE"
 
-SOURCE_FIELDS = ("data_dir", "train_list", "test_list", "download", "skip_broken_images")
-"""Config fields that locate the images; each data set reads some of them."""
+SOURCE_FIELDS = (
+    *("data_dir", "train_list", "arch_list", "test_list", "download"),
+    *("skip_broken_images", "num_data_workers"),
+)
+"""Config fields that locate and read the images; each data set uses some of them."""
+
+_FILE_FIELDS = ("skip_broken_images", "num_data_workers")
+"""Those that every data set of image files uses."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class Dataset:
     Attributes:
         classes: names of the classes, one per label, or a function that reads them.
         arrays: reads the training or test images as one array, for data sets that fit in memory.
-        files: lists the training or test images, for data sets of image files, which are decoded while
+        files: lists the images of the given parts, for data sets of image files, which are decoded while
             they are used. Exactly one of `arrays` and `files` is given.
         resolution: height and width of the stored images, in pixels; None for image files.
         mean: mean of each channel, or one for all channels, for values 0 to 1.
@@ -49,7 +55,7 @@ class Dataset:
 
     classes: tuple[str, ...] | Callable[["DataConfig"], tuple[str, ...]]
     arrays: Callable[["DataConfig", Part], Arrays] | None = None
-    files: Callable[["DataConfig", Part], FileList] | None = None
+    files: Callable[["DataConfig", Sequence[Part]], Listing] | None = None
     resolution: int | None = None
     mean: tuple[float, ...] = _IMAGENET_MEAN
     std: tuple[float, ...] = _IMAGENET_STD
@@ -65,6 +71,10 @@ class Dataset:
     def is_in_files(self) -> bool:
         """Whether each image is a file of its own."""
         return self.files is not None
+
+    def uses(self, field: str) -> bool:
+        """Whether a field of `SOURCE_FIELDS` has an effect."""
+        return field in (*self.required, *self.optional, *(_FILE_FIELDS if self.is_in_files else ()))
 
     def class_names(self, config: "DataConfig") -> tuple[str, ...]:
         """Names of the classes, one per label; for an image list, the labels themselves.
@@ -124,14 +134,12 @@ DATASETS: Registry[Dataset] = Registry(
             required=("data_dir",),
             optional=("download",),
         ),
-        "image_folder": Dataset(
-            folder_classes, files=list_folder, required=("data_dir",), optional=("skip_broken_images",)
-        ),
+        "image_folder": Dataset(folder_classes, files=list_folder, required=("data_dir",)),
         "image_list": Dataset(
             list_classes,
-            files=read_list,
+            files=read_lists,
             required=("data_dir", "train_list"),
-            optional=("test_list", "skip_broken_images"),
+            optional=("arch_list", "test_list"),
         ),
     },
 )

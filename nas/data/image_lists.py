@@ -2,10 +2,13 @@
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
 
 from nas.data.memory_images import Part
 from nas.foundation.errors import UserError
@@ -20,71 +23,117 @@ IMAGE_SUFFIXES = frozenset(
 MISSING = -1
 
 
-@dataclass(frozen=True, slots=True)
-class ImageFile:
-    """One image file of a list.
+class ImageFile(NamedTuple):
+    """One image file, while it is listed.
 
     Attributes:
         path: relative to the list's root, with forward slashes.
         label: the class, counted from 0.
         size_bytes: `MISSING` if the file does not exist, or is a folder or a pipe.
         line: `list.txt:7` if a text file names the image file, otherwise empty.
+        is_arch: whether the image is for architecture steps.
     """
 
     path: str
     label: int
     size_bytes: int
     line: str = ""
+    is_arch: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FileList:
-    """Image files under a root, in the order of their paths, so that a list's own order has no effect.
+    """N image files under a root, in the order of their paths: the order of a list has no effect.
+
+    Columns, not a record per file: trials receive the list, and data sets have more than a million files.
 
     Attributes:
+        paths: relative to the root, with forward slashes.
+        labels_N: int64, counted from 0.
+        sizes_bytes_N: int64; see `ImageFile`.
         class_names: one per label; for a list of files, the label itself.
+        is_arch_N: which images are for architecture steps; None if a search is to split them.
     """
 
     root: Path
-    files: tuple[ImageFile, ...]
+    paths: tuple[str, ...]
+    labels_N: Tensor
+    sizes_bytes_N: Tensor
     class_names: tuple[str, ...]
+    is_arch_N: Tensor | None = None
+
+    @classmethod
+    def of(
+        cls, root: Path, files: Iterable[ImageFile], class_names: tuple[str, ...], *, is_split: bool = False
+    ) -> "FileList":
+        """Puts files in order.
+
+        Args:
+            is_split: whether `is_arch` of the files holds.
+        """
+        ordered = sorted(files, key=lambda file: (file.path, file.label))
+        return cls(
+            root,
+            tuple(file.path for file in ordered),
+            torch.tensor([file.label for file in ordered], dtype=torch.int64),
+            torch.tensor([file.size_bytes for file in ordered], dtype=torch.int64),
+            class_names,
+            torch.tensor([file.is_arch for file in ordered]) if is_split else None,
+        )
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.paths)
 
-    @property
-    def labels(self) -> list[int]:
-        """The labels, one per file."""
-        return [file.label for file in self.files]
-
-    def path(self, index: int) -> Path:
+    def path(self, index: int) -> str:
         """Path of a file."""
-        return self.root / self.files[index].path
+        return f"{self.root}/{self.paths[index]}"
 
-    def take(self, indices: Iterable[int]) -> "FileList":
+    def take(self, indices_K: Tensor) -> "FileList":
         """The files with these indices, in this order."""
-        return replace(self, files=tuple(self.files[index] for index in indices))
+        return replace(
+            self,
+            paths=tuple(self.paths[index] for index in indices_K.tolist()),
+            labels_N=self.labels_N[indices_K],
+            sizes_bytes_N=self.sizes_bytes_N[indices_K],
+            is_arch_N=None if self.is_arch_N is None else self.is_arch_N[indices_K],
+        )
 
 
-def list_folder(config: "DataConfig", part: Part) -> FileList:
-    """Lists the training or test images of class folders; opens no image.
+Listing = Mapping[Part, FileList]
+"""The image files of a data set, by part; empty for images in memory."""
+
+
+def list_folder(config: "DataConfig", parts: Sequence[Part]) -> Listing:
+    """Lists the images of class folders; opens none.
+
+    Subfolders of a class belong to it, also if they are links. Hidden files and folders are left out.
 
     Raises:
-        UserError: a folder is missing or has no images. Also if an image is empty, unless broken images
-            are skipped.
+        UserError: a folder is missing, unreadable, without images, or there twice by way of links. Also if
+            an image is empty, unless broken images are skipped.
     """
-    return _without_missing(_list_folder(_image_root(config), part), config)
+    root = _image_root(config)
+    return {part: _list_part(root, part, config) for part in parts}
 
 
-def read_list(config: "DataConfig", part: Part) -> FileList:
-    """Lists the training or test images that a text file names; opens no image.
+def read_lists(config: "DataConfig", parts: Sequence[Part]) -> Listing:
+    """Lists the images that text files name; opens none.
 
     Raises:
-        UserError: the list is missing or malformed. Also if an image is missing or empty, unless broken
-            images are skipped.
+        UserError: a list is missing or malformed, or an image is for weight and for architecture steps.
+            Also if an image is missing or empty, unless broken images are skipped.
     """
-    _image_root(config)
-    return _without_missing(_read_list(config, part), config)
+    root = _image_root(config)
+    train_files = _read_train_lists(config)
+    class_names = _count_classes(train_files, config)
+    listing = {}
+    for part in parts:
+        files = train_files if part == "train" else _read_test_list(config, len(class_names))
+        measured = [file._replace(size_bytes=_size_bytes(f"{root}/{file.path}")) for file in files]
+        _check_presence(root, measured, config)
+        is_split = part == "train" and _arch_list(config) is not None
+        listing[part] = FileList.of(root, measured, class_names, is_split=is_split)
+    return listing
 
 
 def folder_classes(config: "DataConfig") -> tuple[str, ...]:
@@ -104,7 +153,7 @@ def list_classes(config: "DataConfig") -> tuple[str, ...]:
     Raises:
         UserError: the list is missing or malformed.
     """
-    return tuple(map(str, range(_count_list_classes(config))))
+    return _count_classes(_read_train_lists(config), config)
 
 
 def refuse_file(complaint: str) -> UserError:
@@ -119,21 +168,20 @@ def _image_root(config: "DataConfig") -> Path:
     return config.data_dir
 
 
-def _without_missing(files: FileList, config: "DataConfig") -> FileList:
-    if not config.skip_broken_images:
-        _check_presence(files)
-    return replace(files, files=tuple(sorted(files.files, key=lambda file: (file.path, file.label))))
-
-
-def _check_presence(files: FileList) -> None:
-    for index, file in enumerate(files.files):
+def _check_presence(root: Path, files: Iterable[ImageFile], config: "DataConfig") -> None:
+    if config.skip_broken_images:
+        return
+    for file in files:
         if file.size_bytes <= 0:
-            place = f"{file.line}: {files.path(index)}" if file.line else str(files.path(index))
+            place = f"{file.line}: {root}/{file.path}" if file.line else f"{root}/{file.path}"
             reason = "no such file" if file.size_bytes == MISSING else "the file is empty"
             raise refuse_file(f"{place}: {reason}")
 
 
-def _list_folder(data_dir: Path, part: Part) -> FileList:
+# Class folders
+
+
+def _list_part(data_dir: Path, part: Part, config: "DataConfig") -> FileList:
     has_parts = (data_dir / "train").is_dir()
     if part == "test" and not (has_parts and (data_dir / "test").is_dir()):
         raise UserError(
@@ -143,17 +191,57 @@ def _list_folder(data_dir: Path, part: Part) -> FileList:
     classes = _class_folders(root)
     if part == "test":
         _check_same_classes(classes, _class_folders(data_dir / "train"), root)
+    seen: dict[tuple[int, int], str] = {}
     files: list[ImageFile] = []
     for label, name in enumerate(classes):
-        paths = sorted(path for path in (root / name).rglob("*") if _is_image_name(path.name))
-        if not paths:
+        found = [ImageFile(path, label, size_bytes) for path, size_bytes in _walk(root, name, seen)]
+        if not found:
             raise UserError(f"data_dir: {root / name}: holds no images; fill the class or remove its folder")
-        files += [ImageFile(path.relative_to(root).as_posix(), label, _size_bytes(path)) for path in paths]
-    return FileList(root, tuple(files), tuple(classes))
+        files += sorted(found)
+    _check_presence(root, files, config)
+    return FileList.of(root, files, tuple(classes))
 
 
-def _is_image_name(name: str) -> bool:
-    return not name.startswith(".") and PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+def _walk(root: Path, name: str, seen: dict[tuple[int, int], str]) -> Iterator[tuple[str, int]]:
+    """Relative path and size in bytes of each image of a folder and its subfolders.
+
+    Args:
+        seen: the folders walked before, by what identifies them whatever links lead there; extended.
+    """
+    folders = [name]
+    while folders:
+        folder = folders.pop()
+        try:
+            _check_unseen(root, folder, seen)
+            with os.scandir(f"{root}/{folder}") as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir():
+                        folders.append(f"{folder}/{entry.name}")
+                    elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
+                        yield f"{folder}/{entry.name}", _entry_size_bytes(entry)
+        except OSError as error:
+            raise UserError(
+                f"data_dir: {root}/{folder}: cannot list it ({error.strerror}); make it readable"
+            ) from None
+
+
+def _check_unseen(root: Path, folder: str, seen: dict[tuple[int, int], str]) -> None:
+    status = os.stat(f"{root}/{folder}")
+    other = seen.setdefault((status.st_dev, status.st_ino), folder)
+    if other != folder:
+        raise UserError(
+            f"data_dir: {root}/{folder}: the same folder as {other}, so its images would count twice; remove "
+            "the link"
+        )
+
+
+def _entry_size_bytes(entry: "os.DirEntry[str]") -> int:
+    try:
+        return entry.stat().st_size if entry.is_file() else MISSING
+    except OSError:
+        return MISSING
 
 
 def _class_folders(root: Path) -> list[str]:
@@ -168,49 +256,76 @@ def _check_same_classes(classes: list[str], train_classes: list[str], root: Path
         raise UserError(f"data_dir: {root}: class '{odd[0]}' is not in both train and test; make them equal")
 
 
-def _read_list(config: "DataConfig", part: Part) -> FileList:
-    list_path = config.train_list if part == "train" else config.test_list
-    if list_path is None:
-        raise UserError(f"{part}_list: missing; name the text file of the {part} images")
-    assert config.data_dir is not None
-    rows = _parse_list(list_path)
-    num_classes = _count_list_classes(config)
-    for _, label, line in rows:
-        if label >= num_classes:
-            raise UserError(f"{line}: label {label}; the training images have 0 to {num_classes - 1}")
-    root = config.data_dir
-    files = (ImageFile(path, label, _size_bytes(root / path), line) for path, label, line in rows)
-    return FileList(root, tuple(files), tuple(map(str, range(num_classes))))
+# Lists
 
 
-def _parse_list(list_path: Path) -> list[tuple[str, int, str]]:
-    rows = [
+def _arch_list(config: "DataConfig") -> Path | None:
+    """Only searches have architecture steps."""
+    arch_list: Path | None = getattr(config, "arch_list", None)
+    return arch_list
+
+
+def _read_train_lists(config: "DataConfig") -> list[ImageFile]:
+    assert config.train_list is not None
+    files = _parse_list(config.train_list)
+    arch_list = _arch_list(config)
+    if arch_list is None:
+        return files
+    arch_files = [file._replace(is_arch=True) for file in _parse_list(arch_list)]
+    _check_apart(files, arch_files)
+    return files + arch_files
+
+
+def _check_apart(files: list[ImageFile], arch_files: list[ImageFile]) -> None:
+    line_of = {file.path: file.line for file in files}
+    for file in arch_files:
+        if file.path in line_of:
+            raise UserError(
+                f"arch_list: {file.line}: '{file.path}' is also in {line_of[file.path]}, but an image is "
+                "either for weight or for architecture steps; remove one of the two lines"
+            )
+
+
+def _read_test_list(config: "DataConfig", num_classes: int) -> list[ImageFile]:
+    if config.test_list is None:
+        raise UserError("test_list: missing; name the text file of the test images")
+    files = _parse_list(config.test_list)
+    for file in files:
+        if file.label >= num_classes:
+            raise UserError(
+                f"{file.line}: label {file.label}; the training images have 0 to {num_classes - 1}"
+            )
+    return files
+
+
+def _parse_list(list_path: Path) -> list[ImageFile]:
+    lines = read_text(list_path, "a list of images").splitlines()
+    files = [
         _parse_line(line, f"{list_path}:{number}")
-        for number, line in enumerate(_list_lines(list_path), start=1)
+        for number, line in enumerate(lines, start=1)
         if line.strip()
     ]
-    if not rows:
+    if not files:
         raise UserError(f"{list_path}: holds no images; write one `path label` per line")
-    return rows
+    return files
 
 
-def _list_lines(list_path: Path) -> list[str]:
-    return read_text(list_path, "a list of images").splitlines()
-
-
-def _parse_line(line: str, where: str) -> tuple[str, int, str]:
+def _parse_line(line: str, where: str) -> ImageFile:
     parts = line.rsplit(maxsplit=1)
     if len(parts) != 2 or not parts[1].isdecimal() or len(parts[1]) > 9:
         raise UserError(f"{where}: '{line.strip()[:60]}'; must be a path and a label, an integer from 0")
-    path = PurePosixPath(parts[0].strip())
-    if path.is_absolute() or ".." in path.parts:
+    path = parts[0].strip()
+    names = path.split("/")
+    if not names[0] or ".." in names:
         raise UserError(f"{where}: '{path}' leaves data_dir; paths are relative to it and go down only")
-    return path.as_posix(), int(parts[1]), where
+    # As in a folder's listing, so that one file has one path.
+    path = "/".join(name for name in names if name not in ("", ".")) or "."
+    return ImageFile(path, int(parts[1]), MISSING, where)
 
 
-def _count_list_classes(config: "DataConfig") -> int:
-    assert config.train_list is not None
-    present = {label for _, label, _ in _parse_list(config.train_list)}
+def _count_classes(files: list[ImageFile], config: "DataConfig") -> tuple[str, ...]:
+    """The labels of the training images, as text."""
+    present = {file.label for file in files}
     highest = max(present)
     if len(present) <= highest:
         absent = next(label for label in range(highest) if label not in present)
@@ -220,10 +335,10 @@ def _count_list_classes(config: "DataConfig") -> int:
         )
     if len(present) < 2:
         raise UserError(f"{config.train_list}: holds images of one class only; at least 2 are needed")
-    return highest + 1
+    return tuple(map(str, range(highest + 1)))
 
 
-def _size_bytes(path: Path) -> int:
+def _size_bytes(path: str) -> int:
     try:
         status = os.stat(path)
     except (OSError, ValueError):

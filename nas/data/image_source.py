@@ -4,7 +4,7 @@ Shapes: B batch, N images, H W space, C channels.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,9 +15,10 @@ from torch import Generator, Tensor
 
 from nas.data.augmentation import Augmentation
 from nas.data.datasets import DATASETS
-from nas.data.image_files import FileImages, find_sound_files
-from nas.data.image_lists import FileList
+from nas.data.image_files import FileImages, without_broken_files
+from nas.data.image_lists import FileList, Listing
 from nas.data.memory_images import Arrays, MemoryImages, Part
+from nas.data.worker_pool import WorkerPool
 from nas.foundation.world import ALONE, World
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Images(Protocol):
     """Images in memory or in files."""
 
     labels_N: Tensor
+    resolution: int
 
     def batches(
         self,
@@ -36,7 +38,10 @@ class Images(Protocol):
         generator: Generator,
         world: World = ALONE,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields images_BHWC (0 to 255) and labels_B: this process's share of each tensor of indices."""
+        """Yields images_BHWC (0 to 255) and labels_B: this process's share of each tensor of indices.
+
+        Of the augmentation, only a random resized crop and flip are done; see `draw_change` for the rest.
+        """
 
 
 @dataclass(frozen=True)
@@ -47,20 +52,42 @@ class ImageSource:
         num_classes: number of classes; all labels are below it.
         num_skipped_images: number of missing or broken files that were left out.
         fingerprint: see `fingerprint_data`.
+        is_arch_N: which images a list of their own names for architecture steps; None without such a list.
     """
 
     images: Images
     num_classes: int
     num_skipped_images: int
     fingerprint: str
+    is_arch_N: Tensor | None = None
 
 
-def load_images(config: "DataConfig", part: Part, resolution: int, world: World = ALONE) -> ImageSource:
+def list_images(config: "DataConfig", parts: Sequence[Part]) -> Listing:
+    """Lists the image files of some parts of a data set; empty for images in memory. Opens no image.
+
+    Raises:
+        UserError: images are missing, or lists or folders are wrong.
+    """
+    list_files = DATASETS[config.dataset].files
+    return list_files(config, parts) if list_files else {}
+
+
+def load_images(
+    config: "DataConfig",
+    part: Part,
+    resolution: int,
+    world: World = ALONE,
+    *,
+    listing: Listing | None = None,
+    pool: WorkerPool | None = None,
+) -> ImageSource:
     """Loads the training or test images of a data set, and opens no file of the other part.
 
     Args:
         resolution: height and width of the batches, in pixels.
         world: processes that share the search for broken files.
+        listing: of `list_images`, with this part; None to list now.
+        pool: decodes image files; None to decode in this process.
 
     Raises:
         UserError: images are missing or damaged.
@@ -71,26 +98,35 @@ def load_images(config: "DataConfig", part: Part, resolution: int, world: World 
         images = MemoryImages(images_NHWC, labels_N, resolution)
         fingerprint = _fingerprint_memory(images_NHWC, labels_N)
         return ImageSource(images, dataset.count_classes(config), 0, fingerprint)
-    listed = _limited_files(config, part)
-    files = _without_broken(listed, config, world)
+    files = listed = _limited_files(config, part, listing)
+    pool = pool or WorkerPool(0)
+    if config.skip_broken_images:
+        files = without_broken_files(listed, pool, world)
     return ImageSource(
-        FileImages(files, resolution, config.num_data_workers),
+        FileImages(files, resolution, pool),
         len(files.class_names),
         len(listed) - len(files),
         _fingerprint_files(listed),
+        files.is_arch_N,
     )
 
 
-def fingerprint_data(config: "DataConfig", part: Part = "train") -> str:
+def fingerprint_data(config: "DataConfig", part: Part = "train", listing: Listing | None = None) -> str:
     """SHA-256 of the images that a search or a training would use; decodes no image file.
 
-    Images in memory: their bytes and labels. Image files: sorted relative paths, sizes and labels.
+    Images in memory: their bytes and labels. Image files: relative paths, sizes, labels and, with lists for
+    weight and architecture steps, which one names them. Their order has no effect on results. Pixels are not
+    part of it, since reading them would take longer than an epoch: who replaces an image by another of the
+    same size in bytes has to rename it or its folder.
+
+    Args:
+        listing: of `list_images`, with this part; None to list now.
 
     Raises:
         UserError: images are missing.
     """
     if DATASETS[config.dataset].is_in_files:
-        return _fingerprint_files(_limited_files(config, part))
+        return _fingerprint_files(_limited_files(config, part, listing))
     return _fingerprint_memory(*_limited_arrays(config, part))
 
 
@@ -120,19 +156,15 @@ def _limited_arrays(config: "DataConfig", part: Part) -> Arrays:
     return images_NHWC[chosen], labels_N[chosen]
 
 
-def _limited_files(config: "DataConfig", part: Part) -> FileList:
-    list_files = DATASETS[config.dataset].files
-    assert list_files is not None
-    files = list_files(config, part)
-    if part == "test":
+def _limited_files(config: "DataConfig", part: Part, listing: Listing | None) -> FileList:
+    files = (listing or list_images(config, [part]))[part]
+    if part == "test" or config.max_train_images is None:
         return files
-    return files.take(first_of_each_class(torch.tensor(files.labels), config.max_train_images).tolist())
-
-
-def _without_broken(files: FileList, config: "DataConfig", world: World) -> FileList:
-    if not config.skip_broken_images:
-        return files
-    return files.take(find_sound_files(files, config.num_data_workers, world))
+    kinds_N = files.labels_N
+    if files.is_arch_N is not None:
+        # Each list keeps its share, too.
+        kinds_N = kinds_N + len(files.class_names) * files.is_arch_N
+    return files.take(first_of_each_class(kinds_N, config.max_train_images))
 
 
 def _fingerprint_memory(images_NHWC: NDArray[np.uint8], labels_N: NDArray[np.uint8]) -> str:
@@ -143,5 +175,9 @@ def _fingerprint_memory(images_NHWC: NDArray[np.uint8], labels_N: NDArray[np.uin
 
 
 def _fingerprint_files(files: FileList) -> str:
-    rows = sorted(f"{file.path}\0{file.size_bytes}\0{file.label}" for file in files.files)
-    return hashlib.sha256("\n".join(rows).encode()).hexdigest()
+    columns = [files.paths, files.sizes_bytes_N.tolist(), files.labels_N.tolist()]
+    if files.is_arch_N is not None:
+        columns.append(files.is_arch_N.int().tolist())
+    rows = ("\0".join(map(str, row)) for row in zip(*columns, strict=True))
+    # File names may hold bytes that are no text.
+    return hashlib.sha256("\n".join(rows).encode(errors="surrogateescape")).hexdigest()

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from nas.data.augmentation import Augmentation, augment, resize
+from nas.data.augmentation import Augmentation, resize, resized_crop_flip
 from nas.foundation.world import ALONE, World
 
 Part = Literal["train", "test"]
@@ -35,12 +35,15 @@ class MemoryImages:
         generator: Generator,
         world: World = ALONE,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields augmented images_BHWC (0 to 255) and their labels: this process's share of each batch.
+        """Yields images_BHWC (0 to 255) and their labels: this process's share of each batch.
 
-        Random numbers are drawn for the whole batch, so each process augments all of it.
+        With `paper`, they are randomly cropped and flipped. Random numbers are drawn for the whole batch, so
+        each process crops all of it.
         """
         for indices_B in batch_indices:
             images_BHWC = resize(self.images_NHWC[indices_B], self.resolution)
+            if augmentation == "paper":
+                images_BHWC = resized_crop_flip(images_BHWC.float(), generator)
             share = world.share(len(indices_B))
             if share.start < share.stop:
-                yield augment(images_BHWC, augmentation, generator)[share], self.labels_N[indices_B[share]]
+                yield images_BHWC[share], self.labels_N[indices_B[share]]

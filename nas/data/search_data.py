@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from torch import Generator
 
+from nas.data.image_lists import Listing
 from nas.data.image_source import load_images
 from nas.data.splits import Batch, Split, check_batch_size, split_by_class
+from nas.data.worker_pool import WorkerPool
 from nas.foundation.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,7 +22,8 @@ class SearchData:
 
     Attributes:
         num_skipped_images: number of missing or broken files that were left out.
-        fingerprint: SHA-256 of everything that determines the images and labels.
+        fingerprint: see `fingerprint_data`.
+        pool: decodes image files, for all batches; close it after the last one.
     """
 
     weight_split: Split
@@ -28,6 +31,7 @@ class SearchData:
     num_classes: int
     num_skipped_images: int
     fingerprint: str
+    pool: WorkerPool
 
     @property
     def num_weight_images(self) -> int:
@@ -56,21 +60,28 @@ class SearchData:
         return self.arch_split.evaluation_batches()
 
 
-def load_search_data(config: "SearchConfig", resolution: int) -> SearchData:
-    """Loads the training images and splits them by `config.seed`, stratified by class.
+def load_search_data(config: "SearchConfig", resolution: int, listing: Listing | None = None) -> SearchData:
+    """Loads the training images and splits them by `config.seed`, stratified by class, or by their lists.
 
     Opens no file of the test images.
 
     Args:
         resolution: height and width of the batches, in pixels.
+        listing: of `list_images`, with the training images; None to list now.
 
     Raises:
         UserError: images are missing or broken, or too few for the split or for one batch.
     """
-    source = load_images(config, "train", resolution)
-    weight_indices, arch_indices = split_by_class(
-        source.images.labels_N, source.num_classes, config.arch_fraction, config.seed
-    )
+    pool = WorkerPool.of(config)
+    source = load_images(config, "train", resolution, listing=listing, pool=pool)
+    if source.is_arch_N is not None:
+        weight_indices, arch_indices = (
+            chosen_N.nonzero()[:, 0] for chosen_N in (~source.is_arch_N, source.is_arch_N)
+        )
+    else:
+        weight_indices, arch_indices = split_by_class(
+            source.images.labels_N, source.num_classes, config.arch_fraction, config.seed
+        )
     check_batch_size(config.batch_size, len(weight_indices), "weight steps")
     check_batch_size(config.batch_size, len(arch_indices), "architecture steps")
     _check_arch_steps(config, len(weight_indices) // config.batch_size)
@@ -78,7 +89,7 @@ def load_search_data(config: "SearchConfig", resolution: int) -> SearchData:
         Split(source.images, indices, config) for indices in (weight_indices, arch_indices)
     )
     return SearchData(
-        weight_split, arch_split, source.num_classes, source.num_skipped_images, source.fingerprint
+        weight_split, arch_split, source.num_classes, source.num_skipped_images, source.fingerprint, pool
     )
 
 

@@ -3,6 +3,7 @@
 Shapes: B batch, C channels, H W space, N images, K chosen images.
 """
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Generator, Tensor
 
-from nas.data.augmentation import Augmentation, child_generator, normalize
+from nas.data.augmentation import Augmentation, child_generator, draw_change, normalize
 from nas.data.datasets import DATASETS
 from nas.data.image_source import Images
 from nas.foundation.device import resolve_device
@@ -84,11 +85,22 @@ class Split:
         dataset = DATASETS[self.config.dataset]
         device = resolve_device(self.config.device)
         mean_C, std_C = torch.tensor(dataset.mean, device=device), torch.tensor(dataset.std, device=device)
-        for images_BHWC, labels_B in self.images.batches(batch_indices, augmentation, generator, self.world):
+        # Workers read ahead, so what is drawn for them must not mix with what is drawn here.
+        ahead, behind = itertools.tee(batch_indices)
+        batches = self.images.batches(ahead, augmentation, child_generator(generator), self.world)
+        for indices_B in behind:
+            num = len(indices_B)
+            change = draw_change(augmentation, num, self.images.resolution, generator)
+            share = self.world.share(num)
+            if share.start == share.stop:
+                continue
+            images_BHWC, labels_B = next(batches)
             if device.type == "cuda":
-                # Images are copied as bytes, a quarter of the float32 size that a network sees.
+                # Images of files are copied as bytes, a quarter of the float32 size that a network sees.
                 images_BHWC = images_BHWC.pin_memory().to(device, non_blocking=True)
                 labels_B = labels_B.pin_memory().to(device, non_blocking=True)
+            if change is not None:
+                images_BHWC = change.apply(images_BHWC, share)
             yield normalize(images_BHWC, mean_C, std_C), labels_B
 
 

@@ -9,12 +9,19 @@ import torch
 from torch import Generator
 
 from nas.data.datasets import DATASETS
-from nas.data.image_source import fingerprint_data, load_images
+from nas.data.image_lists import Listing
+from nas.data.image_source import fingerprint_data, list_images, load_images
+from nas.data.memory_images import Part
 from nas.data.splits import Batch, Split, check_batch_size, split_by_class
+from nas.data.worker_pool import WorkerPool
 from nas.foundation.world import ALONE, World
 
 if TYPE_CHECKING:
     from nas.config import TrainConfig
+
+
+PARTS: tuple[Part, ...] = ("train", "test")
+"""The images that a training uses."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,8 @@ class TrainingData:
             `val_fraction` is 0, the test images.
         num_skipped_images: number of missing or broken files that were left out.
         class_names: one per label.
-        fingerprint: SHA-256 of everything that determines the images and labels.
+        fingerprint: of training and test images; see `fingerprint_data`.
+        pool: decodes image files, for all batches; close it after the last one.
     """
 
     train_split: Split
@@ -35,6 +43,7 @@ class TrainingData:
     num_skipped_images: int
     class_names: tuple[str, ...]
     fingerprint: str
+    pool: WorkerPool
 
     @property
     def num_classes(self) -> int:
@@ -59,18 +68,23 @@ class TrainingData:
         )
 
 
-def load_training_data(config: "TrainConfig", resolution: int, world: World = ALONE) -> TrainingData:
+def load_training_data(
+    config: "TrainConfig", resolution: int, world: World = ALONE, listing: Listing | None = None
+) -> TrainingData:
     """Loads all images and splits the training images by `config.seed`, stratified by class.
 
     Args:
         resolution: height and width of the batches, in pixels.
         world: the processes that share each batch.
+        listing: of `list_images`, with both parts; None to list now.
 
     Raises:
         UserError: images are missing or broken, or too few for the split or for one batch.
     """
-    train = load_images(config, "train", resolution, world)
-    test = load_images(config, "test", resolution, world)
+    pool = WorkerPool.of(config)
+    listing = listing or list_images(config, PARTS)
+    train, test = (load_images(config, part, resolution, world, listing=listing, pool=pool) for part in PARTS)
+    class_names = listing["train"].class_names if listing else DATASETS[config.dataset].class_names(config)
     test_split = Split(test.images, torch.arange(len(test.images.labels_N)), config, world)
     if config.val_fraction == 0:
         train_indices, val_split = torch.arange(len(train.images.labels_N)), test_split
@@ -85,18 +99,20 @@ def load_training_data(config: "TrainConfig", resolution: int, world: World = AL
         val_split,
         test_split,
         train.num_skipped_images + test.num_skipped_images,
-        DATASETS[config.dataset].class_names(config),
+        class_names,
         _combine(train.fingerprint, test.fingerprint),
+        pool,
     )
 
 
-def fingerprint_training_data(config: "TrainConfig") -> str:
-    """SHA-256 of the training and the test images; decodes no image file.
+def fingerprint_training_data(config: "TrainConfig", listing: Listing | None = None) -> str:
+    """SHA-256 of the training and the test images; decodes no image file. See `fingerprint_data`.
 
     Raises:
         UserError: images are missing.
     """
-    return _combine(fingerprint_data(config, "train"), fingerprint_data(config, "test"))
+    listing = listing or list_images(config, PARTS)
+    return _combine(*(fingerprint_data(config, part, listing) for part in PARTS))
 
 
 def _combine(train_fingerprint: str, test_fingerprint: str) -> str:

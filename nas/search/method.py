@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from nas.config import SearchConfig
+from nas.data.image_lists import Listing
 from nas.data.search_data import SearchData, load_search_data
 from nas.foundation.device import resolve_device
 from nas.latency.table import LatencyTable
@@ -31,15 +32,18 @@ class SearchTask:
     data: SearchData
 
     @classmethod
-    def of(cls, config: SearchConfig, table: LatencyTable) -> "SearchTask":
+    def of(cls, config: SearchConfig, table: LatencyTable, listing: Listing | None = None) -> "SearchTask":
         """Loads the images and finds the device.
+
+        Args:
+            listing: the image files; None to list them now.
 
         Raises:
             UserError: images or device are missing, or there are too few images.
         """
         space = get_space(config.space)
         device = resolve_device(config.device)
-        return cls(config, table, space, device, load_search_data(config, space.resolution))
+        return cls(config, table, space, device, load_search_data(config, space.resolution, listing))
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import torch
 from filelock import FileLock
 
 from nas.config import SearchConfig
+from nas.data.image_lists import Listing
 from nas.foundation.checkpoint import load_newest_checkpoint, newest_epoch, save_checkpoint
 from nas.foundation.device import determinism, keep_freed_memory, resolve_device
 from nas.foundation.errors import UserError
@@ -29,6 +31,7 @@ def run_search(
     table: LatencyTable | None = None,
     checkpoint_dir: Path | None = None,
     warmups_dir: Path | None = None,
+    listing: Listing | None = None,
 ) -> Iterator[EpochRecord]:
     """Runs a search and yields a record after each epoch.
 
@@ -38,29 +41,32 @@ def run_search(
             search resumes from there, and first yields the records of the epochs done before.
         warmups_dir: folder of warm-ups that searches share, also while they run at the same time:
             each warm-up epoch is computed once, by one of the searches that have it in common.
+        listing: the image files, from `list_images`, for many searches of the same images; None to list
+            them now.
 
     Raises:
         UserError: table, target, data or checkpoint do not fit the config.
         DivergedError: a loss or a parameter became infinite or NaN.
     """
-    search = Search(config, table or load_or_measure_table(config))
-    if checkpoint_dir is not None:
-        search.load(checkpoint_dir)
-    yield from search.records
-    while search.epoch < config.num_epochs:
-        with determinism(config.deterministic):
-            method = search.method
-            if (
-                warmups_dir is not None
-                and isinstance(method, SharingMethod)
-                and search.epoch < method.num_shared_epochs
-            ):
-                records = search.share_epochs(method, warmups_dir)
-            else:
-                records = [search.run_epoch()]
+    search = Search(config, table or load_or_measure_table(config), listing)
+    with closing(search.task.data.pool):
         if checkpoint_dir is not None:
-            search.save(checkpoint_dir)
-        yield from records
+            search.load(checkpoint_dir)
+        yield from search.records
+        while search.epoch < config.num_epochs:
+            with determinism(config.deterministic):
+                method = search.method
+                if (
+                    warmups_dir is not None
+                    and isinstance(method, SharingMethod)
+                    and search.epoch < method.num_shared_epochs
+                ):
+                    records = search.share_epochs(method, warmups_dir)
+                else:
+                    records = [search.run_epoch()]
+            if checkpoint_dir is not None:
+                search.save(checkpoint_dir)
+            yield from records
 
 
 class Search:
@@ -74,10 +80,10 @@ class Search:
         UserError: see `check_fit`; or the images are missing or too few.
     """
 
-    def __init__(self, config: SearchConfig, table: LatencyTable) -> None:
+    def __init__(self, config: SearchConfig, table: LatencyTable, listing: Listing | None = None) -> None:
         check_fit(config, table, Hardware.of(resolve_device(config.device)))
         keep_freed_memory()
-        self.task = SearchTask.of(config, table)
+        self.task = SearchTask.of(config, table, listing)
         self.method = METHODS[config.method](self.task)
         self.records: list[EpochRecord] = []
 

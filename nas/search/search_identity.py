@@ -13,7 +13,7 @@ kept, and never compared with those of this one.
 """
 
 FIELDS_WITHOUT_EFFECT = (
-    *("data_dir", "train_list", "test_list", "download", "latency_table"),
+    *("data_dir", "train_list", "arch_list", "test_list", "download", "latency_table"),
     *("latency_batch_size", "device", "kernels", "num_data_workers"),
 )
 """They say where things are, whose content has a fingerprint of its own, or only affect speed."""

@@ -12,11 +12,11 @@ import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor
-from torchvision.transforms import v2
 
-from nas.data.image_files import eval_view, read_image
+from nas.data.image_decoding import center_view, read_image
 from nas.foundation.errors import UserError, first_line
 from nas.foundation.files import read_file
 from nas.foundation.validation import first_error
@@ -52,10 +52,11 @@ class Predictor:
         if self.metadata.is_gray:
             image = image.convert("L").convert("RGB")
         resolution = self.metadata.resolution
-        view = (
-            eval_view(resolution) if self.metadata.view == "center" else v2.Resize((resolution, resolution))
-        )
-        pixels_HWC = torch.from_numpy(np.array(view(image)))
+        if self.metadata.view == "center":
+            image = center_view(image, resolution)
+        else:
+            image = image.resize((resolution, resolution), Image.Resampling.BILINEAR)
+        pixels_HWC = torch.from_numpy(np.array(image))
         return pixels_HWC.permute(2, 0, 1).float() / 255
 
 

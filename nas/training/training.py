@@ -10,6 +10,7 @@ import hashlib
 import math
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from nas.config import TrainConfig
 from nas.data.datasets import DATASETS
+from nas.data.image_lists import Listing
 from nas.data.splits import Split
 from nas.data.training_data import load_training_data
 from nas.foundation.checkpoint import load_newest_checkpoint, save_checkpoint
@@ -84,6 +86,7 @@ def run_training(
     checkpoint_dir: Path | None = None,
     networks_dir: Path | None = None,
     world: World = ALONE,
+    listing: Listing | None = None,
 ) -> Iterator[TrainRecord]:
     """Trains a network and yields a record after each epoch.
 
@@ -98,25 +101,28 @@ def run_training(
             `last.pt`; see `nas.training.trained_network`.
         world: the processes that share each batch, each in its own call. Only the folders of the first
             process are read and written.
+        listing: the image files, from `list_images`, for many trainings on the same images; None to list
+            them now.
 
     Raises:
         UserError: network, data or checkpoint do not fit the config.
         DivergedError: the loss became infinite or NaN.
     """
-    training = Training(config, world)
-    training.load(checkpoint_dir)
-    if not world.is_first:
-        checkpoint_dir = networks_dir = None
-    if training.records and networks_dir is not None:
-        training.save_networks(networks_dir)
-    yield from training.records
-    while training.epoch < config.num_epochs:
-        record = training.run_epoch()
-        if networks_dir is not None:
+    training = Training(config, world, listing)
+    with closing(training.data.pool):
+        training.load(checkpoint_dir)
+        if not world.is_first:
+            checkpoint_dir = networks_dir = None
+        if training.records and networks_dir is not None:
             training.save_networks(networks_dir)
-        if checkpoint_dir is not None:
-            training.save(checkpoint_dir)
-        yield record
+        yield from training.records
+        while training.epoch < config.num_epochs:
+            record = training.run_epoch()
+            if networks_dir is not None:
+                training.save_networks(networks_dir)
+            if checkpoint_dir is not None:
+                training.save(checkpoint_dir)
+            yield record
 
 
 @dataclass(frozen=True)
@@ -176,7 +182,7 @@ class Training:
         network: the network in training.
     """
 
-    def __init__(self, config: TrainConfig, world: World = ALONE) -> None:
+    def __init__(self, config: TrainConfig, world: World = ALONE, listing: Listing | None = None) -> None:
         self.config = config
         self.world = world
         self.device = resolve_device(config.device)
@@ -185,7 +191,7 @@ class Training:
             raise UserError(f"batch_size: {config.batch_size}; must be at least the {world.size} processes")
         torch.set_num_threads(config.num_threads)
         self.choice = NetworkChoice.of(config)
-        self.data = load_training_data(config, self.choice.resolution, world)
+        self.data = load_training_data(config, self.choice.resolution, world, listing)
         # Once, now: the file of the architecture may change or move while the training runs.
         self._identity = training_identity(config, self.data.fingerprint)
         if world.spread(self._identity) != self._identity:

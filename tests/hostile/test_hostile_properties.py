@@ -20,6 +20,7 @@ from experiments.specs.search_grid import draft_cells
 from experiments.specs.yaml_file import read_yaml
 from nas.config import ConfigRecord, SearchConfig, TrainConfig
 from nas.data.augmentation import Augmentation
+from nas.data.datasets import SOURCE_FIELDS
 from nas.foundation.errors import UserError, escape_unprintable
 from nas.latency.entry import LatencyEntry, space_keys
 from nas.latency.table import LatencyTable, Provenance
@@ -78,7 +79,6 @@ def good_values(positive_floats: st.SearchStrategy[float]) -> dict[str, st.Searc
     return {
         "max_train_images": st.none() | counts,
         "augmentation": st.sampled_from(get_args(Augmentation)),
-        "num_data_workers": st.integers(0, 1024),
         "method": st.sampled_from(list(METHODS)),
         "kernels": st.sampled_from(["auto", "torch", "compiled"]),
         "space": st.sampled_from(list(SPACES)),
@@ -129,7 +129,7 @@ def good_values(positive_floats: st.SearchStrategy[float]) -> dict[str, st.Searc
 
 GOOD = good_values(st.floats(0, exclude_min=True, allow_infinity=False))
 # Those depend on each other; they are among what is drawn below.
-DATA_FIELDS = {"dataset", "data_dir", "train_list", "test_list", "download", "skip_broken_images"}
+DATA_FIELDS = {"dataset", *SOURCE_FIELDS}
 
 
 def good_fields(record: type[ConfigRecord]) -> st.SearchStrategy[dict[str, Any]]:
@@ -140,6 +140,7 @@ def good_fields(record: type[ConfigRecord]) -> st.SearchStrategy[dict[str, Any]]
         st.just({"dataset": "cifar10", "data_dir": "images", "download": True}),
         st.just({"dataset": "image_list", "data_dir": "/a", "train_list": "b", "test_list": "c"}),
         st.just({"dataset": "image_folder", "data_dir": "images", "skip_broken_images": True}),
+        st.just({"dataset": "image_folder", "data_dir": "images", "num_data_workers": 2}),
     )
     fields = st.fixed_dictionaries(
         {name: known[name] for name in required},
@@ -228,7 +229,7 @@ def test_a_config_survives_its_yaml_file_with_its_identity(
 def test_what_has_no_effect_on_the_result_is_not_part_of_the_identity(
     fields: dict[str, Any], others: dict[str, Any]
 ) -> None:
-    without_effect = {"latency_table", "latency_batch_size", "device", "kernels", "num_data_workers"}
+    without_effect = {"latency_table", "latency_batch_size", "device", "kernels"}
     weighted = fields.get("objective", "tfnas") in ("tfnas", "proxyless_add")
     without_effect |= {"objective_scale", "objective_exponent"} if weighted else {"latency_weight"}
     changed = {name: value for name, value in others.items() if name in without_effect}

@@ -43,7 +43,7 @@ def state_beside(out: Path, cell: Cell, run: TrackedCell) -> CellState:
     ("before", "now", "expected"),
     [
         (search(), search(weight_lr=0.1), "changed: weight_lr 0.025 -> 0.1"),
-        (search(), search(batch_size=64, data_dir=None, num_data_workers=2), "changed: batch_size 32 -> 64"),
+        (search(), search(batch_size=64, device="cpu"), "changed: batch_size 32 -> 64"),
         (search(), replace(search(), table_fingerprint="other"), "changed: lookup table"),
         (
             search(),

@@ -12,7 +12,7 @@ from nas.data.augmentation import (
     adjust_contrast,
     adjust_saturation,
     child_generator,
-    crop_flip,
+    draw_change,
     normalize,
     resize,
     resized_crop_flip,
@@ -88,7 +88,7 @@ def test_drawn_crops_lie_inside_and_have_the_published_areas_and_ratios():
 
 def test_crop_flip_shows_windows_of_the_padded_image():
     images = torch.randint(256, (40, 16, 16, 3), dtype=torch.uint8, generator=seeded(1))
-    cropped = crop_flip(images, seeded())
+    cropped = draw_change("crop_flip", 40, 16, seeded()).apply(images, slice(40))
     padded = torch.nn.functional.pad(images, (0, 0, 2, 2, 2, 2))
     seen = set()
     for index, result in enumerate(cropped):
@@ -109,11 +109,12 @@ def test_crop_flip_shows_windows_of_the_padded_image():
 @pytest.mark.parametrize("augmentation", ["paper", "crop_flip", "none"])
 def test_gray_images_stay_gray_and_keep_their_shape(augmentation):
     images = random_images(channels=1).byte()
-    assert augment.augment(images, augmentation, seeded()).shape == images.shape
+    change = draw_change(augmentation, 6, 16, seeded())
+    assert (change.apply(images, slice(6)) if change else images).shape == images.shape
 
 
 def test_paper_augmentation_stays_within_the_range_of_pixels():
-    images = augment.augment(random_images(64).byte(), "paper", seeded())
+    images = draw_change("paper", 64, 16, seeded()).apply(random_images(64).byte(), slice(64))
     assert images.min() >= -1e-3
     assert images.max() <= 255 + 1e-3
 
@@ -136,3 +137,49 @@ def test_child_generators_of_one_parent_differ():
     parent = seeded()
     first, second = child_generator(parent), child_generator(parent)
     assert not torch.equal(torch.rand(4, generator=first), torch.rand(4, generator=second))
+
+
+def test_color_jitter_agrees_with_torchvisions_functions_in_the_drawn_order():
+    images = random_images(8).byte()
+    for seed in range(4):
+        jitter = draw_change("paper", 8, 16, seeded(seed))
+        parts = [
+            (functional.adjust_brightness, jitter.factors_3B[0]),
+            (functional.adjust_contrast, jitter.factors_3B[1]),
+            (functional.adjust_saturation, jitter.factors_3B[2]),
+            (functional.adjust_hue, jitter.shift_B),
+        ]
+        expected = images.float()
+        for part in jitter.order:
+            expected = per_sample(parts[part][0], expected, parts[part][1])
+        torch.testing.assert_close(jitter.apply(images, slice(8)), expected, rtol=0, atol=0.05)
+
+
+def test_orders_and_factors_of_color_jitter_are_those_that_torchvision_draws():
+    jitters = [draw_change("paper", 50, 16, seeded(seed)) for seed in range(200)]
+    factors = torch.cat([jitter.factors_3B for jitter in jitters], 1)
+    shifts = torch.cat([jitter.shift_B for jitter in jitters])
+    assert 0.6 <= factors.min() < 0.605 < 1.395 < factors.max() <= 1.4
+    assert -0.2 <= shifts.min() < -0.199 < 0.199 < shifts.max() <= 0.2
+    assert len({tuple(jitter.order) for jitter in jitters}) == 24
+
+
+@pytest.mark.parametrize("augmentation", ["paper", "crop_flip"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_shares_of_a_batch_change_like_the_whole_batch(augmentation, channels):
+    images = random_images(7, channels=channels).byte()
+    change = draw_change(augmentation, 7, 16, seeded(2))
+    whole = change.apply(images, slice(0, 7))
+    parts = [change.apply(images[share], share) for share in (slice(0, 3), slice(3, 3), slice(3, 7))]
+    assert torch.equal(torch.cat(parts), whole)
+
+
+@pytest.mark.parametrize("augmentation", ["paper", "crop_flip"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_changes_stay_on_the_device_of_the_images(augmentation, channels):
+    """Operations on tensors of two devices raise, on the device without data as on a GPU."""
+    images = torch.empty(7, 16, 16, channels, dtype=torch.uint8, device="meta")
+    changed = draw_change(augmentation, 7, 16, seeded()).apply(images, slice(0, 7))
+    assert changed.device.type == "meta"
+    mean, std = (torch.empty(channels, device="meta") for _ in range(2))
+    assert normalize(changed, mean, std).device.type == "meta"

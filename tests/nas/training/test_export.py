@@ -13,7 +13,7 @@ from torch import nn
 from nas.config import TrainConfig
 from nas.data.dataset_readers import read_bundled
 from nas.data.datasets import DATASETS
-from nas.data.image_files import BrokenImageError
+from nas.data.image_decoding import BrokenImageError
 from nas.foundation.errors import UserError
 from nas.space.baselines import BASELINE_NAMES, find_architecture, make_network
 from nas.space.macro_space import get_space
