@@ -8,7 +8,7 @@ import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal
@@ -17,6 +17,8 @@ from typing_extensions import TypeVar
 
 from experiments.cells.epoch_cost import EpochCost
 from nas.config import DataConfig, SearchConfig, TrainConfig
+from nas.data.datasets import SOURCE_FIELDS
+from nas.data.image_lists import Listing
 from nas.foundation.errors import UserError
 from nas.foundation.identity import fingerprint
 from nas.foundation.world import ALONE, World
@@ -50,6 +52,7 @@ class Cell(ABC, Generic[Config, Given]):
         config: everything to run.
         data_fingerprint: identifies the images.
         provenance: tags that name source, libraries and device; no part of the identity.
+        listing: the image files, which cells of the same images share.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Cell(ABC, Generic[Config, Given]):
     config: Config
     data_fingerprint: str
     provenance: Mapping[str, str]
+    listing: Listing = field(default_factory=dict, kw_only=True, repr=False, compare=False)
 
     kind: ClassVar[Kind]
     config_type: ClassVar[type[SearchConfig | TrainConfig]]
@@ -81,6 +85,7 @@ class Cell(ABC, Generic[Config, Given]):
         given: Given,
         folder: "CellFolder",
         *,
+        listing: Listing | None = None,
         warmups_dir: Path | None = None,
         world: World = ALONE,
     ) -> Iterator[Record]:
@@ -88,6 +93,7 @@ class Cell(ABC, Generic[Config, Given]):
 
         Args:
             given: what `load_input` returned.
+            listing: the image files; None to list them now.
             warmups_dir: folder in which searches share warm-ups, if they do.
             world: processes that train together; this is the first of them.
 
@@ -97,7 +103,16 @@ class Cell(ABC, Generic[Config, Given]):
 
     @classmethod
     @abstractmethod
-    def look_at_images(cls, config: Config, resolution: int) -> str:
+    def list_images(cls, config: Config) -> Listing:
+        """The image files that it uses; empty for images in memory.
+
+        Raises:
+            UserError: they are missing, or lists or folders are wrong.
+        """
+
+    @classmethod
+    @abstractmethod
+    def look_at_images(cls, config: Config, resolution: int, listing: Listing) -> str:
         """Fingerprint of the images.
 
         Raises:
@@ -106,7 +121,7 @@ class Cell(ABC, Generic[Config, Given]):
 
     @classmethod
     @abstractmethod
-    def time_epochs(cls, config: Config, given: Given) -> EpochCost:
+    def time_epochs(cls, config: Config, given: Given, listing: Listing) -> EpochCost:
         """Times an epoch of each kind over a few batches, scaled to all images.
 
         Args:
@@ -153,13 +168,22 @@ class Cell(ABC, Generic[Config, Given]):
 
     @cached_property
     def hash(self) -> str:
-        """Identifies the cell: equal hashes mean equal results."""
+        """Identifies the cell: equal hashes mean equal results.
+
+        That supposes that image files of equal path, size and label have equal pixels, which are not read
+        for it.
+        """
         return fingerprint(self.identity)[:32]
 
     @property
     def effect(self) -> str:
         """Equal for cells of which one is enough: at most a field without an effect sets them apart."""
         return self.hash
+
+    @property
+    def listing_key(self) -> str:
+        """Equal for cells of a grid that use the same image files."""
+        return listing_key(self.config)
 
     @property
     def warmup(self) -> str:
@@ -185,6 +209,11 @@ class Cell(ABC, Generic[Config, Given]):
     def tags(self) -> dict[str, str]:
         """Tags of its run that only this kind of cell has."""
         return {}
+
+
+def listing_key(config: DataConfig) -> str:
+    """Identifies all that decides which image files a config names."""
+    return fingerprint(config.model_dump(mode="json", include={"dataset", *SOURCE_FIELDS}))
 
 
 def first_of_each_warmup_first(cells: Sequence[Cell]) -> list[Cell]:

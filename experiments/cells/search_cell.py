@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from experiments.cells.cell import COMMON_COST_FIELDS, Cell
 from experiments.cells.epoch_cost import NUM_TIMED_BATCHES, EpochCost
 from nas.config import SearchConfig
-from nas.data.image_source import fingerprint_data
+from nas.data.image_lists import Listing
+from nas.data.image_source import fingerprint_data, list_images
 from nas.data.search_data import load_search_data
 from nas.foundation.identity import fingerprint
 from nas.foundation.world import ALONE, World
@@ -46,7 +47,8 @@ class SearchCell(Cell[SearchConfig, LatencyTable]):
     subject_heading = "target within reach"
     result_heading = "latency"
     cost_fields = COMMON_COST_FIELDS | {
-        *("method", "space", "depth", "elasticity", "arch_fraction", "weight_steps_per_arch_step"),
+        *("method", "space", "depth", "elasticity", "arch_fraction", "arch_list"),
+        "weight_steps_per_arch_step",
         *("deterministic", "kernels"),
     }
 
@@ -57,6 +59,7 @@ class SearchCell(Cell[SearchConfig, LatencyTable]):
         given: LatencyTable,
         folder: "CellFolder",
         *,
+        listing: Listing | None = None,
         warmups_dir: Path | None = None,
         world: World = ALONE,
     ) -> Iterator[EpochRecord]:
@@ -64,7 +67,11 @@ class SearchCell(Cell[SearchConfig, LatencyTable]):
         folder.write_config(config)
         records: list[EpochRecord] = []
         for record in run_search(
-            config, table=given, checkpoint_dir=folder.checkpoints, warmups_dir=warmups_dir
+            config,
+            table=given,
+            checkpoint_dir=folder.checkpoints,
+            warmups_dir=warmups_dir,
+            listing=listing,
         ):
             records.append(record)
             yield record
@@ -76,22 +83,30 @@ class SearchCell(Cell[SearchConfig, LatencyTable]):
         given.save(folder.artifacts / "latency_table.json")
 
     @classmethod
-    def look_at_images(cls, config: SearchConfig, resolution: int) -> str:
-        """See `Cell`; finding broken images takes as long as an epoch, so the trial does that."""
-        if config.skip_broken_images:
-            return fingerprint_data(config)
-        return load_search_data(config, resolution).fingerprint
+    def list_images(cls, config: SearchConfig) -> Listing:
+        """See `Cell`; a search never looks for test images."""
+        return list_images(config, ["train"])
 
     @classmethod
-    def time_epochs(cls, config: SearchConfig, given: LatencyTable) -> EpochCost:
+    def look_at_images(cls, config: SearchConfig, resolution: int, listing: Listing) -> str:
+        """See `Cell`; finding broken images takes as long as an epoch, so the trial does that."""
+        if config.skip_broken_images:
+            return fingerprint_data(config, listing=listing)
+        return load_search_data(config, resolution, listing).fingerprint
+
+    @classmethod
+    def time_epochs(cls, config: SearchConfig, given: LatencyTable, listing: Listing) -> EpochCost:
         """See `Cell`."""
         config = config.model_copy(update={"skip_broken_images": False})
-        probe = _probe(config)
-        scale = _num_images(config) / _num_images(probe)
+        data = load_search_data(config, cls.resolution(config), listing)
+        probe = _probe(config, data.num_arch_images / (data.num_weight_images + data.num_arch_images))
+        probe_data = load_search_data(probe, cls.resolution(config), listing)
+        scale = data.num_weight_images / probe_data.num_weight_images
         # Twice: the first run also pays for PyTorch's one-time setup.
         for _ in range(2):
             warmup_s, joint_s = [
-                record.metrics["epoch_seconds"] * scale for record in run_search(probe, table=given)
+                record.metrics["epoch_seconds"] * scale
+                for record in run_search(probe, table=given, listing=listing)
             ]
         return EpochCost(warmup_s, joint_s)
 
@@ -163,11 +178,15 @@ def _write_metrics(records: list[EpochRecord], path: Path) -> None:
         writer.writerows({"epoch": record.epoch, **record.metrics} for record in records)
 
 
-def _probe(config: SearchConfig) -> SearchConfig:
-    """The same search, over two epochs of a few batches."""
-    smaller_share = min(config.arch_fraction, 1 - config.arch_fraction)
+def _probe(config: SearchConfig, arch_share: float) -> SearchConfig:
+    """The same search, over two epochs of a few batches.
+
+    Args:
+        arch_share: share of the images for architecture steps.
+    """
+    smaller_share = min(arch_share, 1 - arch_share)
     needed = max(
-        math.ceil(NUM_TIMED_BATCHES * config.batch_size / (1 - config.arch_fraction)),
+        math.ceil(NUM_TIMED_BATCHES * config.batch_size / (1 - arch_share)),
         math.ceil(1.2 * config.batch_size / smaller_share),
     )
     return config.model_copy(
@@ -177,8 +196,3 @@ def _probe(config: SearchConfig) -> SearchConfig:
             "num_warmup_epochs": 1,
         }
     )
-
-
-def _num_images(config: SearchConfig) -> int:
-    data = load_search_data(config, SearchCell.resolution(config))
-    return data.num_weight_images + data.num_arch_images

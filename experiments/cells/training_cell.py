@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from experiments.cells.cell import COMMON_COST_FIELDS, Cell
 from experiments.cells.epoch_cost import NUM_TIMED_BATCHES, EpochCost
 from nas.config import TrainConfig
-from nas.data.training_data import fingerprint_training_data, load_training_data
+from nas.data.image_lists import Listing
+from nas.data.image_source import list_images
+from nas.data.training_data import PARTS, fingerprint_training_data, load_training_data
 from nas.foundation.world import ALONE, World
 from nas.space.architecture import Architecture
 from nas.space.baselines import ARCHITECTURE_NAMES, find_architecture
@@ -63,6 +65,7 @@ class TrainingCell(Cell[TrainConfig, Architecture | None]):
         given: Architecture | None,
         folder: "CellFolder",
         *,
+        listing: Listing | None = None,
         warmups_dir: Path | None = None,
         world: World = ALONE,
     ) -> Iterator[TrainRecord]:
@@ -71,7 +74,11 @@ class TrainingCell(Cell[TrainConfig, Architecture | None]):
         config = _with_own_file(config, given, folder.artifacts)
         lead(config, world)
         records = run_training(
-            config, checkpoint_dir=folder.checkpoints, networks_dir=folder.artifacts, world=world
+            config,
+            checkpoint_dir=folder.checkpoints,
+            networks_dir=folder.artifacts,
+            world=world,
+            listing=listing,
         )
         for record in records:
             if record.epoch == config.num_epochs:
@@ -81,22 +88,27 @@ class TrainingCell(Cell[TrainConfig, Architecture | None]):
                 yield record
 
     @classmethod
-    def look_at_images(cls, config: TrainConfig, resolution: int) -> str:
-        """See `Cell`; finding broken images takes as long as an epoch, so the trial does that."""
-        if config.skip_broken_images:
-            return fingerprint_training_data(config)
-        return load_training_data(config, resolution).fingerprint
+    def list_images(cls, config: TrainConfig) -> Listing:
+        """See `Cell`."""
+        return list_images(config, PARTS)
 
     @classmethod
-    def time_epochs(cls, config: TrainConfig, given: Architecture | None) -> EpochCost:
+    def look_at_images(cls, config: TrainConfig, resolution: int, listing: Listing) -> str:
+        """See `Cell`; finding broken images takes as long as an epoch, so the trial does that."""
+        if config.skip_broken_images:
+            return fingerprint_training_data(config, listing)
+        return load_training_data(config, resolution, listing=listing).fingerprint
+
+    @classmethod
+    def time_epochs(cls, config: TrainConfig, given: Architecture | None, listing: Listing) -> EpochCost:
         """See `Cell`; all epochs of a training cost the same."""
         with TemporaryDirectory() as folder:
             config = _with_own_file(config, given, Path(folder))
             config = config.model_copy(update={"skip_broken_images": False})
             probe = _probe(config)
-            scale = _num_images(config) / _num_images(probe)
+            scale = _num_images(config, listing) / _num_images(probe, listing)
             # The second: the first also pays for PyTorch's one-time setup, the last for the test images.
-            second = next(itertools.islice(run_training(probe), 1, None))
+            second = next(itertools.islice(run_training(probe, listing=listing), 1, None))
         epoch_s = second.metrics["epoch_seconds"] * scale
         return EpochCost(epoch_s, epoch_s)
 
@@ -178,5 +190,5 @@ def _probe(config: TrainConfig) -> TrainConfig:
     )
 
 
-def _num_images(config: TrainConfig) -> int:
-    return len(load_training_data(config, TrainingCell.resolution(config)).train_split)
+def _num_images(config: TrainConfig, listing: Listing) -> int:
+    return len(load_training_data(config, TrainingCell.resolution(config), listing=listing).train_split)

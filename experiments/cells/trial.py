@@ -15,17 +15,19 @@ from experiments.cells.cell_folder import CellFolder
 from experiments.cells.cell_kinds import CELLS
 from experiments.cells.journal import describe_failure
 from experiments.places.storage import CellStorage, Storage
+from nas.data.image_lists import Listing
 from nas.foundation.errors import RunWarning, UserError
 from nas.search.records import EpochRecord
 
 
-def run_trial(params: dict[str, Any], inputs: dict[str, Input]) -> None:
+def run_trial(params: dict[str, Any], inputs: dict[str, Input], listings: dict[str, Listing]) -> None:
     """Runs or resumes a cell and reports every epoch.
 
     A cell that fails reports why and ends its trial: Ray restarts only processes that die.
 
     Args:
         inputs: lookup tables and architectures, by their names.
+        listings: image files, by what determines them; a trial lists files that are not there.
     """
     cell = params["cell"]
     try:
@@ -33,19 +35,25 @@ def run_trial(params: dict[str, Any], inputs: dict[str, Input]) -> None:
         warmups_dir = storage.warmups_dir if cell["share_warmup"] else None
         files = storage.cell(cell["name"])
         with files.workplace() as workplace, _warnings_reported():
-            _run_in(CellFolder(workplace), files, cell, inputs[cell["input"]], warmups_dir)
+            listing = listings.get(cell["listing"])
+            _run_in(CellFolder(workplace), files, cell, inputs[cell["input"]], listing, warmups_dir)
     except Exception as error:
         tune.report({"failure": describe_failure(error)})
 
 
 def _run_in(
-    folder: CellFolder, files: CellStorage, cell: dict[str, Any], given: Input, warmups_dir: Path | None
+    folder: CellFolder,
+    files: CellStorage,
+    cell: dict[str, Any],
+    given: Input,
+    listing: Listing | None,
+    warmups_dir: Path | None,
 ) -> None:
     try:
         kind = CELLS[cell["kind"]]
         _check_version(kind, cell["results_version"])
         config = kind.config_type(**cell["config"])
-        for record in kind.run(config, given, folder, warmups_dir=warmups_dir):
+        for record in kind.run(config, given, folder, listing=listing, warmups_dir=warmups_dir):
             files.save_checkpoints(folder.path)
             is_shared = isinstance(record, EpochRecord) and record.is_shared
             tune.report({"epoch": record.epoch, "metrics": record.metrics, "is_shared": is_shared})

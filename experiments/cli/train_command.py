@@ -13,6 +13,7 @@ from nas.foundation.errors import UserError
 if TYPE_CHECKING:
     from experiments.cells.training_cell import TrainingCell
     from experiments.launching.single_training import TrainingResult
+    from nas.data.image_lists import Listing
 
 _DEFAULT_EXPERIMENT = "training"
 
@@ -119,18 +120,20 @@ def _make_cells(
         raise UserError("--set architecture: give the architecture as ARCH instead")
     out = out or Path("results") / (experiment or _DEFAULT_EXPERIMENT)
     cells = []
+    listing: Listing = {}
     fingerprints: dict[int, str] = {}
     for network in find_networks(architectures, out):
         config = TrainConfig.parse(fields | {"architecture": network.architecture}, "--set")
         # Checks device, network and images before writing anything.
         resolve_device(config.device)
+        listing = listing or TrainingCell.list_images(config)
         resolution = TrainingCell.resolution(config)
         if resolution not in fingerprints:
-            fingerprints[resolution] = TrainingCell.look_at_images(config, resolution)
+            fingerprints[resolution] = TrainingCell.look_at_images(config, resolution, listing)
         experiment = experiment or (network.search.experiment if network.search else None)
         cells.append(
             make_training_cell(
-                network, config, fingerprints[resolution], describe_installation(config.device), {}
+                network, config, fingerprints[resolution], describe_installation(config.device), {}, listing
             )
         )
     return cells, experiment or _DEFAULT_EXPERIMENT, out
@@ -160,7 +163,8 @@ def _summarize(cell: "TrainingCell", result: "TrainingResult") -> dict[str, Any]
 def _describe(cell: "TrainingCell", result: "TrainingResult") -> str:
     if result.failure:
         return f"{cell.name}: failed: {result.failure}"
+    selected = "" if cell.config.val_fraction else ", selected on test images"
     return (
-        f"{cell.name}: test accuracy {result.metrics['test_accuracy']:.4f} "
+        f"{cell.name}: test accuracy {result.metrics['test_accuracy']:.4f}{selected} "
         f"(epoch {result.metrics['best_epoch']:.0f}); networks in {result.folder.artifacts}"
     )

@@ -90,7 +90,7 @@ def time_all(cells: Sequence[Cell], place: Place, console: Console) -> Mapping[s
     if kinds:
         say(console, f"Timing a few steps of {format_count(len(kinds), 'kind')} of {cells[0].plural} ...")
     return {
-        key: place.run(cell.time_epochs, cell.config, cell.load_input(), alone=True)
+        key: place.run(cell.time_epochs, cell.config, cell.load_input(), cell.listing, alone=True)
         for key, cell in kinds.items()
     }
 

@@ -157,6 +157,7 @@ class Work:
             "kind": cell.kind,
             "results_version": cell.results_version,
             "input": cell.input_name,
+            "listing": cell.listing_key,
             "storage": (self.storage or Storage(str(self.out))).uri,
             "name": cell.folder_name,
             "share_warmup": self.grid.spec.share_warmup,
@@ -209,7 +210,9 @@ def run_trials(
 
         sources = {cell.input_name: cell for cell in work.cells}
         inputs = {name: cell.load_input() for name, cell in sources.items()}
-        trial = tune.with_parameters(run_trial, inputs=inputs)
+        # Ray stores them once for all trials; to list the files again would take each trial seconds.
+        listings = {cell.listing_key: cell.listing for cell in work.cells}
+        trial = tune.with_parameters(run_trial, inputs=inputs, listings=listings)
         tuner = tune.Tuner(
             tune.with_resources(trial, tune.PlacementGroupFactory([work.place.bundle])),
             param_space=param_space,

@@ -85,7 +85,7 @@ def _run(
     delivery.notify(folder)
     try:
         with world.failing_together():
-            for record in cell.run(cell.config, cell.load_input(), folder, world=world):
+            for record in cell.run(cell.config, cell.load_input(), folder, listing=cell.listing, world=world):
                 if record.epoch not in folder.journal.epochs:
                     report(_describe_epoch(cell, record))
                 folder.journal.add_epoch(record.epoch, record.metrics)

@@ -17,7 +17,10 @@ class Resources(ConfigRecord):
     """The resources of a trial, and how many trials run at a time."""
 
     cpus_per_trial: Annotated[int, Field(ge=1)] = 1
-    """Cores reserved per trial; at least its `num_threads`."""
+    """Cores reserved per trial; at least its `num_threads`.
+
+    The others decode image files, unless `num_data_workers` is set.
+    """
 
     gpus_per_trial: Annotated[float, Field(ge=0, le=1024), AfterValidator(_check_share)] = 0.0
     """GPUs reserved per trial; with a fraction several trials share one."""

@@ -13,6 +13,7 @@ from experiments.places.resources import Resources
 from experiments.specs.study_spec import Study, same_value
 from experiments.specs.yaml_file import read_yaml
 from nas.config import ConfigRecord, SearchConfig, TrainConfig
+from nas.data.datasets import DATASETS
 from nas.foundation.errors import UserError
 from nas.foundation.validation import first_error
 
@@ -26,7 +27,7 @@ EXPERIMENT_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 MAX_CELLS = 10_000
 """Searches or trainings that one file may ask for."""
 
-_PATH_FIELDS = ("data_dir", "train_list", "test_list", "latency_table")
+_PATH_FIELDS = ("data_dir", "train_list", "arch_list", "test_list", "latency_table")
 
 
 class ExperimentSpec(ConfigRecord):
@@ -231,7 +232,15 @@ def parse_fields(
             f"{path}: {spec.section_of('num_threads')}.num_threads: {config.num_threads}; a trial has "
             f"{spec.resources.cpus_per_trial} cores; set resources.cpus_per_trial: {config.num_threads}"
         )
-    return _place_on_device(spec, config, path)
+    return _with_data_workers(spec, _place_on_device(spec, config, path))
+
+
+def _with_data_workers(spec: ExperimentSpec, config: Config) -> Config:
+    """Image files are decoded by the cores of a trial that `num_threads` leaves."""
+    if config.num_data_workers is not None or not DATASETS[config.dataset].is_in_files:
+        return config
+    num_workers = spec.resources.cpus_per_trial - config.num_threads
+    return config.model_copy(update={"num_data_workers": num_workers})
 
 
 def _place_on_device(spec: ExperimentSpec, config: Config, path: Path) -> Config:

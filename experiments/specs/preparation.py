@@ -1,13 +1,14 @@
-"""What cells need before they start: lookup tables, images, and a record of what computes them."""
+"""What cells need before they start: lookup tables, lists of images, and a record of what computes them."""
 
 import re
 from collections.abc import Callable
 from pathlib import Path
 
-from experiments.cells.cell import Cell
+from experiments.cells.cell import Cell, listing_key
 from experiments.cells.cell_folder import CODE_TAG, DEVICE_TAG, LIBRARIES_TAG
 from experiments.places.place import Place
 from nas.config import DataConfig, SearchConfig, TrainConfig
+from nas.data.image_lists import Listing
 from nas.foundation.errors import UserError
 from nas.foundation.identity import code_version, fingerprint, library_versions
 from nas.latency.compatibility import Hardware, check_table
@@ -17,12 +18,12 @@ from nas.space.macro_space import get_space
 
 _DATA_FIELDS = {
     *DataConfig.model_fields,
-    *("method", "batch_size", "arch_fraction", "val_fraction", "weight_steps_per_arch_step"),
+    *("method", "batch_size", "arch_fraction", "arch_list", "val_fraction", "weight_steps_per_arch_step"),
 }
 
 
 class Preparation:
-    """Loads or measures each lookup table once, and checks each dataset once.
+    """Loads or measures each lookup table once, and lists and checks the images of each dataset once.
 
     Args:
         folder: for measured tables; later launches find them there.
@@ -39,6 +40,7 @@ class Preparation:
         self._tables: dict[Path, LatencyTable] = {}
         self._hardware: dict[str, Hardware] = {}
         self._provenance: dict[str, dict[str, str]] = {}
+        self._listings: dict[str, Listing] = {}
         self._data_fingerprints: dict[str, str] = {}
 
     def table(self, config: SearchConfig) -> tuple[Path, LatencyTable]:
@@ -85,6 +87,20 @@ class Preparation:
             self._provenance[config.device] = self._place.run(describe_installation, config.device)
         return self._provenance[config.device]
 
+    def listing(self, kind: type[Cell], config: SearchConfig | TrainConfig) -> Listing:
+        """The image files of a cell, listed once for all cells that use the same.
+
+        Raises:
+            UserError: images are missing, or lists or folders are wrong.
+        """
+        key = listing_key(config)
+        if key not in self._listings:
+            try:
+                self._listings[key] = self._place.run(kind.list_images, config)
+            except UserError as error:
+                raise UserError(f"{self._where}: {error}") from None
+        return self._listings[key]
+
     def data_fingerprint(self, kind: type[Cell], config: SearchConfig | TrainConfig) -> str:
         """Fingerprint of the images of a cell; checks that images and device are there.
 
@@ -95,9 +111,12 @@ class Preparation:
         fields = config.model_dump(mode="json", include=_DATA_FIELDS)
         key = fingerprint(fields | {"resolution": resolution})
         if key not in self._data_fingerprints:
+            listing = self.listing(kind, config)
             try:
                 self.hardware(config)
-                self._data_fingerprints[key] = self._place.run(kind.look_at_images, config, resolution)
+                self._data_fingerprints[key] = self._place.run(
+                    kind.look_at_images, config, resolution, listing
+                )
             except UserError as error:
                 raise UserError(f"{self._where}: {error}") from None
         return self._data_fingerprints[key]

@@ -116,6 +116,7 @@ def make_cells(drafts: list[Draft], preparation: Preparation, where: str) -> lis
                 table_fingerprint=table.fingerprint,
                 data_fingerprint=preparation.data_fingerprint(SearchCell, config),
                 provenance=preparation.provenance(config),
+                listing=preparation.listing(SearchCell, config),
             )
         )
     check_distinct(cells, where)

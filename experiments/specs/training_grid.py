@@ -14,6 +14,7 @@ from experiments.specs.preparation import Preparation
 from experiments.tracking.named_network import NamedNetwork, find_networks, is_run, resolve_file
 from experiments.tracking.named_run import RUN_PREFIX
 from nas.config import TrainConfig
+from nas.data.image_lists import Listing
 from nas.foundation.errors import UserError
 from nas.space.baselines import find_architecture
 
@@ -87,7 +88,8 @@ class TrainingGrid(Grid):
         fields = self.spec.base | factors | {"architecture": network.architecture}
         config = parse_fields(TrainConfig, self.spec, fields, self.path)
         images = preparation.data_fingerprint(TrainingCell, config)
-        return make_training_cell(network, config, images, preparation.provenance(config), factors)
+        listing = preparation.listing(TrainingCell, config)
+        return make_training_cell(network, config, images, preparation.provenance(config), factors, listing)
 
 
 def make_training_cell(
@@ -96,6 +98,7 @@ def make_training_cell(
     data_fingerprint: str,
     provenance: Mapping[str, str],
     factors: dict[str, Any],
+    listing: Listing,
 ) -> TrainingCell:
     """The training of a network with a config, named after both."""
     others = [f"{field}={value}" for field, value in factors.items() if field != "seed"]
@@ -105,6 +108,7 @@ def make_training_cell(
         config=config,
         data_fingerprint=data_fingerprint,
         provenance=provenance,
+        listing=listing,
         architecture=network.reference,
         search_run=network.search.run_id if network.search else None,
     )
