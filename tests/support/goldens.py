@@ -61,7 +61,7 @@ def search_cases() -> dict[str, dict[str, Any]]:
 
 def run_search_case(fields: dict[str, Any], kernels: str) -> list[EpochRecord]:
     """A few epochs, the first of them warm-up."""
-    base = {"num_epochs": 3, "arch_lr": 0.1, "weight_steps_per_arch_step": 1}
+    base = {"num_epochs": 3, "weight_lr": 0.02, "arch_lr": 0.1, "weight_steps_per_arch_step": 1}
     config = make_config(**base | fields, kernels=kernels)
     return list(run_search(config, table=make_dense_table(TINY)))
 
@@ -80,6 +80,8 @@ def training_cases() -> dict[str, dict[str, Any]]:
     """The fields of each training: the protocol, and what it can be switched to."""
     return {
         "protocol": {},
+        "rates per step": {"lr_schedule": "per_step", "num_warmup_epochs": 1},
+        "all images": {"val_fraction": 0},
         "averaged weights": {"ema_decay": 0.5},
         "random crops": {"augmentation": "paper"},
     }
@@ -96,8 +98,8 @@ def run_training_case(fields: dict[str, Any]) -> Numbers:
             "augmentation": "crop_flip",
             "batch_size": 16,
             "num_epochs": 3,
-            "num_warmup_epochs": 1,
-            "lr": 0.1,
+            "num_warmup_epochs": 2,
+            "lr": 0.02,
             "device": "cpu",
         }
         records = list(run_training(TrainConfig.model_validate(base | fields)))

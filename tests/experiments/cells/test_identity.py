@@ -57,7 +57,7 @@ TRAIN_CHANGES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 } | {
     "architecture": ("tf-nas-a", "mobilenet_v2", {}),
     "resolution": (28, 32, {}),
-    "num_warmup_epochs": (0, 1, {}),
+    "num_warmup_epochs": (0, 2, {}),
     "batch_size": (1, 2, {}),
     "lr_schedule": ("per_epoch", "per_step", {}),
     "val_fraction": (0, 0.2, {}),

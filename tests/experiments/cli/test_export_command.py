@@ -42,7 +42,7 @@ def training(tmp_path_factory):
     architecture = folder / "small.json"
     full_depth_architecture(get_space("micro")).save(architecture)
     settings = (
-        *("num_epochs=2", "num_warmup_epochs=1", "batch_size=16", "max_train_images=300", "lr=0.05"),
+        *("num_epochs=2", "num_warmup_epochs=0", "batch_size=16", "max_train_images=300", "lr=0.05"),
         *("device=cpu", "augmentation=crop_flip"),
     )
     code = call("train", architecture, "--out", folder / "out", *(f"--set={field}" for field in settings))

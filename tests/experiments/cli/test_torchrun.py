@@ -17,7 +17,7 @@ import tune_configs
 from nas.space.macro_space import get_space
 from tests.support.tiny import full_depth_architecture
 
-SETTINGS = ("num_epochs=2", "num_warmup_epochs=1", "batch_size=5", "device=cpu", "augmentation=none")
+SETTINGS = ("num_epochs=2", "num_warmup_epochs=0", "batch_size=5", "device=cpu", "augmentation=none")
 SCRIPTS = Path(sys.executable).parent
 
 
@@ -63,7 +63,7 @@ def test_two_processes_leave_one_finished_run_for_each_network(architecture, tmp
 def test_a_file_of_trainings_runs_one_after_the_other(architecture, tmp_path):
     fields = {
         "num_epochs": 2,
-        "num_warmup_epochs": 1,
+        "num_warmup_epochs": 0,
         "batch_size": 6,
         "max_train_images": 60,
         "device": "cpu",

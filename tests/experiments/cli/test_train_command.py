@@ -20,7 +20,7 @@ from tests.support.tiny import full_depth_architecture
 
 SMALL = (
     "num_epochs=2",
-    "num_warmup_epochs=1",
+    "num_warmup_epochs=0",
     "batch_size=16",
     "max_train_images=200",
     "lr=0.05",

@@ -51,6 +51,11 @@ def with_base(**fields: Any) -> dict[str, Any]:
     return SMALL | {"base": BASE | fields}
 
 
+def without_target(**fields: Any) -> dict[str, Any]:
+    base = {name: value for name, value in BASE.items() if name != "target_latency_ms"}
+    return SMALL | {"base": base | fields}
+
+
 def test_every_combination_of_cells_and_grid_is_one_cell(folder: Path) -> None:
     content = SMALL | {
         "cells": [{"sampling": "single", "depth": "sink"}, {"sampling": "bi", "depth": "skip"}],
@@ -112,6 +117,16 @@ def test_relative_paths_are_relative_to_the_file(folder: Path, monkeypatch: pyte
         (SMALL | {"grid": {"depth": ["deep"]}}, "grid.depth: 'deep'"),
         (SMALL | {"grid": {"target_latency_ms": [1.0]}}, "base.target_latency_ms: also in `grid`"),
         (SMALL | {"grid": {"sampling": ["bi", "bi_random"]}}, "are the same search"),
+        (
+            with_base(objective="fbnet", elasticity=False, target_latency_ms="50%")
+            | {"grid": {"latency_weight": [0.1, 0.2]}},
+            "are the same search; remove one",
+        ),
+        (
+            without_target(objective="proxyless_add", latency_weight=0.0, elasticity=False)
+            | {"grid": {"target_latency_ms": ["40%", "60%"]}},
+            "are the same search, on which target_latency_ms has no effect; remove one",
+        ),
         (SMALL | {"cells": []}, None),
         (SMALL | {"cells": [{}]}, "cells[0]: empty"),
         (SMALL | {"cells": [{"depth": "sink"}, {"sampling": "bi"}]}, "cells[1]"),
@@ -138,7 +153,8 @@ def test_relative_paths_are_relative_to_the_file(folder: Path, monkeypatch: pyte
         (with_base(weight_lr=0), "base.weight_lr: 0"),
         (with_base(weight_lr=float("inf")), "base.weight_lr: inf"),
         (with_base(space="huge"), "base.space: 'huge'"),
-        (with_base(num_epochs=5, num_warmup_epochs=6), "num_warmup_epochs: 6"),
+        (with_base(num_epochs=5, num_warmup_epochs=5), "num_warmup_epochs: 5; must be below num_epochs (5)"),
+        (with_base(weight_steps_per_arch_step=1000), "weight_steps_per_arch_step: 1000; an epoch has"),
         (with_base(target_latency_ms="fast"), "base.target_latency_ms: 'fast'"),
         (with_base(target_latency_ms="140%"), "base.target_latency_ms: '140%'"),
         (with_base(target_latency_ms="-5%"), "base.target_latency_ms: '-5%'"),

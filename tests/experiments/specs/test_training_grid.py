@@ -26,7 +26,7 @@ TRAIN_BASE = {
     "batch_size": 8,
     "augmentation": "none",
     "num_epochs": 2,
-    "num_warmup_epochs": 1,
+    "num_warmup_epochs": 0,
     "grad_clip_norm": 1.0e30,
 }
 LEARNS, DIVERGES = 0.05, 1.0e30

@@ -148,7 +148,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an impossible combination": (
         make_study(space={"num_epochs": {"low": 2, "high": 3}, "num_warmup_epochs": {"low": 0, "high": 3}})
         | {"base": {name: value for name, value in BASE.items() if not name.startswith("num_")}},
-        "num_warmup_epochs: 3; must be at most num_epochs (2)",
+        "num_warmup_epochs: 3; must be below num_epochs (2)",
     ),
     "a field without effect": (
         make_study(space={"objective": {"choices": ["tfnas", "fbnet"]}, "latency_weight": RATES}),

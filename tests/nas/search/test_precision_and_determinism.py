@@ -112,10 +112,10 @@ def test_a_search_is_deterministic_while_it_computes_and_only_then() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SearchSteps, "weight_step", observed)
-        list(run_search(make_config(deterministic=True, num_epochs=1), table=TABLE))
+        list(run_search(make_config(deterministic=True, num_warmup_epochs=0, num_epochs=1), table=TABLE))
         assert steps == [True] * 4
         steps.clear()
-        list(run_search(make_config(num_epochs=1), table=TABLE))
+        list(run_search(make_config(num_warmup_epochs=0, num_epochs=1), table=TABLE))
         assert steps == [False] * 4
 
 
@@ -126,7 +126,7 @@ def test_the_deterministic_mode_changes_nothing_on_the_cpu() -> None:
 
 
 def test_a_search_on_the_cpu_tells_nothing_of_a_gpu() -> None:
-    (record,) = run_search(make_config(num_epochs=1), table=TABLE)
+    (record,) = run_search(make_config(num_warmup_epochs=0, num_epochs=1), table=TABLE)
     assert not set(record.metrics) & set(GPU_METRIC_NAMES)
     assert not set(METRIC_NAMES) & set(GPU_METRIC_NAMES)
 

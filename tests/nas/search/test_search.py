@@ -104,7 +104,7 @@ def test_an_architecture_step_between_does_not_change_a_weight_step(steps: Searc
 
 
 def test_a_warm_up_epoch_trains_one_path_a_step_and_no_architecture_parameter() -> None:
-    record = search(make_config(num_epochs=1))[0]
+    record = Search(make_config(), TABLE).run_epoch()
     assert record.phase == "warmup"
     assert "arch_loss" not in record.metrics
     assert (record.arrays["train_count_ELO"].sum(-1) == NUM_STEPS).all()
@@ -121,7 +121,7 @@ def test_a_joint_epoch_trains_the_paths_of_its_sampling(sampling: str, num_paths
 
 
 @pytest.mark.parametrize(
-    ("weight_steps_per_arch_step", "order"), [(1, "wawawawa"), (2, "wwawwa"), (3, "wwwaw"), (5, "wwww")]
+    ("weight_steps_per_arch_step", "order"), [(1, "wawawawa"), (2, "wwawwa"), (3, "wwwaw"), (4, "wwwwa")]
 )
 def test_an_architecture_step_follows_every_so_many_weight_steps(
     weight_steps_per_arch_step: int, order: str, monkeypatch: pytest.MonkeyPatch
@@ -138,6 +138,11 @@ def test_an_architecture_step_follows_every_so_many_weight_steps(
     config = make_config(weight_steps_per_arch_step=weight_steps_per_arch_step, num_warmup_epochs=0)
     Search(config, TABLE).run_epoch()
     assert "".join(seen) == order
+
+
+def test_epochs_without_an_architecture_step_are_refused() -> None:
+    with pytest.raises(UserError, match=r"weight_steps_per_arch_step: 5; an epoch has 4 weight steps, so"):
+        Search(make_config(weight_steps_per_arch_step=5), TABLE)
 
 
 def test_learning_rate_and_temperature_follow_the_protocol() -> None:
@@ -237,7 +242,7 @@ def momenta(run: Search) -> list[torch.Tensor]:
 
 
 def test_a_rebuilt_optimiser_has_no_momentum() -> None:
-    run = Search(make_config(num_epochs=1), TABLE)
+    run = Search(make_config(), TABLE)
     run.run_epoch()
     assert any(momentum.any() for momentum in momenta(run))
     run.method._steps.reset_optimizers()

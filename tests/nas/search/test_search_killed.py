@@ -158,7 +158,9 @@ def test_every_epoch_has_the_threads_of_its_own_search(monkeypatch: pytest.Monke
         return [PathResult(torch.tensor(1.0), torch.tensor(0.5))]
 
     monkeypatch.setattr(SearchSteps, "weight_step", note_threads)
-    runs = [Search(make_config(num_threads=number, num_warmup_epochs=4), TABLE) for number in (1, 2)]
+    runs = [
+        Search(make_config(num_threads=number, num_epochs=5, num_warmup_epochs=4), TABLE) for number in (1, 2)
+    ]
     for _ in range(2):
         for run in runs:
             run.run_epoch()

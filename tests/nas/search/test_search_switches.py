@@ -26,7 +26,8 @@ def test_a_joint_epoch_runs(sampling: str, depth: str, objective: str, elasticit
         depth=depth,
         objective=objective,
         elasticity=elasticity,
-        target_latency_ms=2.3,
+        # Every network of the space can have it: the slowest at its smallest widths takes 2.54 ms.
+        target_latency_ms=2.6,
         max_train_images=40,
         augmentation="none",
         batch_size=8,
@@ -38,5 +39,5 @@ def test_a_joint_epoch_runs(sampling: str, depth: str, objective: str, elasticit
     assert set(record.metrics) == {*METRIC_NAMES, *SUPERNET_METRIC_NAMES}
     assert all(math.isfinite(value) for value in record.metrics.values())
     assert np.isfinite(record.arrays["scaling_ms_EP"]).any() == elasticity
-    assert not elasticity or record.metrics["derived_latency_ms"] <= 2.3
+    assert not elasticity or record.metrics["derived_latency_ms"] <= 2.6
     assert record.arrays["alpha_ELO"].shape == (6, 9 if depth == "skip" else 8)

@@ -78,7 +78,7 @@ def test_compiled_kernels_on_a_gpu_are_refused() -> None:
 def test_auto_falls_back_to_torch_and_says_so_once() -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        searches = [search(num_epochs=2), search(num_epochs=1)]
+        searches = [search(num_epochs=2), search(num_epochs=3)]
     (message,) = [str(w.message) for w in caught if issubclass(w.category, RunWarning)]
     assert REASON in message
     assert "\n" not in message
@@ -88,12 +88,12 @@ def test_auto_falls_back_to_torch_and_says_so_once() -> None:
 @pytest.mark.usefixtures("unavailable")
 def test_compiled_kernels_that_cannot_run_are_an_error_where_asked_for() -> None:
     with pytest.raises(UserError, match=r"kernels: 'compiled'.*numba"):
-        search(kernels="compiled", num_epochs=1)
+        search(kernels="compiled")
 
 
 @pytest.mark.usefixtures("unavailable", "no_warnings")
 def test_torch_asked_for_is_no_fallback() -> None:
-    assert kernels_of(search(kernels="torch", num_epochs=1)) == ["torch"]
+    assert kernels_of(search(kernels="torch", num_epochs=2)) == ["torch"] * 2
 
 
 # Import and compilation
@@ -127,7 +127,7 @@ from nas.space.macro_space import SPACES
 from tests.support.tiny import TINY, make_config, make_dense_table
 SPACES.register("tiny", TINY)
 def search(**fields):
-    config = make_config(num_epochs=1, **fields)
+    config = make_config(num_epochs=1, num_warmup_epochs=0, **fields)
     return [record.kernels for record in run_search(config, table=make_dense_table(TINY))]
 """
 
@@ -221,18 +221,6 @@ def test_kernels_asked_for_replace_those_a_search_began_with(
     assert kernels_of(records) == [begun_with, *[asked_for] * 3]
 
 
-@pytest.mark.usefixtures("no_warnings")
-def test_checkpoints_without_kernels_are_of_compiled_ones(tmp_path: Path) -> None:
-    first = Search(make_config(), TABLE)
-    first.run_epoch()
-    state = first.method.state_dict()
-    del state["kernels"]
-    for fields, expected in (({}, "compiled"), ({"mixed_precision": True}, "torch")):
-        resumed = Search(make_config(**fields), TABLE)
-        resumed.method.load_state_dict(state)
-        assert resumed.run_epoch().kernels == expected
-
-
 def test_shared_warm_ups_record_the_kernels_of_who_computed_them(tmp_path: Path) -> None:
     records = []
     for wanted in ("torch", "compiled"):
@@ -251,8 +239,11 @@ TOLERANCE = 1e-3
 @pytest.mark.parametrize("sampling", ["single", "bi_random"])
 @pytest.mark.parametrize("depth", ["sink", "skip"])
 def test_searches_agree_whatever_the_kernels(depth: str, sampling: str) -> None:
-    """With a seed where no ReLU is so near its kink that rounding decides its gradient."""
-    fields = {"elasticity": False, "num_epochs": 3, "arch_lr": 0.1, "seed": 4}
+    """With a seed where no ReLU is so near its kink that rounding decides its gradient.
+
+    And with small steps: each large one multiplies a difference by about ten.
+    """
+    fields = {"elasticity": False, "num_epochs": 3, "weight_lr": 0.01, "arch_lr": 0.1, "seed": 0}
     compiled, plain = (
         search(kernels=name, depth=depth, sampling=sampling, **fields) for name in ("compiled", "torch")
     )

@@ -37,6 +37,7 @@ def make_config(architecture):
             "architecture": architecture,
             "num_epochs": 3,
             "num_warmup_epochs": 1,
+            "lr_schedule": "per_step",
             "batch_size": 32,
             "max_train_images": 400,
             "augmentation": "crop_flip",
@@ -193,24 +194,28 @@ def published_rates(lr, num_epochs, num_warmup_epochs):
     return rates
 
 
-@pytest.mark.parametrize(("num_epochs", "num_warmup_epochs"), [(250, 5), (10, 3), (4, 1), (4, 0)])
+@pytest.mark.parametrize(("num_epochs", "num_warmup_epochs"), [(250, 5), (10, 3), (4, 2), (4, 0)])
 def test_lr_per_epoch_is_that_of_the_published_schedule(make_config, num_epochs, num_warmup_epochs):
-    config = make_config(num_epochs=num_epochs, num_warmup_epochs=num_warmup_epochs)
-    rates = [
-        [0.2 * lr_factor(config, epoch + 1, step, 7) for step in range(7)] for epoch in range(num_epochs)
-    ]
-    assert all(len(set(of_epoch)) == 1 for of_epoch in rates)
-    assert [of_epoch[0] for of_epoch in rates] == pytest.approx(
-        published_rates(0.2, num_epochs, num_warmup_epochs)
+    config = make_config(
+        num_epochs=num_epochs, num_warmup_epochs=num_warmup_epochs, lr_schedule="per_epoch"
     )
+    published = published_rates(0.2, num_epochs, num_warmup_epochs)
+    for epoch, rate in enumerate(published, start=1):
+        assert 0.2 * lr_factor(config, epoch, 0, 7) == pytest.approx(rate)
+        assert lr_factor(config, epoch, 6, 7) == lr_factor(config, epoch, 0, 7)
 
 
 def test_lr_per_step_rises_to_the_full_rate_and_falls_to_zero(make_config):
-    config = make_config(num_epochs=10, num_warmup_epochs=2, lr_schedule="per_step")
+    config = make_config(num_epochs=10, num_warmup_epochs=2)
     rates = [lr_factor(config, epoch, step, 5) for epoch in range(1, 11) for step in range(5)]
     assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
     expected = [(1 + math.cos(math.pi * step / 40)) / 2 for step in range(40)]
     assert rates[10:] == pytest.approx(expected)
+
+
+def test_a_single_epoch_of_warm_up_has_no_effect_per_epoch_and_is_refused(make_config):
+    with pytest.raises(ValueError, match=r"num_warmup_epochs: 1; has no effect with lr_schedule per_epoch"):
+        make_config(lr_schedule="per_epoch")
 
 
 @pytest.mark.parametrize("lr_schedule", ["per_epoch", "per_step"])

@@ -40,6 +40,7 @@ def make_config(tmp_path_factory):
             "architecture": str(path),
             "num_epochs": 2,
             "num_warmup_epochs": 1,
+            "lr_schedule": "per_step",
             "batch_size": BATCH_SIZE,
             "max_train_images": 110,
             "lr": 0.02,
@@ -93,7 +94,7 @@ def folder(make_config, resumable, tmp_path_factory):
     jobs = {
         # 38 held-out images: the last batch of an evaluation has 5.
         "without batch norm": make_config(**same, num_epochs=3, max_train_images=380),
-        "batch norm": make_config(**same, ema_decay=0.9),
+        "batch norm": make_config(**same, ema_decay=0.9, lr=0.002),
         "dropout": make_config(mixed_precision=True),
     }
     folder = tmp_path_factory.mktemp("results")
