@@ -14,6 +14,7 @@ from nas.data.image_source import fingerprint_data, list_images, load_images
 from nas.data.memory_images import Part
 from nas.data.splits import Batch, Split, check_batch_size, split_by_class
 from nas.data.worker_pool import WorkerPool
+from nas.foundation.errors import UserError
 from nas.foundation.world import ALONE, World
 
 if TYPE_CHECKING:
@@ -52,13 +53,8 @@ class TrainingData:
 
     @property
     def num_train_images(self) -> int:
-        """Number of images that an epoch trains on.
-
-        All, unless the last batch would have fewer images than there are processes; it is then left out.
-        """
-        split = self.train_split
-        num_in_last = len(split) % split.config.batch_size
-        return len(split) - (num_in_last if num_in_last < split.world.size else 0)
+        """Number of images that an epoch trains on."""
+        return len(self.train_split)
 
     def train_batches(self, generator: Generator) -> Iterator[Batch]:
         """Batches for one epoch: shuffled and augmented; the last one may be smaller."""
@@ -94,6 +90,7 @@ def load_training_data(
         )
         val_split = Split(train.images, val_indices, config, world)
     check_batch_size(config.batch_size, len(train_indices), "training")
+    _check_last_batch(config.batch_size, len(train_indices), world)
     return TrainingData(
         Split(train.images, train_indices, config, world),
         val_split,
@@ -113,6 +110,15 @@ def fingerprint_training_data(config: "TrainConfig", listing: Listing | None = N
     """
     listing = listing or list_images(config, PARTS)
     return _combine(*(fingerprint_data(config, part, listing) for part in PARTS))
+
+
+def _check_last_batch(batch_size: int, num_images: int, world: World) -> None:
+    num_in_last = num_images % batch_size or batch_size
+    if num_in_last < world.size:
+        raise UserError(
+            f"batch_size: {batch_size}; the last batch of an epoch has {num_in_last} of {num_images} images, "
+            f"fewer than the {world.size} processes; use another batch_size or fewer processes"
+        )
 
 
 def _combine(train_fingerprint: str, test_fingerprint: str) -> str:

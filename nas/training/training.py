@@ -187,8 +187,6 @@ class Training:
         self.world = world
         self.device = resolve_device(config.device)
         check_device(self.device, world)
-        if config.batch_size < world.size:
-            raise UserError(f"batch_size: {config.batch_size}; must be at least the {world.size} processes")
         torch.set_num_threads(config.num_threads)
         self.choice = NetworkChoice.of(config)
         self.data = load_training_data(config, self.choice.resolution, world, listing)

@@ -83,7 +83,7 @@ def training_cases() -> dict[str, dict[str, Any]]:
         "rates per step": {"lr_schedule": "per_step", "num_warmup_epochs": 1},
         "all images": {"val_fraction": 0},
         "averaged weights": {"ema_decay": 0.5},
-        "random crops": {"augmentation": "paper"},
+        "random crops": {"augmentation": "paper", "lr": 0.005},
     }
 
 

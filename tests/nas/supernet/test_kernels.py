@@ -82,7 +82,7 @@ def test_auto_falls_back_to_torch_and_says_so_once() -> None:
     (message,) = [str(w.message) for w in caught if issubclass(w.category, RunWarning)]
     assert REASON in message
     assert "\n" not in message
-    assert [kernels_of(records) for records in searches] == [["torch"] * 2, ["torch"]]
+    assert [kernels_of(records) for records in searches] == [["torch"] * 2, ["torch"] * 3]
 
 
 @pytest.mark.usefixtures("unavailable")

@@ -42,7 +42,7 @@ def make_config(tmp_path_factory):
             "num_warmup_epochs": 1,
             "lr_schedule": "per_step",
             "batch_size": BATCH_SIZE,
-            "max_train_images": 110,
+            "max_train_images": 120,
             "lr": 0.02,
             "device": "cpu",
         }
@@ -213,7 +213,7 @@ def test_batch_norm_of_two_processes_is_that_of_their_whole_batch(folder):
 def differ(world, config, folder):
     """The second process has fewer images."""
     try:
-        Training(config.model_copy(update={"max_train_images": 110 - world.rank}), world)
+        Training(config.model_copy(update={"max_train_images": 120 - world.rank}), world)
     except UserError as error:
         (folder / f"difference-{world.rank}.txt").write_text(str(error))
 
@@ -242,5 +242,5 @@ def test_first_failure_is_known_to_all_processes(folder):
 
 
 def test_a_batch_smaller_than_the_world_is_refused(make_config):
-    with pytest.raises(UserError, match="batch_size: 2; must be at least the 3 processes"):
+    with pytest.raises(UserError, match="batch_size: 2; the last batch of an epoch has 2 of 110 images, fewer than the 3 processes"):
         Training(make_config(batch_size=2), World(0, 3))
