@@ -142,7 +142,8 @@ def first_of_each_class(labels_N: Tensor, num_images: int | None) -> Tensor:
     counts = exact.floor().long()
     order = torch.argsort(exact - counts, descending=True, stable=True)
     counts[order[: num_images - int(counts.sum())]] += 1
-    chosen = [(labels_N == label).nonzero()[:count, 0] for label, count in enumerate(counts.tolist())]
+    by_class = torch.split(labels_N.argsort(stable=True), torch.bincount(labels_N).tolist())
+    chosen = [members[:count] for members, count in zip(by_class, counts.tolist(), strict=True)]
     return torch.cat(chosen).sort().values
 
 

@@ -119,13 +119,14 @@ def split_by_class(
     """
     generator = Generator().manual_seed(seed)
     rest, held_out = [], []
-    for label, num_images in enumerate(torch.bincount(labels_N, minlength=num_classes).tolist()):
+    counts = torch.bincount(labels_N, minlength=num_classes).tolist()
+    by_class = torch.split(labels_N.argsort(stable=True), counts)
+    for label, (num_images, members) in enumerate(zip(counts, by_class, strict=True)):
         if num_images < 2:
             raise UserError(
                 f"dataset: class {label} has {num_images} training images; the split needs at least 2"
             )
         num_held_out = min(max(round(num_images * held_out_fraction), 1), num_images - 1)
-        members = (labels_N == label).nonzero()[:, 0]
         members = members[torch.randperm(num_images, generator=generator)]
         held_out.append(members[:num_held_out])
         rest.append(members[num_held_out:])
