@@ -46,6 +46,7 @@ bench: install
 	$(BIN)/python -m benchmarks.threads
 	$(BIN)/python -m benchmarks.grid
 	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.images
 
 bench-latency: install
 	$(BIN)/python -m benchmarks.latency
