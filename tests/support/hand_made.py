@@ -74,10 +74,12 @@ def training(
     seed: int = 0,
     session: str = "noon",
     lr: float = 0.1,
+    val_fraction: float = 0.1,
     **metrics: float,
 ) -> Run:
     """A finished training of a network, that of a search if one is given."""
-    made = run(f"train-{architecture}-s{seed}", metrics, architecture=architecture, seed=seed, lr=lr)
+    config = {"architecture": architecture, "seed": seed, "lr": lr, "val_fraction": val_fraction}
+    made = run(f"train-{architecture}-s{seed}", metrics, **config)
     tags = {"tfnas.latency_session": session, "tfnas.latency_conditions": "batch size 1"}
     tags |= {"tfnas.search_run": search.run_id} if search else {}
     return replace(made, kind="train", tags=tags)

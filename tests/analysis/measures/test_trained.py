@@ -1,5 +1,6 @@
 """Trained networks: their accuracies, intervals and costs, from runs made by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,24 @@ def test_the_table_has_accuracy_size_cost_and_both_latencies_of_every_network(ex
     assert "test_accuracy_on_images_low" in to_csv(table)
 
 
+SELECTED = "selected on test images"
+
+
+def test_accuracies_that_the_test_images_chose_are_marked_wherever_they_stand(experiment):
+    chosen = [replace(one, config=one.config | {"val_fraction": 0}) for one in experiment.training]
+    for trainings, is_selected in ((experiment.training, False), (chosen, True)):
+        found = experiment_of(experiment.runs, trainings)
+        table = trained_table(found)
+        column = [one.name for one in table.columns].index("epoch_chosen_on")
+        assert {row[column] for row in table.rows} == {"test images" if is_selected else "held-out images"}
+        captions = [
+            table.caption,
+            published_table(found, measure_runs(found)).caption,
+            tradeoff_drawings(found)[0].caption,
+        ]
+        assert [SELECTED in caption for caption in captions] == [is_selected] * 3
+
+
 def test_trainings_under_different_terms_are_rows_of_their_own():
     (search,) = searches("bi_random")[:1]
     trainings = [
@@ -200,6 +219,10 @@ def test_claim_e_is_judged_by_test_accuracies_of_trained_networks():
     experiment = experiment_of(runs, trainings)
     claim = judge_claims(experiment, measure_runs(experiment))[-1]
     assert claim.verdict == "supported"
+    assert SELECTED not in claim.reason
+    chosen = [replace(one, config=one.config | {"val_fraction": 0}) for one in trainings]
+    experiment = experiment_of(runs, chosen)
+    assert judge_claims(experiment, measure_runs(experiment))[-1].reason.endswith(SELECTED)
     assert claim.num_seeds == NUM_SEEDS
     assert claim.comparison is not None
     assert claim.comparison.difference.mean == pytest.approx(0.03)

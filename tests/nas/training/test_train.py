@@ -196,9 +196,7 @@ def published_rates(lr, num_epochs, num_warmup_epochs):
 
 @pytest.mark.parametrize(("num_epochs", "num_warmup_epochs"), [(250, 5), (10, 3), (4, 2), (4, 0)])
 def test_lr_per_epoch_is_that_of_the_published_schedule(make_config, num_epochs, num_warmup_epochs):
-    config = make_config(
-        num_epochs=num_epochs, num_warmup_epochs=num_warmup_epochs, lr_schedule="per_epoch"
-    )
+    config = make_config(num_epochs=num_epochs, num_warmup_epochs=num_warmup_epochs, lr_schedule="per_epoch")
     published = published_rates(0.2, num_epochs, num_warmup_epochs)
     for epoch, rate in enumerate(published, start=1):
         assert 0.2 * lr_factor(config, epoch, 0, 7) == pytest.approx(rate)
@@ -235,7 +233,9 @@ def test_a_last_batch_without_an_image_for_each_process_is_refused(make_config):
     """Not left out: how many processes share the work must not change the result."""
     config = make_config(max_train_images=400, batch_size=51)
     assert load_training_data(config, 28, World(0, 3)).num_train_images == 360
-    with pytest.raises(UserError, match=r"batch_size: 51; the last batch .* 3 of 360 images, fewer than the 4"):
+    with pytest.raises(
+        UserError, match=r"batch_size: 51; the last batch .* 3 of 360 images, fewer than the 4"
+    ):
         load_training_data(config, 28, World(0, 4))
 
 

@@ -242,5 +242,8 @@ def test_first_failure_is_known_to_all_processes(folder):
 
 
 def test_a_batch_smaller_than_the_world_is_refused(make_config):
-    with pytest.raises(UserError, match="batch_size: 2; the last batch of an epoch has 2 of 110 images, fewer than the 3 processes"):
+    with pytest.raises(
+        UserError,
+        match="batch_size: 2; the last batch of an epoch has 2 of 110 images, fewer than the 3 processes",
+    ):
         Training(make_config(batch_size=2), World(0, 3))
