@@ -8,7 +8,7 @@ from typing import TextIO
 import click
 
 from nas.foundation.errors import (
-    AmbiguousOperatorWarning,
+    InputWarning,
     PeerError,
     RunWarning,
     UserError,
@@ -78,7 +78,7 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     """Shows a warning of tfnas in one line, and any other as Python does, with its place in the source."""
-    if issubclass(category, RunWarning | AmbiguousOperatorWarning):
+    if issubclass(category, RunWarning | InputWarning):
         shown = f"tfnas: warning: {escape_unprintable(str(message))}\n"
     else:
         shown = warnings.formatwarning(message, category, filename, lineno, line)

@@ -35,8 +35,8 @@ class DamagedCheckpointWarning(RunWarning):
     """A checkpoint is damaged; its content is recomputed."""
 
 
-class AmbiguousOperatorWarning(UserWarning):
-    """A file leaves open which of two operators a layer has; one was chosen, and the network is the same."""
+class InputWarning(UserWarning):
+    """The input can be used, but is perhaps not what was meant."""
 
 
 class DivergedError(RuntimeError):

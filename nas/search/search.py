@@ -1,6 +1,7 @@
 """One whole search: epochs of a method, their records, and checkpoints between them."""
 
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +13,7 @@ from nas.config import SearchConfig
 from nas.data.image_lists import Listing
 from nas.foundation.checkpoint import load_newest_checkpoint, newest_epoch, save_checkpoint
 from nas.foundation.device import determinism, keep_freed_memory, resolve_device
-from nas.foundation.errors import UserError
+from nas.foundation.errors import InputWarning, UserError
 from nas.foundation.identity import fingerprint
 from nas.latency.compatibility import Hardware, check_table
 from nas.latency.measurement import measure_table
@@ -48,6 +49,7 @@ def run_search(
         UserError: table, target, data or checkpoint do not fit the config.
         DivergedError: a loss or a parameter became infinite or NaN.
     """
+    _warn_of_unused(config)
     search = Search(config, table or load_or_measure_table(config), listing)
     with closing(search.task.data.pool):
         if checkpoint_dir is not None:
@@ -213,6 +215,14 @@ def check_fit(config: SearchConfig, table: LatencyTable, hardware: Hardware) -> 
             "(in a YAML file it may be a share of the interval, like 40%)"
         )
     METHODS[config.method].check(config, table)
+
+
+def _warn_of_unused(config: SearchConfig) -> None:
+    """Warns of fields that are not at their default and have no effect in this combination."""
+    fields = type(config).model_fields
+    for name in config.ineffective_fields():
+        if getattr(config, name) != fields[name].default:
+            warnings.warn(f"{name}: has no effect on this search", InputWarning, stacklevel=3)
 
 
 def load_or_measure_table(config: SearchConfig) -> LatencyTable:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from nas.foundation.errors import AmbiguousOperatorWarning, UserError
+from nas.foundation.errors import InputWarning, UserError
 from nas.foundation.validation import first_error, read_json
 from nas.space.architecture import Architecture, LayerChoice
 from nas.space.macro_space import SPACES, LayerSpec, Space
@@ -212,7 +212,7 @@ def load_published_architecture(path: str | Path) -> Architecture:
 
     The file has no resolution: that is the space's. Without squeeze-and-excitation, a width of four times
     the input channels belongs to two operators; the larger one is taken, with an
-    `AmbiguousOperatorWarning`. The network is the same either way.
+    `InputWarning`. The network is the same either way.
 
     Raises:
         UserError: the file is missing or damaged, or fits no registered space. The message compares it with
@@ -232,7 +232,7 @@ def load_published_architecture(path: str | Path) -> Architecture:
             warnings.warn(
                 f"{path}: two operators fit {', '.join(reading.ambiguities)}; the network is the same "
                 "either way",
-                AmbiguousOperatorWarning,
+                InputWarning,
                 stacklevel=2,
             )
         return architecture

@@ -1,6 +1,7 @@
 """A whole search: what each step and epoch changes, repeatability, resuming, and what it refuses."""
 
 import itertools
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from nas.config import SearchConfig
-from nas.foundation.errors import DivergedError, UserError
+from nas.foundation.errors import DivergedError, InputWarning, UserError
 from nas.search.records import METRIC_NAMES, SUPERNET_METRIC_NAMES, EpochRecord, Trajectory
 from nas.search.search import Search, run_search
 from nas.space.architecture import Architecture
@@ -178,15 +179,16 @@ def test_records_agree_with_their_table_and_among_themselves() -> None:
 
 
 def test_a_joint_epoch_ends_with_the_derived_network_at_its_target() -> None:
-    records = search(make_config(num_epochs=6, refine_widths=True))
+    # Every network of the space can be that fast: the slowest takes 2.54 ms at its lowest widths.
+    records = search(make_config(num_epochs=6, refine_widths=True, target_latency_ms=2.6))
     scaled = [record for record in records if record.phase == "joint"]
     for record in scaled:
         phases_ms = record.arrays["scaling_ms_EP"]
         assert phases_ms[np.isfinite(phases_ms)][-1] == pytest.approx(record.metrics["derived_latency_ms"])
         highest_ms = TABLE.latency_ms(_at_highest_widths(record.architecture))
-        assert record.metrics["derived_latency_ms"] <= 2.3
+        assert record.metrics["derived_latency_ms"] <= 2.6
         # Short of the target only where every width is at its bound.
-        assert record.metrics["latency_error_percent"] > -2 or highest_ms < 2.3
+        assert record.metrics["latency_error_percent"] > -2 or highest_ms < 2.6
 
 
 def _at_highest_widths(architecture: Architecture) -> Architecture:
@@ -344,3 +346,33 @@ def test_image_files_that_are_left_out_are_counted_each_epoch(tmp_path: Path) ->
         )
     )
     assert [record.metrics["num_skipped_images"] for record in records] == [1, 1]
+
+
+def test_a_field_without_an_effect_gives_a_warning() -> None:
+    no_target = {"objective": "fbnet", "elasticity": False}
+    for fields, name in (
+        ({"latency_weight": 0.3, "objective": "fbnet"}, "latency_weight"),
+        (no_target, "target_latency_ms"),
+        ({"objective": "proxyless_add", "latency_weight": 0.0, "elasticity": False}, "target_latency_ms"),
+        ({"deterministic": True}, "deterministic"),
+        ({"latency_table": "some.json", "latency_batch_size": 3}, "latency_batch_size"),
+    ):
+        with pytest.warns(InputWarning, match=f"^{name}: has no effect on this search$"):
+            next(run_search(make_config(**fields), table=TABLE))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", InputWarning)
+        next(run_search(make_config(latency_weight=0.0), table=TABLE))
+
+
+def test_a_target_that_nothing_reads_changes_no_alpha() -> None:
+    """As said by `is_target_used`; and where it is used, alphas change."""
+    for fields, is_used in (
+        ({"objective": "fbnet", "elasticity": False}, False),
+        ({"latency_weight": 0.0, "elasticity": False}, False),
+        ({"latency_weight": 0.3, "elasticity": False}, True),
+        ({"objective": "proxyless_mul", "elasticity": False}, True),
+    ):
+        configs = [make_config(num_epochs=2, target_latency_ms=target, **fields) for target in (2.3, 2.9)]
+        alphas = [search(config)[-1].arrays["alpha_ELO"].tobytes() for config in configs]
+        assert [config.is_target_used for config in configs] == [is_used] * 2
+        assert (alphas[0] != alphas[1]) == is_used

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas.foundation.errors import AmbiguousOperatorWarning, UserError
+from nas.foundation.errors import InputWarning, UserError
 from nas.space.architecture import Architecture
 from nas.space.baselines import find_architecture, make_network
 from nas.space.macro_space import SPACES, get_space
@@ -51,7 +51,7 @@ def count_in_network(architecture: Architecture, num_classes: int) -> int:
 
 def load_quietly(path: Path) -> Architecture:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AmbiguousOperatorWarning)
+        warnings.simplefilter("ignore", InputWarning)
         return load_published_architecture(path)
 
 
@@ -96,7 +96,7 @@ def test_a_width_that_two_operators_have_is_named_in_one_warning(tmp_path: Path)
     content["stage1"][1]["mid_channels"] = 4 * 24
     content["stage3"][2]["mid_channels"] = 4 * 80
     path = write_config(content, tmp_path / "model.config")
-    with pytest.warns(AmbiguousOperatorWarning) as caught:
+    with pytest.warns(InputWarning) as caught:
         architecture = load_published_architecture(path)
     (message,) = (str(warning.message) for warning in caught)
     for part in ("stage1[1]", "96", "k5_e3", "k5_e6", "stage3[2]", "320", "k3_e3", "k3_e6", "the same"):
