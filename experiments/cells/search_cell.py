@@ -122,11 +122,9 @@ class SearchCell(Cell[SearchConfig, LatencyTable]):
 
     @property
     def effect(self) -> str:
-        """See `Cell`; the target may matter to the reported error alone."""
-        if self.config.is_target_used:
-            return self.hash
-        identity = self.identity
-        fields = {name: value for name, value in identity["config"].items() if name != "target_latency_ms"}
+        """See `Cell`; the target, for one, may matter to the reported error alone."""
+        identity, unused = self.identity, self.config.unused_fields()
+        fields = {name: value for name, value in identity["config"].items() if name not in unused}
         return fingerprint(identity | {"config": fields})
 
     @cached_property

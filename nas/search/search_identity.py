@@ -29,8 +29,8 @@ FIELDS_AFTER_WARMUP = (
 
 def result_fields(config: SearchConfig) -> dict[str, Any]:
     """The fields of a config that determine its result, defaults resolved."""
-    # The reported error depends on the target even where nothing else does.
-    ignored = {*FIELDS_WITHOUT_EFFECT, *config.unused_fields()} - {"target_latency_ms"}
+    # The reported error depends on the target even where nothing else does; and a device is no part of this.
+    ignored = {*FIELDS_WITHOUT_EFFECT, *config.unused_fields()} - {"target_latency_ms", "deterministic"}
     fields = config.model_dump(mode="json", exclude=ignored)
     return fields | {name: value for name, value in config.objective_fields().items() if name in fields}
 

@@ -232,9 +232,6 @@ def test_what_has_no_effect_on_the_result_is_not_part_of_the_identity(
     without_effect = {"latency_table", "latency_batch_size", "device", "kernels"}
     weighted = fields.get("objective", "tfnas") in ("tfnas", "proxyless_add")
     without_effect |= {"objective_scale", "objective_exponent"} if weighted else {"latency_weight"}
-    if fields.get("deterministic"):
-        # It has an effect on a GPU alone.
-        without_effect.remove("device")
     changed = {name: value for name, value in others.items() if name in without_effect}
     try:
         one, other = SearchConfig.parse(fields, "one"), SearchConfig.parse(fields | changed, "other")

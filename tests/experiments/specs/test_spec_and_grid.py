@@ -127,6 +127,10 @@ def test_relative_paths_are_relative_to_the_file(folder: Path, monkeypatch: pyte
             | {"grid": {"target_latency_ms": ["40%", "60%"]}},
             "are the same search, on which target_latency_ms has no effect; remove one",
         ),
+        (
+            SMALL | {"grid": {"deterministic": [False, True]}},
+            "are the same search, on which deterministic has no effect; remove one",
+        ),
         (SMALL | {"cells": []}, None),
         (SMALL | {"cells": [{}]}, "cells[0]: empty"),
         (SMALL | {"cells": [{"depth": "sink"}, {"sampling": "bi"}]}, "cells[1]"),
