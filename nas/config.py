@@ -318,8 +318,12 @@ class SearchConfig(DataConfig):
         return unused | METHODS[self.method].ignored_fields
 
     def ineffective_fields(self) -> list[str]:
-        """Fields that are set and have no effect in this combination, for a warning."""
-        return sorted(self.unused_fields() & self.model_fields_set)
+        """Fields that are set and have no effect in this combination, for a warning.
+
+        Not those that must be set.
+        """
+        unused = self.unused_fields() & self.model_fields_set
+        return sorted(name for name in unused if not type(self).model_fields[name].is_required())
 
 
 class TrainConfig(DataConfig):
@@ -357,7 +361,8 @@ class TrainConfig(DataConfig):
     lr_schedule: Literal["per_epoch", "per_step"] = "per_epoch"
     """When the learning rate changes.
 
-    `per_epoch`, as published: a cosine over all epochs to 0, times epoch / `num_warmup_epochs` in warm-up.
+    `per_epoch`, as published: a cosine over all epochs towards 0, in warm-up times epoch /
+    `num_warmup_epochs`.
     `per_step`: it rises to `lr` over warm-up; a cosine over the remaining epochs takes it to 0.
     """
 

@@ -53,11 +53,12 @@ def is_selected_on_test(training: Run) -> bool:
 
 def selection_note(trainings: Iterable[Run]) -> str:
     """A sentence, after a space, if test accuracies are selected on test images; empty if none is."""
-    if not any(map(is_selected_on_test, trainings)):
+    is_selected = [is_selected_on_test(training) for training in trainings]
+    if not any(is_selected):
         return ""
+    which = "Test accuracies" if all(is_selected) else "Some test accuracies"
     return (
-        " Test accuracies are selected on test images (val_fraction 0): each is the highest of all epochs, "
-        "so it is too high."
+        f" {which} are selected on test images (val_fraction 0): the highest of all epochs, and so too high."
     )
 
 

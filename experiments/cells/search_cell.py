@@ -97,8 +97,9 @@ class SearchCell(Cell[SearchConfig, LatencyTable]):
     @classmethod
     def time_epochs(cls, config: SearchConfig, given: LatencyTable, listing: Listing) -> EpochCost:
         """See `Cell`."""
-        config = config.model_copy(update={"skip_broken_images": False})
-        data = load_search_data(config, cls.resolution(config), listing)
+        # To count images, none has to be decoded; the probe decodes a few.
+        counted = config.model_copy(update={"skip_broken_images": False})
+        data = load_search_data(counted, cls.resolution(config), listing)
         probe = _probe(config, data.num_arch_images / (data.num_weight_images + data.num_arch_images))
         probe_data = load_search_data(probe, cls.resolution(config), listing)
         scale = data.num_weight_images / probe_data.num_weight_images
@@ -182,9 +183,11 @@ def _probe(config: SearchConfig, arch_share: float) -> SearchConfig:
     Args:
         arch_share: share of the images for architecture steps.
     """
+    # More than one step's worth, since the split rounds in each class.
+    num_batches = max(NUM_TIMED_BATCHES, math.ceil(1.2 * config.weight_steps_per_arch_step))
     smaller_share = min(arch_share, 1 - arch_share)
     needed = max(
-        math.ceil(NUM_TIMED_BATCHES * config.batch_size / (1 - arch_share)),
+        math.ceil(num_batches * config.batch_size / (1 - arch_share)),
         math.ceil(1.2 * config.batch_size / smaller_share),
     )
     return config.model_copy(

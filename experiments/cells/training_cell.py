@@ -104,9 +104,10 @@ class TrainingCell(Cell[TrainConfig, Architecture | None]):
         """See `Cell`; all epochs of a training cost the same."""
         with TemporaryDirectory() as folder:
             config = _with_own_file(config, given, Path(folder))
-            config = config.model_copy(update={"skip_broken_images": False})
             probe = _probe(config)
-            scale = _num_images(config, listing) / _num_images(probe, listing)
+            # To count images, none has to be decoded; the probe decodes a few.
+            counted = config.model_copy(update={"skip_broken_images": False})
+            scale = _num_images(counted, listing) / _num_images(probe, listing)
             # The second: the first also pays for PyTorch's one-time setup, the last for the test images.
             second = next(itertools.islice(run_training(probe, listing=listing), 1, None))
         epoch_s = second.metrics["epoch_seconds"] * scale

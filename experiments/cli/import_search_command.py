@@ -25,10 +25,15 @@ def import_search(source: Path, out: Path, space: str, as_json: bool) -> None:
     """
     # Imported here: torch takes seconds to import, and `--help` does not need it.
     from nas.space.macro_space import get_space
+    from nas.space.published_files import PUBLISHED_SUFFIX
     from nas.space.search_checkpoint import load_search_checkpoint
 
     if not out.parent.is_dir():
         raise UserError(f"{out}: the folder does not exist; create it first")
+    if out.suffix == PUBLISHED_SUFFIX:
+        raise UserError(f"{out}: names that end in {PUBLISHED_SUFFIX} mean published files; choose another")
+    if out.exists() and out.samefile(source):
+        raise UserError(f"{out}: is the checkpoint itself; choose another file")
     architecture = load_search_checkpoint(source, get_space(space))
     try:
         architecture.save(out)

@@ -156,6 +156,7 @@ def _summarize(cell: "TrainingCell", result: "TrainingResult") -> dict[str, Any]
         "name": cell.name,
         "failure": result.failure,
         "metrics": result.metrics,
+        "is_selected_on_test_images": cell.config.val_fraction == 0,
         "networks": str(result.folder.artifacts),
     }
 

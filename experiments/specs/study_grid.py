@@ -18,7 +18,7 @@ from nas.search.search_identity import RESULTS_VERSION
 _FIELDS_OF_REACH = {
     *DataConfig.model_fields,
     *("method", "space", "depth", "objective", "target_latency_ms", "latency_table", "latency_batch_size"),
-    *("batch_size", "arch_fraction", "arch_list", "device", "num_threads"),
+    *("batch_size", "arch_fraction", "arch_list", "weight_steps_per_arch_step", "device", "num_threads"),
 }
 """Fields that decide whether a search has its table and images and can meet its target."""
 

@@ -38,7 +38,7 @@ class DecodingTask(NamedTuple):
     """B image files to decode.
 
     Attributes:
-        indices: what the files are for whoever gets the result.
+        indices: positions of the files in their list; not used to decode them.
         seeds: of the random crop and flip of each image; None for the center of each image.
     """
 

@@ -222,9 +222,7 @@ def _walk(root: Path, name: str, seen: dict[tuple[int, int], str]) -> Iterator[t
                     elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
                         yield f"{folder}/{entry.name}", _entry_size_bytes(entry)
         except OSError as error:
-            raise UserError(
-                f"data_dir: {root}/{folder}: cannot list it ({error.strerror}); make it readable"
-            ) from None
+            raise _refuse_folder(f"{root}/{folder}", error) from None
 
 
 def _check_unseen(root: Path, folder: str, seen: dict[tuple[int, int], str]) -> None:
@@ -244,8 +242,16 @@ def _entry_size_bytes(entry: "os.DirEntry[str]") -> int:
         return MISSING
 
 
+def _refuse_folder(folder: str, error: OSError) -> UserError:
+    return UserError(f"data_dir: {folder}: cannot list it ({error.strerror}); make it readable")
+
+
 def _class_folders(root: Path) -> list[str]:
-    names = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    try:
+        with os.scandir(root) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_dir() and entry.name[0] != ".")
+    except OSError as error:
+        raise _refuse_folder(str(root), error) from None
     if len(names) < 2:
         raise UserError(f"data_dir: {root}: holds {len(names)} class folders; at least 2 are needed")
     return names
@@ -273,6 +279,11 @@ def _read_train_lists(config: "DataConfig") -> list[ImageFile]:
         return files
     arch_files = [file._replace(is_arch=True) for file in _parse_list(arch_list)]
     _check_apart(files, arch_files)
+    if missing := {file.label for file in arch_files} - {file.label for file in files}:
+        raise UserError(
+            f"train_list: {config.train_list}: no image of class {min(missing)}, but arch_list has some; add "
+            "images of it, or weight steps would never see the class"
+        )
     return files + arch_files
 
 
@@ -307,6 +318,10 @@ def _parse_list(list_path: Path) -> list[ImageFile]:
     ]
     if not files:
         raise UserError(f"{list_path}: holds no images; write one `path label` per line")
+    line_of: dict[str, str] = {}
+    for file in files:
+        if (first := line_of.setdefault(file.path, file.line)) != file.line:
+            raise UserError(f"{file.line}: '{file.path}' is also in {first}; remove one of the two lines")
     return files
 
 

@@ -72,7 +72,11 @@ def load_search_data(config: "SearchConfig", resolution: int, listing: Listing |
     Raises:
         UserError: images are missing or broken, or too few for the split or for one batch.
     """
-    pool = WorkerPool.of(config)
+    with WorkerPool.of(config).closed_on_error() as pool:
+        return _load(config, resolution, listing, pool)
+
+
+def _load(config: "SearchConfig", resolution: int, listing: Listing | None, pool: WorkerPool) -> SearchData:
     source = load_images(config, "train", resolution, listing=listing, pool=pool)
     if source.is_arch_N is not None:
         weight_indices, arch_indices = (

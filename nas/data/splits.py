@@ -32,7 +32,7 @@ class Split:
 
     Attributes:
         world: if there are several processes, each gets its share of every batch. Together the shares
-            are the batch that one process would get, to the last bit.
+            are the batch that one process would get, except for rounding.
     """
 
     images: Images
@@ -69,7 +69,7 @@ class Split:
     def evaluation_batches(self) -> Iterator[Batch]:
         """All images once, not augmented, in an order that the config's seed alone determines.
 
-        A supernet normalizes by the statistics of the batch, so what it says of an image depends on the
+        A supernet normalizes by the statistics of the batch, so its output for an image depends on the
         batch: the order mixes the classes, and the sizes of the batches differ by at most one. A process
         skips a batch if its share is empty.
         """

@@ -77,8 +77,13 @@ def load_training_data(
     Raises:
         UserError: images are missing or broken, or too few for the split or for one batch.
     """
-    pool = WorkerPool.of(config)
-    listing = listing or list_images(config, PARTS)
+    with WorkerPool.of(config).closed_on_error() as pool:
+        return _load(config, resolution, world, listing or list_images(config, PARTS), pool)
+
+
+def _load(
+    config: "TrainConfig", resolution: int, world: World, listing: Listing, pool: WorkerPool
+) -> TrainingData:
     train, test = (load_images(config, part, resolution, world, listing=listing, pool=pool) for part in PARTS)
     class_names = listing["train"].class_names if listing else DATASETS[config.dataset].class_names(config)
     test_split = Split(test.images, torch.arange(len(test.images.labels_N)), config, world)

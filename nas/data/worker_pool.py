@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 import weakref
@@ -9,8 +10,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import torch
 from torch import multiprocessing
@@ -25,6 +27,9 @@ Result = TypeVar("Result")
 
 MAX_DEFAULT_WORKERS = 8
 """More workers by default would fill the memory of large machines, and no GPU trains that fast."""
+
+_START_METHOD = "fork" if sys.platform == "linux" else "spawn"
+"""Both make workers children of the pool's process, which they watch."""
 
 _NUM_AHEAD_PER_WORKER = 2
 _WATCH_INTERVAL_S = 1.0
@@ -81,6 +86,15 @@ class WorkerPool:
             for _, future in ahead:
                 future.cancel()
 
+    @contextmanager
+    def closed_on_error(self) -> Iterator[Self]:
+        """Within it an exception closes the pool: whoever would close it later never gets it."""
+        try:
+            yield self
+        except BaseException:
+            self.close()
+            raise
+
     def close(self) -> None:
         """Ends the worker processes and waits for them; another task would start new ones."""
         if self._executor is not None:
@@ -98,7 +112,7 @@ class WorkerPool:
     def _start(self) -> ProcessPoolExecutor:
         executor = ProcessPoolExecutor(
             self.num_workers,
-            mp_context=multiprocessing.get_context(),
+            mp_context=multiprocessing.get_context(_START_METHOD),
             initializer=_begin_worker,
             initargs=(os.getpid(),),
         )
@@ -110,8 +124,11 @@ class WorkerPool:
 def default_num_workers(num_threads: int) -> int:
     """Workers where a config leaves the number open: the cores that `num_threads` leaves, at most 8.
 
-    Processes that torchrun started on this machine share its cores.
+    Processes that torchrun started on this machine share its cores. None where workers would run the
+    script of a notebook user again, which needs a `__main__` guard for that.
     """
+    if _START_METHOD != "fork":
+        return 0
     num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     num_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return min(max(num_cores // num_processes - num_threads, 0), MAX_DEFAULT_WORKERS)

@@ -49,8 +49,11 @@ def run_search(
         UserError: table, target, data or checkpoint do not fit the config.
         DivergedError: a loss or a parameter became infinite or NaN.
     """
-    _warn_of_unused(config)
-    search = Search(config, table or load_or_measure_table(config), listing)
+    if table is None:
+        # The config is as its author wrote it; a launch warns by itself, and hands over the table.
+        _warn_of_unused(config)
+        table = load_or_measure_table(config)
+    search = Search(config, table, listing)
     with closing(search.task.data.pool):
         if checkpoint_dir is not None:
             search.load(checkpoint_dir)

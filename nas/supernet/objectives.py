@@ -87,12 +87,13 @@ def parameters_of(objective: str) -> Mapping[str, Any]:
 
 def depends_on_target(objective: str, fields: Mapping[str, float]) -> bool:
     """Whether the loss changes with the target, at these values of the fields that the objective reads."""
-    if "target_latency_ms" not in fields:
-        return False
-    cross_entropy, latency_ms = torch.tensor(1.0), torch.tensor(2.0)
+    if "target_latency_ms" not in fields or fields.get("latency_weight") != 0:
+        return "target_latency_ms" in fields
+    # Without a weight, an objective may still read the target elsewhere.
+    cross_entropy, latency_ms = (torch.tensor(value, dtype=torch.float64) for value in (1.0, 2.0))
     losses = {
         float(OBJECTIVES[objective](cross_entropy, latency_ms, **{**fields, "target_latency_ms": target_ms}))
-        for target_ms in (3.0, 5.0)
+        for target_ms in (1.5, 3.0, 5.0)
     }
     return len(losses) > 1
 

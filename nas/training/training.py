@@ -246,10 +246,17 @@ class Training:
             self._best_weights = _copy_weights(self._evaluated)
         metrics["best_epoch"] = float(self.best_record.epoch)
         if epoch == self.config.num_epochs:
-            metrics |= _with_prefix("test", self._evaluate(self._best_network(), self.data.test_split))
+            metrics |= _with_prefix("test", self._test_best())
             metrics["num_test_images"] = float(len(self.data.test_split))
         metrics["epoch_seconds"] = time.perf_counter() - start_s
         return self.records[-1]
+
+    def _test_best(self) -> dict[str, float]:
+        """Numbers of the best epoch on the test images; known if they chose it."""
+        if self.data.val_split is not self.data.test_split:
+            return self._evaluate(self._best_network(), self.data.test_split)
+        best = self.best_record.metrics
+        return {name.removeprefix("val_"): value for name, value in best.items() if name.startswith("val_")}
 
     # Steps
 

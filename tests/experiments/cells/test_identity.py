@@ -86,6 +86,24 @@ def test_every_field_is_known_to_have_an_effect_on_the_result_or_none() -> None:
     assert TRAIN_CHANGES.keys() | TRAIN_WITHOUT_EFFECT == TrainConfig.model_fields.keys()
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"device": name} for name in ("cpu", "cuda", "cuda:1")),
+        *({"kernels": "torch"}, {"latency_table": "other.json"}, {"latency_batch_size": 3}),
+        {"num_data_workers": 3},
+        {"data_dir": "elsewhere"},
+        *({"train_list": "other.txt"}, {"arch_list": "other.txt"}, {"test_list": "other.txt"}),
+    ],
+    ids=str,
+)
+def test_where_and_how_fast_a_search_runs_is_no_part_of_its_identity(changes: dict[str, Any]) -> None:
+    images = {"dataset": "image_list", "data_dir": "x", "train_list": "y", "arch_list": "z"}
+    configs = [search(**images), search(**images | changes)]
+    assert search_identity(configs[0], "table", "data") == search_identity(configs[1], "table", "data")
+    assert warmup_hash(configs[0], "data", "cpu") == warmup_hash(configs[1], "data", "cpu")
+
+
 @pytest.mark.parametrize("field", SEARCH_CHANGES)
 def test_a_field_of_a_search_that_has_an_effect_is_part_of_its_identity(field: str) -> None:
     one, other, needed = SEARCH_CHANGES[field]

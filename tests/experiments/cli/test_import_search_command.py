@@ -168,3 +168,22 @@ def test_the_attacks_work_where_they_are_let_in(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     pickle.loads(pickle.dumps(Attack(), protocol=2))
     assert Path(CANARY).exists()
+
+
+@pytest.mark.parametrize("out", [CHECKPOINT, f"./{CHECKPOINT}"])
+def test_the_checkpoint_is_not_overwritten(tfnas: Run, out: str) -> None:
+    content = saved(make_search_checkpoint())
+    Path(CHECKPOINT).write_bytes(content)
+    code, _, err = tfnas("import-search", CHECKPOINT, "--out", out)
+    assert code == 2
+    assert "is the checkpoint itself" in err
+    assert Path(CHECKPOINT).read_bytes() == content
+
+
+def test_a_name_of_published_files_is_refused(tfnas: Run) -> None:
+    """`tfnas describe` would read such a file as a published one."""
+    Path(CHECKPOINT).write_bytes(saved(make_search_checkpoint()))
+    code, _, err = tfnas("import-search", CHECKPOINT, "--out", "network.config")
+    assert code == 2
+    assert "network.config: names that end in .config mean published files" in err
+    assert not Path("network.config").exists()

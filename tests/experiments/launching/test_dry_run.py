@@ -7,6 +7,8 @@ from experiments.cells.search_cell import SearchCell
 from experiments.launching.cell_states import CellState
 from experiments.launching.dry_run import _costs_s
 from nas.config import SearchConfig
+from nas.space.macro_space import get_space
+from tests.support.tiny import make_dense_table
 
 COST = EpochCost(warmup_s=1.0, joint_s=10.0)
 
@@ -28,3 +30,18 @@ def test_a_shared_warm_up_is_paid_once(share_warmup: bool, expected_s: list[floa
     states = [state(), state(target_latency_ms=2.0), state(seed=1), state(seed=1, target_latency_ms=2.0)]
     costs = {each.cell.cost_key: COST for each in states}
     assert list(_costs_s(states, costs, share_warmup=share_warmup).values()) == expected_s
+
+
+def test_a_probe_has_an_architecture_step_however_rare_they_are() -> None:
+    """As many weight steps as the whole search has; a table of its own, so nothing is measured."""
+    config = SearchConfig(
+        space="micro",
+        target_latency_ms=5.0,
+        max_train_images=700,
+        weight_steps_per_arch_step=17,
+        augmentation="none",
+        device="cpu",
+    )
+    cost = SearchCell.time_epochs(config, make_dense_table(get_space("micro")), {})
+    assert cost.warmup_s > 0
+    assert cost.joint_s > 0

@@ -1,6 +1,7 @@
 """Image files: class folders, lists, broken files, worker processes."""
 
 import itertools
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -224,9 +225,10 @@ def test_test_images_are_never_opened(folder):
 def test_fingerprint_changes_with_a_path_a_size_and_a_label(folder, image_list):
     config = make_config(folder, dataset="image_list", train_list=image_list())
     fingerprints = [fingerprint_data(config)]
-    image_list("red/0.jpg 1")
+    shutil.copy(folder / "red" / "0.jpg", folder / "red" / "copy.jpg")
+    image_list("red/copy.jpg 1")
     fingerprints.append(fingerprint_data(config))
-    image_list("red/0.jpg 0")
+    image_list("red/copy.jpg 0")
     fingerprints.append(fingerprint_data(config))
     with (folder / "red" / "0.jpg").open("ab") as file:
         file.write(b"x")
@@ -243,7 +245,7 @@ def test_fingerprint_changes_with_a_path_a_size_and_a_label(folder, image_list):
         ("red/0.jpg 99999999999", "must be a path and a label"),
         ("../secret.jpg 0", r"train\.txt:13: '\.\./secret\.jpg' leaves data_dir"),
         ("/etc/secret.jpg 0", "leaves data_dir"),
-        ("red/0.jpg 4", "no image of class 2, but one of class 4"),
+        ("red/new.jpg 4", "no image of class 2, but one of class 4"),
     ],
 )
 def test_malformed_list_lines_are_named(folder, image_list, line, message):

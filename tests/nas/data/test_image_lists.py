@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from nas.config import DataConfig, SearchConfig, TrainConfig
 from nas.data import image_lists
+from nas.data.image_lists import FileList, ImageFile
 from nas.data.image_source import fingerprint_data, list_images
 from nas.data.search_data import load_search_data
 from nas.data.training_data import PARTS, load_training_data
@@ -152,10 +153,20 @@ def test_split_by_lists_depends_neither_on_the_seed_nor_on_the_order_of_lines(li
 
 
 def test_classes_are_counted_over_both_lists(lists):
-    fields = lists(train_list=ALL[:3], arch_list=ALL[3:])
+    fields = lists(train_list=[*ALL[:2], ALL[3]], arch_list=[ALL[2], *ALL[4:]])
     assert load_search_data(search_config(fields), 8).num_classes == 2
-    with pytest.raises(UserError, match="one class only"):
-        load_search_data(search_config({**fields, "arch_list": None}), 8)
+
+
+def test_a_class_of_which_weights_would_see_no_image_is_refused(lists):
+    fields = lists(train_list=ALL[:3], arch_list=ALL[3:])
+    with pytest.raises(UserError, match=r"train_list: .*: no image of class 1, but arch_list has some"):
+        load_search_data(search_config(fields), 8)
+
+
+def test_an_image_that_a_list_names_twice_is_refused_with_both_lines(lists):
+    fields = lists(train_list=[*ALL, "./" + ALL[0]])
+    with pytest.raises(UserError, match=r"train_list\.txt:7: 'a/0\.png' is also in .*train_list\.txt:1"):
+        load_search_data(search_config(fields), 8)
 
 
 def test_an_image_in_both_lists_is_refused_with_both_lines(lists):
@@ -171,7 +182,8 @@ def test_an_image_in_both_lists_is_refused_with_both_lines(lists):
 
 def test_fingerprint_tells_which_list_names_an_image(lists):
     def fingerprint(num):
-        return fingerprint_data(search_config(lists(train_list=ALL[:num], arch_list=ALL[num:])))
+        mixed = [ALL[index] for index in (0, 3, 1, 4, 2, 5)]
+        return fingerprint_data(search_config(lists(train_list=mixed[:num], arch_list=mixed[num:])))
 
     assert fingerprint(3) != fingerprint(4)
     assert fingerprint(3) != fingerprint_data(search_config(lists(train_list=ALL)))
@@ -257,10 +269,10 @@ def test_each_list_is_read_once(lists, monkeypatch):
 
 
 def test_a_listing_takes_little_more_room_than_its_paths(folder):
-    files = list_images(folder_config(folder), ["train"])["train"]
-    many = files.take(torch.zeros(10_000, dtype=torch.int64))
-    # 16 bytes of numbers each, and a reference to the path.
-    assert len(pickle.dumps(many)) < 10_000 * 24
+    paths = [f"class{index % 100}/image_{index:08}.jpg" for index in range(10_000)]
+    many = FileList.of(folder, [ImageFile(path, 0, 1) for path in paths], ("a", "b"))
+    # 16 bytes of numbers each, and a few to tell one path from the next.
+    assert len(pickle.dumps(many)) < sum(map(len, paths)) + 10_000 * 24
 
 
 def test_parts_of_a_training_have_the_same_classes(folder):

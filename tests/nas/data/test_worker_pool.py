@@ -205,6 +205,19 @@ def test_no_worker_outlives_a_training(folder):
     assert worker_ids() == set()
 
 
+def test_no_worker_outlives_images_that_are_refused_after_a_look_at_each(folder):
+    """Though the error is kept, as a notebook does, and with it all that was loaded."""
+    fields = {"skip_broken_images": True, "batch_size": 600, "num_data_workers": 2}
+    with pytest.raises(UserError, match="batch_size: 600") as of_search:
+        load_search_data(search_config(folder, **fields), 28)
+    assert worker_ids() == set()
+    training = TrainConfig(dataset="image_folder", data_dir=folder, architecture="mobilenet_v2", **fields)
+    with pytest.raises(UserError, match="batch_size: 600") as of_training:
+        load_training_data(training, 28)
+    assert worker_ids() == set()
+    del of_search, of_training
+
+
 def test_a_killed_worker_is_one_line_about_memory_and_the_next_batches_are_served(folder):
     data = load_search_data(search_config(folder), 28)
     batches = data.arch_batches(seeded())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nas.config import SearchConfig
-from nas.supernet.objectives import OBJECTIVES, parameters_of
+from nas.supernet.objectives import OBJECTIVES, depends_on_target, parameters_of
 
 NAMES = tuple(OBJECTIVES)
 TARGET_MS = 15.0
@@ -117,3 +117,20 @@ def test_a_parameter_that_is_no_config_field_needs_a_default(monkeypatch: pytest
     assert set(config.unused_fields()) == {"latency_weight", "objective_scale", "objective_exponent"}
     with pytest.raises(ValueError, match="'incomplete' reads 'slack'"):
         SearchConfig(target_latency_ms=1.0, objective="incomplete")
+
+
+def test_a_one_sided_objective_of_a_plugin_depends_on_its_target(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def one_sided(
+        cross_entropy: Tensor, latency_ms: Tensor, *, target_latency_ms: float, latency_weight: float
+    ) -> Tensor:
+        return cross_entropy + latency_weight * (latency_ms / target_latency_ms - 1).relu()
+
+    monkeypatch.setitem(OBJECTIVES._values, "one_sided", one_sided)
+    for objective in ("one_sided", "tfnas", "proxyless_add"):
+        fields = {"target_latency_ms": 3.0, "latency_weight": 1e-9}
+        assert depends_on_target(objective, fields)
+        assert not depends_on_target(objective, fields | {"latency_weight": 0})
+    assert depends_on_target("proxyless_mul", {"target_latency_ms": 3.0, "objective_scale": 0.2})
+    assert not depends_on_target("fbnet", {"objective_scale": 0.2})
