@@ -13,6 +13,7 @@ from experiments.cells.training_cell import TrainingCell
 from experiments.launching.cell_states import CellState, cell_states, note_on_sources
 from experiments.tracking.tracker import TrackedCell
 from nas.config import SearchConfig, TrainConfig
+from nas.search.search_identity import RESULTS_VERSION
 
 SOURCE = {CODE_TAG: "a" * 64, LIBRARIES_TAG: "torch 2.14.1"}
 FIELDS = {"target_latency_ms": 1.0, "latency_table": "table.json"}
@@ -66,7 +67,10 @@ def test_results_of_another_version_are_named_so_and_none_means_the_first(tmp_pa
     other = replace(run, tags=run.tags | {RESULTS_VERSION_TAG: "0", "tfnas.cell": "other"})
     assert state_beside(tmp_path, search(), other).reason == "changed: results version"
     tags = {name: value for name, value in other.tags.items() if name != RESULTS_VERSION_TAG}
-    assert state_beside(tmp_path, search(), replace(run, tags=tags)).reason == ""
+    assert RESULTS_VERSION > 1
+    assert state_beside(tmp_path, search(), replace(run, tags=tags)).reason == "changed: results version"
+    first = replace(run, tags=tags | {RESULTS_VERSION_TAG: "1"})
+    assert state_beside(tmp_path, search(), first).reason == "changed: results version"
 
 
 def test_a_field_that_an_older_run_lacks_agrees_with_its_default(tmp_path: Path) -> None:
@@ -82,6 +86,9 @@ def test_an_edit_of_the_source_leaves_a_cell_finished(tmp_path: Path) -> None:
     assert state_beside(tmp_path, edited, run).state == "finished"
 
 
+VERSION = f"results version {RESULTS_VERSION}"
+
+
 @pytest.mark.parametrize(
     ("sources", "expected"),
     [
@@ -95,4 +102,4 @@ def test_several_sources_or_libraries_of_finished_runs_are_noted(
 ) -> None:
     states = [CellState(search(), "finished", tags=source) for source in sources]
     note = note_on_sources([*states, CellState(search(), "missing")])
-    assert note == (expected and f"note: these runs come from {expected}; results version 1 holds for all")
+    assert note == (expected and f"note: these runs come from {expected}; {VERSION} holds for all")

@@ -23,6 +23,7 @@ from nas.config import SearchConfig
 from nas.latency.table import LatencyTable
 from nas.search.records import METRIC_NAMES, Trajectory
 from nas.search.search import run_search
+from nas.search.search_identity import RESULTS_VERSION
 from nas.space.architecture import Architecture
 from nas.space.macro_space import get_space
 from tests.support.study_files import BASE
@@ -179,7 +180,7 @@ def test_runs_of_two_sources_are_all_finished_and_one_line_says_so(
     said = capsys.readouterr().out.splitlines()
     assert "2 searches: 2 finished; 0 to run" in said
     (note,) = [line for line in said if line.startswith("note: ")]
-    assert "2 versions of the source and 1 set of libraries; results version 1" in note
+    assert f"2 versions of the source and 1 set of libraries; results version {RESULTS_VERSION}" in note
 
 
 def test_a_dry_run_tells_cells_cost_and_reach_and_leaves_nothing(
