@@ -251,7 +251,8 @@ def _parse(content: Any, path: str | Path) -> _PublishedNetwork:
     try:
         return _PublishedNetwork.model_validate(known)
     except ValidationError as error:
-        raise UserError(f"{path}: {first_error(error)}; correct the file") from None
+        remedy = "" if error.errors()[0]["type"] == "missing" else "; correct the file"
+        raise UserError(f"{path}: {first_error(error)}{remedy}") from None
 
 
 def _stage_name(stage: int) -> str:
