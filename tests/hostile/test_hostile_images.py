@@ -28,18 +28,19 @@ LISTS = {
     "a label that is text": (b"a.png cat\n", "train.txt:1"),
     "a label below zero": (b"a.png -1\n", "train.txt:1"),
     "a label of 5,000 digits": (b"a.png " + b"9" * 5000 + b"\n", "train.txt:1"),
-    "a label that no other is below": (b"a.png 0\na.png 999999999\n", "no image of class 1"),
-    "one class": (b"a.png 0\na.png 0\n", "one class only"),
+    "a label that no other is below": (b"a.png 0\nb.png 999999999\n", "no image of class 1"),
+    "one class": (b"a.png 0\nb.png 0\n", "one class only"),
     "a path that climbs": (b"../secret.png 0\na.png 1\n", "leaves data_dir"),
     "a path that climbs later": (b"a/../../secret.png 0\na.png 1\n", "leaves data_dir"),
     "an absolute path": (b"/etc/passwd 0\na.png 1\n", "leaves data_dir"),
     "a path with a NUL": (b"a\0.png 0\na.png 1\n", "no such file"),
-    "a path that is a folder": (b"folder 0\na.png 1\na.png 0\na.png 1\n", "folder: no such file"),
+    "a path that is a folder": (b"folder 0\na.png 1\n", "folder: no such file"),
     "a path that is a pipe": (b"pipe 0\na.png 1\n", "pipe: no such file"),
     "a path that is a loop": (b"loop 0\na.png 1\n", "loop: no such file"),
     "a path longer than the system allows": (b"a" * 5000 + b" 0\na.png 1\n", "no such file"),
     "a path that clears the screen": (b"\x1b[2J.png 0\na.png 1\n", "\\x1b[2J.png"),
-    "an image too few": (b"a.png 0\na.png 1\n", "at least 2"),
+    "an image too few": (b"a.png 0\nb.png 1\n", "at least 2"),
+    "an image twice": (b"a.png 0\na.png 1\n", "train.txt:2: 'a.png' is also in "),
 }
 
 
@@ -48,7 +49,8 @@ LISTS = {
 def test_a_list_of_images_that_is_wrong_is_refused_in_one_line(reason: str, command: Command) -> None:
     content, expected = LISTS[reason]
     os.mkdir("images")
-    Image.new("RGB", (8, 8)).save("images/a.png")
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (8, 8)).save(f"images/{name}")
     os.mkdir("images/folder")
     os.mkfifo("images/pipe")
     os.symlink("loop", "images/loop")
