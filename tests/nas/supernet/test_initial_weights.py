@@ -72,7 +72,8 @@ def test_every_weight_is_drawn_as_pytorch_draws_it_and_every_bias_is_0() -> None
         assert ours.std() == pytest.approx(bound / math.sqrt(3), rel=4 / math.sqrt(ours.numel())), pair.name
         assert ours.mean() == pytest.approx(0, abs=4 * bound / math.sqrt(3 * ours.numel())), pair.name
         # So unlikely that none of 600 tensors falls below it by chance.
-        assert kstest(ours.flatten() / bound, "uniform", args=(-1, 2)).pvalue > 1e-6, pair.name
+        sample = ours.flatten()[:: max(ours.numel() // 10_000, 1)]
+        assert kstest(sample / bound, "uniform", args=(-1, 2)).pvalue > 1e-6, pair.name
         tested.add(kind_of(pair))
     assert tested == set(KINDS)
 
