@@ -11,7 +11,7 @@ from nas.latency.entry import LatencyEntry, space_keys
 from nas.latency.table import LatencyTable, Provenance
 from nas.search.records import EpochRecord
 from nas.space.architecture import Architecture, LayerChoice
-from nas.space.macro_space import Space, StageSpec
+from nas.space.macro_space import SPACES, Space, StageSpec
 from nas.space.operators import CandidateOp
 from nas.supernet.supernet import Depth, Supernet
 
@@ -49,6 +49,14 @@ TINY_AT_8 = Space(
 """Six layers from 8x8 down to 1x1 pixels."""
 
 TINY_SPACES = (TINY, TINY_AT_8)
+
+
+def register_tiny_spaces() -> None:
+    """Makes the tiny spaces known by name, in a process that a test starts."""
+    for tiny in TINY_SPACES:
+        if tiny.name not in SPACES:
+            SPACES.register(tiny.name, tiny)
+
 
 OPS = TINY.ops
 """The operators of the tiny spaces: the paper's."""

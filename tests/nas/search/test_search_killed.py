@@ -1,10 +1,9 @@
 """A search whose process is killed, and resumed: the same to the last bit as one left alone."""
 
-import multiprocessing
 import os
+import pkgutil
 import random
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,18 @@ import torch
 from PIL import Image
 
 from nas.config import SearchConfig
-from nas.foundation import files
 from nas.foundation.checkpoint import newest_epoch
 from nas.search.records import EpochRecord
 from nas.search.search import Search, run_search
 from nas.supernet.steps import PathResult, SearchSteps
-from tests.support.tiny import TINY, assert_identical, make_config, make_dense_table
+from tests.support.clean_processes import CLEAN_PROCESSES
+from tests.support.tiny import (
+    TINY,
+    assert_identical,
+    make_config,
+    make_dense_table,
+    register_tiny_spaces,
+)
 
 TABLE = make_dense_table(TINY)
 
@@ -55,8 +60,12 @@ def search(config: SearchConfig, folder: Path | None = None) -> list[EpochRecord
     return list(run_search(config, table=TABLE, checkpoint_dir=folder))
 
 
-def _kill_in_call(owner: Any, name: str, number: int) -> None:
+STEPS = "nas.supernet.steps:SearchSteps"
+
+
+def _kill_in_call(place: str, name: str, number: int) -> None:
     """From now on, the call of that number kills this process before it does anything."""
+    owner = pkgutil.resolve_name(place)
     call, num_calls = getattr(owner, name), 0
 
     def call_or_die(*args: Any) -> Any:
@@ -69,12 +78,14 @@ def _kill_in_call(owner: Any, name: str, number: int) -> None:
     setattr(owner, name, call_or_die)
 
 
-def search_until_killed(config: SearchConfig, folder: Path, prepare: Callable[[], None]) -> None:
-    def run() -> None:
-        prepare()
-        search(config, folder)
+def _search_and_die(config: SearchConfig, folder: Path, place: str, name: str, number: int) -> None:
+    register_tiny_spaces()
+    _kill_in_call(place, name, number)
+    search(config, folder)
 
-    process = multiprocessing.get_context("fork").Process(target=run)
+
+def search_until_killed(config: SearchConfig, folder: Path, place: str, name: str, number: int) -> None:
+    process = CLEAN_PROCESSES.Process(target=_search_and_die, args=(config, folder, place, name, number))
     process.start()
     process.join(120)
     assert process.exitcode == -signal.SIGKILL
@@ -88,7 +99,7 @@ def search_until_killed(config: SearchConfig, folder: Path, prepare: Callable[[]
 )
 def test_killed_in_an_epoch(step: str, number: int, num_done: int, depth: str, tmp_path: Path) -> None:
     config = make_config(depth=depth)
-    search_until_killed(config, tmp_path, lambda: _kill_in_call(SearchSteps, step, number))
+    search_until_killed(config, tmp_path, STEPS, step, number)
     assert newest_epoch(tmp_path) == num_done
     assert_identical(search(config, tmp_path), search(config))
 
@@ -102,7 +113,7 @@ def test_killed_while_a_checkpoint_is_written(
     number: int, num_done: int, num_partial: int, tmp_path: Path
 ) -> None:
     config = make_config()
-    search_until_killed(config, tmp_path, lambda: _kill_in_call(files.os, "fsync", number))
+    search_until_killed(config, tmp_path, "os", "fsync", number)
     assert newest_epoch(tmp_path) == num_done
     assert len(list(tmp_path.glob("*.partial"))) == num_partial
     assert_identical(search(config, tmp_path), search(config))
@@ -112,7 +123,7 @@ def test_killed_while_a_checkpoint_is_written(
 def test_killed_while_worker_processes_decode_and_augment_images(image_dir: Path, tmp_path: Path) -> None:
     config = of_files(image_dir, num_data_workers=2)
     whole = search(config)
-    search_until_killed(config, tmp_path, lambda: _kill_in_call(SearchSteps, "weight_step", 7))
+    search_until_killed(config, tmp_path, STEPS, "weight_step", 7)
     assert newest_epoch(tmp_path) == 1
     assert_identical(search(config, tmp_path), whole)
 

@@ -1,6 +1,5 @@
 """Searches that share a warm-up: the same results to the last bit, each epoch computed once."""
 
-import multiprocessing
 import os
 import shutil
 import signal
@@ -18,7 +17,14 @@ from nas.search.records import EpochRecord
 from nas.search.search import Search, run_search
 from nas.search.search_identity import FIELDS_AFTER_WARMUP
 from nas.supernet.steps import SearchSteps
-from tests.support.tiny import TINY, assert_identical, make_config, make_dense_table
+from tests.support.clean_processes import CLEAN_PROCESSES
+from tests.support.tiny import (
+    TINY,
+    assert_identical,
+    make_config,
+    make_dense_table,
+    register_tiny_spaces,
+)
 
 TABLE = make_dense_table(TINY)
 OTHER_TABLE = make_dense_table(TINY, seed=1, base_ms=2.1)
@@ -41,8 +47,6 @@ CHANGES = {
     "temperature_decay": 0.5,
 }
 """Another value of each field that warm-up is said to ignore."""
-
-PROCESSES = multiprocessing.get_context("fork")
 
 
 def config_of(**fields: object) -> SearchConfig:
@@ -152,6 +156,7 @@ def test_a_search_that_began_to_warm_up_alone_may_go_on_with_others(tmp_path: Pa
 
 
 def _search_until_killed_in_step(config: SearchConfig, warmups: Path, num_steps: int) -> None:
+    register_tiny_spaces()
     weight_step, steps = SearchSteps.weight_step, iter(range(1, num_steps + 1))
 
     def step_or_die(*args: object) -> object:
@@ -165,7 +170,7 @@ def _search_until_killed_in_step(config: SearchConfig, warmups: Path, num_steps:
 
 def test_a_process_that_is_killed_while_it_warms_up_holds_nobody_up(tmp_path: Path) -> None:
     """Four steps an epoch: the sixth is in the second epoch, under the lock."""
-    process = PROCESSES.Process(target=_search_until_killed_in_step, args=(config_of(), tmp_path, 6))
+    process = CLEAN_PROCESSES.Process(target=_search_until_killed_in_step, args=(config_of(), tmp_path, 6))
     process.start()
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
@@ -176,6 +181,7 @@ def test_a_process_that_is_killed_while_it_warms_up_holds_nobody_up(tmp_path: Pa
 
 
 def _search_with_others(config: SearchConfig, warmups: Path, start: Barrier, results: Path) -> None:
+    register_tiny_spaces()
     start.wait()
     records = search(config, warmups)
     assert_identical(records, search(config))
@@ -183,10 +189,10 @@ def _search_with_others(config: SearchConfig, warmups: Path, start: Barrier, res
 
 
 def test_processes_that_warm_up_at_once_compute_each_epoch_once(tmp_path: Path) -> None:
-    start = PROCESSES.Barrier(3)
+    start = CLEAN_PROCESSES.Barrier(3)
     targets_ms = (2.3, 2.4, 2.5)
     processes = [
-        PROCESSES.Process(
+        CLEAN_PROCESSES.Process(
             target=_search_with_others,
             args=(
                 config_of(target_latency_ms=target_ms),
