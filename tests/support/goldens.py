@@ -16,12 +16,17 @@ from nas.config import TrainConfig
 from nas.search import search_identity
 from nas.search.records import EpochRecord
 from nas.search.search import run_search
-from nas.space.macro_space import SPACES
 from nas.supernet.objectives import OBJECTIVES
 from nas.supernet.sampling import SAMPLINGS
 from nas.training import training
 from nas.training.training import run_training
-from tests.support.tiny import TINY, TINY_SPACES, full_depth_architecture, make_config, make_dense_table
+from tests.support.tiny import (
+    TINY,
+    full_depth_architecture,
+    make_config,
+    make_dense_table,
+    register_tiny_spaces,
+)
 
 PATH = Path(__file__).parents[1] / "nas" / "goldens.json"
 
@@ -148,8 +153,7 @@ def _make_searches() -> Iterator[tuple[str, dict[str, Any]]]:
 
 def main() -> None:
     """Writes `tests/nas/goldens.json`."""
-    for tiny in TINY_SPACES:
-        SPACES.register(tiny.name, tiny)
+    register_tiny_spaces()
     content = {
         "search": {"results_version": search_identity.RESULTS_VERSION, "cases": dict(_make_searches())},
         "training": {
