@@ -24,7 +24,7 @@ from analysis.figures.ink.style import (
     op_style,
     write_in,
 )
-from analysis.measures.collapse import NO_LEADER, Collapse, measure_collapse
+from analysis.measures.collapse import NO_LEADER, NOT_COUNTED, Collapse, measure_collapse
 from analysis.reading.captions import count, left_out_note
 from analysis.reading.experiment import Experiment
 from analysis.reading.nothing_to_draw import for_grids
@@ -96,8 +96,10 @@ def _page(
     caption = (
         "Operator collapse. Each row of a panel is a searchable layer (stage.layer). Its color is the "
         "candidate with the highest probability at the end of the epoch, and the filled height of the row is "
-        "that probability (full row = 1). A thick bar marks the epoch from which the leader no longer "
-        "changes. Gray: warm-up, during which all candidates are equal. n = "
+        "that probability (full row = 1). A thick bar marks the epoch from which the leading operator no "
+        "longer changes; it ignores identity (skip), and so may stand where identity leads. Layers without a "
+        "bar do not count: the last network does not keep them, or their operators have no leader or never "
+        "moved. Gray: warm-up, during which all candidates are equal. n = "
         f"{count(len(drawn), 'trial')}.{shown}{page}"
     )
     return Drawing(
@@ -144,9 +146,14 @@ def _panel(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     mark_warmup(axes, int((~run.trajectory.is_joint_E).sum()))
     _draw_stretches(axes, _stretches(epochs, collapse, run.space.candidate_names))
-    rows = np.arange(num_layers) + 0.5
+    counted = np.flatnonzero(collapse.lock_in_epoch_L != NOT_COUNTED)
     axes.vlines(
-        collapse.lock_in_epoch_L - 0.5, rows - _BAR / 2, rows + _BAR / 2, color="black", lw=1.6, zorder=5
+        collapse.lock_in_epoch_L[counted] - 0.5,
+        counted + 0.5 - _BAR / 2,
+        counted + 0.5 + _BAR / 2,
+        color="black",
+        lw=1.6,
+        zorder=5,
     )
     _label_layers(axes, run, is_left)
 

@@ -38,8 +38,10 @@ def depth_drawings(experiment: Experiment) -> list[Drawing]:
     runs = drawn_runs(panels)
     caption = (
         "Depth fluctuation: number of searchable layers in the derived network, by epoch. "
-        f"{READING} Fluctuation: mean absolute change from one joint epoch to the next, mean ± standard "
-        "deviation over seeds. Gray: warm-up, during which depth is not searched. n = "
+        f"{READING} Fluctuation: mean absolute change of a stage's depth from one joint epoch to the next, "
+        "summed over stages, mean ± standard deviation over seeds. The axis begins at the smallest possible "
+        "depth; a search that collapsed to it fluctuates little. Gray: warm-up, during which depth is not "
+        "searched. n = "
         f"{count(len(runs), 'trial')}.{shown}{missing_note(experiment)}"
     )
 

@@ -16,8 +16,8 @@ from analysis.reading.experiment import Experiment
 from analysis.reading.nothing_to_draw import NothingToDrawError, OutOfPlaceError
 from analysis.reading.run import Run
 from analysis.reading.study_record import FieldImportance, RecordedObjective, StudyRecord
+from analysis.verdicts.power import ALPHA
 from analysis.verdicts.slices import Slice, slice_study
-from analysis.verdicts.statistics import ALPHA
 
 _MAX_COLUMNS = 5
 _TITLE_PT = 6.5

@@ -1,6 +1,7 @@
 """Operator collapse: which candidate leads each layer, how clearly, and since when.
 
-Shapes: E epochs, L layers, O candidates of the trajectory's space (identity last, if it is one).
+Shapes: E epochs, L layers, K layers that count, O candidates of the trajectory's space (identity last, if it
+is one).
 
 Source: TF-NAS, bi-sampling (operator collapse of single-path sampling).
 """
@@ -18,7 +19,12 @@ from nas.space.macro_space import get_space
 NO_LEADER = -1
 """Where two candidates are equally probable, as before the first architecture step."""
 
+NOT_COUNTED = 0
+"""Stands for the lock-in epoch of a layer that does not count; epochs count from 1."""
+
 _TIE = 1e-6
+"""Probabilities that differ by no more than this are equal: more than rounding, less than a step."""
+
 _EARLY = 0.25
 
 
@@ -26,35 +32,51 @@ _EARLY = 0.25
 class Collapse:
     """How the operators of a search developed.
 
+    A layer locks in at the first joint epoch from which its leading real operator no longer changes, at the
+    last joint epoch at the latest. Real operators are all but identity, which is a choice of depth.
+
+    Not all layers count, only those that the last derived network keeps, whose real operators have a leader
+    at the end, and whose probabilities relative to each other have changed since joint training began. The
+    others say nothing about collapse: no network has their operator, or no architecture step chose it.
+
     Attributes:
-        leader_EL: index of the most probable candidate, or `NO_LEADER`.
+        leader_EL: index of the most probable candidate, identity included, or `NO_LEADER`.
         probability_EL: its probability.
-        lock_in_epoch_L: first joint epoch from which the leader no longer changes; the last joint
-            epoch at the latest.
-        locked_early_share: share of the layers that lock in within the first quarter of the joint
-            epochs (the first joint epoch if there are fewer than four); NaN without joint epochs.
+        lock_in_epoch_L: epoch of the lock-in; `NOT_COUNTED` for layers that do not count.
+        locked_early_share: share of the layers that count which lock in within the first quarter of the joint
+            epochs (the first joint epoch if there are fewer than four), 0 to 1; NaN if no layer counts.
+        locked_share_of_epochs: share of the joint epochs from the lock-in on, the mean over the layers that
+            count, in (0, 1]: 1 if all lock in at the first joint epoch; NaN if no layer counts.
     """
 
     leader_EL: NDArray[np.int64]
     probability_EL: NDArray[np.float64]
     lock_in_epoch_L: NDArray[np.int64]
     locked_early_share: float
+    locked_share_of_epochs: float
 
 
 def measure_collapse(trajectory: Trajectory) -> Collapse:
     """Returns how the operators of a search developed; the trajectory must have alphas."""
     assert trajectory.alpha_ELO is not None
-    probability_ELO = softmax(trajectory.alpha_ELO.astype(np.float64), axis=-1)
-    leader_EL = _leading_candidate(probability_ELO)
+    alpha_ELO = trajectory.alpha_ELO.astype(np.float64)
+    probability_ELO = softmax(alpha_ELO, axis=-1)
+    # Normalized without identity: where that has nearly all probability, the others must not look equal.
+    operator_ELO = softmax(alpha_ELO[..., : len(get_space(trajectory.space).ops)], axis=-1)
+    operator_EL = _leading_candidate(operator_ELO)
     joint_E = trajectory.is_joint_E
     num_joint = int(joint_E.sum())
-    lock_in_L = _lock_in_index(leader_EL[joint_E])
-    is_early_L = lock_in_L < max(1, int(_EARLY * num_joint))
+    is_kept_L = trajectory.derived_op_EL[-1] >= 0
+    is_counted_L = is_kept_L & (operator_EL[-1] != NO_LEADER) & _has_moved(operator_ELO, joint_E)
+    lock_in_K = _lock_in_index(operator_EL[joint_E])[is_counted_L]
+    lock_in_epoch_L = np.full(len(is_counted_L), NOT_COUNTED)
+    lock_in_epoch_L[is_counted_L] = trajectory.epoch_E[joint_E][lock_in_K]
     return Collapse(
-        leader_EL=leader_EL,
+        leader_EL=_leading_candidate(probability_ELO),
         probability_EL=probability_ELO.max(axis=-1),
-        lock_in_epoch_L=trajectory.epoch_E[joint_E][lock_in_L] if num_joint else lock_in_L,
-        locked_early_share=float(is_early_L.mean()) if num_joint else np.nan,
+        lock_in_epoch_L=lock_in_epoch_L,
+        locked_early_share=_mean(lock_in_K < max(1, int(_EARLY * num_joint))),
+        locked_share_of_epochs=_mean(1 - lock_in_K / max(1, num_joint)),
     )
 
 
@@ -90,6 +112,20 @@ def _lock_in_index(leader_EL: NDArray[np.int64]) -> NDArray[np.int64]:
     differs_EL = leader_EL != leader_EL[-1]
     from_the_end_L = np.argmax(differs_EL[::-1], axis=0)
     return np.where(differs_EL.any(axis=0), len(leader_EL) - from_the_end_L, 0)
+
+
+def _has_moved(probability_ELO: NDArray[np.float64], is_joint_E: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether a layer's probabilities differ in any joint epoch from where joint training began.
+
+    That is the last epoch before it, or the first joint epoch if there is no warm-up.
+    """
+    start_LO = probability_ELO[max(0, int(is_joint_E.argmax()) - 1)]
+    return np.asarray((np.abs(probability_ELO[is_joint_E] - start_LO) > _TIE).any(axis=(0, 2)))
+
+
+def _mean(values_K: NDArray[np.float64] | NDArray[np.bool_]) -> float:
+    """The mean of the layers that count; NaN if none does."""
+    return float(np.mean(values_K)) if len(values_K) else float("nan")
 
 
 def normalized_entropy(alpha_LO: NDArray[np.floating]) -> NDArray[np.float64]:

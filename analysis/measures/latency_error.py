@@ -26,6 +26,15 @@ def meets_target(error_percent: float) -> bool:
     return abs(error_percent) <= TOLERANCE_PERCENT
 
 
+def misses_target(run: Run) -> float:
+    """Returns 1.0 if the last derived latency is not within the tolerance of its target, else 0.0.
+
+    NaN if the run lacks the latency or the target.
+    """
+    error_percent = final_error_percent(run)
+    return float("nan") if np.isnan(error_percent) else float(not meets_target(error_percent))
+
+
 def is_saturated(run: Run) -> bool:
     """Returns whether every width of the derived network is at the bound nearest to the target.
 

@@ -23,6 +23,8 @@ class Measure:
         digits: how many decimals are shown.
         compute: computes it from a finished run and the run's experiment; NaN where the run lacks it.
         tables: names of the tables of settings that show it.
+        comes_later: whether a finished run may still get it, such as the accuracy of its network once
+            that is trained. A run that lacks any other measure never gets it.
     """
 
     name: str
@@ -31,3 +33,4 @@ class Measure:
     digits: int
     compute: Callable[["Run", "Experiment"], float]
     tables: tuple[str, ...] = ("ablation",)
+    comes_later: bool = False

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from analysis.measures.accuracy import trained_accuracy
 from analysis.measures.collapse import final_entropy, measure_collapse, train_gini
-from analysis.measures.depth import measure_depth, redundant_share
-from analysis.measures.latency_error import final_error_percent
+from analysis.measures.depth import count_redundant, measure_depth, redundant_share
+from analysis.measures.latency_error import TOLERANCE_PERCENT, final_error_percent, misses_target
 from analysis.measures.measure import Measure
 from analysis.reading.experiment import Experiment
 from analysis.reading.run import Run
@@ -13,6 +13,8 @@ from nas.search.records import Trajectory
 
 BOTH = ("ablation", "targets")
 TARGETS = ("targets",)
+NO_TABLE = ()
+"""For numbers that claims and readers look up; more columns would make the tables too wide."""
 
 
 def _of_trajectory(compute: Callable[[Trajectory], float], array: str) -> Callable[[Run, Experiment], float]:
@@ -35,9 +37,19 @@ def _last(metric: str) -> Callable[[Run, Experiment], float]:
 LOCKED_EARLY = Measure(
     "locked_early_share",
     "early lock-in",
-    "share of layers whose leading operator no longer changes after the first quarter of the joint epochs",
+    "share of the derived network's layers whose leading operator (identity aside) no longer changes after "
+    "the first quarter of the joint epochs",
     2,
     _of_trajectory(lambda trajectory: measure_collapse(trajectory).locked_early_share, "alpha_ELO"),
+)
+LOCKED_SHARE_OF_EPOCHS = Measure(
+    "locked_share_of_epochs",
+    "locked epochs",
+    "share of the joint epochs from which on the leading operator (identity aside) no longer changes, mean "
+    "over the derived network's layers",
+    2,
+    _of_trajectory(lambda trajectory: measure_collapse(trajectory).locked_share_of_epochs, "alpha_ELO"),
+    NO_TABLE,
 )
 ENTROPY = Measure(
     "final_alpha_entropy",
@@ -56,16 +68,47 @@ TRAIN_GINI = Measure(
 FLUCTUATION = Measure(
     "depth_fluctuation",
     "fluctuation",
-    "mean absolute change of the derived depth, in layers per epoch",
+    "mean absolute change of a stage's depth, summed over stages, in layers per epoch",
     2,
     _of_trajectory(lambda trajectory: measure_depth(trajectory).fluctuation, "derived_op_EL"),
+)
+FLUCTUATION_WITHOUT_DRIFT = Measure(
+    "depth_fluctuation_without_drift",
+    "undone",
+    "changes of the stages' depths that were undone later, in layers per epoch",
+    2,
+    _of_trajectory(lambda trajectory: measure_depth(trajectory).fluctuation_without_drift, "derived_op_EL"),
+    NO_TABLE,
 )
 DEPTH_FLIPS = Measure(
     "depth_flips",
     "flips",
-    "changes of depth against the direction of the previous change",
+    "changes of a stage's depth against the direction of its previous change, summed over stages",
     1,
     _of_trajectory(lambda trajectory: float(measure_depth(trajectory).num_flips), "derived_op_EL"),
+)
+DEPTH_RANGE = Measure(
+    "depth_range",
+    "depth range",
+    "largest less smallest derived depth of the joint epochs, in layers",
+    1,
+    _of_trajectory(lambda trajectory: measure_depth(trajectory).depth_range, "derived_op_EL"),
+    NO_TABLE,
+)
+DERIVED_DEPTH = Measure(
+    "derived_depth",
+    "depth",
+    "layers of the derived network",
+    1,
+    _of_trajectory(lambda trajectory: float(measure_depth(trajectory).depth_ES[-1].sum()), "derived_op_EL"),
+    BOTH,
+)
+COLLAPSED_TO_FLOOR = Measure(
+    "collapsed_to_floor",
+    "at floor",
+    "share of the searches that end with every stage at its smallest depth",
+    2,
+    _of_trajectory(lambda trajectory: measure_depth(trajectory).collapsed_to_floor, "derived_op_EL"),
 )
 REDUNDANT = Measure(
     "redundant_share",
@@ -73,6 +116,14 @@ REDUNDANT = Measure(
     "share of joint epochs whose encoding is not the only one of its network",
     2,
     _of_trajectory(redundant_share, "redundant_E"),
+)
+NUM_REDUNDANT = Measure(
+    "num_redundant_epochs",
+    "redundant epochs",
+    "joint epochs whose encoding is not the only one of its network",
+    1,
+    _of_trajectory(lambda trajectory: float(count_redundant(trajectory)), "redundant_E"),
+    NO_TABLE,
 )
 LATENCY = Measure(
     "derived_latency_ms",
@@ -97,13 +148,13 @@ ABS_LATENCY_ERROR = Measure(
     2,
     lambda run, experiment: abs(final_error_percent(run)),
 )
-DERIVED_DEPTH = Measure(
-    "derived_depth",
-    "depth",
-    "layers of the derived network",
-    1,
-    _of_trajectory(lambda trajectory: float(measure_depth(trajectory).depth_ES[-1].sum()), "derived_op_EL"),
-    TARGETS,
+TARGET_MISSED = Measure(
+    "target_missed",
+    "missed",
+    f"share of the searches whose latency is more than {TOLERANCE_PERCENT:g} % from its target",
+    2,
+    lambda run, experiment: misses_target(run),
+    NO_TABLE,
 )
 SUPERNET_ACCURACY = Measure(
     "val_accuracy",
@@ -120,4 +171,5 @@ TEST_ACCURACY = Measure(
     4,
     trained_accuracy,
     BOTH,
+    comes_later=True,
 )

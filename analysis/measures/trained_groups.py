@@ -9,7 +9,8 @@ from scipy.stats import binomtest
 
 from analysis.measures.accuracy import mean_metric, trainings_of_others, trainings_of_searches
 from analysis.measures.run_measures import TEST_ACCURACY
-from analysis.measures.summary import CONFIDENCE, Summary, summarize
+from analysis.measures.sign_flips import CONFIDENCE
+from analysis.measures.summary import Summary, summarize
 from analysis.reading import tags
 from analysis.reading.experiment import Experiment
 from analysis.reading.run import NETWORK_FIELDS, Run, training_terms, varying_fields

@@ -16,7 +16,7 @@ def count(number: int, noun: str) -> str:
 
 def name_runs(runs: Iterable[Run]) -> str:
     """`Runs: 1a2b3c4d, ...`, the first few of them."""
-    ids = [run.short_id for run in runs]
+    ids = [run.short_id for run in runs if run.run_id]
     more = f" and {len(ids) - _MAX_IDS} more (listed in the JSON file)" if len(ids) > _MAX_IDS else ""
     return f"Runs: {', '.join(ids[:_MAX_IDS])}{more}."
 
@@ -26,8 +26,13 @@ def missing_note(experiment: Experiment) -> str:
     missing = experiment.missing
     if not missing:
         return ""
-    more = ", ..." if len(missing) > _MAX_NAMES else ""
-    return f" Missing: {count(len(missing), 'trial')} ({_join_names(missing[:_MAX_NAMES])}{more})."
+    return f" Missing: {count(len(missing), 'trial')} ({name_some(missing)})."
+
+
+def name_some(runs: Sequence[Run]) -> str:
+    """The names of the first few runs."""
+    names = ", ".join(run.name for run in runs[:_MAX_NAMES])
+    return f"{names}, ..." if len(runs) > _MAX_NAMES else names
 
 
 def left_out_note(candidates: Sequence[Run], shown: Sequence[Run], reason: str) -> str:
@@ -35,7 +40,3 @@ def left_out_note(candidates: Sequence[Run], shown: Sequence[Run], reason: str) 
     shown_ids = {run.run_id for run in shown}
     left_out = [run for run in candidates if run.run_id not in shown_ids]
     return f" Left out: {count(len(left_out), 'trial')} {reason}." if left_out else ""
-
-
-def _join_names(runs: Iterable[Run]) -> str:
-    return ", ".join(run.name for run in runs)

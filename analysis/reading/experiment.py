@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from analysis.reading.nothing_to_draw import NothingToDrawError
+from analysis.reading.registration import Registration
 from analysis.reading.run import ComparisonBasis, Run, sort_runs, varying_fields
 from analysis.reading.store import fetch_artifact
 from analysis.reading.study_record import StudyRecord
@@ -21,10 +22,13 @@ class Experiment:
     Attributes:
         basis: what all its searches have in common.
         runs: finished searches, one per cell, ordered by setting and seed.
-        missing: cells without a finished run (failed, unfinished).
+        missing: cells without a finished run (failed, unfinished, not started).
         training: finished runs that trained networks from scratch, all under the same terms.
         notices: what was left out and why, one line each.
         study: the newest study of the experiment; None if there is none, or none with results.
+        registered: the grid that is compared; None if every run of the experiment is.
+        registrations: all grids of searches that launches registered, the first one first.
+        left_out: runs of searches that are not in the registered grid, without their files.
     """
 
     name: str
@@ -36,6 +40,9 @@ class Experiment:
     training: tuple[Run, ...]
     notices: tuple[str, ...]
     study: StudyRecord | None = None
+    registered: Registration | None = None
+    registrations: tuple[Registration, ...] = ()
+    left_out: tuple[Run, ...] = ()
 
     @cached_property
     def factors(self) -> tuple[str, ...]:

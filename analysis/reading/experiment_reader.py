@@ -1,18 +1,22 @@
 """The reader of experiments: the runs of an MLflow experiment that can be compared.
 
-A store is read in bulk: one search for all runs, then the files of each run. Runs with different lookup
-tables or results versions are never mixed: one group of them is read, and a notice names the others.
+Only the runs of the grid that was launched last are compared, unless every run is asked for. A store is
+read in bulk: one search for all runs, then the files of each run. Runs with different lookup tables or
+results versions are never mixed: one group of them is read, and a notice names the others.
 """
 
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from mlflow.entities import Run as MlflowRun
 from mlflow.tracking import MlflowClient
 
 from analysis.reading import tags
+from analysis.reading.captions import name_some
 from analysis.reading.experiment import Experiment
+from analysis.reading.registration import DamagedRegistration, Registration, read_registrations
 from analysis.reading.run import (
     NETWORK_FIELDS,
     SEED,
@@ -33,35 +37,54 @@ _NAME_IN_STUDY = re.compile(r"trial-\d+-s\d+")
 
 
 def read_experiment(
-    name: str, tracking_uri: str, *, table: str | None = None, code_version: str | None = None
+    name: str,
+    tracking_uri: str,
+    *,
+    table: str | None = None,
+    code_version: str | None = None,
+    all_runs: bool = False,
 ) -> Experiment:
     """Reads the comparable runs of an experiment, searches with their epochs and trajectories.
+
+    These are the runs of the grid that was launched last, and the searches of the newest study.
 
     Args:
         table: first digits of the lookup table's fingerprint; None for the table of most searches.
         code_version: first digits of the hash of the source that made the runs; None for any source.
+        all_runs: whether to read every run, whatever was launched last.
 
     Raises:
         UserError: no such experiment, or no finished search in it.
     """
-    experiment_id, all_runs = _read_records(name, tracking_uri)
-    searches = [run for run in all_runs if run.kind == "search"]
-    if not any(run.is_finished for run in searches):
-        raise UserError(
-            f"experiment '{name}': no finished search ({_count_outcomes(searches)}); "
-            "launch it again, or wait for its trials"
+    experiment_id, records = _read_records(name, tracking_uri)
+    launches = [run for run in records if run.kind == "launch"]
+    registrations, damaged = read_registrations(launches, tracking_uri)
+    study = _newest_study(records, tracking_uri)
+    grid = None if all_runs else _last_registered("search", registrations, damaged)
+    searches, left_out = _searches_of_grid(grid, records, study)
+    _check_any_finished(name, grid, searches, left_out)
+    notices = [one.problem for one in damaged]
+    if grid and left_out:
+        notices.append(
+            f"{len(left_out)} runs left out: they are not in the grid launched last ({grid.file}); "
+            "read them with --all-runs"
         )
-    basis, of_basis, notices = _choose_basis(searches, table or "", code_version or "")
+    basis, of_basis, other_bases = _choose_basis(searches, table or "", code_version or "")
+    notices += other_bases
     finished, missing, num_superseded = _newest_per_cell(of_basis)
     if num_superseded:
         notices.append(f"{num_superseded} runs left out: a newer run of the same cell is used")
     runs = read_files(finished, tracking_uri)
-    left_out = {run.run_id for run in searches} - {run.run_id for run in runs}
-    training, other_terms = _choose_trainings(_of_source(all_runs, code_version or ""), left_out)
+    trained = _of_source([run for run in records if run.kind == "train"], code_version or "")
+    if not all_runs:
+        trained, not_in_grid = _trainings_of_grid(trained, registrations, damaged)
+        notices += not_in_grid
+    not_read = {run.run_id for run in records if run.kind == "search"} - {run.run_id for run in runs}
+    training, other_terms = _choose_trainings(trained, not_read)
     notices += other_terms
     notices += notice_makers([*runs, *training])
     notices += [f"run {run.name} ({run.short_id}): {run.problem}" for run in runs if run.problem]
-    notices += [f"missing: {run.name} ({run.short_id}): {run.outcome}" for run in missing]
+    notices += _notice_missing(missing)
     return Experiment(
         name=name,
         experiment_id=experiment_id,
@@ -71,7 +94,10 @@ def read_experiment(
         missing=tuple(missing),
         training=training,
         notices=tuple(notices),
-        study=_newest_study(all_runs, tracking_uri),
+        study=study,
+        registered=grid,
+        registrations=tuple(one for one in registrations if one.kind == "search"),
+        left_out=tuple(left_out),
     )
 
 
@@ -104,8 +130,97 @@ def _read_records(name: str, tracking_uri: str) -> tuple[str, list[Run]]:
         return experiment_id, [record_run(run) for run in search_all(client, experiment_id)]
 
 
+def _last_registered(
+    kind: str, registrations: Sequence[Registration], damaged: Sequence[DamagedRegistration]
+) -> Registration | None:
+    """The grid that was launched last; None if no launch registered any.
+
+    Raises:
+        UserError: its record is damaged.
+    """
+    everything: list[Registration | DamagedRegistration] = [*registrations, *damaged]
+    of_kind = [one for one in everything if one.kind == kind]
+    last = max(of_kind, key=lambda one: one.last_time_ms, default=None)
+    if isinstance(last, DamagedRegistration):
+        raise UserError(
+            f"{last.problem}; read every run with --all-runs, or delete the run of that launch in MLflow and "
+            "launch the grid again"
+        )
+    return last
+
+
+def _searches_of_grid(
+    grid: Registration | None, records: Sequence[Run], study: StudyRecord | None
+) -> tuple[list[Run], list[Run]]:
+    """The searches of a grid, those not started included, and of the study; and what is left out.
+
+    Args:
+        grid: None for all searches.
+    """
+    searches = [run for run in records if run.kind == "search"]
+    if grid is None:
+        return searches, []
+    of_study = study.searches if study else frozenset()
+    found, left_out = [], []
+    for run in searches:
+        if run.tags.get(tags.CELL) in grid.cells:
+            found.append(replace(run, config=grid.complete(run)))
+        elif run.run_id in of_study:
+            found.append(run)
+        else:
+            left_out.append(run)
+    begun = {run.tags.get(tags.CELL) for run in found}
+    return found + [grid.not_started(cell) for cell in grid.cells if cell not in begun], left_out
+
+
+def _check_any_finished(
+    name: str, grid: Registration | None, searches: Sequence[Run], left_out: Sequence[Run]
+) -> None:
+    if any(run.is_finished for run in searches):
+        return
+    if grid and any(run.is_finished for run in left_out):
+        raise UserError(
+            f"experiment '{name}': no finished search of the grid launched last ({grid.file}: "
+            f"{_count_outcomes(searches)}); launch it again, wait for its trials, or read the "
+            f"{len(left_out)} other runs with --all-runs"
+        )
+    raise UserError(
+        f"experiment '{name}': no finished search ({_count_outcomes(searches)}); "
+        "launch it again, or wait for its trials"
+    )
+
+
+def _trainings_of_grid(
+    trainings: Sequence[Run], registrations: Sequence[Registration], damaged: Sequence[DamagedRegistration]
+) -> tuple[list[Run], list[str]]:
+    """The trainings of the grid of trainings launched last, and a line on the others; all without a grid."""
+    try:
+        grid = _last_registered("train", registrations, damaged)
+    except UserError:
+        # It already has a notice, and figures of searches do not depend on it.
+        return list(trainings), []
+    if grid is None:
+        return list(trainings), []
+    found = [run for run in trainings if run.tags.get(tags.CELL) in grid.cells]
+    if not (num_others := sum(run.is_finished for run in trainings) - sum(run.is_finished for run in found)):
+        return found, []
+    return found, [
+        f"{num_others} trainings left out: they are not in the grid of trainings launched last "
+        f"({grid.file}); read them with --all-runs"
+    ]
+
+
+def _notice_missing(missing: Sequence[Run]) -> list[str]:
+    notices = [f"missing: {run.name} ({run.short_id}): {run.outcome}" for run in missing if run.run_id]
+    if not_started := [run for run in missing if not run.run_id]:
+        number = f"{len(not_started)} of the grid's searches"
+        notices.append(f"missing: {number} not started: {name_some(not_started)}")
+    return notices
+
+
 def _of_source(runs: Sequence[Run], code_version: str) -> list[Run]:
-    return [run for run in runs if run.code_version.startswith(code_version)]
+    """The runs that a version of the source made, and cells not started."""
+    return [run for run in runs if not run.run_id or run.code_version.startswith(code_version)]
 
 
 def _choose_basis(
@@ -125,7 +240,7 @@ def _choose_basis(
         there_are = "; ".join(
             f"{basis}, source {source[:12]}"
             for basis, group in groups.items()
-            for source in sorted({run.code_version for run in group})
+            for source in sorted({run.code_version for run in group if run.run_id})
         )
         raise UserError(
             f"--table {table or 'any'}, --code-version {code_version or 'any'}: no finished run of these; "
@@ -138,7 +253,7 @@ def _choose_basis(
 
     chosen = max(asked, key=rank)
     notices = [
-        f"{len(group)} runs left out: {basis} (read: {chosen}); choose with --table or --code-version"
+        f"{_count_runs(group)} left out: {basis} (read: {chosen}); choose with --table or --code-version"
         for basis, group in groups.items()
         if basis != chosen
     ]
@@ -164,14 +279,23 @@ def _newest_per_cell(runs: Sequence[Run]) -> tuple[list[Run], list[Run], int]:
 def _choose_trainings(runs: Sequence[Run], searches_left_out: set[str]) -> tuple[tuple[Run, ...], list[str]]:
     """The finished trainings under the terms of most of them (or the newest), and what is left out."""
     groups: dict[tuple[Value, ...], list[Run]] = {}
+    num_of_others = 0
     for run in runs:
-        is_own = run.tags.get(tags.SEARCH_RUN) not in searches_left_out
-        if run.kind == "train" and run.is_finished and is_own:
+        if not run.is_finished:
+            continue
+        if run.tags.get(tags.SEARCH_RUN) in searches_left_out:
+            num_of_others += 1
+        else:
             groups.setdefault(training_terms(run), []).append(run)
+    notices = (
+        [f"{num_of_others} trainings left out: the searches that found their networks are left out"]
+        if num_of_others
+        else []
+    )
     if not groups:
-        return (), []
+        return (), notices
     chosen = max(groups.values(), key=lambda group: (len(group), max(run.start_time_ms for run in group)))
-    notices = [
+    notices += [
         f"{len(group)} trainings left out: other terms ({_describe_terms(group[0], chosen[0])})"
         for group in groups.values()
         if group is not chosen
@@ -212,6 +336,12 @@ def _searches_of(study: Run, runs: Sequence[Run]) -> set[str]:
         if (parent := run.tags.get(tags.PARENT)) == study.run_id
         or (parent not in launches and _NAME_IN_STUDY.fullmatch(run.name))
     }
+
+
+def _count_runs(cells: Sequence[Run]) -> str:
+    num_runs = sum(bool(run.run_id) for run in cells)
+    not_started = f"{len(cells) - num_runs} searches not started" if num_runs < len(cells) else ""
+    return " and ".join(filter(None, (f"{num_runs} runs" if num_runs else "", not_started)))
 
 
 def _count_outcomes(runs: Sequence[Run]) -> str:

@@ -14,10 +14,16 @@ from nas.space.macro_space import Space, get_space
 
 SEED = "seed"
 
+IMAGES = "images"
+"""Beside the fields of its config, a search has this one: the first digits of its images' fingerprint."""
+
+_IMAGE_FIELDS = ("dataset", "max_train_images", "skip_broken_images")
+"""Settings that choose images."""
+
 NETWORK_FIELDS = ("architecture", "resolution")
 """Fields of a training that name the network to train."""
 
-_NOT_A_SETTING = frozenset(
+NOT_A_SETTING = frozenset(
     {
         *("latency_table", "data_dir", "train_list", "arch_list", "test_list"),
         *("num_data_workers", "download", "device", "kernels"),
@@ -46,7 +52,8 @@ class Run:
     """One cell of a grid as MLflow knows it.
 
     Attributes:
-        config: the flat config, with values of their types.
+        run_id: empty for a registered cell that MLflow has no run of.
+        config: the flat config, with values of their types; a search's `images` are part of it.
         metrics: the last value of each metric.
         failure: why the run failed, in one line; None if unknown.
         start_time_ms: since 1970.
@@ -132,13 +139,23 @@ def sort_runs(runs: Iterable[Run], factors: Iterable[str]) -> list[Run]:
 
 
 def varying_fields(runs: Sequence[Run]) -> tuple[str, ...]:
-    """Returns the settings that differ between runs, except the seed."""
+    """Returns the settings that differ between runs, except the seed.
+
+    Images that follow from settings that choose images are not a setting of their own.
+    """
     fields = dict.fromkeys(name for run in runs for name in run.config)
-    return tuple(
+    varying = tuple(
         name
         for name in fields
-        if name != SEED and name not in _NOT_A_SETTING and len({run.config.get(name) for run in runs}) > 1
+        if name != SEED and name not in NOT_A_SETTING and len({run.config.get(name) for run in runs}) > 1
     )
+    if IMAGES not in varying:
+        return varying
+    chosen_by = [name for name in varying if name in _IMAGE_FIELDS]
+    num_choices = len({run.setting(chosen_by) for run in runs})
+    if len({run.setting([*chosen_by, IMAGES]) for run in runs}) > num_choices:
+        return varying
+    return tuple(name for name in varying if name != IMAGES)
 
 
 def training_terms(training: Run) -> tuple[Value, ...]:
@@ -146,7 +163,7 @@ def training_terms(training: Run) -> tuple[Value, ...]:
     config = [
         (name, value)
         for name, value in sorted(training.config.items())
-        if name not in (SEED, *NETWORK_FIELDS, *_NOT_A_SETTING)
+        if name not in (SEED, *NETWORK_FIELDS, *NOT_A_SETTING)
     ]
     return (str(config), training.tag(tags.DATA_FINGERPRINT), training.basis.results_version)
 

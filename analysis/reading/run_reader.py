@@ -12,7 +12,7 @@ import pandas as pd
 from mlflow.entities import Run as MlflowRun
 
 from analysis.reading import tags
-from analysis.reading.run import Run
+from analysis.reading.run import IMAGES, Run
 from analysis.reading.store import fetch_artifact, is_remote
 from analysis.reading.values import parse_value
 from nas.foundation.errors import UserError, first_line
@@ -20,6 +20,7 @@ from nas.search.records import METRIC_NAMES, SUPERNET_METRIC_NAMES, Trajectory
 from nas.space.architecture import Architecture
 
 _NUM_DOWNLOADS = 8
+_NUM_DIGITS_OF_IMAGES = 12
 _FIELDS_ADDED_TO_SEARCHES = {"method": "tf_nas", "kernels": "auto"}
 """Config fields that older searches lack, and the values that they ran with."""
 
@@ -30,12 +31,15 @@ def record_run(run: MlflowRun) -> Run:
     """Returns a run of MLflow without its files."""
     run_tags = dict(run.data.tags)
     kind = run_tags.get(tags.KIND, "other")
+    config = {name: parse_value(text) for name, text in _complete(kind, run.data.params).items()}
+    if kind == "search":
+        config[IMAGES] = run_tags.get(tags.DATA_FINGERPRINT, tags.UNKNOWN)[:_NUM_DIGITS_OF_IMAGES]
     return Run(
         run_id=run.info.run_id,
         name=run.info.run_name or run.info.run_id,
         status=run.info.status,
         kind=kind,
-        config={name: parse_value(text) for name, text in _complete(kind, run.data.params).items()},
+        config=config,
         metrics=dict(run.data.metrics),
         tags=run_tags,
         failure=run_tags.get(tags.FAILURE),

@@ -7,6 +7,9 @@ STUDY = "tfnas.study"
 SEARCH_RUN = "tfnas.search_run"
 PARENT = "mlflow.parentRunId"
 
+REGISTRATION = "tfnas.registration"
+REGISTERS = "tfnas.registers"
+
 TABLE_FINGERPRINT = "tfnas.table_fingerprint"
 DATA_FINGERPRINT = "tfnas.data_fingerprint"
 RESULTS_VERSION = "tfnas.results_version"

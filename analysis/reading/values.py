@@ -9,6 +9,7 @@ _LABELS = {
     "objective_exponent": "b = {}",
     "seed": "seed {}",
     "num_epochs": "{} epochs",
+    "images": "images {}",
 }
 _PLAIN = frozenset({"method", "sampling", "depth", "objective", "space", "dataset"})
 _SWITCHES = {"elasticity": ("elastic", "fixed widths")}

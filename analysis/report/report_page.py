@@ -28,7 +28,8 @@ from analysis.reading.values import show_value
 from analysis.tables.result_table import ResultTable
 from analysis.tables.table_files import NOTHING, cell_texts
 from analysis.verdicts import NONE_OF_A_STUDY
-from analysis.verdicts.verdict import Claim
+from analysis.verdicts.redundant_encodings import describe_redundancy
+from analysis.verdicts.verdict import Verdict
 
 _PX_PER_PT = 1.9
 _LOCAL_MLFLOW = "http://127.0.0.1:5000"
@@ -66,7 +67,7 @@ class TrialView:
 def write_report(
     experiment: Experiment,
     numbers: Numbers,
-    claims: Sequence[Claim],
+    verdicts: Sequence[Verdict],
     drawings: Sequence[Drawing],
     tables: Sequence[ResultTable],
     undrawn: Sequence[str],
@@ -99,7 +100,9 @@ def write_report(
         constants=_constants(experiment),
         makers=describe_makers([*experiment.runs, *experiment.training]),
         table_about=_describe_table(experiment),
-        claims=claims,
+        verdicts=[one for one in verdicts if one.status != "not asked"],
+        not_asked=[one for one in verdicts if one.status == "not asked"],
+        redundancy=describe_redundancy(experiment, numbers),
         none_of_a_study=NONE_OF_A_STUDY,
         study=_study_view(experiment),
         study_figures=[view for view in figures if view.name.startswith("study")],

@@ -18,6 +18,8 @@ TABLES: "Registry[Callable[[Experiment, Numbers], ResultTable]]" = Registry(
         "targets": "analysis.tables.targets_table:targets_table",
         "trained": "analysis.tables.trained_table:trained_table",
         "published": "analysis.tables.published_table:published_table",
+        "effects": "analysis.tables.effects_table:effects_table",
+        "mixed-models": "analysis.tables.mixed_models_table:mixed_models_table",
         "study-best": "analysis.tables.best_points_table:best_points_table",
     },
 )

@@ -13,7 +13,7 @@ from analysis.reading.values import Value
 
 TableCell = Value | Summary
 
-INTERVALS = "mean over seeds with the 95 % bootstrap interval (none with fewer than 5 seeds)"
+INTERVALS = "mean over seeds with the 95 % interval (none with fewer than 7 seeds)"
 
 
 @dataclass(frozen=True)

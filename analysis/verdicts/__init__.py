@@ -1,30 +1,31 @@
-"""Verdicts: claims, and the statistics that decide them."""
+"""Verdicts: claims as data, and the statistics that decide them."""
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from nas.foundation.registry import Registry
 
 if TYPE_CHECKING:
     from analysis.measures.measure import Numbers
     from analysis.reading.experiment import Experiment
-    from analysis.verdicts.verdict import Claim
+    from analysis.verdicts.claim import Claim
+    from analysis.verdicts.verdict import Verdict
 
-CLAIMS: "Registry[Callable[[Experiment, Numbers], Claim]]" = Registry(
+_PAPER = "analysis.verdicts.paper_claims"
+
+CLAIMS: "Registry[Claim]" = Registry(
     "claim",
     {
-        "a": "analysis.verdicts.claims:REDUCES_COLLAPSE",
-        "b": "analysis.verdicts.claims:REDUCES_FLUCTUATION",
-        "c": "analysis.verdicts.claims:removes_redundancy",
-        "d": "analysis.verdicts.claims:meets_targets",
-        "e": "analysis.verdicts.claims:is_as_accurate",
+        "a": f"{_PAPER}:REDUCES_COLLAPSE",
+        "b": f"{_PAPER}:REDUCES_FLUCTUATION",
+        "d": f"{_PAPER}:MEETS_TARGETS",
+        "e": f"{_PAPER}:IS_AS_ACCURATE",
     },
 )
-"""Claims by letter: each judges the runs of an experiment by their measures.
+"""Claims by name; (c) is a property of the space, see `describe_redundancy`.
 
-To add one, write a `PairedClaim` (or a function from an experiment and its numbers to a `Claim`) and
-register it with `CLAIMS.register("f", "my_module:MY_CLAIM")`.
+To add one for a single experiment, write it into `claims:` of the YAML file. To add one for all, register a
+`Claim` with `CLAIMS.register("name", "my_module:MY_CLAIM")`.
 """
 
 NONE_OF_A_STUDY = (
@@ -32,8 +33,44 @@ NONE_OF_A_STUDY = (
 )
 
 
-def judge_claims(experiment: "Experiment", numbers: "Numbers") -> list["Claim"]:
-    """Judges all claims; none if the experiment is a study (`NONE_OF_A_STUDY`)."""
+def resolve_claims(changes: Mapping[str, Mapping[str, Any] | None], where: str) -> dict[str, "Claim"]:
+    """Returns the claims of the paper and of plugins, with the changes of a YAML file.
+
+    Args:
+        changes: fields by the name of the claim: all fields of a new claim, or those of a known one that
+            differ; None drops a known one.
+        where: the YAML file, for errors.
+
+    Raises:
+        UserError: a claim is incomplete or impossible.
+    """
+    from analysis.verdicts.claim import parse_claim
+
+    claims = dict(CLAIMS)
+    for name, fields in changes.items():
+        if fields is None:
+            # An unknown name is an error here, too: it would drop nothing.
+            claims.pop(CLAIMS.check(name) if name not in claims else name)
+            continue
+        known = claims[name].model_dump() if name in claims else {}
+        claims[name] = parse_claim(known | dict(fields), f"{where}: claims.{name}")
+    return claims
+
+
+def judge(experiment: "Experiment", numbers: "Numbers") -> list["Verdict"]:
+    """Judges the claims that the last launch registered, or those of the paper; none for a study.
+
+    Raises:
+        UserError: a registered claim does not suit this version of tfnas.
+    """
+    from analysis.verdicts.claim import parse_claim
+    from analysis.verdicts.verdict import judge_claims
+
     if experiment.is_study:
         return []
-    return [replace(judge(experiment, numbers), letter=letter) for letter, judge in CLAIMS.items()]
+    registered = experiment.registered
+    if registered is None or not registered.claims:
+        return judge_claims(dict(CLAIMS), experiment, numbers)
+    where = f"registration of run {registered.run_id[:8]}: claims"
+    claims = {name: parse_claim(fields, f"{where}.{name}") for name, fields in registered.claims.items()}
+    return judge_claims(claims, experiment, numbers)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from analysis.reading.study_record import Field, RecordedObjective, StudyRecord
-from analysis.verdicts.statistics import holm
 
 _MAX_EXACT = 7
 """Up to so many points, all orders are enumerated (5,040); Student's t is far off with so few."""
@@ -42,9 +42,10 @@ class Slice:
 def slice_study(study: StudyRecord) -> list[list[Slice]]:
     """Returns the slices of a study: one row per objective, one column per field."""
     rows = [[_slice(study, one, along) for along in study.fields] for one in study.objectives]
-    corrected = iter(holm([one.p_value for row in rows for one in row if math.isfinite(one.rho)]))
+    p_values = [one.p_value for row in rows for one in row if math.isfinite(one.rho)]
+    corrected = iter(multipletests(p_values, method="holm")[1] if p_values else ())
     return [
-        [replace(one, p_value=next(corrected)) if math.isfinite(one.rho) else one for one in row]
+        [replace(one, p_value=float(next(corrected))) if math.isfinite(one.rho) else one for one in row]
         for row in rows
     ]
 

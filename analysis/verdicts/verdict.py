@@ -1,133 +1,350 @@
-"""What a claim is, and how a paired test decides it."""
+"""Verdicts: what the trials of an experiment say about its claims."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+from statsmodels.stats.multitest import multipletests
+
+from analysis.measures import MEASURES
+from analysis.measures.accuracy import is_selected_on_test
 from analysis.measures.measure import Measure, Numbers
+from analysis.measures.run_measures import TEST_ACCURACY
+from analysis.measures.sign_flips import MIN_VALUES, interval, p_value
+from analysis.reading.captions import count
 from analysis.reading.experiment import Experiment
 from analysis.reading.run import Run
-from analysis.reading.values import Value, show_value
-from analysis.verdicts.statistics import (
-    ALPHA,
-    Comparison,
-    Direction,
-    Pairs,
-    average_by_seed,
-    compare,
-    pair_runs,
-)
+from analysis.verdicts.claim import Claim, show_setting
+from analysis.verdicts.pairing import Comparison, Contrast, pair_seeds
+from analysis.verdicts.power import ALPHA, seeds_needed
+from analysis.verdicts.registered import when_registered
 
-Verdict = Literal["supported", "not supported", "undecided"]
+Status = Literal["supported", "real but negligible", "not supported", "undecided", "pending", "not asked"]
+
+_MAX_NAMES = 4
 
 
 @dataclass(frozen=True)
-class Claim:
-    """A claim, and what the runs of an experiment show about it.
+class Estimate:
+    """The mean difference, treated minus baseline, and how sure it is.
 
     Attributes:
-        measure: what was compared, with its unit.
-        reason: why this verdict, in a clause.
-        num_seeds: number of paired differences in the test, one per seed.
-        num_cells: number of pairs of trials behind them.
-        letter: the name that it is registered under, set by `judge_claims`.
+        n: number of seeds.
+        interval: 95 %; None with fewer than 7 seeds, or if all differences are 0.
+        spread: standard deviation of the differences; NaN with fewer than 2.
+        p_value: one-sided, in the claimed direction; None if there is no test.
+        p_holm: the same, corrected for the number of claims that the grid asks.
     """
 
-    statement: str
-    measure: str
-    verdict: Verdict
-    reason: str
-    comparison: Comparison
-    num_seeds: int
-    num_cells: int
-    runs: tuple[Run, ...]
-    letter: str = ""
-
-    @classmethod
-    def of(
-        cls,
-        statement: str,
-        measure: str,
-        verdict: Verdict,
-        reason: str,
-        comparison: Comparison,
-        pairs: Pairs,
-    ) -> "Claim":
-        """Returns the claim with the numbers of its pairs."""
-        num_seeds = len(pairs.seeds)
-        return cls(statement, measure, verdict, reason, comparison, num_seeds, pairs.num_cells, pairs.runs)
+    n: int
+    mean: float
+    interval: tuple[float, float] | None
+    spread: float
+    p_value: float | None = None
+    p_holm: float | None = None
 
     @property
-    def effect(self) -> str:
-        """Mean difference, interval, effect size and test, in a line."""
-        if not self.num_seeds:
+    def text(self) -> str:
+        """Mean, interval and p-value in a line; a dash without any seed."""
+        if not self.n:
             return "–"
-        comparison = self.comparison
-        parts = [f"{comparison.difference.mean:+.4g}"]
-        if comparison.difference.interval is not None:
-            low, high = comparison.difference.interval
-            parts.append(f"95 % interval [{low:.4g}, {high:.4g}]")
-        if comparison.effect_size is not None:
-            parts.append(f"Hedges' g {comparison.effect_size:.2f}")
-        if comparison.p_value is not None:
-            parts.append(f"p = {comparison.p_value:.3g} ({comparison.test}, one-sided)")
-        else:
-            parts.append(comparison.test)
+        parts = [f"{self.mean:+.3g}"]
+        if self.interval is not None:
+            parts.append(f"95 % interval [{self.interval[0]:.3g}, {self.interval[1]:.3g}]")
+        if self.p_value is not None:
+            corrected = "" if self.p_holm is None else f", {self.p_holm:.2g} by Holm"
+            parts.append(f"p = {self.p_value:.2g}{corrected}")
         return ", ".join(parts)
 
 
 @dataclass(frozen=True)
-class PairedClaim:
-    """The claim that one value of a factor lowers (or raises) a measure, compared with another value.
-
-    Trials are paired if they agree in the seed and all other factors. Calling the record judges it.
+class Verdict:
+    """A claim, and what the trials of an experiment show about it.
 
     Attributes:
-        treated: the value of the factor that is claimed to be better.
-        baseline: the value it is compared with.
-        smallest_effect: the smallest difference that matters, in the unit of the measure, positive.
+        name: of the claim, a letter for those of the paper.
+        reason: why this verdict, in a clause.
+        estimate: of treated minus baseline; without a test while seeds are missing.
+        num_pairs: number of pairs of trials behind it.
+        lost: failed trials, and those for which the measure is undefined.
+        sensitivity: what the verdict would be under other choices, one line each.
+        beside: means of further measures, treated and baseline, one line each.
+        caveats: what else a reader has to know, one line each.
+        is_registered: whether claim and grid were registered before the first trial.
+        registration: the same in a clause, with the time.
+        comparison: the pairs.
     """
 
-    statement: str
-    measure: Measure
-    factor: str
-    treated: Value
-    baseline: Value
-    smallest_effect: float
-    direction: Direction = "less"
+    name: str
+    claim: Claim
+    status: Status
+    reason: str
+    estimate: Estimate
+    num_pairs: int
+    lost: tuple[Run, ...]
+    sensitivity: tuple[str, ...]
+    beside: tuple[str, ...]
+    caveats: tuple[str, ...]
+    is_registered: bool
+    registration: str
+    comparison: Comparison
 
-    def pairs(self, experiment: Experiment, numbers: Numbers) -> Pairs:
-        """Returns the measure of the paired trials of an experiment, by seed."""
-        pairs = pair_runs(
-            experiment.runs,
-            [self.factor],
-            [self.baseline],
-            [self.treated],
-            experiment.other_factors(self.factor),
+    @property
+    def measure(self) -> str:
+        """What was compared, with its unit."""
+        return f"{MEASURES[self.claim.measure].title}: {self.claim.contrast}"
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """The runs behind the estimate."""
+        return self.comparison.runs
+
+
+def compare(
+    experiment: Experiment,
+    numbers: Numbers,
+    contrast: Contrast,
+    measure: str,
+    num_seeds: int | None = None,
+    cells: Sequence[Run] | None = None,
+) -> Comparison:
+    """Returns a measure of the pairs of a contrast, by seed."""
+    value_of = partial(_value, numbers)
+    by_name = {name: partial(value_of, name) for name in (measure, "derived_latency_ms")}
+    seeds = pair_seeds(experiment, contrast, by_name, num_seeds, cells)
+    return Comparison(seeds, by_name[measure], MEASURES[measure].comes_later)
+
+
+def estimate(difference_N: NDArray[np.float64]) -> Estimate:
+    """Returns the mean of differences with its interval, without a test."""
+    n = len(difference_N)
+    spread = float(difference_N.std(ddof=1)) if n > 1 else float("nan")
+    return Estimate(n, float(difference_N.mean()) if n else float("nan"), interval(difference_N), spread)
+
+
+def judge_claims(claims: Mapping[str, Claim], experiment: Experiment, numbers: Numbers) -> list[Verdict]:
+    """Judges claims together: Holm's correction is for all that the grid asks, tested already or not."""
+    comparisons = {
+        name: compare(experiment, numbers, Contrast.of(claim), claim.measure, claim.num_seeds)
+        for name, claim in claims.items()
+    }
+    p_values = {
+        name: _p_value(claims[name], comparison.difference_N) if _is_due(claims[name], comparison) else None
+        for name, comparison in comparisons.items()
+        if comparison.seeds
+    }
+    return [
+        _judge_one(name, claim, comparisons[name], p_values, experiment, numbers)
+        for name, claim in claims.items()
+    ]
+
+
+def decide(claim: Claim, found: Estimate, num_claims: int) -> tuple[Status, str]:
+    """Returns the verdict of a test, and the reason.
+
+    Args:
+        num_claims: that the grid asks.
+    """
+    if found.p_holm is None:
+        if found.n < MIN_VALUES:
+            return "undecided", f"{count(found.n, 'seed')} with all their trials; a test needs {MIN_VALUES}"
+        return "undecided", "all differences are 0, which tells nothing about how often they are not"
+    effect = claim.sign * found.mean
+    _, high = sorted(claim.sign * bound for bound in found.interval or (found.mean, found.mean))
+    is_significant = found.p_holm <= ALPHA
+    significance = f"p = {found.p_holm:.2g} by sign flips{' and Holm' if num_claims > 1 else ''}"
+    if is_significant and effect >= claim.smallest_effect:
+        return "supported", f"{significance}, and the estimate reaches {claim.smallest_effect:g}"
+    if high < claim.smallest_effect:
+        excluded = f"the interval excludes an effect of {claim.smallest_effect:g}"
+        if is_significant:
+            return "real but negligible", f"{significance}, but {excluded}"
+        return "not supported", excluded
+    reason = (
+        significance
+        if not is_significant
+        else f"{significance}, but the estimate is below {claim.smallest_effect:g}"
+    )
+    return "undecided", f"{reason}; {_seeds_to_add(claim, found, effect, num_claims)}"
+
+
+def _seeds_to_add(claim: Claim, found: Estimate, effect: float, num_claims: int) -> str:
+    """How many seeds would decide.
+
+    Those that detect the smallest effect or, if there are enough for that, those that would exclude it if
+    the estimate is right.
+    """
+    distance = abs(claim.smallest_effect)
+    needed = seeds_needed(distance, found.spread, ALPHA / num_claims)
+    purpose = f"to detect an effect of {distance:g}"
+    if needed is not None and needed <= found.n:
+        needed = seeds_needed(abs(claim.smallest_effect - effect), found.spread, ALPHA / 2)
+        purpose = f"to tell {abs(effect):.2g} from {distance:g}"
+    if needed is None:
+        return f"more than 1,000 seeds have 80 % power {purpose}"
+    return f"about {max(needed - found.n, 1)} more seeds for 80 % power {purpose}"
+
+
+def _judge_one(
+    name: str,
+    claim: Claim,
+    comparison: Comparison,
+    p_values: Mapping[str, float | None],
+    experiment: Experiment,
+    numbers: Numbers,
+) -> Verdict:
+    found = estimate(comparison.difference_N)
+    num_claims = len(p_values)
+    status: Status
+    if not comparison.seeds:
+        status, reason = "not asked", f"the grid has no pairs of {_sides(claim)}"
+    elif not _is_due(claim, comparison):
+        status, reason = "pending", _why_pending(claim, comparison)
+    else:
+        found = _with_test(found, name, p_values)
+        status, reason = decide(claim, found, num_claims)
+    is_decided = status not in ("pending", "not asked")
+    is_registered, registration = when_registered(name, claim, comparison, experiment, numbers)
+    return Verdict(
+        name,
+        claim,
+        status,
+        reason,
+        found,
+        comparison.num_pairs,
+        comparison.failed_runs,
+        tuple(_sensitivity(name, claim, comparison, p_values, experiment, numbers)) if is_decided else (),
+        tuple(_beside(claim, comparison, numbers)),
+        tuple(_caveats(claim, comparison, experiment)),
+        is_registered,
+        registration,
+        comparison,
+    )
+
+
+def _value(numbers: Numbers, measure: str, run: Run) -> float:
+    return numbers.get(run.run_id, {}).get(measure, float("nan"))
+
+
+def _is_due(claim: Claim, comparison: Comparison) -> bool:
+    """Whether all registered seeds have ended."""
+    return comparison.num_ended >= claim.num_seeds
+
+
+def _p_value(claim: Claim, difference_N: NDArray[np.float64]) -> float | None:
+    if len(difference_N) < MIN_VALUES or not difference_N.any():
+        return None
+    return p_value(difference_N, claim.direction, claim.sign * claim.null)
+
+
+def _holm(p_values: Mapping[str, float | None]) -> dict[str, float]:
+    """P-values corrected for the number of claims; one that is not tested counts as not significant."""
+    if not p_values:
+        return {}
+    corrected = multipletests([1.0 if p is None else p for p in p_values.values()], method="holm")[1]
+    return dict(zip(p_values, map(float, corrected), strict=True))
+
+
+def _with_test(found: Estimate, name: str, p_values: Mapping[str, float | None]) -> Estimate:
+    p = p_values[name]
+    return found if p is None else replace(found, p_value=p, p_holm=_holm(p_values)[name])
+
+
+def _why_pending(claim: Claim, comparison: Comparison) -> str:
+    done = f"{comparison.num_ended} of {claim.num_seeds} seeds"
+    if len(comparison.seeds) < claim.num_seeds:
+        return f"{done}; the grid has {len(comparison.seeds)}"
+    waiting = {run.name: run for each in comparison.open_seeds for run in each.waiting_for}
+    if waiting:
+        return f"{done}; still to end: {_names(list(waiting))}"
+    return f"{done}; {MEASURES[claim.measure].heading} of the others is still to come"
+
+
+def _sensitivity(
+    name: str,
+    claim: Claim,
+    comparison: Comparison,
+    p_values: Mapping[str, float | None],
+    experiment: Experiment,
+    numbers: Numbers,
+) -> list[str]:
+    lines = []
+    if comparison.failed_runs and comparison.complete_seeds:
+        worst_N = _with_worst(claim, comparison)
+        replaced = dict(p_values) | {name: _p_value(claim, worst_N)}
+        found = _with_test(estimate(worst_N), name, replaced)
+        status, _ = decide(claim, found, len(p_values))
+        lines.append(
+            f"with {count(len(comparison.failed_runs), 'lost trial')} at their worst: {status}, {found.text}"
         )
-        return average_by_seed(pairs, lambda run: numbers[run.run_id][self.measure.name])
-
-    def __call__(self, experiment: Experiment, numbers: Numbers) -> Claim:
-        """Judges the claim by the runs of an experiment."""
-        pairs = self.pairs(experiment, numbers)
-        comparison = compare(pairs, self.direction)
-        verdict, reason = judge(comparison, self.direction, self.smallest_effect)
-        values = (show_value(self.factor, value) for value in (self.treated, self.baseline))
-        title = f"{self.measure.title}: {' − '.join(values)}"
-        return Claim.of(self.statement, title, verdict, reason, comparison, pairs)
+    if claim.second_measure is not None:
+        other = compare(experiment, numbers, Contrast.of(claim), claim.second_measure, claim.num_seeds)
+        found = estimate(other.difference_N)
+        p = _p_value(claim, other.difference_N)
+        if found.n:
+            found = replace(found, p_value=p)
+            lines.append(f"by another definition ({MEASURES[claim.second_measure].title}): {found.text}")
+    return lines
 
 
-def judge(comparison: Comparison, direction: Direction, smallest: float) -> tuple[Verdict, str]:
-    """Returns the verdict of a paired test in the claimed direction, and the reason.
+def _with_worst(claim: Claim, comparison: Comparison) -> NDArray[np.float64]:
+    """Differences with lost trials at the value that speaks most against the claim, of those seen."""
+    seeds = [each for each in comparison.seeds if each.pairs and each not in comparison.open_seeds]
+    seen = [comparison.value_of(run) for each in seeds for run in each.runs]
+    low, high = float(np.nanmin(seen)), float(np.nanmax(seen))
+    worst_treated, worst_baseline = (high, low) if claim.direction == "less" else (low, high)
+    lost = {run.run_id for run in comparison.failed_runs}
+    differences = [
+        np.mean(
+            [
+                (worst_treated if treated.run_id in lost else comparison.value_of(treated))
+                - (worst_baseline if base.run_id in lost else comparison.value_of(base))
+                for treated, base in each.pairs
+            ]
+        )
+        for each in seeds
+    ]
+    return np.array(differences, np.float64)
 
-    Supported: significant. Not supported: the interval excludes an effect as large as the smallest
-    that matters. Undecided: neither, or too few seeds.
-    """
-    if comparison.p_value is None or comparison.difference.interval is None:
-        return "undecided", comparison.test
-    if comparison.p_value <= ALPHA:
-        return "supported", f"{comparison.test}: p = {comparison.p_value:.3g}"
-    low, high = comparison.difference.interval
-    best_effect = -low if direction == "less" else high
-    if best_effect < smallest:
-        return "not supported", f"the data exclude an effect of {smallest:g} or more in the claimed direction"
-    return "undecided", f"p = {comparison.p_value:.3g}, and an effect of {smallest:g} is not excluded"
+
+def _beside(claim: Claim, comparison: Comparison, numbers: Numbers) -> list[str]:
+    lines = []
+    for name in claim.beside:
+        measure: Measure = MEASURES[name]
+        treated, baseline = (comparison.side_mean(partial(_value, numbers, name), side) for side in (0, 1))
+        if not np.isnan([treated, baseline]).all():
+            lines.append(
+                f"{measure.title}: {treated:.3g} ({show_setting(claim.treated)}), "
+                f"{baseline:.3g} ({show_setting(claim.baseline)})"
+            )
+    return lines
+
+
+def _caveats(claim: Claim, comparison: Comparison, experiment: Experiment) -> list[str]:
+    lines = []
+    if comparison.failed_runs:
+        lines.append(f"lost: {_names([f'{run.name} ({_why_lost(run)})' for run in comparison.failed_runs])}")
+    unmatched = [run.name for each in comparison.seeds for run in each.unmatched]
+    if unmatched:
+        lines.append(f"no treated trial is as fast as {_names(unmatched)}")
+    is_trained = claim.measure == TEST_ACCURACY.name
+    if is_trained and any(map(is_selected_on_test, experiment.training)):
+        lines.append("test accuracies are selected on test images")
+    return lines
+
+
+def _why_lost(run: Run) -> str:
+    return run.outcome if not run.is_finished else "undefined"
+
+
+def _names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return ", ".join(names[:_MAX_NAMES]) + more
+
+
+def _sides(claim: Claim) -> str:
+    within = f" within {show_setting(claim.within)}" if claim.within else ""
+    return f"{show_setting(claim.treated)} and {show_setting(claim.baseline)}{within}"

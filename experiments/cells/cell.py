@@ -201,9 +201,14 @@ class Cell(ABC, Generic[Config, Given]):
         return f"{re.sub(r'[^A-Za-z0-9._=-]+', '_', self.name)[:80]}-{self.hash[:10]}"
 
     @property
+    def fields(self) -> dict[str, Any]:
+        """The flat config, with the values that JSON has."""
+        return dict(self.config.model_dump(mode="json"))
+
+    @property
     def params(self) -> dict[str, str]:
-        """The flat config, as text."""
-        return {name: str(value) for name, value in self.config.model_dump().items()}
+        """The same as text."""
+        return {name: str(value) for name, value in self.fields.items()}
 
     @property
     def tags(self) -> dict[str, str]:

@@ -147,10 +147,9 @@ class TrainingCell(Cell[TrainConfig, Architecture | None]):
         return NetworkChoice.of(self.config)
 
     @property
-    def params(self) -> dict[str, str]:
-        """The flat config, as text, with the network as the person named it."""
-        resolution = str(self.network.resolution)
-        return super().params | {"architecture": self.architecture, "resolution": resolution}
+    def fields(self) -> dict[str, Any]:
+        """See `Cell`; with the network as the person named it."""
+        return super().fields | {"architecture": self.architecture, "resolution": self.network.resolution}
 
     @property
     def tags(self) -> dict[str, str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from experiments.cli.launch_command import print_result
+from experiments.cli.launch_command import claims_of, print_result
 from experiments.console import make_console, say
 
 _FIGURES = {
@@ -39,11 +39,11 @@ def demo(out: Path) -> int:
 
     console = make_console()
     grid = load_grid(Path(str(files("tune_configs") / "quickstart.yaml")))
-    result = launch(grid, out, console)
+    result = launch(grid, out, console, claims=claims_of(grid))
     exit_code = print_result(result, console)
     if exit_code == 130 or not result.finished:
         return exit_code
-    runs, folder = open_experiment(grid.spec.experiment, out, None, None)
+    runs, folder = open_experiment(grid.spec.experiment, out)
     say(console, "What to look at:")
     for title, meaning in _FIGURES.items():
         try:

@@ -26,6 +26,11 @@ def experiment_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--code-version", help="Use only runs of this version of the source: its first characters."
         ),
+        click.option(
+            "--all-runs",
+            is_flag=True,
+            help="Read every run of the experiment, not only those of the grid launched last.",
+        ),
     )
     for decorate in reversed(decorators):
         command = decorate(command)
@@ -33,7 +38,12 @@ def experiment_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def open_experiment(
-    name: str, out: Path | None, table: str | None, code_version: str | None
+    name: str,
+    out: Path | None,
+    *,
+    table: str | None = None,
+    code_version: str | None = None,
+    all_runs: bool = False,
 ) -> tuple["Experiment", Path]:
     """Reads an experiment; returns it and its output folder.
 
@@ -45,7 +55,10 @@ def open_experiment(
     from analysis.reading.store import tracking_uri_of
 
     folder = out or Path("results") / name
-    return read_experiment(name, tracking_uri_of(folder), table=table, code_version=code_version), folder
+    experiment = read_experiment(
+        name, tracking_uri_of(folder), table=table, code_version=code_version, all_runs=all_runs
+    )
+    return experiment, folder
 
 
 @click.command()
@@ -53,9 +66,17 @@ def open_experiment(
 @click.option("--check", is_flag=True, help="Check that the figures still match the runs, without drawing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def figures(
-    experiment: str, out: Path | None, table: str | None, code_version: str | None, check: bool, as_json: bool
+    experiment: str,
+    out: Path | None,
+    table: str | None,
+    code_version: str | None,
+    all_runs: bool,
+    check: bool,
+    as_json: bool,
 ) -> int:
     """Draw the figures of EXPERIMENT from its runs in MLflow, into OUT/figures.
+
+    The runs are those of the grid that was launched last; --all-runs reads every run.
 
     Each figure is written as PNG, PDF and SVG, with a JSON file that names its runs. With --check, the exit
     code is 1 if a figure no longer matches the runs.
@@ -65,7 +86,7 @@ def figures(
     from analysis.figures import make_drawings
     from analysis.figures.ink.figure_files import check_drawings, write_drawings
 
-    runs, folder = open_experiment(experiment, out, table, code_version)
+    runs, folder = open_experiment(experiment, out, table=table, code_version=code_version, all_runs=all_runs)
     drawings, undrawn = make_drawings(runs)
     result: dict[str, list[str]] = {"notices": list(runs.notices), "undrawn": undrawn}
     if check:

@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,8 +12,10 @@ from nas.foundation.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from analysis.reading.experiment import Experiment
     from experiments.cells.cell import Cell
     from experiments.launching.grid_launch import LaunchResult
+    from experiments.specs.grid import Grid
 
 HOW_TO_RESUME = "interrupted; rerun the command to resume"
 
@@ -30,6 +32,12 @@ HOW_TO_RESUME = "interrupted; rerun the command to resume"
     type=click.Path(path_type=Path),
     help="Then train the networks found, and the other architectures of the YAML file TRAIN.",
 )
+@click.option(
+    "--spread-from",
+    metavar="EXPERIMENT",
+    help="With --dry-run: plan the seeds with the spread of this earlier experiment, given by its name, or "
+    "by the folder of its launch.",
+)
 @click.option("--retry-failed", is_flag=True, help="Rerun cells that failed before.")
 @click.option("--address", metavar="HOST:PORT|auto", help="Run the trials on this Ray cluster.")
 @click.option(
@@ -44,6 +52,7 @@ def launch(
     dry_run: bool,
     status: bool,
     training: Path | None,
+    spread_from: str | None,
     retry_failed: bool,
     address: str | None,
     storage: str | None,
@@ -73,6 +82,8 @@ def launch(
         raise UserError(
             "--then-train: does not go with --dry-run or --status; run these for each file separately"
         )
+    if spread_from is not None and not dry_run:
+        raise UserError(f"--spread-from: {spread_from}: is for planning; add --dry-run")
     grid = load_grid(config)
     out = out or Path("results") / grid.spec.experiment
     files = Storage.parse(storage) if storage else None
@@ -81,14 +92,20 @@ def launch(
             raise UserError(
                 "--retry-failed: a study does not rerun failed points; raise study.budget for more points"
             )
+        if spread_from is not None:
+            raise UserError(f"--spread-from: {spread_from}: a study tests no claims; remove it")
         if training is not None:
             raise UserError("--then-train: not after a study; launch the best.yaml that it writes instead")
         return study(study_grid, out, console, dry_run=dry_run, status=status, address=address, storage=files)
     trainings = load_grid(training).as_trainings() if training is not None else None
     if trainings is not None:
         trainings.check_follows(grid.spec.experiment)
+    claims = claims_of(grid)
     if dry_run:
-        print_dry_run(grid, out, console, retry_failed=retry_failed, address=address)
+        earlier = _open_earlier(spread_from) if spread_from else None
+        planned = print_dry_run(grid, out, console, claims=claims, retry_failed=retry_failed, address=address)
+        if claims:
+            _print_seed_plan(planned, earlier, console)
         return 0
     if status:
         print_status(grid, out, console, address=address)
@@ -102,7 +119,7 @@ def launch(
         storage=files,
     )
     try:
-        result = run_grid(grid)
+        result = run_grid(grid, claims=claims)
         exit_code = print_result(result, console)
         if trainings is not None and exit_code != 130 and result.finished:
             found = trainings.with_searches(_run_ids(result.finished, grid.spec.experiment, out))
@@ -113,6 +130,56 @@ def launch(
         return 130
     _print_trained(result, grid.spec.experiment, out, console)
     return exit_code
+
+
+def claims_of(grid: "Grid") -> dict[str, dict[str, Any]]:
+    """The claims that a launch of a grid registers, as JSON; only searches have any.
+
+    Raises:
+        UserError: a claim is wrong, or names a field or a value that no search can have.
+    """
+    if grid.spec.grid_kind != "search":
+        return {}
+    # Imported here: analysis takes a second to import, and `--help` does not need it.
+    from analysis.verdicts import resolve_claims
+    from analysis.verdicts.claim import parse_claim
+    from experiments.specs.experiment_spec import parse_field
+    from nas.config import SearchConfig
+
+    records = {}
+    for name, claim in resolve_claims(grid.spec.claims, str(grid.path)).items():
+        where = f"{grid.path}: claims.{name}"
+        # Values as the runs have them: `bi` is short for `bi_random`.
+        settings = {
+            part: {
+                field: parse_field(SearchConfig, field, value, f"{where}.{part}")
+                for field, value in getattr(claim, part).items()
+            }
+            for part in ("baseline", "treated", "within")
+        }
+        records[name] = parse_claim(claim.model_dump() | settings, where).record()
+    return records
+
+
+def _open_earlier(name: str) -> "Experiment":
+    """The experiment that tells how far seeds spread: `NAME`, or the folder `.../NAME` of its launch."""
+    from experiments.cli.figures_command import open_experiment
+
+    folder = Path(name)
+    return open_experiment(folder.resolve().name, folder if folder.is_dir() else None)[0]
+
+
+def _print_seed_plan(planned: dict[str, Any], earlier: "Experiment | None", console: "Console") -> None:
+    from analysis.reading.registration import parse_registration
+    from analysis.verdicts.seed_plan import describe_plans
+
+    lines = describe_plans(parse_registration(planned), earlier)
+    if lines:
+        say(console, "What the seeds can find out about the claims that this grid asks:")
+    for line in lines:
+        say(console, f"  {line}")
+    if lines and earlier is None:
+        say(console, "Name an earlier experiment with --spread-from to see this in the units of the measures")
 
 
 def print_result(result: "LaunchResult", console: "Console") -> int:

@@ -3,19 +3,28 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from experiments.cli.figures_command import experiment_options, open_experiment
+
+if TYPE_CHECKING:
+    from analysis.verdicts.verdict import Verdict
 
 
 @click.command()
 @experiment_options
 @click.option("--json", "as_json", is_flag=True, help="Print claims as JSON (empty for studies).")
 def report(
-    experiment: str, out: Path | None, table: str | None, code_version: str | None, as_json: bool
+    experiment: str,
+    out: Path | None,
+    table: str | None,
+    code_version: str | None,
+    all_runs: bool,
+    as_json: bool,
 ) -> None:
-    """Test the claims of the paper with the runs of EXPERIMENT, and write OUT/report.html.
+    """Test the claims of EXPERIMENT with the runs of its grid, and write OUT/report.html.
 
     The page is self-contained: grid, claims, figures, tables, derived networks and provenance. For a study
     it shows the space, the importance of each field and the best points instead of grid and claims. Figures
@@ -29,11 +38,12 @@ def report(
     from analysis.report.report_page import write_report
     from analysis.tables import make_tables
     from analysis.tables.table_files import write_table
-    from analysis.verdicts import NONE_OF_A_STUDY, judge_claims
+    from analysis.verdicts import NONE_OF_A_STUDY, judge
+    from analysis.verdicts.redundant_encodings import describe_redundancy
 
-    runs, folder = open_experiment(experiment, out, table, code_version)
+    runs, folder = open_experiment(experiment, out, table=table, code_version=code_version, all_runs=all_runs)
     numbers = measure_runs(runs)
-    claims = judge_claims(runs, numbers)
+    verdicts = judge(runs, numbers)
     drawings, undrawn = make_drawings(runs)
     tables, unmade = make_tables(runs, numbers)
     write_drawings(drawings, runs, folder / "figures")
@@ -42,7 +52,7 @@ def report(
     page = write_report(
         runs,
         numbers,
-        claims,
+        verdicts,
         drawings,
         tables,
         [*undrawn, *unmade],
@@ -50,16 +60,43 @@ def report(
         folder / "report.html",
     )
     if as_json:
-        kept = ("letter", "statement", "measure", "verdict", "reason", "comparison", "num_seeds", "num_cells")
-        content = [{name: asdict(claim)[name] for name in kept} for claim in claims]
+        content = [_as_json(verdict) for verdict in verdicts]
         click.echo(json.dumps({"report": str(page), "claims": content}, indent=1))
         return
     for line in (*runs.notices, *undrawn, *unmade):
         click.echo(line, err=True)
-    for claim in claims:
-        click.echo(f"({claim.letter}) {claim.statement}")
-        click.echo(f"    {claim.verdict.upper()}: {claim.reason}")
-        click.echo(f"    {claim.measure}: {claim.effect}; n = {claim.num_seeds} seeds")
+    for verdict in verdicts:
+        if verdict.status == "not asked":
+            continue
+        click.echo(f"({verdict.name}) {verdict.claim.statement}")
+        click.echo(f"    {verdict.status.upper()}: {verdict.reason}")
+        click.echo(f"    {verdict.measure}: {verdict.estimate.text}; n = {verdict.estimate.n} seeds")
+        click.echo(f"    {verdict.registration}")
+        for line in (*verdict.sensitivity, *verdict.beside, *verdict.caveats):
+            click.echo(f"    {line}")
+    not_asked = ", ".join(f"({verdict.name})" for verdict in verdicts if verdict.status == "not asked")
+    if not_asked:
+        click.echo(f"This grid does not ask {not_asked}")
+    if redundancy := describe_redundancy(runs, numbers):
+        click.echo(f"(c) {redundancy}")
     if runs.is_study:
         click.echo(NONE_OF_A_STUDY)
     click.echo(page)
+
+
+def _as_json(verdict: "Verdict") -> dict[str, Any]:
+    return {
+        "name": verdict.name,
+        "claim": verdict.claim.record(),
+        "status": verdict.status,
+        "reason": verdict.reason,
+        "measure": verdict.measure,
+        "estimate": asdict(verdict.estimate),
+        "num_pairs": verdict.num_pairs,
+        "lost": [run.name for run in verdict.lost],
+        "is_registered": verdict.is_registered,
+        "registration": verdict.registration,
+        "sensitivity": verdict.sensitivity,
+        "beside": verdict.beside,
+        "caveats": verdict.caveats,
+    }

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -11,6 +12,7 @@ from experiments.cells.cell import Cell
 from experiments.cells.epoch_cost import EpochCost
 from experiments.console import format_count, format_duration, say
 from experiments.launching.cell_states import CellState, cell_states, note_on_sources
+from experiments.launching.grid_record import GridRecord
 from experiments.launching.launch_lock import is_launch_running
 from experiments.places.place import Place
 from experiments.specs.grid import Grid
@@ -19,12 +21,22 @@ from nas.foundation.errors import UserError
 
 
 def print_dry_run(
-    grid: Grid, out: Path, console: Console, *, retry_failed: bool, address: str | None = None
-) -> None:
+    grid: Grid,
+    out: Path,
+    console: Console,
+    *,
+    claims: Mapping[str, Any] = {},
+    retry_failed: bool,
+    address: str | None = None,
+) -> dict[str, Any]:
     """Prints the cells, the feasibility of each target (or the network), and the estimated cost.
 
     Args:
+        claims: what the grid is to test, JSON by name.
         address: of a Ray cluster; None for this machine.
+
+    Returns:
+        What a launch would register, see `GridRecord`.
 
     Raises:
         UserError: the file is wrong, or a target is out of reach.
@@ -48,6 +60,7 @@ def print_dry_run(
         f"{len(to_run)} of {len(cells)} {cells[0].plural} to run, {at_a_time} at a time: about "
         f"{format_duration(total_s / at_a_time)}, estimated by timing a few steps of each kind",
     )
+    return GridRecord.of(cells, claims, grid.path.name).content
 
 
 def print_status(grid: Grid, out: Path, console: Console, *, address: str | None = None) -> None:

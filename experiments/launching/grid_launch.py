@@ -16,6 +16,7 @@ from experiments.cells.trial import run_trial
 from experiments.console import format_count, format_duration, say
 from experiments.launching.callback import LaunchCallback
 from experiments.launching.cell_states import CellState, cell_states, note_on_sources
+from experiments.launching.grid_record import GridRecord
 from experiments.launching.launch_lock import only_user_of
 from experiments.launching.progress import Progress
 from experiments.launching.signals import stopping_cleanly
@@ -67,14 +68,16 @@ def launch(
     out: Path,
     console: Console,
     *,
+    claims: Mapping[str, Any] = {},
     retry_failed: bool = False,
     address: str | None = None,
     storage: Storage | None = None,
 ) -> LaunchResult:
-    """Runs the cells of a grid that are not done.
+    """Registers a grid and its claims, then runs the cells that are not done.
 
     Args:
         out: output folder on this machine; created if it is missing.
+        claims: what the grid is to test, JSON by name.
         retry_failed: whether to rerun cells that failed before.
         address: of a Ray cluster, `HOST:PORT` or `auto`; None for this machine.
         storage: where trials keep checkpoints and artifacts; None for the output folder.
@@ -99,13 +102,17 @@ def launch(
         to_run = [state for state in states if state.is_to_run(retry_failed)]
         _check_not_running_elsewhere([state.cell for state in to_run], tracker, tracked, out)
         _print_plan(states, to_run, console)
+        record = GridRecord.of(cells, claims, grid.path.name)
         delivery = Delivery(tracker, partial(say, console))
         for folder in find_cell_folders(out):
             delivery.notify(folder)
         if to_run:
             work = Work(grid, [state.cell for state in to_run], out, place, storage)
-            undelivered = _run(work, len(states) - len(to_run), tracker, delivery, console)
+            undelivered = _run(work, len(states) - len(to_run), record, tracker, delivery, console)
         else:
+            if tracker.last_registration(record.kind) != record.sha256:
+                _register(record, grid, tracker)
+                say(console, f"Registered this grid: figures and report compare these {cells[0].plural}")
             undelivered = delivery.close(PATIENCE_S)
         states = cell_states(cells, tracked, out)
         if note := note_on_sources(states):
@@ -165,14 +172,32 @@ class Work:
         }
 
 
-def _run(work: Work, num_done: int, tracker: Tracker, delivery: Delivery, console: Console) -> list[str]:
+def _register(record: GridRecord, grid: Grid, tracker: Tracker) -> None:
+    """Registers a grid of which nothing is to run, under a parent run without trials."""
+    launch_id = _start_launch(grid, tracker)
+    status = "KILLED"
+    try:
+        tracker.register(launch_id, record.text, record.tags)
+        status = "FINISHED"
+    finally:
+        tracker.end_launch(launch_id, status)
+
+
+def _start_launch(grid: Grid, tracker: Tracker) -> str:
+    return tracker.start_launch(f"launch {datetime.now():%Y-%m-%d %H:%M:%S}", grid.path)
+
+
+def _run(
+    work: Work, num_done: int, record: GridRecord, tracker: Tracker, delivery: Delivery, console: Console
+) -> list[str]:
     """Runs cells under a parent run, which ends as they do; returns the folders left to deliver."""
     folders = {cell.hash: work.prepare(cell) for cell in work.cells}
     if work.has_common_warmups and work.storage and not work.storage.warmups_dir:
         say(console, f"Warm-ups are not shared: {work.storage.uri} is not a folder, so it has no locks")
-    launch_id = tracker.start_launch(f"launch {datetime.now():%Y-%m-%d %H:%M:%S}", work.grid.path)
+    launch_id = _start_launch(work.grid, tracker)
     status, patience_s = "KILLED", HASTE_S
     try:
+        tracker.register(launch_id, record.text, record.tags)
         num_parallel = work.grid.num_parallel(work.place, len(work.cells))
         with Progress(console, work.cells, num_done, num_parallel) as progress:
             callback = LaunchCallback(work.cells, folders, launch_id, progress, delivery)

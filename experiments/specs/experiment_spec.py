@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from experiments.places.resources import Resources
 from experiments.specs.study_spec import Study, same_value
@@ -27,7 +27,8 @@ EXPERIMENT_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 MAX_CELLS = 10_000
 """Searches or trainings that one file may ask for."""
 
-_PATH_FIELDS = ("data_dir", "train_list", "arch_list", "test_list", "latency_table")
+PATH_FIELDS = ("data_dir", "train_list", "arch_list", "test_list", "latency_table")
+"""Config fields that name files and folders of one machine."""
 
 
 class ExperimentSpec(ConfigRecord):
@@ -54,6 +55,9 @@ class ExperimentSpec(ConfigRecord):
 
     share_warmup: bool = True
     """Whether cells with the same warm-up compute it once; results are the same either way."""
+
+    claims: dict[str, dict[str, Any] | None] = Field(default_factory=dict)
+    """Claims to test, by name: adds to those of the paper, or replaces fields of one; null drops one."""
 
     study: Study | None = None
     """Instead of `cells` and `grid`: a search space, and how to look for its best points."""
@@ -114,6 +118,11 @@ class ExperimentSpec(ConfigRecord):
                     f"{section}: does not go with `study`: a grid runs every point, a study those that its "
                     "sampler chooses; name the values as `choices` in study.space, or remove `study`"
                 )
+        if self.claims:
+            yield (
+                f"claims: {', '.join(self.claims)}: does not go with `study`: a study compares no settings; "
+                "remove it, and test the claims with a grid"
+            )
         if self.study.seeds is not None and "seed" in self.base:
             yield "base.seed: also in study.seeds; remove one of the two"
         yield from (f"study.{problem}" for problem in self.study.problems())
@@ -168,6 +177,11 @@ class TrainingSpec(ExperimentSpec):
     def _grid_problems(self) -> Iterator[str]:
         if self.study:
             yield "study: does not go with `architectures`: a study is of searches; remove one of the two"
+        if self.claims:
+            yield (
+                f"claims: {', '.join(self.claims)}: does not go with `architectures`: claims are about "
+                "searches; move it to the file of the searches"
+            )
 
     def _field_problems(self) -> Iterator[str]:
         for field in [*self.base, *self.factor_names()]:
@@ -235,6 +249,25 @@ def parse_fields(
     return _with_data_workers(spec, _place_on_device(spec, config, path))
 
 
+def parse_field(config_type: type[ConfigRecord], field: str, value: Any, where: str) -> Any:
+    """Validates a field of a config by itself; returns its value as JSON has it.
+
+    Args:
+        where: file and section, for errors.
+
+    Raises:
+        UserError: there is no such field, or it cannot have this value.
+    """
+    if field not in config_type.model_fields:
+        raise UserError(f"{where}.{field}: unknown field; {_suggest(field, config_type)}")
+    annotation = config_type.model_fields[field].rebuild_annotation()
+    adapter = TypeAdapter(annotation, config=ConfigDict(strict=True))
+    try:
+        return adapter.dump_python(adapter.validate_python(value), mode="json")
+    except ValidationError as error:
+        raise UserError(f"{where}.{field}: {value!r}: {_explain(error)}") from None
+
+
 def _with_data_workers(spec: ExperimentSpec, config: Config) -> Config:
     """Image files are decoded by the cores of a trial that `num_threads` leaves."""
     if config.num_data_workers is not None or not DATASETS[config.dataset].is_in_files:
@@ -289,7 +322,7 @@ def with_absolute_paths(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
     """
     return {
         field: str(folder / value)
-        if field in _PATH_FIELDS and isinstance(value, str) and value != "measure"
+        if field in PATH_FIELDS and isinstance(value, str) and value != "measure"
         else value
         for field, value in fields.items()
     }

@@ -33,6 +33,13 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 # unreachable: `Delivery` retries instead.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
+REGISTRATION_FILE = "registration.json"
+REGISTRATION_TAG = "tfnas.registration"
+"""SHA-256 of the registration."""
+
+REGISTERS_TAG = "tfnas.registers"
+"""Kind of the registered cells."""
+
 _MAX_METRICS_PER_BATCH = 1000
 _FAILURE_TAG = "tfnas.failure"
 _PARENT_TAG = "mlflow.parentRunId"
@@ -144,6 +151,27 @@ class Tracker:
             run = self._client.create_run(self.experiment_id, tags=tags | dict(more_tags), run_name=name)
             self._client.log_artifact(run.info.run_id, str(spec_path))
         return str(run.info.run_id)
+
+    def register(self, run_id: str, text: str, tags: Mapping[str, str]) -> None:
+        """Adds what a launch registers to its run.
+
+        Raises:
+            UserError: the tracking server is unreachable.
+        """
+        with _reaching(self.uri):
+            self._client.log_text(run_id, text, REGISTRATION_FILE)
+            # Last, so that the tags mean complete.
+            self._client.log_batch(run_id, tags=[RunTag(*item) for item in tags.items()], synchronous=True)
+
+    def last_registration(self, kind: str) -> str | None:
+        """The SHA-256 of what was registered last for cells of a kind; None if nothing was.
+
+        Raises:
+            UserError: the tracking server is unreachable.
+        """
+        with _reaching(self.uri):
+            run = next(self._search(f"tags.`{REGISTERS_TAG}` = '{kind}'"), None)
+            return run.data.tags.get(REGISTRATION_TAG) if run else None
 
     def end_launch(self, run_id: str, status: str) -> None:
         """Closes the parent run of a launch; if that is impossible now, `close_dead_launches` does it."""

@@ -14,7 +14,7 @@ from analysis.reading.experiment import Experiment
 from analysis.reading.experiment_reader import read_experiment
 from analysis.tables import TABLES, make_tables
 from analysis.tables.ablation_table import ablation_table
-from analysis.verdicts import CLAIMS, judge_claims
+from analysis.verdicts import CLAIMS, judge
 from experiments.cli.figures_command import figures
 from experiments.cli.report_command import report
 from tests.support import toy_analysis
@@ -41,10 +41,9 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 
 def test_every_entry_can_be_found_by_its_name():
-    for registry in REGISTRIES:
+    for registry in (FIGURES, TABLES, MEASURES):
         for name, value in registry.items():
             assert callable(value) or value.name == name
-    assert list(CLAIMS) == ["a", "b", "c", "d", "e"]
     assert [measure.name for measure in MEASURES.values()] == list(MEASURES)
 
 
@@ -61,8 +60,8 @@ def test_what_a_plugin_registers_comes_last_in_figures_tables_measures_and_claim
     assert make_drawings(experiment)[0][-1].name == "width"
     assert make_tables(experiment, numbers)[0][-1].name == "width"
     assert ablation_table(experiment, numbers).columns[-1].name == "max_width"
-    claim = judge_claims(experiment, numbers)[-1]
-    assert (claim.letter, claim.num_seeds) == ("f", 2)
+    verdict = judge(experiment, numbers)[-1]
+    assert (verdict.name, verdict.estimate.n) == ("x", 2)
     for run in experiment.runs:
         assert run.architecture is not None
         widths = [width for _, _, width in run.architecture.layers]
@@ -77,11 +76,11 @@ def test_both_commands_show_what_a_plugin_registers(small: Store):
     assert str(small.out_dir / "figures" / "width.png") in json.loads(drawn.stdout)["written"]
     reported = CliRunner().invoke(report, ["demo", "--out", str(small.out_dir)])
     assert reported.exit_code == 0, reported.output
-    assert "(f) Sink-connecting narrows the derived network." in reported.stdout
+    assert "(x) Sink-connecting narrows the derived network." in reported.stdout
     page = (small.out_dir / "report.html").read_text()
     assert 'id="figure-width"' in page
     assert 'id="table-width"' in page
-    assert 'id="claim-f"' in page
+    assert 'id="claim-x"' in page
     assert (small.out_dir / "tables" / "width.csv").is_file()
 
 

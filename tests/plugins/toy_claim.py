@@ -5,7 +5,7 @@ from analysis.measures.measure import Measure
 from analysis.reading.experiment import Experiment
 from analysis.reading.run import Run
 from analysis.verdicts import CLAIMS
-from analysis.verdicts.verdict import PairedClaim
+from analysis.verdicts.claim import Claim
 
 
 def widest_layer(run: Run, experiment: Experiment) -> float:
@@ -18,12 +18,12 @@ def widest_layer(run: Run, experiment: Experiment) -> float:
 WIDEST = Measure("widest_layer", "widest", "largest mid channels of the derived network", 0, widest_layer)
 MEASURES.register("widest_layer", WIDEST)
 
-NARROWS = PairedClaim(
-    "The squared objective narrows networks.",
-    WIDEST,
-    "objective",
-    treated="squared",
-    baseline="tfnas",
+NARROWS = Claim(
+    statement="The squared objective narrows networks.",
+    measure="widest_layer",
+    baseline={"objective": "tfnas"},
+    treated={"objective": "squared"},
+    direction="less",
     smallest_effect=1.0,
 )
 CLAIMS.register("x", NARROWS)

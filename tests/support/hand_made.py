@@ -1,12 +1,13 @@
 """Trajectories, runs and experiments made by hand, in the space `paper` (2 + 3 + 4 + 4 + 4 + 1 layers)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from analysis.reading.experiment import Experiment
+from analysis.reading.registration import Registration
 from analysis.reading.run import ComparisonBasis, Run
 from nas.search.records import Trajectory
 
@@ -53,15 +54,16 @@ def kept(*stages: Sequence[int]) -> np.ndarray:
 
 
 def run(name: str = "run", metrics: dict[str, float] | None = None, **config: Any) -> Run:
-    """A finished run of that config, without files."""
+    """A finished run of that config, without files; its cell is known by its id."""
+    run_id = f"{abs(hash((name, *sorted(config.items(), key=str)))):032x}"[:32]
     return Run(
-        run_id=f"{abs(hash((name, *sorted(config.items(), key=str)))):032x}"[:32],
+        run_id=run_id,
         name=name,
         status="FINISHED",
         kind="search",
         config=config,
         metrics=metrics or {},
-        tags={},
+        tags={"tfnas.cell": run_id},
         failure=None,
         start_time_ms=0,
         artifact_uri="",
@@ -85,15 +87,39 @@ def training(
     return replace(made, kind="train", tags=tags)
 
 
-def experiment_of(runs: Sequence[Run], training: Sequence[Run] = ()) -> Experiment:
-    """An experiment of these finished runs."""
+def registration(
+    runs: Sequence[Run], claims: Mapping[str, Mapping[str, Any]] = {}, time_ms: int = 0
+) -> Registration:
+    """What a launch of these runs registers."""
+    return Registration(
+        run_id="1a2b3c4d",
+        time_ms=time_ms,
+        last_time_ms=time_ms,
+        file="grid.yaml",
+        kind="search",
+        cells={run.tags["tfnas.cell"]: run.config for run in runs},
+        names={run.tags["tfnas.cell"]: run.name for run in runs},
+        claims=claims,
+    )
+
+
+def experiment_of(
+    runs: Sequence[Run],
+    training: Sequence[Run] = (),
+    *,
+    missing: Sequence[Run] = (),
+    registrations: Sequence[Registration] = (),
+) -> Experiment:
+    """An experiment of these finished runs; what was registered last is compared."""
     return Experiment(
         name="by hand",
         experiment_id="1",
         tracking_uri="",
         basis=ComparisonBasis("table", "1"),
         runs=tuple(runs),
-        missing=(),
+        missing=tuple(missing),
         training=tuple(training),
         notices=(),
+        registered=registrations[-1] if registrations else None,
+        registrations=tuple(registrations),
     )

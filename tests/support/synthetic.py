@@ -18,7 +18,11 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 from scipy.special import log_softmax
 
+from experiments.cells.search_cell import SearchCell
+from experiments.launching.grid_record import GridRecord
+from experiments.tracking.tracker import REGISTRATION_FILE
 from nas.config import SearchConfig
+from nas.foundation.identity import fingerprint
 from nas.latency.entry import LatencyEntry, space_keys
 from nas.latency.table import LatencyTable, Provenance
 from nas.search.records import METRIC_NAMES, Trajectory
@@ -27,6 +31,7 @@ from nas.space.macro_space import Space, get_space
 from nas.space.redundancy import has_other_encodings
 
 SOURCE, LIBRARIES = "c0de0000c0de", "torch 2.14.1, numpy 2.3.5"
+IMAGES, OTHER_IMAGES = "1a9e5" * 12, "07e51" * 12
 
 
 def make_table(space_name: str = "micro", scale: float = 1.0) -> LatencyTable:
@@ -66,9 +71,14 @@ class Search:
         return replace(self, trajectory=trajectory, metrics=metrics)
 
 
+def make_config(table: LatencyTable, **fields: Any) -> SearchConfig:
+    """A config with few epochs."""
+    return SearchConfig(**{"space": table.space, "num_epochs": 16, "num_warmup_epochs": 3} | fields)
+
+
 def make_search(table: LatencyTable, **fields: Any) -> Search:
     """A search whose course has the tendencies that its switches are said to have."""
-    config = SearchConfig(**{"space": table.space, "num_epochs": 16, "num_warmup_epochs": 3} | fields)
+    config = make_config(table, **fields)
     space = get_space(config.space)
     rng = np.random.default_rng(
         [
@@ -238,6 +248,18 @@ def grid(**factors: Sequence[Any]) -> list[dict[str, Any]]:
     return [dict(zip(factors, values, strict=True)) for values in itertools.product(*factors.values())]
 
 
+class _MadeUpCell(SearchCell):
+    results_version = 2
+
+
+def _cell(
+    config: SearchConfig, factors: Sequence[str], table: LatencyTable, images: str = IMAGES
+) -> SearchCell:
+    named = {factor: getattr(config, factor) for factor in factors}
+    name = "-".join(_short(factor, value) for factor, value in named.items())
+    return _MadeUpCell(name, named, config, images, {}, table.fingerprint)
+
+
 class Store:
     """An MLflow SQLite store in a launch's folder, written run by run."""
 
@@ -272,6 +294,7 @@ class Store:
         libraries: str = LIBRARIES,
         older: bool = False,
         method: str = "tf_nas",
+        images: str = IMAGES,
         params: Mapping[str, str | None] | None = None,
     ) -> str:
         """Adds one run. A failed or running one has a few metrics and no artifacts.
@@ -279,6 +302,7 @@ class Store:
         Args:
             older: whether it lacks metrics.csv, an array of its trajectory, and the tags of what made it.
             method: any other than `tf_nas` leaves no trace of a supernet.
+            images: their fingerprint.
             params: replace params of the config; None removes one.
         """
         search = make_search(table or self.table, **fields)
@@ -286,11 +310,15 @@ class Store:
             search = search.without_supernet()
         config = {name: str(value) for name, value in search.config.model_dump().items()}
         config |= {"method": method} | dict(params or {})
-        name = "-".join(_short(factor, fields[factor]) for factor in factors)
+        cell = _cell(search.config, factors, search.table, images)
+        name, cell_hash = cell.name, cell.hash
+        if (method, results_version, older) != ("tf_nas", "2", False):
+            cell_hash = fingerprint({"cell": cell_hash, "of": [method, results_version, older]})[:32]
         tags = {
-            "tfnas.cell": f"cell{abs(hash((name, results_version, older))):016x}"[:16],
+            "tfnas.cell": cell_hash,
             "tfnas.kind": "search",
             "tfnas.factors": json.dumps(list(factors)),
+            "tfnas.data_fingerprint": images,
             "tfnas.table_fingerprint": search.table.fingerprint,
             "tfnas.version": "0.0.1" if older else "0.1.0",
             "mlflow.parentRunId": self.parent_id,
@@ -337,6 +365,51 @@ class Store:
             metrics=[Metric("test_accuracy", 0.8, 0, 0)],
             params=[Param(name, str(value)) for name, value in params.items()],
         )
+        self.client.set_terminated(run_id)
+        return run_id
+
+    def register(
+        self,
+        base: dict[str, Any],
+        cells: Sequence[dict[str, Any]],
+        *,
+        claims: Mapping[str, Any] = {},
+        file: str = "grid.yaml",
+        images: Sequence[str] = (IMAGES,),
+        time_ms: int | None = None,
+    ) -> str:
+        """Registers a grid as a launch does; returns the run of the launch.
+
+        Args:
+            base: fields of all cells; they and the cells are as for `add_grid`.
+            claims: JSON by name.
+            images: fingerprints; each cell is on each of them.
+            time_ms: when the launch started; None for now.
+        """
+        made = [
+            _cell(make_config(self.table, **base | cell), list(cell), self.table, own)
+            for own in images
+            for cell in cells
+        ]
+        return self._register(GridRecord.of(made, claims, file), time_ms)
+
+    def register_trainings(self, cells: Sequence[str], *, file: str = "train.yaml") -> str:
+        """The same for trainings, by the cells in the tags of their runs."""
+        content = {
+            "kind": "train",
+            "file": file,
+            "results_version": "2",
+            "claims": {},
+            "base": {},
+            "cells": {cell: {"name": cell, "fields": {}, "images": "", "tags": {}} for cell in cells},
+        }
+        return self._register(GridRecord(content))
+
+    def _register(self, record: GridRecord, time_ms: int | None = None) -> str:
+        tags = {"tfnas.kind": "launch"}
+        run_id = self.client.create_run(self.experiment_id, time_ms, tags, "launch").info.run_id
+        self.client.log_text(run_id, record.text, REGISTRATION_FILE)
+        self.client.log_batch(run_id, tags=[RunTag(*item) for item in record.tags.items()])
         self.client.set_terminated(run_id)
         return run_id
 

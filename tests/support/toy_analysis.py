@@ -14,7 +14,7 @@ from analysis.reading.run import Run
 from analysis.tables import TABLES
 from analysis.tables.result_table import Column, ResultTable
 from analysis.verdicts import CLAIMS
-from analysis.verdicts.verdict import PairedClaim
+from analysis.verdicts.claim import Claim
 
 
 def compute_width(run: Run, experiment: Experiment) -> float:
@@ -25,16 +25,6 @@ def compute_width(run: Run, experiment: Experiment) -> float:
 
 
 MAX_WIDTH = Measure("max_width", "widest", "largest mid channels of the derived network", 0, compute_width)
-
-NARROWS = PairedClaim(
-    "Sink-connecting narrows the derived network.",
-    MAX_WIDTH,
-    "depth",
-    treated="sink",
-    baseline="skip",
-    smallest_effect=1.0,
-)
-
 
 @for_grids
 def width_drawings(experiment: Experiment) -> list[Drawing]:
@@ -63,6 +53,16 @@ def width_table(experiment: Experiment, numbers: Numbers) -> ResultTable:
 def register() -> None:
     """What the module of an entry point does when it is imported."""
     MEASURES.register("max_width", "tests.support.toy_analysis:MAX_WIDTH")
-    CLAIMS.register("f", "tests.support.toy_analysis:NARROWS")
+    CLAIMS.register(
+        "x",
+        Claim(
+            statement="Sink-connecting narrows the derived network.",
+            measure="max_width",
+            baseline={"depth": "skip"},
+            treated={"depth": "sink"},
+            direction="less",
+            smallest_effect=1.0,
+        ),
+    )
     FIGURES.register("width", "tests.support.toy_analysis:width_drawings")
     TABLES.register("width", "tests.support.toy_analysis:width_table")

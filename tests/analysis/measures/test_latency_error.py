@@ -3,15 +3,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from analysis.measures import MEASURES
 from analysis.measures.latency_error import (
     final_error_percent,
     is_saturated,
     meets_target,
+    misses_target,
     phase_names,
     scaling_walk_ms,
 )
 from nas.space.macro_space import get_space
-from tests.support.hand_made import run, trajectory
+from tests.support.hand_made import experiment_of, run, trajectory
 from tests.support.tiny import full_depth_architecture
 
 
@@ -27,6 +29,21 @@ def test_the_error_is_signed_and_in_percent_of_the_target():
 )
 def test_a_target_is_met_within_one_percent(error_percent: float, is_met: bool):
     assert meets_target(error_percent) == is_met
+
+
+@pytest.mark.parametrize(
+    ("latency_ms", "is_missed"),
+    [(14.99, 0.0), (14.86, 0.0), (15.14, 0.0), (14.84, 1.0), (15.16, 1.0), (30, 1.0)],
+)
+def test_a_target_is_missed_more_than_one_percent_above_or_below(latency_ms: float, is_missed: float):
+    searched = run(metrics={"derived_latency_ms": latency_ms}, target_latency_ms=15.0)
+    assert misses_target(searched) == is_missed
+    assert MEASURES["target_missed"].compute(searched, experiment_of([searched])) == is_missed
+
+
+def test_whether_an_unknown_target_or_latency_is_missed_is_unknown():
+    assert np.isnan(misses_target(run(target_latency_ms=15.0)))
+    assert np.isnan(misses_target(run(metrics={"derived_latency_ms": 15.0})))
 
 
 def test_the_walk_is_that_of_the_last_scaled_epoch_without_phases_that_were_off():

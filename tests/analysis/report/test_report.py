@@ -22,9 +22,12 @@ def page_path(store: Store, reported: Result) -> Path:
 
 
 def test_the_command_prints_each_claim_with_verdict_and_n(reported: Result):
-    for letter in "abcde":
-        assert f"({letter}) " in reported.stdout
-    assert "UNDECIDED: no test: n = 2, at least 5 seeds needed" in reported.stdout
+    for name in "ab":
+        assert f"({name}) " in reported.stdout
+    assert "PENDING: 2 of 12 seeds" in reported.stdout
+    assert "does not ask (d), (e)" in reported.stdout
+    assert "(c) Redundant encodings: 0 of " in reported.stdout
+    assert "exploratory: no launch registered it" in reported.stdout
     assert "missing: bi_random-skip-s3" in reported.stderr
 
 

@@ -1,6 +1,8 @@
 """Whole launches: the real command, Ray, searches and MLflow."""
 
 import csv
+import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -15,11 +17,21 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from analysis.reading.experiment_reader import read_experiment
 from experiments.cells.cell_folder import CellFolder, RunDescription
 from experiments.cli import main as cli
+from experiments.cli.launch_command import claims_of
+from experiments.launching import dry_run
+from experiments.launching.grid_record import CLAIMS_TAG
 from experiments.specs.grid_file import load_grid
-from experiments.tracking.tracker import Tracker
+from experiments.tracking.tracker import (
+    REGISTERS_TAG,
+    REGISTRATION_FILE,
+    REGISTRATION_TAG,
+    Tracker,
+)
 from nas.config import SearchConfig
+from nas.foundation.identity import fingerprint
 from nas.latency.table import LatencyTable
 from nas.search.records import METRIC_NAMES, Trajectory
 from nas.search.search import run_search
@@ -96,6 +108,39 @@ def test_a_finished_run_has_all_epochs_params_tags_and_artifacts(launched: Launc
     assert yaml.safe_load((artifacts / "config.yaml").read_text())["weight_lr"] == LEARNS
 
 
+def registrations_of(out: Path) -> list[tuple[Run, dict[str, Any]]]:
+    """The launches that registered something, the first one first, and what they registered."""
+    client = MlflowClient(f"sqlite:///{out / 'mlflow.db'}")
+    launches = sorted(runs_of(out, "launch"), key=lambda run: run.info.start_time)
+    return [
+        (
+            launch,
+            json.loads(Path(client.download_artifacts(launch.info.run_id, REGISTRATION_FILE)).read_text()),
+        )
+        for launch in launches
+        if REGISTRATION_TAG in launch.data.tags
+    ]
+
+
+def test_the_grid_is_registered_before_its_first_trial(launched: Launched) -> None:
+    folder, _ = launched
+    ((launch, content),) = registrations_of(folder / "out")
+    searches = runs_of(folder / "out", "search")
+    assert set(content["cells"]) == {run.data.tags["tfnas.cell"] for run in searches}
+    assert [cell["fields"] for cell in content["cells"].values()] == [
+        {"weight_lr": DIVERGES},
+        {"weight_lr": LEARNS},
+    ]
+    (path,) = (folder / "out" / "mlartifacts").glob(f"{launch.info.run_id}/**/{REGISTRATION_FILE}")
+    registered_ms = path.stat().st_mtime_ns / 1e6
+    assert launch.info.start_time <= registered_ms
+    assert registered_ms < min(run.info.start_time for run in searches)
+    assert launch.data.tags[REGISTRATION_TAG] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert launch.data.tags[REGISTERS_TAG] == "search"
+    assert launch.data.tags[CLAIMS_TAG] == fingerprint(content["claims"])
+    assert str(folder) not in path.read_text(), "paths of this machine are no settings"
+
+
 def test_launching_again_runs_only_what_is_missing_though_the_folders_are_gone(launched: Launched) -> None:
     folder, _ = launched
     out = folder / "out"
@@ -114,6 +159,29 @@ def test_launching_again_runs_only_what_is_missing_though_the_folders_are_gone(l
     assert len(runs) == 3
     assert before.items() <= runs.items()
     assert sorted(run.info.status for run in runs_of(out, "search")) == ["FAILED", "FINISHED", "FINISHED"]
+    assert [len(content["cells"]) for _, content in registrations_of(out)] == [2, 3]
+
+
+def test_an_edit_that_leaves_nothing_to_run_is_registered_once(
+    launched: Launched, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = launched
+    out = folder / "out"
+    num_before = len(registrations_of(out))
+    spec = write_spec(folder, {"weight_lr": [LEARNS]})
+    assert tfnas_here(monkeypatch, "launch", str(spec), "--out", str(out)) == 0
+    assert "Registered this grid" in capsys.readouterr().out
+    *before, (launch, content) = registrations_of(out)
+    assert len(before) == num_before
+    assert [cell["fields"] for cell in content["cells"].values()] == [{}]
+    assert launch.info.status == "FINISHED"
+    assert tfnas_here(monkeypatch, "launch", str(spec), "--out", str(out)) == 0
+    assert "Registered" not in capsys.readouterr().out
+    assert len(registrations_of(out)) == num_before + 1
+    assert len(runs_of(out, "launch")) == num_before + 1
+    experiment = read_experiment("tested", f"sqlite:///{out / 'mlflow.db'}")
+    assert [run.config["weight_lr"] for run in experiment.runs] == [LEARNS]
+    assert not experiment.missing
 
 
 def tfnas_here(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -188,11 +256,75 @@ def test_a_dry_run_tells_cells_cost_and_reach_and_leaves_nothing(
 ) -> None:
     make_dense_table(get_space("micro")).save(tmp_path / "table.json")
     spec = write_spec(tmp_path, {"seed": [0, 1], "depth": ["sink", "skip"]})
+    planned = []
+    print_dry_run = dry_run.print_dry_run
+
+    def keep(*arguments: Any, **options: Any) -> dict[str, Any]:
+        planned.append(print_dry_run(*arguments, **options))
+        return planned[0]
+
+    monkeypatch.setattr(dry_run, "print_dry_run", keep)
     assert tfnas_here(monkeypatch, "launch", str(spec), "--out", str(tmp_path / "out"), "--dry-run") == 0
     said = capsys.readouterr().out
     assert "4 of 4 searches to run" in said
     assert said.count("50% of") == 4
     assert not (tmp_path / "out").exists()
+    (content,) = planned
+    assert content["file"] == "spec.yaml"
+    assert len(content["cells"]) == 4
+
+
+MINE = {
+    "statement": "bi-sampling is more accurate",
+    "measure": "val_accuracy",
+    "baseline": {"sampling": "single"},
+    "treated": {"sampling": "bi"},
+    "direction": "greater",
+    "smallest_effect": 0.01,
+}
+
+
+@pytest.mark.parametrize(
+    ("claims", "expected"),
+    [
+        ({"mine": MINE | {"baseline": {"sampling": "sinlge"}}}, "baseline.sampling: 'sinlge': did you mean"),
+        ({"mine": MINE | {"baseline": {"sampling": "bi_random"}}}, "are the same"),
+        ({"e": {"within": {"dpeth": "sink"}}}, "claims.e.within.dpeth: unknown field; did you mean 'depth'?"),
+        ({"e": {"within": {"num_epochs": 1.5}}}, "claims.e.within.num_epochs: 1.5: "),
+        ({"e": {"within": {"weight_lr": "1e-5"}}}, "claims.e.within.weight_lr: '1e-5': "),
+        ({"e": {"smallest": 1}}, "claims.e.smallest: unknown field"),
+        ({"mine": {"measure": "val_accuracy"}}, "claims.mine."),
+        ({"mine": None}, "mine"),
+        ({"e": 1}, "claims.e: 1: "),
+        (["e"], "claims: ['e']: "),
+    ],
+)
+def test_a_claim_that_cannot_be_meant_is_refused_in_one_line_before_any_work(
+    claims: Any,
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    spec = write_spec(tmp_path, {"seed": [0, 1]})
+    spec.write_text(spec.read_text() + yaml.safe_dump({"claims": claims}))
+    for mode in ((), ("--dry-run",)):
+        arguments = ("launch", str(spec), "--out", str(tmp_path / "out"), *mode)
+        assert tfnas_here(monkeypatch, *arguments) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"{spec}: " in line
+        assert expected in line
+    assert [path.name for path in tmp_path.iterdir()] == ["spec.yaml"]
+
+
+def test_claims_have_values_as_runs_have_them(tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, {"sampling": ["single", "bi"]})
+    of_paper = claims_of(load_grid(spec))
+    spec.write_text(spec.read_text() + yaml.safe_dump({"claims": {"mine": MINE}}))
+    claims = claims_of(load_grid(spec))
+    assert claims["mine"]["treated"] == {"sampling": "bi_random"}
+    assert claims.keys() == {*of_paper, "mine"}
+    assert json.loads(json.dumps(claims)) == claims
 
 
 def test_cells_share_a_warm_up_and_each_result_is_that_of_the_cell_alone(tmp_path: Path) -> None:

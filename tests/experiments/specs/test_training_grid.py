@@ -104,6 +104,7 @@ def test_a_finished_training_has_epochs_networks_and_its_launch(folder: Path, la
     out = folder / "out"
     client = MlflowClient(f"sqlite:///{out / 'mlflow.db'}")
     launches = {run.info.run_id for run in runs_of(out, "launch")}
+    assert {run.data.tags["tfnas.registers"] for run in runs_of(out, "launch")} == {"search", "train"}
     for run in (run for run in runs_of(out, "train") if run.info.status == "FINISHED"):
         assert run.data.tags["mlflow.parentRunId"] in launches
         history = client.get_metric_history(run.info.run_id, "val_accuracy")
@@ -210,6 +211,7 @@ def test_without_a_grid_each_network_is_trained_once(folder: Path) -> None:
         (SMALL | {"architectures": ["experiment:none"]}, "architectures: experiment:none: no"),
         (SMALL | {"base": {"architecture": "tf-nas-a"}}, "move it to `architectures`"),
         (SMALL | {"base": {"space": "micro"}}, "base.space: unknown field"),
+        (SMALL | {"claims": {"mine": {}}}, "claims: mine: does not go with `architectures`"),
         (SMALL | {"share_warmup": True}, "share_warmup: has no effect on trainings; remove it"),
         (SMALL | {"base": {"lr": "1e-1"}}, "YAML reads it as text: write it like"),
         (SMALL | {"grid": {"lr": [0.1, -0.1]}}, "grid.lr: -0.1"),

@@ -71,6 +71,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         make_study() | {"grid": {"seed": [0, 1]}},
         "grid: does not go with `study`: a grid runs every",
     ),
+    "claims": (
+        make_study() | {"claims": {"mine": {}, "e": None}},
+        "claims: mine, e: does not go with `study`",
+    ),
     "cells": (make_study() | {"cells": [{"seed": 0}]}, "cells: does not go with `study`"),
     "pruning of several objectives": (
         make_study(objectives=[ACCURACY, ERROR], pruning="asha"),

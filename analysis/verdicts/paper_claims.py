@@ -1,0 +1,65 @@
+"""The claims of the paper, as records.
+
+They were fixed before any result was seen and are explained in docs/claims.md. Claim (c), that the
+sink-connecting space has no redundant encodings, is a property of the space and not a matter of statistics:
+see `analysis.verdicts.redundant_encodings`.
+
+Source: TF-NAS, the three search freedoms and their remedies.
+"""
+
+from analysis.verdicts.claim import Claim
+
+REDUCES_COLLAPSE = Claim(
+    statement="Bi-sampling reduces operator collapse.",
+    measure="locked_early_share",
+    second_measure="locked_share_of_epochs",
+    baseline={"sampling": "single"},
+    treated={"sampling": "bi_random"},
+    within={"depth": "sink"},
+    direction="less",
+    smallest_effect=0.10,
+    beside=["final_alpha_entropy", "train_gini"],
+    note="Bi-sampling takes two gradients per step. bi_gumbel does so, too, with a second path that is "
+    "sampled like the first: bi_gumbel − single shows what a second path does, and bi_random − bi_gumbel "
+    "what its being random does.",
+)
+
+REDUCES_FLUCTUATION = Claim(
+    statement="Sink-connecting reduces depth fluctuation.",
+    measure="depth_fluctuation",
+    second_measure="depth_fluctuation_without_drift",
+    baseline={"depth": "skip"},
+    treated={"depth": "sink"},
+    direction="less",
+    smallest_effect=0.10,
+    beside=["derived_depth", "depth_range", "collapsed_to_floor"],
+    note="A search that falls to the smallest depth and stays there does not fluctuate any more; the "
+    "numbers beside the verdict show whether that happened.",
+)
+
+MEETS_TARGETS = Claim(
+    statement="Elasticity-scaling meets latency targets that are missed without it, whatever the objective "
+    "and its weight.",
+    measure="target_missed",
+    second_measure="abs_latency_error_percent",
+    baseline={"elasticity": False},
+    treated={"elasticity": True},
+    direction="less",
+    smallest_effect=0.5,
+    beside=["abs_latency_error_percent", "target_missed"],
+    note="Each seed counts with the mean over all objectives and weights; the table of effects shows each of "
+    "them.",
+)
+
+IS_AS_ACCURATE = Claim(
+    statement="At equal latency, the whole method is at least as accurate as single-path sampling in the "
+    "skip space without elasticity-scaling.",
+    measure="test_accuracy",
+    second_measure="val_accuracy",
+    baseline={"sampling": "single", "depth": "skip", "elasticity": False},
+    treated={"sampling": "bi_random", "depth": "sink", "elasticity": True},
+    direction="greater",
+    smallest_effect=-0.005,
+    match="latency",
+    beside=["derived_latency_ms"],
+)

@@ -1,0 +1,72 @@
+"""Seed plan: what a grid can find out about its claims, before it runs."""
+
+import math
+from collections.abc import Mapping
+
+from analysis.measures import measure_runs
+from analysis.reading.experiment import Experiment
+from analysis.reading.registration import Registration
+from analysis.reading.run import ComparisonBasis, Run
+from analysis.verdicts.claim import Claim, parse_claim
+from analysis.verdicts.pairing import Contrast, pair_seeds
+from analysis.verdicts.power import describe_plan, plan_seeds
+from analysis.verdicts.verdict import judge_claims
+
+
+def describe_plans(registration: Registration, earlier: Experiment | None) -> list[str]:
+    """Returns a line for each claim that a grid asks: which effect its seeds detect.
+
+    Args:
+        registration: grid and claims.
+        earlier: an experiment that tells how far seeds spread; None if there is none.
+    """
+    claims = {
+        name: parse_claim(fields, f"{registration.file}: claims.{name}")
+        for name, fields in registration.claims.items()
+    }
+    num_seeds = {name: _count_seeds(claim, registration) for name, claim in claims.items()}
+    asked = {name: claim for name, claim in claims.items() if num_seeds[name]}
+    spreads = _spreads(asked, earlier) if earlier else {}
+    lines = []
+    for name, claim in asked.items():
+        used = min(num_seeds[name], claim.num_seeds)
+        plan = plan_seeds(claim.num_seeds, claim.smallest_effect, len(asked), spreads.get(name))
+        parts = [describe_plan(plan, claim.num_seeds, claim.smallest_effect)]
+        if used < claim.num_seeds:
+            parts.append(f"the grid has {used}, so the verdict stays pending")
+        if num_seeds[name] > claim.num_seeds:
+            parts.append(
+                f"the grid has {num_seeds[name]}, of which the first {used} count; to use all, set "
+                f"claims.{name}.num_seeds"
+            )
+        lines.append(f"({name}) {claim.statement} {'; '.join(parts)}")
+    return lines
+
+
+def _count_seeds(claim: Claim, registration: Registration) -> int:
+    """Number of seeds with a pair that the claim compares."""
+    cells = tuple(registration.not_started(cell) for cell in registration.cells)
+    grid = Experiment(
+        name="",
+        experiment_id="",
+        tracking_uri="",
+        basis=ComparisonBasis("", ""),
+        runs=(),
+        missing=cells,
+        training=(),
+        notices=(),
+        registered=registration,
+    )
+    # Which trials have equal latency is not known yet.
+    contrast = Contrast(claim.baseline, claim.treated, claim.within, by_latency=claim.match == "latency")
+    return len(pair_seeds(grid, contrast, {"derived_latency_ms": _unknown}))
+
+
+def _unknown(run: Run) -> float:
+    return math.nan
+
+
+def _spreads(claims: Mapping[str, Claim], earlier: Experiment) -> dict[str, float]:
+    """Standard deviations of the paired differences of an earlier experiment, where there are any."""
+    verdicts = judge_claims(claims, earlier, measure_runs(earlier))
+    return {one.name: one.estimate.spread for one in verdicts if one.estimate.spread > 0}
