@@ -48,7 +48,7 @@ class FigureView:
 
 @dataclass(frozen=True)
 class TrialView:
-    """A trial on the page."""
+    """A trial on the page; `url` and `short_id` are empty if it has not started."""
 
     name: str
     url: str
@@ -194,7 +194,9 @@ def _trial_view(experiment: Experiment, numbers: Numbers, run: Run) -> TrialView
     target_ms = run.number(TARGET)
     return TrialView(
         name=run.name,
-        url=f"{_mlflow_url(experiment)}/#/experiments/{experiment.experiment_id}/runs/{run.run_id}",
+        url=f"{_mlflow_url(experiment)}/#/experiments/{experiment.experiment_id}/runs/{run.run_id}"
+        if run.run_id
+        else "",
         short_id=run.short_id,
         outcome=run.outcome,
         is_finished=run.is_finished,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from nas.foundation.errors import UserError
 from nas.foundation.registry import Registry
 
 if TYPE_CHECKING:
@@ -49,8 +50,9 @@ def resolve_claims(changes: Mapping[str, Mapping[str, Any] | None], where: str) 
     claims = dict(CLAIMS)
     for name, fields in changes.items():
         if fields is None:
-            # An unknown name is an error here, too: it would drop nothing.
-            claims.pop(CLAIMS.check(name) if name not in claims else name)
+            if name not in claims:
+                raise UserError(f"{where}: claims.{name}: null: no such claim; use one of {', '.join(claims)}")
+            del claims[name]
             continue
         known = claims[name].model_dump() if name in claims else {}
         claims[name] = parse_claim(known | dict(fields), f"{where}: claims.{name}")

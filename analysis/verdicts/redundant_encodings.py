@@ -5,7 +5,7 @@ from analysis.reading.experiment import Experiment
 
 
 def describe_redundancy(experiment: Experiment, numbers: Numbers) -> str:
-    """Counts the joint epochs whose encoding was not the only one of its network; empty if unknown, or of a study."""
+    """Counts the joint epochs whose encoding was not the only one of its network; of a study, empty."""
     if experiment.is_study:
         return ""
     counts = {depth: _count(experiment, numbers, depth) for depth in ("sink", "skip")}

@@ -26,6 +26,7 @@ def compute_width(run: Run, experiment: Experiment) -> float:
 
 MAX_WIDTH = Measure("max_width", "widest", "largest mid channels of the derived network", 0, compute_width)
 
+
 @for_grids
 def width_drawings(experiment: Experiment) -> list[Drawing]:
     runs = tuple(run for run in experiment.runs if run.architecture is not None)

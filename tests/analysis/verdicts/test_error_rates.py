@@ -1,4 +1,4 @@
-"""Verdicts on synthetic experiments whose truth is known; `python -m benchmarks.verdicts` does more of them."""
+"""Verdicts on synthetic experiments whose truth is known; `benchmarks.verdicts` does more."""
 
 import numpy as np
 import pytest
