@@ -51,7 +51,9 @@ def resolve_claims(changes: Mapping[str, Mapping[str, Any] | None], where: str) 
     for name, fields in changes.items():
         if fields is None:
             if name not in claims:
-                raise UserError(f"{where}: claims.{name}: null: no such claim; use one of {', '.join(claims)}")
+                raise UserError(
+                    f"{where}: claims.{name}: null: no such claim; use one of {', '.join(claims)}"
+                )
             del claims[name]
             continue
         known = claims[name].model_dump() if name in claims else {}

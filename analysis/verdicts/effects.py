@@ -37,12 +37,12 @@ def effects_of(verdict: Verdict, experiment: Experiment, numbers: Numbers) -> li
     claim = verdict.claim
     measured = partial(compare, experiment, numbers, measure=claim.measure, num_seeds=claim.num_seeds)
     tested = Contrast.of(claim)
-    effects = [Effect(claim.contrast, show_setting(claim.within) or "all", verdict.estimate, verdict.runs)]
+    where = show_setting(claim.within) or "all"
+    effects = [Effect(claim.contrast, f"as claimed: {where}", verdict.estimate, verdict.runs)]
     for factor in experiment.other_factors(*claim.treated):
         effects += _by_level(claim, factor, experiment, measured)
     for one, other in _other_pairs(claim, experiment):
         contrast = replace(tested, treated=one, baseline=other)
-        where = show_setting(claim.within) or "all"
         effects.append(_effect(f"{show_setting(one)} − {show_setting(other)}", where, measured(contrast)))
     return [effect for effect in effects if effect.estimate.n]
 

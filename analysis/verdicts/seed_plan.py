@@ -4,13 +4,14 @@ import math
 from collections.abc import Mapping
 
 from analysis.measures import measure_runs
+from analysis.reading.captions import count
 from analysis.reading.experiment import Experiment
 from analysis.reading.registration import Registration
 from analysis.reading.run import ComparisonBasis, Run
 from analysis.verdicts.claim import Claim, parse_claim
 from analysis.verdicts.pairing import Contrast, pair_seeds
 from analysis.verdicts.power import describe_plan, plan_seeds
-from analysis.verdicts.verdict import judge_claims
+from analysis.verdicts.verdict import Estimate, judge_claims
 
 
 def describe_plans(registration: Registration, earlier: Experiment | None) -> list[str]:
@@ -30,8 +31,14 @@ def describe_plans(registration: Registration, earlier: Experiment | None) -> li
     lines = []
     for name, claim in asked.items():
         used = min(num_seeds[name], claim.num_seeds)
-        plan = plan_seeds(claim.num_seeds, claim.smallest_effect, len(asked), spreads.get(name))
+        found = spreads.get(name)
+        spread = found.spread if found else None
+        plan = plan_seeds(claim.num_seeds, claim.smallest_effect, len(asked), spread)
         parts = [describe_plan(plan, claim.num_seeds, claim.smallest_effect)]
+        if found:
+            parts.append(
+                f"the standard deviation is that of {count(found.n, 'seed')} of the earlier experiment"
+            )
         if used < claim.num_seeds:
             parts.append(f"the grid has {used}, so the verdict stays pending")
         if num_seeds[name] > claim.num_seeds:
@@ -66,7 +73,7 @@ def _unknown(run: Run) -> float:
     return math.nan
 
 
-def _spreads(claims: Mapping[str, Claim], earlier: Experiment) -> dict[str, float]:
-    """Standard deviations of the paired differences of an earlier experiment, where there are any."""
+def _spreads(claims: Mapping[str, Claim], earlier: Experiment) -> dict[str, Estimate]:
+    """Estimates of an earlier experiment that have a spread."""
     verdicts = judge_claims(claims, earlier, measure_runs(earlier))
-    return {one.name: one.estimate.spread for one in verdicts if one.estimate.spread > 0}
+    return {one.name: one.estimate for one in verdicts if one.estimate.spread > 0}

@@ -166,7 +166,10 @@ def _open_earlier(name: str) -> "Experiment":
     from experiments.cli.figures_command import open_experiment
 
     folder = Path(name)
-    return open_experiment(folder.resolve().name, folder if folder.is_dir() else None)[0]
+    try:
+        return open_experiment(folder.resolve().name, folder if folder.is_dir() else None)[0]
+    except UserError as error:
+        raise UserError(f"--spread-from: {name}: {error}") from None
 
 
 def _print_seed_plan(planned: dict[str, Any], earlier: "Experiment | None", console: "Console") -> None:

@@ -41,7 +41,7 @@ def judged(samplings: tuple[str, ...] = ("single", "bi_random")) -> tuple[Verdic
 def test_the_effect_is_shown_at_each_level_of_the_other_factor_and_their_difference():
     verdict, (tested, skip, sink, interaction) = judged()
     assert tested.estimate == verdict.estimate
-    assert (tested.level, skip.level, sink.level) == ("sink", "skip", "sink")
+    assert (tested.level, skip.level, sink.level) == ("as claimed: sink", "skip", "sink")
     assert skip.estimate.mean == pytest.approx(-0.1, abs=0.02)
     assert sink.estimate.mean == pytest.approx(-0.3, abs=0.02)
     assert interaction.level == "interaction: sink − skip"
