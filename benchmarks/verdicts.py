@@ -32,6 +32,9 @@ DISTRIBUTIONS: dict[str, Sample] = {
     "very skewed (skewness 2)": lambda rng, shape: rng.exponential(size=shape) - 1,
     "tied (few values)": lambda rng, shape: np.round(rng.normal(size=shape)),
     "half of them 0": lambda rng, shape: np.where(rng.random(shape) < 0.5, 0, rng.normal(size=shape)),
+    "one in ten far off": lambda rng, shape: (
+        np.where(rng.random(shape) < 0.1, -3.0, 1 / 3) + rng.normal(0, 0.01, shape)
+    ),
     "heavy-tailed (t, 3 degrees)": lambda rng, shape: rng.standard_t(3, size=shape) / np.sqrt(3),
 }
 """Differences with mean 0; most have standard deviation 1."""
@@ -143,5 +146,5 @@ def table(num_experiments: int, all_num_seeds: Sequence[int] = NUM_SEEDS) -> lis
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--experiments", type=int, default=2000, help="Experiments for each row.")
+    parser.add_argument("--experiments", type=int, default=1000, help="Experiments for each row.")
     table(parser.parse_args().experiments)

@@ -23,6 +23,7 @@ class Measure:
         digits: how many decimals are shown.
         compute: computes it from a finished run and the run's experiment; NaN where the run lacks it.
         tables: names of the tables of settings that show it.
+        bounds: smallest and largest possible value; None if there is none.
         comes_later: whether a finished run may still get it, such as the accuracy of its network once
             that is trained. A run that lacks any other measure never gets it.
     """
@@ -33,4 +34,5 @@ class Measure:
     digits: int
     compute: Callable[["Run", "Experiment"], float]
     tables: tuple[str, ...] = ("ablation",)
+    bounds: tuple[float, float] | None = None
     comes_later: bool = False

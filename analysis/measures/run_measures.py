@@ -11,6 +11,7 @@ from analysis.reading.experiment import Experiment
 from analysis.reading.run import Run
 from nas.search.records import Trajectory
 
+SHARE = (0.0, 1.0)
 BOTH = ("ablation", "targets")
 TARGETS = ("targets",)
 NO_TABLE = ()
@@ -41,6 +42,7 @@ LOCKED_EARLY = Measure(
     "the first quarter of the joint epochs",
     2,
     _of_trajectory(lambda trajectory: measure_collapse(trajectory).locked_early_share, "alpha_ELO"),
+    bounds=SHARE,
 )
 LOCKED_SHARE_OF_EPOCHS = Measure(
     "locked_share_of_epochs",
@@ -50,6 +52,7 @@ LOCKED_SHARE_OF_EPOCHS = Measure(
     2,
     _of_trajectory(lambda trajectory: measure_collapse(trajectory).locked_share_of_epochs, "alpha_ELO"),
     NO_TABLE,
+    bounds=SHARE,
 )
 ENTROPY = Measure(
     "final_alpha_entropy",
@@ -57,6 +60,7 @@ ENTROPY = Measure(
     "normalized entropy of alpha at the end, mean over layers",
     2,
     _of_trajectory(final_entropy, "alpha_ELO"),
+    bounds=SHARE,
 )
 TRAIN_GINI = Measure(
     "train_gini",
@@ -64,6 +68,7 @@ TRAIN_GINI = Measure(
     "Gini coefficient of how often each operator was trained",
     3,
     _of_trajectory(train_gini, "train_count_ELO"),
+    bounds=SHARE,
 )
 FLUCTUATION = Measure(
     "depth_fluctuation",
@@ -109,6 +114,7 @@ COLLAPSED_TO_FLOOR = Measure(
     "share of the searches that end with every stage at its smallest depth",
     2,
     _of_trajectory(lambda trajectory: measure_depth(trajectory).collapsed_to_floor, "derived_op_EL"),
+    bounds=SHARE,
 )
 REDUNDANT = Measure(
     "redundant_share",
@@ -116,6 +122,7 @@ REDUNDANT = Measure(
     "share of joint epochs whose encoding is not the only one of its network",
     2,
     _of_trajectory(redundant_share, "redundant_E"),
+    bounds=SHARE,
 )
 NUM_REDUNDANT = Measure(
     "num_redundant_epochs",
@@ -155,6 +162,7 @@ TARGET_MISSED = Measure(
     2,
     lambda run, experiment: misses_target(run),
     NO_TABLE,
+    bounds=SHARE,
 )
 SUPERNET_ACCURACY = Measure(
     "val_accuracy",
@@ -163,6 +171,7 @@ SUPERNET_ACCURACY = Measure(
     4,
     _last("val_accuracy"),
     BOTH,
+    bounds=SHARE,
 )
 TEST_ACCURACY = Measure(
     "test_accuracy",
@@ -172,4 +181,5 @@ TEST_ACCURACY = Measure(
     trained_accuracy,
     BOTH,
     comes_later=True,
+    bounds=SHARE,
 )

@@ -34,30 +34,53 @@ _NUM_RANDOM = 2**16 - 1
 _ROUNDING = 1e-12
 
 
-def p_value(values_N: NDArray[np.float64], direction: Direction, null: float = 0.0) -> float:
+def p_value(
+    values_N: NDArray[np.float64],
+    direction: Direction,
+    null: float = 0.0,
+    bounds: tuple[float, float] | None = None,
+) -> float:
     """Returns the one-sided p-value of the mean being less (or greater) than `null`.
 
     All sign flips are tried for up to 16 values; more values are flipped at random 65,535 times, with
-    fixed random numbers, and the unflipped values count as one more.
+    fixed random numbers, and the unflipped values count as one more. If all values are equal, the
+    probability to see no other counts as well, as in `interval`.
+
+    Args:
+        bounds: smallest and largest possible value; None if there is none.
     """
     sign = 1.0 if direction == "greater" else -1.0
     excess_N = sign * (values_N - null)
     mean_M = _subset_means(excess_N)
-    by_flips = (1 + np.count_nonzero(mean_M <= _ROUNDING * _scale(excess_N))) / (1 + len(mean_M))
+    rounding = _ROUNDING * max(_scale(values_N), abs(null))
+    by_flips = (1 + np.count_nonzero(mean_M <= rounding)) / (1 + len(mean_M))
+    if is_constant(values_N):
+        worst = min(sign * (bound - null) for bound in bounds) if bounds else 0.0
+        return max(float(by_flips), _p_of_equal(float(excess_N[0]), worst, len(values_N)))
     return max(float(by_flips), _p_by_skewed_t(excess_N))
 
 
-def interval(values_N: NDArray[np.float64]) -> tuple[float, float] | None:
+def interval(
+    values_N: NDArray[np.float64], bounds: tuple[float, float] | None = None
+) -> tuple[float, float] | None:
     """Returns the means that a two-sided test at 5 % does not reject.
 
-    None with fewer than 7 values, or if all are 0: differences of two runs that are often equal are so by
-    chance, and tell nothing about how large those are that are not.
+    None with fewer than 7 values. If all are equal, a few equal values tell nothing about how far off the
+    others are, but only how rare these are: the interval is that of others at the bounds, or None.
+
+    Args:
+        bounds: smallest and largest possible value; None if there is none.
     """
-    if len(values_N) < MIN_VALUES or not values_N.any():
+    if len(values_N) < MIN_VALUES:
         return None
-    if is_constant(values_N):
-        return (float(values_N.mean()), float(values_N.mean()))
     tail = (1 - CONFIDENCE) / 2
+    if is_constant(values_N):
+        if bounds is None:
+            return None
+        # The smallest share of equal values that still gives n of them with this probability.
+        share = tail ** (1 / len(values_N))
+        low, high = (share * float(values_N[0]) + (1 - share) * bound for bound in bounds)
+        return low, high
     return lower_bound(values_N, tail), -lower_bound(-values_N, tail)
 
 
@@ -96,11 +119,16 @@ def _subsets(n: int) -> NDArray[np.float64]:
     return np.asarray(is_in_MN / is_in_MN.sum(axis=1, keepdims=True), np.float64)
 
 
+def _p_of_equal(excess: float, worst: float, n: int) -> float:
+    """The largest probability to see n equal values if others, at their worst, make the mean 0."""
+    if excess <= 0:
+        return 1.0
+    return float((worst / (worst - excess)) ** n) if worst < 0 else 0.0
+
+
 def _p_by_skewed_t(excess_N: NDArray[np.float64]) -> float:
     """P-value of the mean being greater than 0, by Student's t on a mean corrected for skewness."""
     n = len(excess_N)
-    if is_constant(excess_N):
-        return 0.0
     g = _skewness(excess_N)
     w = excess_N.mean() / excess_N.std(ddof=1)
     t = np.sqrt(n) * (w + g * w**2 / 3 + g**2 * w**3 / 27 + g / (6 * n))

@@ -28,7 +28,9 @@ class Experiment:
         study: the newest study of the experiment; None if there is none, or none with results.
         registered: the grid that is compared; None if every run of the experiment is.
         registrations: all grids of searches that launches registered, the first one first.
+        training_registrations: all grids of trainings that launches registered.
         left_out: runs of searches that are not in the registered grid, without their files.
+        failed_training: runs that failed to train a network.
     """
 
     name: str
@@ -42,7 +44,9 @@ class Experiment:
     study: StudyRecord | None = None
     registered: Registration | None = None
     registrations: tuple[Registration, ...] = ()
+    training_registrations: tuple[Registration, ...] = ()
     left_out: tuple[Run, ...] = ()
+    failed_training: tuple[Run, ...] = ()
 
     @cached_property
     def factors(self) -> tuple[str, ...]:
@@ -57,6 +61,12 @@ class Experiment:
     def cells(self) -> tuple[Run, ...]:
         """Finished and missing cells, ordered by setting and seed."""
         return tuple(sort_runs([*self.runs, *self.missing], self.factors))
+
+    @cached_property
+    def grid_cells(self) -> tuple[Run, ...]:
+        """The cells without the searches of a study, which compare no settings."""
+        of_study = self.study.searches if self.study else frozenset()
+        return tuple(run for run in self.cells if run.run_id not in of_study)
 
     @property
     def searched(self) -> tuple[Run, ...]:

@@ -97,7 +97,9 @@ def read_experiment(
         study=study,
         registered=grid,
         registrations=tuple(one for one in registrations if one.kind == "search"),
+        training_registrations=tuple(one for one in registrations if one.kind == "train"),
         left_out=tuple(left_out),
+        failed_training=tuple(run for run in trained if run.status == "FAILED"),
     )
 
 

@@ -26,7 +26,7 @@ class Registration:
     """What a launch registered.
 
     Attributes:
-        run_id: the first launch that registered exactly this.
+        run_id: the first launch that holds exactly this.
         time_ms: when that launch started, since 1970.
         last_time_ms: when the last launch that registered this started.
         file: name of the YAML file.
@@ -152,8 +152,6 @@ def read_registrations(
 ) -> tuple[list[Registration], list[DamagedRegistration]]:
     """Reads what launches registered, each content once, in the order in which it was registered first.
 
-    Of grids of trainings, only the last is read.
-
     Raises:
         UserError: the store cannot be read.
     """
@@ -161,13 +159,7 @@ def read_registrations(
     for run in sorted(launches, key=lambda run: run.start_time_ms):
         if tags.REGISTRATION in run.tags:
             groups.setdefault((run.tag(tags.REGISTERS), run.tag(tags.REGISTRATION)), []).append(run)
-    trainings = [key for key in groups if key[0] == "train"]
-    last_of_trainings = max(trainings, key=lambda key: groups[key][-1].start_time_ms, default=None)
-    read = [
-        _read(group, *key, tracking_uri)
-        for key, group in groups.items()
-        if key[0] != "train" or key == last_of_trainings
-    ]
+    read = [_read(group, *key, tracking_uri) for key, group in groups.items()]
     sound = [one for one in read if isinstance(one, Registration)]
     return sound, [one for one in read if isinstance(one, DamagedRegistration)]
 
@@ -177,14 +169,15 @@ def _read(
 ) -> Registration | DamagedRegistration:
     """Reads one content from the first of its launches, in order of time, that holds it unharmed."""
     problem = ""
-    for run in runs:
+    for place, run in enumerate(runs):
         with tempfile.TemporaryDirectory() as folder:
             path = fetch_artifact(run.run_id, run.artifact_uri, FILE, tracking_uri, Path(folder))
             where = f"{FILE} of launch {run.short_id}"
             try:
                 if path is None:
                     raise UserError(f"{where}: missing")
-                return _parse_file(path, where, kind, sha256, runs)
+                # An earlier launch whose file is missing proves nothing about its time.
+                return _parse_file(path, where, kind, sha256, runs[place:])
             except UserError as error:
                 problem = str(error)
     return DamagedRegistration(kind, runs[-1].start_time_ms, problem)

@@ -20,10 +20,11 @@ def mixed_models_table(experiment: Experiment, numbers: Numbers) -> ResultTable:
     return ResultTable(
         "mixed-models",
         "Appendix: mixed models",
-        "A check of the verdicts by a linear mixed model: the factor of the claim, the other factors and "
-        "their interactions with it as fixed effects, the seed as a random one. Effect: the mean over the "
-        "levels of the other factors, with its 95 % interval. p is two-sided and not corrected. The model "
-        "assumes normal errors, which the test of the verdict does not.",
+        "A check of the verdicts by a linear mixed model: the factor of the claim, the setting of the other "
+        "factors and its interaction with the former as fixed effects, the seed (and its interaction with "
+        "the factor) as random ones. Effect: the mean over the other settings, with its 95 % interval. p is "
+        "two-sided and not corrected. The model assumes normal errors, which the test of the verdict does "
+        "not.",
         (
             Column("claim", "claim"),
             Column("measure", "measure"),

@@ -62,7 +62,7 @@ def resolve_claims(changes: Mapping[str, Mapping[str, Any] | None], where: str) 
 
 
 def judge(experiment: "Experiment", numbers: "Numbers") -> list["Verdict"]:
-    """Judges the claims that the last launch registered, or those of the paper; none for a study.
+    """Judges the claims that were registered last, or those of the paper if none were; none for a study.
 
     Raises:
         UserError: a registered claim does not suit this version of tfnas.
@@ -72,9 +72,9 @@ def judge(experiment: "Experiment", numbers: "Numbers") -> list["Verdict"]:
 
     if experiment.is_study:
         return []
-    registered = experiment.registered
-    if registered is None or not registered.claims:
+    if not experiment.registrations:
         return judge_claims(dict(CLAIMS), experiment, numbers)
-    where = f"registration of run {registered.run_id[:8]}: claims"
-    claims = {name: parse_claim(fields, f"{where}.{name}") for name, fields in registered.claims.items()}
+    last = experiment.registered or max(experiment.registrations, key=lambda one: one.last_time_ms)
+    where = f"claims that {last.file} registered (run {last.run_id[:8]})"
+    claims = {name: parse_claim(fields, f"{where}: {name}") for name, fields in last.claims.items()}
     return judge_claims(claims, experiment, numbers)

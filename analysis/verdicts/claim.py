@@ -115,12 +115,12 @@ class Claim(BaseModel):
     @property
     def contrast(self) -> str:
         """Treated minus baseline, in words."""
-        return f"{show_setting(self.treated)} − {show_setting(self.baseline)}"
+        return show_contrast(self.treated, self.baseline)
 
     @property
     def sha256(self) -> str:
-        """Identifies the claim: any edit changes it."""
-        content = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        """Identifies the claim: any edit changes it, except one of what is only shown beside the verdict."""
+        content = json.dumps(self.model_dump(mode="json", exclude={"beside", "note"}), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
     def record(self) -> dict[str, Any]:
@@ -131,6 +131,12 @@ class Claim(BaseModel):
 def show_setting(setting: Mapping[str, Value]) -> str:
     """Writes a setting for people: `bi_random, sink`."""
     return ", ".join(show_value(name, value) for name, value in setting.items())
+
+
+def show_contrast(treated: Mapping[str, Value], baseline: Mapping[str, Value]) -> str:
+    """Writes a difference for people: `sink − skip`."""
+    sides = (show_setting(treated), show_setting(baseline))
+    return " − ".join(f"({side})" if " " in side else side for side in sides)
 
 
 def parse_claim(fields: Mapping[str, Any], where: str) -> Claim:

@@ -8,11 +8,12 @@ from functools import partial
 
 import numpy as np
 
+from analysis.measures.latency_error import TARGET
 from analysis.measures.measure import Numbers
 from analysis.reading.experiment import Experiment
 from analysis.reading.run import Run
 from analysis.reading.values import Value, show_value
-from analysis.verdicts.claim import Claim, Setting, show_setting
+from analysis.verdicts.claim import Claim, Setting, show_contrast, show_setting
 from analysis.verdicts.pairing import Comparison, Contrast
 from analysis.verdicts.verdict import Estimate, Verdict, compare, estimate
 
@@ -39,11 +40,16 @@ def effects_of(verdict: Verdict, experiment: Experiment, numbers: Numbers) -> li
     tested = Contrast.of(claim)
     where = show_setting(claim.within) or "all"
     effects = [Effect(claim.contrast, f"as claimed: {where}", verdict.estimate, verdict.runs)]
-    for factor in experiment.other_factors(*claim.treated):
+    # Pairs of equal latency have different targets.
+    skipped = (TARGET,) if tested.by_latency else ()
+    for factor in experiment.other_factors(*claim.treated, *skipped):
         effects += _by_level(claim, factor, experiment, measured)
     for one, other in _other_pairs(claim, experiment):
         contrast = replace(tested, treated=one, baseline=other)
-        effects.append(_effect(f"{show_setting(one)} − {show_setting(other)}", where, measured(contrast)))
+        effects.append(_effect(show_contrast(one, other), where, measured(contrast), claim.measure))
+    if not verdict.is_due:
+        # An interval would be a look at the test.
+        effects = [replace(one, estimate=replace(one.estimate, interval=None)) for one in effects]
     return [effect for effect in effects if effect.estimate.n]
 
 
@@ -53,7 +59,7 @@ def _by_level(
     """The effect at each level of a factor, and how the others differ from the first."""
     elsewhere = {name: value for name, value in claim.within.items() if name != factor}
     of_level: dict[Value, Comparison] = {}
-    for level in dict.fromkeys(run.config.get(factor) for run in experiment.cells):
+    for level in dict.fromkeys(run.config.get(factor) for run in experiment.grid_cells):
         contrast = replace(Contrast.of(claim), within=elsewhere | {factor: level})
         comparison = measured(contrast)
         if len(comparison.complete_seeds):
@@ -61,7 +67,7 @@ def _by_level(
     if len(of_level) < 2:
         return []
     effects = [
-        _effect(claim.contrast, show_value(factor, level), comparison)
+        _effect(claim.contrast, show_value(factor, level), comparison, claim.measure)
         for level, comparison in of_level.items()
     ]
     first, *others = of_level
@@ -83,7 +89,7 @@ def _interaction(
     )
     levels = " − ".join(show_value(factor, level) for level, _ in (one, other))
     runs = tuple({run.run_id: run for _, part in (one, other) for run in part.runs}.values())
-    return Effect(claim.contrast, f"interaction: {levels}", estimate(difference_N), runs)
+    return Effect(claim.contrast, f"interaction: {levels}", estimate(difference_N, claim.measure), runs)
 
 
 def _other_pairs(claim: Claim, experiment: Experiment) -> list[tuple[Setting, Setting]]:
@@ -94,11 +100,11 @@ def _other_pairs(claim: Claim, experiment: Experiment) -> list[tuple[Setting, Se
     if len(claim.treated) > 1:
         return []
     (factor,) = claim.treated
-    levels = dict.fromkeys(run.config.get(factor) for run in experiment.cells)
+    levels = dict.fromkeys(run.config.get(factor) for run in experiment.grid_cells)
     known = (claim.treated[factor], claim.baseline[factor])
     others: list[Setting] = [{factor: level} for level in levels if level not in known]
     return [*((other, claim.baseline) for other in others), *((claim.treated, other) for other in others)]
 
 
-def _effect(contrast: str, level: str, comparison: Comparison) -> Effect:
-    return Effect(contrast, level, estimate(comparison.difference_N), comparison.runs)
+def _effect(contrast: str, level: str, comparison: Comparison, measure: str) -> Effect:
+    return Effect(contrast, level, estimate(comparison.difference_N, measure), comparison.runs)

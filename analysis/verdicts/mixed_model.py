@@ -1,7 +1,7 @@
 """Mixed models: a check of each claim by another method, which assumes normal errors.
 
-The measure is explained by the factor of the claim, the other factors and their interactions with it, as
-fixed effects, and by the seed as a random one.
+The measure is explained by the factor of the claim, the setting of the other factors and its interaction
+with the former, as fixed effects, and by the seed and its interaction with the factor as random ones.
 """
 
 import warnings
@@ -16,6 +16,7 @@ from statsmodels.tools.sm_exceptions import ConvergenceWarning
 from analysis.measures.measure import Numbers
 from analysis.measures.sign_flips import MIN_VALUES
 from analysis.reading.experiment import Experiment
+from analysis.verdicts.pairing import Contrast
 from analysis.verdicts.verdict import Verdict
 
 
@@ -36,48 +37,51 @@ class MixedEffect:
 
 
 def fit_mixed_model(verdict: Verdict, experiment: Experiment, numbers: Numbers) -> MixedEffect | None:
-    """Fits the model of a claim; None with fewer than 7 seeds, or for claims about several factors.
+    """Fits the model of a claim.
 
-    The p-value is two-sided.
+    The p-value is two-sided. None while the verdict is pending, with fewer than 7 seeds, and for claims
+    that are about several fields or pair trials by latency.
     """
     claim = verdict.claim
-    if len(claim.treated) > 1 or len(verdict.comparison.complete_seeds) < MIN_VALUES:
+    is_simple = len(claim.treated) == 1 and claim.match == "setting"
+    if not is_simple or not verdict.is_due or len(verdict.comparison.complete_seeds) < MIN_VALUES:
         return None
-    (factor,) = claim.treated
-    others = experiment.other_factors(factor, *claim.within)
-    seeds = {each.seed for each in verdict.comparison.complete_seeds}
+    others = Contrast.of(claim).others(experiment)
     rows = [
         {
-            "value": numbers[run.run_id][claim.measure],
-            "treated": float(run.config.get(factor) == claim.treated[factor]),
-            "seed": str(run.seed),
-            **{f"x{place}": str(run.config.get(name)) for place, name in enumerate(others)},
+            "value": verdict.comparison.value_of(run),
+            "is_treated": float(side == 0),
+            "seed": str(each.seed),
+            # Factors that vary together, such as objective and weight, cannot be told apart.
+            "setting": str(run.setting(others)),
         }
-        for run in experiment.runs
-        if run.seed in seeds
-        and run.config.get(factor) in (claim.treated[factor], claim.baseline[factor])
-        and all(run.config.get(name) == value for name, value in claim.within.items())
+        for each in verdict.comparison.complete_seeds
+        for pair in each.pairs
+        for side, run in enumerate(pair)
     ]
-    frame = pd.DataFrame(rows).dropna()
-    used = [f"C(x{place}, Sum)" for place in range(len(others)) if frame[f"x{place}"].nunique() > 1]
-    return _fit(f"value ~ treated * ({' + '.join(used)})" if used else "value ~ treated", frame)
+    frame = pd.DataFrame(rows)
+    if frame["setting"].nunique() == 1:
+        return _fit("value ~ is_treated", frame, None)
+    # Several pairs of a seed are no replicates: the effect may differ from seed to seed.
+    return _fit("value ~ is_treated * C(setting, Sum)", frame, "~is_treated")
 
 
-def _fit(formula: str, frame: pd.DataFrame) -> MixedEffect | None:
+def _fit(formula: str, frame: pd.DataFrame, random_effects: str | None) -> MixedEffect:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            fitted = mixedlm(formula, frame, groups=frame["seed"]).fit(reml=True)
-            low, high = fitted.conf_int().loc["treated"]
-            mean, p_value = float(fitted.params["treated"]), float(fitted.pvalues["treated"])
+            model = mixedlm(formula, frame, groups=frame["seed"], re_formula=random_effects)
+            fitted = model.fit(reml=True)
+            low, high = fitted.conf_int().loc["is_treated"]
+            mean, p_value = float(fitted.params["is_treated"]), float(fitted.pvalues["is_treated"])
         # The covariance of a model that fits exactly, such as one of equal values, is singular.
         except (np.linalg.LinAlgError, ValueError) as error:
-            return MixedEffect(
-                float("nan"), (float("nan"),) * 2, float("nan"), len(frame), f"not fitted: {error}"
-            )
-    problems = {type(one.message).__name__ for one in caught if issubclass(one.category, ConvergenceWarning)}
-    text = "the random effect of the seed is at its bound, 0" if problems else ""
-    return MixedEffect(mean, (float(low), float(high)), p_value, len(frame), text)
+            unknown = float("nan")
+            return MixedEffect(unknown, (unknown, unknown), unknown, len(frame), f"not fitted: {error}")
+    problems = [str(one.message) for one in caught if issubclass(one.category, ConvergenceWarning)]
+    return MixedEffect(
+        mean, (float(low), float(high)), p_value, len(frame), "; ".join(dict.fromkeys(problems))
+    )
 
 
 def mixed_effects(

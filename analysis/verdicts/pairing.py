@@ -6,7 +6,7 @@ seed are averaged, so n is never larger than the number of seeds.
 Shapes: N seeds with all their pairs.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,14 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.measures.latency_error import TARGET
+from analysis.reading import tags
 from analysis.reading.experiment import Experiment
+from analysis.reading.registration import Registration
 from analysis.reading.run import SEED, Run
 from analysis.reading.values import Value
 from analysis.verdicts.claim import Claim
 
-LATENCY = "derived_latency_ms"
-
 ValueOf = Callable[[Run], float]
+Pair = tuple[Run, Run]
+"""A treated and a baseline run."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,23 @@ class Contrast:
         """Returns the contrast of a claim."""
         return cls(claim.baseline, claim.treated, claim.within, claim.match == "latency")
 
+    def treats(self, run: Run) -> bool:
+        """Whether a run is on the treated side."""
+        return _has(run, self.treated) and _has(run, self.within)
+
+    def is_baseline(self, run: Run) -> bool:
+        """Whether a run is on the baseline side."""
+        return _has(run, self.baseline) and _has(run, self.within)
+
+    def others(self, experiment: Experiment) -> tuple[str, ...]:
+        """The factors in which the runs of a pair agree, besides the seed."""
+        target = (TARGET,) if self.by_latency else ()
+        return experiment.other_factors(*self.treated, *self.within, *target)
+
 
 @dataclass(frozen=True)
 class SeedPairs:
-    """The pairs of one seed, as (treated, baseline).
+    """The pairs of one seed.
 
     Attributes:
         waiting_for: cells that have not ended yet.
@@ -50,7 +65,7 @@ class SeedPairs:
     """
 
     seed: Value
-    pairs: tuple[tuple[Run, Run], ...]
+    pairs: tuple[Pair, ...]
     waiting_for: tuple[Run, ...] = ()
     unmatched: tuple[Run, ...] = ()
     unpaired: tuple[Run, ...] = ()
@@ -66,43 +81,38 @@ class Comparison:
     """A measure of treated and baseline trials, by seed.
 
     Attributes:
-        is_to_come: whether a finished run that lacks the measure may still get it.
+        value_of: the measure; NaN where a run has none.
+        is_to_come: whether a finished run without a value may still get one.
     """
 
     seeds: tuple[SeedPairs, ...]
     value_of: ValueOf
-    is_to_come: bool = False
+    is_to_come: Callable[[Run], bool]
 
     @cached_property
     def open_seeds(self) -> tuple[SeedPairs, ...]:
         """Seeds with a cell that has not ended, or whose measure is still to come."""
-        return tuple(
-            each
-            for each in self.seeds
-            if each.waiting_for
-            or (self.is_to_come and any(run.is_finished and self._lacks(run) for run in each.runs))
-        )
+        return tuple(each for each in self.seeds if each.waiting_for or any(map(self._is_open, each.runs)))
 
     @cached_property
-    def failed_runs(self) -> tuple[Run, ...]:
+    def ended_seeds(self) -> tuple[SeedPairs, ...]:
+        """The others."""
+        return tuple(each for each in self.seeds if each not in self.open_seeds)
+
+    @cached_property
+    def lost_runs(self) -> tuple[Run, ...]:
         """Runs of ended seeds without a value: they failed, or the measure is undefined for them."""
-        ended = [each for each in self.seeds if each not in self.open_seeds]
-        failed = [run for each in ended for run in (*each.runs, *each.unpaired) if self._lacks(run)]
-        return tuple({run.run_id: run for run in failed}.values())
+        lost = [run for each in self.ended_seeds for run in (*each.runs, *each.unpaired) if self._lacks(run)]
+        return tuple({run.run_id: run for run in lost}.values())
 
     @cached_property
     def complete_seeds(self) -> tuple[SeedPairs, ...]:
-        """Seeds all of whose pairs have values."""
+        """Ended seeds that lost nothing."""
         return tuple(
             each
-            for each in self.seeds
-            if each.pairs and each not in self.open_seeds and not any(map(self._lacks, each.runs))
+            for each in self.ended_seeds
+            if each.pairs and not each.unpaired and not any(map(self._lacks, each.runs))
         )
-
-    @property
-    def num_ended(self) -> int:
-        """Number of seeds all of whose cells have ended."""
-        return len(self.seeds) - len(self.open_seeds)
 
     @property
     def num_pairs(self) -> int:
@@ -112,13 +122,49 @@ class Comparison:
     @property
     def runs(self) -> tuple[Run, ...]:
         """The runs behind the differences."""
-        runs = (run for each in self.complete_seeds for run in each.runs)
-        return tuple({run.run_id: run for run in runs}.values())
+        return tuple({run.run_id: run for each in self.complete_seeds for run in each.runs}.values())
 
     @cached_property
     def difference_N(self) -> NDArray[np.float64]:
-        """Treated minus baseline."""
-        return self.differences(self.complete_seeds, self.value_of)
+        """Treated minus baseline, the mean over the pairs of each complete seed."""
+        return np.array(
+            [
+                np.mean(
+                    [self.value_of(treated) - self.value_of(baseline) for treated, baseline in each.pairs]
+                )
+                for each in self.complete_seeds
+            ],
+            np.float64,
+        )
+
+    def differences_at_worst(self, sign: float) -> NDArray[np.float64]:
+        """Returns the differences of all ended seeds, with lost trials at the worst value that was seen.
+
+        Args:
+            sign: of the claimed direction.
+        """
+        seen = [self.value_of(run) for each in self.ended_seeds for run in each.runs]
+        low, high = float(np.nanmin(seen)), float(np.nanmax(seen))
+        worst_treated, worst_baseline = (low, high) if sign > 0 else (high, low)
+
+        def difference(pair: Pair) -> float:
+            treated, baseline = (
+                worst if self._lacks(run) else self.value_of(run)
+                for run, worst in zip(pair, (worst_treated, worst_baseline), strict=True)
+            )
+            return float(treated - baseline)
+
+        return np.array(
+            [
+                # Pairs by latency depend on all trials, so with one lost any of them may be wrong.
+                worst_treated - worst_baseline
+                if each.unpaired
+                else np.mean(list(map(difference, each.pairs)))
+                for each in self.ended_seeds
+                if each.pairs or each.unpaired
+            ],
+            np.float64,
+        )
 
     def side_mean(self, value_of: ValueOf, side: int) -> float:
         """Returns the mean of another measure over the treated (0) or baseline (1) trials; NaN if unknown."""
@@ -127,88 +173,100 @@ class Comparison:
         values = values[~np.isnan(values)]
         return float(values.mean()) if len(values) else float("nan")
 
-    @staticmethod
-    def differences(seeds: Sequence[SeedPairs], value_of: ValueOf) -> NDArray[np.float64]:
-        """Returns the mean difference of each seed."""
-        return np.array(
-            [np.mean([value_of(treated) - value_of(base) for treated, base in each.pairs]) for each in seeds],
-            np.float64,
-        )
-
     def _lacks(self, run: Run) -> bool:
         return not run.is_finished or bool(np.isnan(self.value_of(run)))
 
+    def _is_open(self, run: Run) -> bool:
+        return run.is_finished and self._lacks(run) and self.is_to_come(run)
+
 
 def pair_seeds(
-    experiment: Experiment,
-    contrast: Contrast,
-    value_of: Mapping[str, ValueOf],
-    num_seeds: int | None = None,
-    cells: Collection[Run] | None = None,
+    experiment: Experiment, contrast: Contrast, latency_ms: ValueOf, num_seeds: int | None = None
 ) -> tuple[SeedPairs, ...]:
     """Returns the pairs of each of the first seeds of the grid, with cells that are not finished.
 
     Args:
-        value_of: measures by name; pairing by latency needs `derived_latency_ms`.
+        latency_ms: of a run's derived network, for pairs by latency.
         num_seeds: how many seeds; None for all.
-        cells: None for all cells of the experiment.
     """
-    cells = experiment.cells if cells is None else cells
-    fields = {*contrast.treated, *contrast.within, *((TARGET,) if contrast.by_latency else ())}
-    others = experiment.other_factors(*fields)
-    cells = [run for run in cells if _is(run, contrast.within)]
-    seeds = seeds_in_order(experiment, cells)
+    others = contrast.others(experiment)
+    pair = _pair_by_latency if contrast.by_latency else _pair_by_setting
     found = []
-    for seed in seeds:
-        own = [run for run in cells if run.seed == seed]
-        treated = [run for run in own if _is(run, contrast.treated)]
-        baselines = [run for run in own if _is(run, contrast.baseline)]
-        if contrast.by_latency:
-            pairs = _pair_by_latency(seed, treated, baselines, others, value_of[LATENCY])
-        else:
-            pairs = _pair_by_setting(seed, treated, baselines, others)
+    for seed in seeds_in_order(experiment.grid_cells, experiment.registered):
+        own = [run for run in experiment.grid_cells if run.seed == seed]
+        treated = [run for run in own if contrast.treats(run)]
+        baselines = [run for run in own if contrast.is_baseline(run)]
+        pairs = pair(seed, *_of_common_settings(treated, baselines, others), others, latency_ms)
         if pairs.pairs or pairs.waiting_for or pairs.unmatched or pairs.unpaired:
             found.append(pairs)
     return tuple(found[:num_seeds])
 
 
-def seeds_in_order(experiment: Experiment, cells: Collection[Run]) -> list[Value]:
-    """Returns the seeds of these cells, in the order of the registered grid if there is one.
+def sides(
+    cells: Iterable[Run], claim: Claim, others: Sequence[str], registration: Registration | None
+) -> frozenset[str]:
+    """Returns the hashes of the cells that a claim compares, begun or not.
+
+    Args:
+        others: factors in which both sides agree.
+        registration: its order of seeds counts; None for the order of the cells.
+    """
+    contrast = Contrast.of(claim)
+    by_seed: dict[Value, list[Run]] = {}
+    for run in cells:
+        by_seed.setdefault(run.seed, []).append(run)
+    found: list[list[Run]] = []
+    for seed in seeds_in_order([run for runs in by_seed.values() for run in runs], registration):
+        treated = [run for run in by_seed[seed] if contrast.treats(run)]
+        baselines = [run for run in by_seed[seed] if contrast.is_baseline(run)]
+        treated, baselines = _of_common_settings(treated, baselines, others)
+        if treated:
+            found.append([*treated, *baselines])
+    return frozenset(run.tag(tags.CELL) for runs in found[: claim.num_seeds] for run in runs)
+
+
+def seeds_in_order(cells: Iterable[Run], registration: Registration | None) -> list[Value]:
+    """Returns the seeds of these cells, in the order of a registered grid if there is one.
 
     In that order, seeds that are added to a grid later come last.
     """
     present = dict.fromkeys(run.seed for run in cells)
-    registered = experiment.registered.cells.values() if experiment.registered else ()
+    registered = registration.cells.values() if registration else ()
     return list(dict.fromkeys([*(c[SEED] for c in registered if c.get(SEED) in present), *present]))
 
 
-def _is(run: Run, setting: Mapping[str, Value]) -> bool:
-    return all(run.config.get(name) == value for name, value in setting.items())
+def _has(run: Run, setting: Mapping[str, Value]) -> bool:
+    return all(name in run.config and run.config[name] == value for name, value in setting.items())
 
 
 def _has_ended(run: Run) -> bool:
     return run.status in ("FINISHED", "FAILED")
 
 
+def _of_common_settings(
+    treated: Sequence[Run], baselines: Sequence[Run], others: Sequence[str]
+) -> tuple[list[Run], list[Run]]:
+    """The runs of both sides that have a counterpart in all other factors."""
+    common = {run.setting(others) for run in treated} & {run.setting(others) for run in baselines}
+    kept_treated, kept_baselines = (
+        [run for run in side if run.setting(others) in common] for side in (treated, baselines)
+    )
+    return kept_treated, kept_baselines
+
+
 def _pair_by_setting(
-    seed: Value, treated: Sequence[Run], baselines: Sequence[Run], others: Sequence[str]
+    seed: Value, treated: Sequence[Run], baselines: Sequence[Run], others: Sequence[str], latency_ms: ValueOf
 ) -> SeedPairs:
     partners = {run.setting(others): run for run in baselines}
-    pairs = tuple((run, partners[run.setting(others)]) for run in treated if run.setting(others) in partners)
+    pairs = tuple((run, partners[run.setting(others)]) for run in treated)
     waiting = tuple(run for pair in pairs for run in pair if not _has_ended(run))
     return SeedPairs(seed, pairs, waiting)
 
 
 def _pair_by_latency(
-    seed: Value,
-    treated: Sequence[Run],
-    baselines: Sequence[Run],
-    others: Sequence[str],
-    latency_ms: ValueOf,
+    seed: Value, treated: Sequence[Run], baselines: Sequence[Run], others: Sequence[str], latency_ms: ValueOf
 ) -> SeedPairs:
     """Pairs each baseline with the slowest treated trial that is as fast, whether it was trained or not."""
-    if not treated or not baselines:
-        return SeedPairs(seed, ())
     # Which trial is the partner depends on the latencies of all.
     waiting = tuple(run for run in (*treated, *baselines) if not _has_ended(run))
     unpaired = tuple(run for run in (*treated, *baselines) if run.status == "FAILED")

@@ -65,7 +65,7 @@ def detectable_effect(num_seeds: int, alpha: float, power: float = POWER) -> flo
 def seeds_needed(effect: float, spread: float, alpha: float, power: float = POWER) -> int | None:
     """Returns the fewest seeds that detect an effect with this power; None for more than 1,000."""
     if spread == 0:
-        return MIN_VALUES
+        return next(n for n in range(MIN_VALUES, MAX_SEEDS) if 2.0**-n <= alpha)
     for num_seeds in range(MIN_VALUES, _MAX_SIMULATED + 1):
         if detectable_effect(num_seeds, alpha, power) <= effect / spread:
             return num_seeds

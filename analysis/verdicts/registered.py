@@ -1,61 +1,119 @@
-"""Whether a claim was registered before the first of its trials, and never edited since."""
+"""Whether a claim was registered before the first of its trials, and nothing was changed since."""
 
-from collections.abc import Collection
 from datetime import UTC, datetime
 
-from analysis.measures.measure import Numbers
 from analysis.reading import tags
+from analysis.reading.captions import count
 from analysis.reading.experiment import Experiment
 from analysis.reading.registration import Registration
-from analysis.reading.run import Run
-from analysis.verdicts.claim import Claim
-from analysis.verdicts.pairing import Comparison, Contrast, SeedPairs, pair_seeds
+from analysis.reading.run import NETWORK_FIELDS, SEED
+from analysis.verdicts.claim import Claim, parse_claim
+from analysis.verdicts.pairing import Comparison, Contrast, sides
 
 
 def when_registered(
-    name: str, claim: Claim, comparison: Comparison, experiment: Experiment, numbers: Numbers
+    name: str, claim: Claim, comparison: Comparison, experiment: Experiment, *, needs_training: bool
 ) -> tuple[bool, str]:
     """Returns whether claim and grid were registered in time, and the same in a clause.
 
-    A claim is registered if the launch that first registered it, as it is now, began before the first of
-    the compared trials, and its grid compares the same trials. Otherwise it is exploratory.
+    Registered means: the launch that was the last before the first of the compared trials registered this
+    claim, with a grid in which it compares the same trials, and no later launch changed the claim.
+    Otherwise it is exploratory.
+
+    Args:
+        needs_training: whether trainings decide the claim; then all must be registered under the same terms.
     """
-    compared = _compared(comparison.seeds)
-    with_claim = [one for one in experiment.registrations if _hash(one, name) == claim.sha256]
-    own = [one for one in with_claim if not compared or compared & set(one.cells)]
+    compared = compared_cells(claim, experiment)
+    own = [one for one in experiment.registrations if not compared or compared & set(one.cells)]
     if not own:
-        edited = any(name in one.claims for one in experiment.registrations)
-        return False, "exploratory: " + ("edited after the launch" if edited else "no launch registered it")
-    first = min(own, key=lambda one: one.time_ms)
-    when = f"{datetime.fromtimestamp(first.time_ms / 1000, UTC):%Y-%m-%d %H:%M} UTC"
+        return False, "exploratory: no launch registered these trials"
     begun = [run.start_time_ms for each in comparison.seeds for run in each.runs if run.start_time_ms]
-    if begun and min(begun) < first.time_ms:
-        return False, f"exploratory: registered {when}, after the first trial"
-    if compared != _compared_by(first, claim, experiment, numbers):
-        return False, f"exploratory: the grid was edited after it was registered ({when})"
-    return True, f"registered before the first trial ({when}, claim {claim.sha256[:8]})"
+    before = [one for one in own if not begun or one.time_ms <= min(begun)]
+    with_claim = [one for one in own if _hash(one, name) == claim.sha256]
+    if not with_claim:
+        return False, "exploratory: no launch registered it"
+    if not any(one in before for one in with_claim):
+        return False, f"exploratory: registered {_date(with_claim[0])}, after the first trial"
+    in_force = before[-1]
+    since = [in_force, *(one for one in own if one.time_ms > in_force.time_ms)]
+    if any(_hash(one, name) != claim.sha256 for one in since):
+        return False, "exploratory: the claim was edited after the first trial"
+    if compared != _sides_of(in_force, claim, experiment):
+        return False, f"exploratory: it compares other trials than were registered {_date(in_force)}"
+    if needs_training and (problem := _training_problem(experiment)):
+        return False, f"exploratory: {problem}"
+    return True, f"registered before the first trial ({_date(in_force)}, claim {claim.sha256[:8]})"
 
 
-def _hash(registration: Registration, name: str) -> object:
-    return registration.claims.get(name, {}).get("sha256")
+def compared_cells(claim: Claim, experiment: Experiment) -> frozenset[str]:
+    """Returns the hashes of the cells that a claim compares, begun or not."""
+    others = Contrast.of(claim).others(experiment)
+    return sides(experiment.grid_cells, claim, others, experiment.registered)
 
 
-def _compared(seeds: Collection[SeedPairs]) -> set[str]:
-    """Hashes of the cells in pairs that have begun."""
-    return {run.tag(tags.CELL) for each in seeds for run in each.runs if run.run_id}
+def most_claims_asked(experiment: Experiment) -> int:
+    """Returns the largest number of claims that a launch of any of these trials registered and asked.
+
+    A claim that is dropped after a look was tested all the same.
+    """
+    present = {run.tags.get(tags.CELL) for run in experiment.grid_cells}
+    own = [one for one in experiment.registrations if present & set(one.cells)]
+    return max((_count_asked(one, experiment) for one in own), default=0)
 
 
-def _compared_by(
-    registration: Registration, claim: Claim, experiment: Experiment, numbers: Numbers
-) -> set[str]:
-    """The same for the grid of a registration, whose cells may not be in the grid of today."""
-    cells = [
-        run for run in (*experiment.cells, *experiment.left_out) if run.tag(tags.CELL) in registration.cells
-    ]
+def earlier_grids(name: str, experiment: Experiment) -> str:
+    """Names earlier grids of other trials that asked a claim of this name; empty if there are none."""
+    present = {run.tags.get(tags.CELL) for run in experiment.grid_cells}
+    others = [one for one in experiment.registrations if name in one.claims and not present & set(one.cells)]
+    num_finished = sum(
+        run.is_finished and any(run.tags.get(tags.CELL) in one.cells for one in others)
+        for run in experiment.left_out
+    )
+    if not num_finished:
+        return ""
+    return (
+        f"asked before of {count(len(others), 'other grid')} with {count(num_finished, 'finished trial')}, "
+        "which are left out"
+    )
 
-    def latency_ms(run: Run) -> float:
-        return run.metric("derived_latency_ms")
 
-    by_name = dict.fromkeys((claim.measure, "derived_latency_ms"), latency_ms)
-    contrast = Contrast.of(claim)
-    return _compared(pair_seeds(experiment, contrast, by_name, claim.num_seeds, cells))
+def _hash(registration: Registration, name: str) -> str:
+    """Hash of a claim as this version reads it; empty if it is not registered, or not readable."""
+    if name not in registration.claims:
+        return ""
+    return parse_claim(registration.claims[name], f"registration of {registration.file}: {name}").sha256
+
+
+def _sides_of(registration: Registration, claim: Claim, experiment: Experiment) -> frozenset[str]:
+    others = Contrast.of(claim).others(experiment)
+    cells = [registration.not_started(cell) for cell in registration.cells]
+    return sides(cells, claim, others, registration)
+
+
+def _count_asked(registration: Registration, experiment: Experiment) -> int:
+    return sum(
+        bool(_sides_of(registration, parse_claim(fields, name), experiment))
+        for name, fields in registration.claims.items()
+    )
+
+
+def _training_problem(experiment: Experiment) -> str:
+    """Why trainings may have been chosen by their results; empty if they may not."""
+    if not experiment.training:
+        return ""
+    registered = experiment.training_registrations
+    known = {cell for one in registered for cell in one.cells}
+    if any(run.tags.get(tags.CELL) not in known for run in experiment.training):
+        return "no launch registered the trainings"
+    terms = {
+        tuple(
+            sorted((name, str(value)) for name, value in cell.items() if name not in (SEED, *NETWORK_FIELDS))
+        )
+        for one in registered
+        for cell in one.cells.values()
+    }
+    return "trainings were launched under several terms" if len(terms) > 1 else ""
+
+
+def _date(registration: Registration) -> str:
+    return f"{datetime.fromtimestamp(registration.time_ms / 1000, UTC):%Y-%m-%d %H:%M} UTC"

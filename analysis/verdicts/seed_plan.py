@@ -64,12 +64,11 @@ def _count_seeds(claim: Claim, registration: Registration) -> int:
         notices=(),
         registered=registration,
     )
-    # Which trials have equal latency is not known yet.
-    contrast = Contrast(claim.baseline, claim.treated, claim.within, by_latency=claim.match == "latency")
-    return len(pair_seeds(grid, contrast, {"derived_latency_ms": _unknown}))
+    return len(pair_seeds(grid, Contrast.of(claim), _unknown))
 
 
 def _unknown(run: Run) -> float:
+    """Which trials have equal latency is not known yet."""
     return math.nan
 
 

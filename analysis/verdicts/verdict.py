@@ -12,19 +12,21 @@ from statsmodels.stats.multitest import multipletests
 from analysis.measures import MEASURES
 from analysis.measures.accuracy import is_selected_on_test
 from analysis.measures.measure import Measure, Numbers
-from analysis.measures.run_measures import TEST_ACCURACY
+from analysis.measures.run_measures import LATENCY, TEST_ACCURACY
 from analysis.measures.sign_flips import MIN_VALUES, interval, p_value
+from analysis.reading import tags
 from analysis.reading.captions import count
 from analysis.reading.experiment import Experiment
 from analysis.reading.run import Run
 from analysis.verdicts.claim import Claim, show_setting
 from analysis.verdicts.pairing import Comparison, Contrast, pair_seeds
 from analysis.verdicts.power import ALPHA, seeds_needed
-from analysis.verdicts.registered import when_registered
+from analysis.verdicts.registered import earlier_grids, most_claims_asked, when_registered
 
 Status = Literal["supported", "real but negligible", "not supported", "undecided", "pending", "not asked"]
 
 _MAX_NAMES = 4
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,11 @@ class Verdict:
     comparison: Comparison
 
     @property
+    def is_due(self) -> bool:
+        """Whether its registered seeds have ended, so that there is a test."""
+        return self.status not in ("pending", "not asked")
+
+    @property
     def measure(self) -> str:
         """What was compared, with its unit."""
         return f"{MEASURES[self.claim.measure].title}: {self.claim.contrast}"
@@ -109,33 +116,45 @@ def compare(
     contrast: Contrast,
     measure: str,
     num_seeds: int | None = None,
-    cells: Sequence[Run] | None = None,
 ) -> Comparison:
     """Returns a measure of the pairs of a contrast, by seed."""
-    value_of = partial(_value, numbers)
-    by_name = {name: partial(value_of, name) for name in (measure, "derived_latency_ms")}
-    seeds = pair_seeds(experiment, contrast, by_name, num_seeds, cells)
-    return Comparison(seeds, by_name[measure], MEASURES[measure].comes_later)
+    failed = {run.tags.get(tags.SEARCH_RUN) for run in experiment.failed_training}
+
+    def is_to_come(run: Run) -> bool:
+        return MEASURES[measure].comes_later and run.run_id not in failed
+
+    seeds = pair_seeds(experiment, contrast, partial(_value, numbers, LATENCY.name), num_seeds)
+    return Comparison(seeds, partial(_value, numbers, measure), is_to_come)
 
 
-def estimate(difference_N: NDArray[np.float64]) -> Estimate:
-    """Returns the mean of differences with its interval, without a test."""
+def estimate(difference_N: NDArray[np.float64], measure: str, *, is_due: bool = True) -> Estimate:
+    """Returns the mean of differences, and its interval if a verdict is due; without a test."""
     n = len(difference_N)
     spread = float(difference_N.std(ddof=1)) if n > 1 else float("nan")
-    return Estimate(n, float(difference_N.mean()) if n else float("nan"), interval(difference_N), spread)
+    return Estimate(
+        n,
+        float(difference_N.mean()) if n else float("nan"),
+        interval(difference_N, _bounds(measure)) if is_due else None,
+        spread,
+    )
 
 
 def judge_claims(claims: Mapping[str, Claim], experiment: Experiment, numbers: Numbers) -> list[Verdict]:
-    """Judges claims together: Holm's correction is for all that the grid asks, tested already or not."""
+    """Judges claims together: Holm's correction is for all that were asked, tested already or not."""
     comparisons = {
         name: compare(experiment, numbers, Contrast.of(claim), claim.measure, claim.num_seeds)
         for name, claim in claims.items()
     }
     p_values = {
-        name: _p_value(claims[name], comparison.difference_N) if _is_due(claims[name], comparison) else None
+        name: _p_value(claims[name], comparison.difference_N, claims[name].measure)
+        if _is_due(claims[name], comparison)
+        else None
         for name, comparison in comparisons.items()
         if comparison.seeds
     }
+    # Claims that earlier launches of these trials asked count, too: they may have been dropped after a look.
+    dropped = range(most_claims_asked(experiment) - len(p_values))
+    p_values |= {f"dropped {place}": None for place in dropped}
     return [
         _judge_one(name, claim, comparisons[name], p_values, experiment, numbers)
         for name, claim in claims.items()
@@ -149,43 +168,45 @@ def decide(claim: Claim, found: Estimate, num_claims: int) -> tuple[Status, str]
         num_claims: that the grid asks.
     """
     if found.p_holm is None:
-        if found.n < MIN_VALUES:
-            return "undecided", f"{count(found.n, 'seed')} with all their trials; a test needs {MIN_VALUES}"
-        return "undecided", "all differences are 0, which tells nothing about how often they are not"
+        return "undecided", f"{count(found.n, 'complete seed')}; a test needs {MIN_VALUES}"
     effect = claim.sign * found.mean
-    _, high = sorted(claim.sign * bound for bound in found.interval or (found.mean, found.mean))
+    high = max(claim.sign * bound for bound in found.interval) if found.interval else float("inf")
+    # Differences of shares are not exact in binary.
+    reached = claim.smallest_effect - _ROUNDING * abs(claim.smallest_effect)
     is_significant = found.p_holm <= ALPHA
-    significance = f"p = {found.p_holm:.2g} by sign flips{' and Holm' if num_claims > 1 else ''}"
-    if is_significant and effect >= claim.smallest_effect:
+    significance = f"p = {found.p_holm:.2g}{', corrected by Holm' if num_claims > 1 else ''}"
+    if is_significant and effect >= reached:
         return "supported", f"{significance}, and the estimate reaches {claim.smallest_effect:g}"
-    if high < claim.smallest_effect:
+    if high < reached:
         excluded = f"the interval excludes an effect of {claim.smallest_effect:g}"
         if is_significant:
             return "real but negligible", f"{significance}, but {excluded}"
         return "not supported", excluded
-    reason = (
-        significance
-        if not is_significant
-        else f"{significance}, but the estimate is below {claim.smallest_effect:g}"
-    )
-    return "undecided", f"{reason}; {_seeds_to_add(claim, found, effect, num_claims)}"
+    if is_significant:
+        significance = f"{significance}, but the estimate is below {claim.smallest_effect:g}"
+    if not found.spread:
+        return (
+            "undecided",
+            f"{significance}; all differences are equal, which tells little about those to come",
+        )
+    return "undecided", f"{significance}; {_seeds_to_add(claim, found, effect, num_claims)}"
 
 
 def _seeds_to_add(claim: Claim, found: Estimate, effect: float, num_claims: int) -> str:
-    """How many seeds would decide.
+    """How many new seeds would decide.
 
     Those that detect the smallest effect or, if there are enough for that, those that would exclude it if
     the estimate is right.
     """
-    distance = abs(claim.smallest_effect)
-    needed = seeds_needed(distance, found.spread, ALPHA / num_claims)
-    purpose = f"to detect an effect of {distance:g}"
+    needed = seeds_needed(abs(claim.smallest_effect), found.spread, ALPHA / num_claims)
+    purpose = f"to detect an effect of {claim.smallest_effect:g}"
+    if claim.smallest_effect < 0:
+        purpose = f"to exclude a loss of {-claim.smallest_effect:g}"
     if needed is not None and needed <= found.n:
         needed = seeds_needed(abs(claim.smallest_effect - effect), found.spread, ALPHA / 2)
-        purpose = f"to tell {abs(effect):.2g} from {distance:g}"
-    if needed is None:
-        return f"more than 1,000 seeds have 80 % power {purpose}"
-    return f"about {max(needed - found.n, 1)} more seeds for 80 % power {purpose}"
+        purpose = f"to tell an effect of {effect:.2g} from {claim.smallest_effect:g}"
+    number = "more than 1,000" if needed is None else f"about {needed}"
+    return f"{number} more seeds, in a new grid, have 80 % power {purpose}"
 
 
 def _judge_one(
@@ -196,18 +217,21 @@ def _judge_one(
     experiment: Experiment,
     numbers: Numbers,
 ) -> Verdict:
-    found = estimate(comparison.difference_N)
+    is_due = _is_due(claim, comparison)
+    found = estimate(comparison.difference_N, claim.measure, is_due=is_due)
     num_claims = len(p_values)
     status: Status
     if not comparison.seeds:
         status, reason = "not asked", f"the grid has no pairs of {_sides(claim)}"
-    elif not _is_due(claim, comparison):
+    elif not is_due:
         status, reason = "pending", _why_pending(claim, comparison)
     else:
         found = _with_test(found, name, p_values)
         status, reason = decide(claim, found, num_claims)
-    is_decided = status not in ("pending", "not asked")
-    is_registered, registration = when_registered(name, claim, comparison, experiment, numbers)
+    needs_training = MEASURES[claim.measure].comes_later
+    is_registered, registration = when_registered(
+        name, claim, comparison, experiment, needs_training=needs_training
+    )
     return Verdict(
         name,
         claim,
@@ -215,10 +239,10 @@ def _judge_one(
         reason,
         found,
         comparison.num_pairs,
-        comparison.failed_runs,
-        tuple(_sensitivity(name, claim, comparison, p_values, experiment, numbers)) if is_decided else (),
+        comparison.lost_runs,
+        tuple(_sensitivity(name, claim, comparison, p_values, experiment, numbers)) if is_due else (),
         tuple(_beside(claim, comparison, numbers)),
-        tuple(_caveats(claim, comparison, experiment)),
+        tuple(_caveats(name, claim, comparison, experiment)),
         is_registered,
         registration,
         comparison,
@@ -231,13 +255,19 @@ def _value(numbers: Numbers, measure: str, run: Run) -> float:
 
 def _is_due(claim: Claim, comparison: Comparison) -> bool:
     """Whether all registered seeds have ended."""
-    return comparison.num_ended >= claim.num_seeds
+    return len(comparison.ended_seeds) >= claim.num_seeds
 
 
-def _p_value(claim: Claim, difference_N: NDArray[np.float64]) -> float | None:
-    if len(difference_N) < MIN_VALUES or not difference_N.any():
+def _p_value(claim: Claim, difference_N: NDArray[np.float64], measure: str) -> float | None:
+    if len(difference_N) < MIN_VALUES:
         return None
-    return p_value(difference_N, claim.direction, claim.sign * claim.null)
+    return p_value(difference_N, claim.direction, claim.sign * claim.null, _bounds(measure))
+
+
+def _bounds(measure: str) -> tuple[float, float] | None:
+    """The smallest and largest possible difference of a measure."""
+    bounds = MEASURES[measure].bounds
+    return None if bounds is None else (bounds[0] - bounds[1], bounds[1] - bounds[0])
 
 
 def _holm(p_values: Mapping[str, float | None]) -> dict[str, float]:
@@ -254,7 +284,7 @@ def _with_test(found: Estimate, name: str, p_values: Mapping[str, float | None])
 
 
 def _why_pending(claim: Claim, comparison: Comparison) -> str:
-    done = f"{comparison.num_ended} of {claim.num_seeds} seeds"
+    done = f"{len(comparison.ended_seeds)} of {claim.num_seeds} seeds"
     if len(comparison.seeds) < claim.num_seeds:
         return f"{done}; the grid has {len(comparison.seeds)}"
     waiting = {run.name: run for each in comparison.open_seeds for run in each.waiting_for}
@@ -272,42 +302,24 @@ def _sensitivity(
     numbers: Numbers,
 ) -> list[str]:
     lines = []
-    if comparison.failed_runs and comparison.complete_seeds:
-        worst_N = _with_worst(claim, comparison)
-        replaced = dict(p_values) | {name: _p_value(claim, worst_N)}
-        found = _with_test(estimate(worst_N), name, replaced)
+    if comparison.lost_runs and comparison.complete_seeds:
+        worst_N = comparison.differences_at_worst(claim.sign)
+        replaced = dict(p_values) | {name: _p_value(claim, worst_N, claim.measure)}
+        found = _with_test(estimate(worst_N, claim.measure), name, replaced)
         status, _ = decide(claim, found, len(p_values))
-        lines.append(
-            f"with {count(len(comparison.failed_runs), 'lost trial')} at their worst: {status}, {found.text}"
-        )
+        lost = count(len(comparison.lost_runs), "lost trial")
+        lines.append(f"with {lost} at their worst: {status}, {found.text}; n = {count(found.n, 'seed')}")
     if claim.second_measure is not None:
         other = compare(experiment, numbers, Contrast.of(claim), claim.second_measure, claim.num_seeds)
-        found = estimate(other.difference_N)
-        p = _p_value(claim, other.difference_N)
+        found = estimate(other.difference_N, claim.second_measure)
+        p = _p_value(claim, other.difference_N, claim.second_measure)
         if found.n:
             found = replace(found, p_value=p)
-            lines.append(f"by another definition ({MEASURES[claim.second_measure].title}): {found.text}")
+            lines.append(
+                f"by another definition ({MEASURES[claim.second_measure].title}): {found.text}; "
+                f"n = {count(found.n, 'seed')}"
+            )
     return lines
-
-
-def _with_worst(claim: Claim, comparison: Comparison) -> NDArray[np.float64]:
-    """Differences with lost trials at the value that speaks most against the claim, of those seen."""
-    seeds = [each for each in comparison.seeds if each.pairs and each not in comparison.open_seeds]
-    seen = [comparison.value_of(run) for each in seeds for run in each.runs]
-    low, high = float(np.nanmin(seen)), float(np.nanmax(seen))
-    worst_treated, worst_baseline = (high, low) if claim.direction == "less" else (low, high)
-    lost = {run.run_id for run in comparison.failed_runs}
-    differences = [
-        np.mean(
-            [
-                (worst_treated if treated.run_id in lost else comparison.value_of(treated))
-                - (worst_baseline if base.run_id in lost else comparison.value_of(base))
-                for treated, base in each.pairs
-            ]
-        )
-        for each in seeds
-    ]
-    return np.array(differences, np.float64)
 
 
 def _beside(claim: Claim, comparison: Comparison, numbers: Numbers) -> list[str]:
@@ -315,7 +327,7 @@ def _beside(claim: Claim, comparison: Comparison, numbers: Numbers) -> list[str]
     for name in claim.beside:
         measure: Measure = MEASURES[name]
         treated, baseline = (comparison.side_mean(partial(_value, numbers, name), side) for side in (0, 1))
-        if not np.isnan([treated, baseline]).all():
+        if not np.isnan([treated, baseline]).any():
             lines.append(
                 f"{measure.title}: {treated:.3g} ({show_setting(claim.treated)}), "
                 f"{baseline:.3g} ({show_setting(claim.baseline)})"
@@ -323,13 +335,15 @@ def _beside(claim: Claim, comparison: Comparison, numbers: Numbers) -> list[str]
     return lines
 
 
-def _caveats(claim: Claim, comparison: Comparison, experiment: Experiment) -> list[str]:
+def _caveats(name: str, claim: Claim, comparison: Comparison, experiment: Experiment) -> list[str]:
     lines = []
-    if comparison.failed_runs:
-        lines.append(f"lost: {_names([f'{run.name} ({_why_lost(run)})' for run in comparison.failed_runs])}")
-    unmatched = [run.name for each in comparison.seeds for run in each.unmatched]
+    if comparison.lost_runs:
+        lines.append(f"lost: {_names([f'{run.name} ({_why_lost(run)})' for run in comparison.lost_runs])}")
+    unmatched = [run.name for each in comparison.ended_seeds if not each.unpaired for run in each.unmatched]
     if unmatched:
         lines.append(f"no treated trial is as fast as {_names(unmatched)}")
+    if earlier := earlier_grids(name, experiment):
+        lines.append(earlier)
     is_trained = claim.measure == TEST_ACCURACY.name
     if is_trained and any(map(is_selected_on_test, experiment.training)):
         lines.append("test accuracies are selected on test images")

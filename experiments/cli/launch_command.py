@@ -143,11 +143,17 @@ def claims_of(grid: "Grid") -> dict[str, dict[str, Any]]:
     # Imported here: analysis takes a second to import, and `--help` does not need it.
     from analysis.verdicts import resolve_claims
     from analysis.verdicts.claim import parse_claim
+    from experiments.launching.grid_record import NOT_REGISTERED
     from experiments.specs.experiment_spec import parse_field
     from nas.config import SearchConfig
 
     records = {}
     for name, claim in resolve_claims(grid.spec.claims, str(grid.path)).items():
+        if impossible := {*claim.treated, *claim.within} & {*NOT_REGISTERED, "seed"}:
+            raise UserError(
+                f"{grid.path}: claims.{name}: {sorted(impossible)[0]}: is no setting that a claim can "
+                "compare; name another field"
+            )
         where = f"{grid.path}: claims.{name}"
         # Values as the runs have them: `bi` is short for `bi_random`.
         settings = {

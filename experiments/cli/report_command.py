@@ -1,6 +1,7 @@
 """`tfnas report`: write claims, figures, tables and provenance of an experiment on one page."""
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,7 +92,7 @@ def _as_json(verdict: "Verdict") -> dict[str, Any]:
         "status": verdict.status,
         "reason": verdict.reason,
         "measure": verdict.measure,
-        "estimate": asdict(verdict.estimate),
+        "estimate": {key: _finite(value) for key, value in asdict(verdict.estimate).items()},
         "num_pairs": verdict.num_pairs,
         "lost": [run.name for run in verdict.lost],
         "is_registered": verdict.is_registered,
@@ -100,3 +101,8 @@ def _as_json(verdict: "Verdict") -> dict[str, Any]:
         "beside": verdict.beside,
         "caveats": verdict.caveats,
     }
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -82,9 +82,19 @@ def test_the_interval_contains_exactly_the_means_that_the_test_does_not_reject(n
     assert p_value(values, "less", high + 1e-6) <= 0.025 < p_value(values, "less", high - 1e-6)
 
 
-def test_fewer_than_seven_values_have_no_interval_and_equal_ones_a_point():
+def test_fewer_than_seven_values_have_no_interval():
     assert interval(np.arange(6.0)) is None
-    assert interval(np.full(7, -0.25)) == (-0.25, -0.25)
+
+
+def test_equal_values_leave_room_for_others_that_are_too_rare_to_be_seen():
+    equal = np.full(10, -0.25)
+    assert interval(equal) is None
+    low, high = interval(equal, (-1, 1)) or (0.0, 0.0)
+    share = stats.beta.ppf(0.025, 10, 1)  # Clopper and Pearson's lower limit of 10 of 10
+    assert (low, high) == pytest.approx((-0.25 * share - (1 - share), -0.25 * share + (1 - share)))
+    # So many others at 1 that the mean is 0: 0.2 of all.
+    assert p_value(equal, "less", bounds=(-1, 1)) == pytest.approx(0.8**10)
+    assert p_value(np.full(10, -1.0), "less", bounds=(-1, 1)) == pytest.approx(2**-10)
 
 
 def test_so_few_values_are_never_significant_at_a_level_below_their_smallest_p_value():
