@@ -32,12 +32,16 @@ DISTRIBUTIONS: dict[str, Sample] = {
     "very skewed (skewness 2)": lambda rng, shape: rng.exponential(size=shape) - 1,
     "tied (few values)": lambda rng, shape: np.round(rng.normal(size=shape)),
     "half of them 0": lambda rng, shape: np.where(rng.random(shape) < 0.5, 0, rng.normal(size=shape)),
-    "one in ten far off": lambda rng, shape: (
-        np.where(rng.random(shape) < 0.1, -3.0, 1 / 3) + rng.normal(0, 0.01, shape)
-    ),
     "heavy-tailed (t, 3 degrees)": lambda rng, shape: rng.standard_t(3, size=shape) / np.sqrt(3),
 }
 """Differences with mean 0; most have standard deviation 1."""
+
+BEYOND: dict[str, Sample] = {
+    "one in ten far off": lambda rng, shape: (
+        np.where(rng.random(shape) < 0.1, -3.0, 1 / 3) + rng.normal(0, 0.01, shape)
+    ),
+}
+"""Differences for which no test of so few values keeps the promise: most samples show no sign of the tail."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,7 @@ def table(num_experiments: int, all_num_seeds: Sequence[int] = NUM_SEEDS) -> lis
         "| differences | seeds | false *supported* | wrong *not supported* | coverage | power |",
         "|---|---|---|---|---|---|",
     ]
-    for name, sample in DISTRIBUTIONS.items():
+    for name, sample in (DISTRIBUTIONS | BEYOND).items():
         for num_seeds in all_num_seeds:
             rates = simulate(sample, num_seeds, num_experiments)
             cells = [rates.false_supported, rates.wrong_not_supported, rates.coverage, rates.supported]
