@@ -95,7 +95,7 @@ DEPTH_FLIPS = Measure(
 DEPTH_RANGE = Measure(
     "depth_range",
     "depth range",
-    "largest less smallest derived depth of the joint epochs, in layers",
+    "range of the derived depth over the joint epochs, in layers",
     1,
     _of_trajectory(lambda trajectory: measure_depth(trajectory).depth_range, "derived_op_EL"),
     NO_TABLE,
