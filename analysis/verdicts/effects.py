@@ -89,7 +89,7 @@ def _interaction(
     )
     levels = " − ".join(show_value(factor, level) for level, _ in (one, other))
     runs = tuple({run.run_id: run for _, part in (one, other) for run in part.runs}.values())
-    return Effect(claim.contrast, f"interaction: {levels}", estimate(difference_N, claim.measure), runs)
+    return Effect(claim.contrast, f"interaction: {levels}", estimate(difference_N, None), runs)
 
 
 def _other_pairs(claim: Claim, experiment: Experiment) -> list[tuple[Setting, Setting]]:

@@ -78,10 +78,12 @@ def _fit(formula: str, frame: pd.DataFrame, random_effects: str | None) -> Mixed
         except (np.linalg.LinAlgError, ValueError) as error:
             unknown = float("nan")
             return MixedEffect(unknown, (unknown, unknown), unknown, len(frame), f"not fitted: {error}")
-    problems = [str(one.message) for one in caught if issubclass(one.category, ConvergenceWarning)]
-    return MixedEffect(
-        mean, (float(low), float(high)), p_value, len(frame), "; ".join(dict.fromkeys(problems))
-    )
+    problem = ""
+    if not fitted.converged:
+        problem = "did not converge"
+    elif any(issubclass(one.category, ConvergenceWarning) for one in caught):
+        problem = "a random effect is at its bound, 0"
+    return MixedEffect(mean, (float(low), float(high)), p_value, len(frame), problem)
 
 
 def mixed_effects(

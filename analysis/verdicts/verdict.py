@@ -127,14 +127,18 @@ def compare(
     return Comparison(seeds, partial(_value, numbers, measure), is_to_come)
 
 
-def estimate(difference_N: NDArray[np.float64], measure: str, *, is_due: bool = True) -> Estimate:
-    """Returns the mean of differences, and its interval if a verdict is due; without a test."""
+def estimate(difference_N: NDArray[np.float64], measure: str | None, *, is_due: bool = True) -> Estimate:
+    """Returns the mean of differences, and its interval if a verdict is due; without a test.
+
+    Args:
+        measure: whose differences they are, for their bounds; None if they have none.
+    """
     n = len(difference_N)
     spread = float(difference_N.std(ddof=1)) if n > 1 else float("nan")
     return Estimate(
         n,
         float(difference_N.mean()) if n else float("nan"),
-        interval(difference_N, _bounds(measure)) if is_due else None,
+        interval(difference_N, _bounds(measure) if measure else None) if is_due else None,
         spread,
     )
 
