@@ -117,7 +117,7 @@ def _judge(
         lean = rng.choice([-1.0, 1.0])
         difference_N = truth(claim) + 2 * abs(claim.smallest_effect) * lean * sample(rng, (claim.num_seeds,))
         for one in experiment.runs:
-            # A run may be on the treated side of one claim and on the baseline side of another.
+            # A run may be treated in one claim and baseline in another.
             if all(one.config[name] == value for name, value in claim.treated.items()):
                 numbers[one.run_id][claim.measure] = float(claim.sign * difference_N[int(str(one.seed))])
     verdicts = judge_claims(claims, experiment, numbers)

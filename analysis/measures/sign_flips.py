@@ -65,8 +65,8 @@ def interval(
 ) -> tuple[float, float] | None:
     """Returns the means that a two-sided test at 5 % does not reject.
 
-    None with fewer than 7 values. If all are equal, a few equal values tell nothing about how far off the
-    others are, but only how rare these are: the interval is that of others at the bounds, or None.
+    None with fewer than 7 values. If all are equal, other values may still exist but must be
+    rare: the interval assumes that they are at the bounds. Without bounds it is None.
 
     Args:
         bounds: smallest and largest possible value; None if there is none.

@@ -14,7 +14,7 @@ from analysis.verdicts.mixed_model import mixed_effects
 def mixed_models_table(experiment: Experiment, numbers: Numbers) -> ResultTable:
     """Makes a row for each claim about one factor with at least 7 seeds."""
     verdicts = {one.name: one for one in judge(experiment, numbers)}
-    found = mixed_effects(list(verdicts.values()), experiment, numbers)
+    found = mixed_effects(list(verdicts.values()), experiment)
     if not found:
         raise OutOfPlaceError("no claim about one factor has 7 seeds")
     return ResultTable(

@@ -54,7 +54,7 @@ class Claim(BaseModel):
     """
 
     num_seeds: Annotated[int, Field(ge=MIN_VALUES)] = 12
-    """Seeds that the verdict is based on: the first so many of the grid."""
+    """Number of seeds that the verdict is based on; the first ones of the grid are used."""
 
     match: Literal["setting", "latency"] = "setting"
     """How trials are paired.

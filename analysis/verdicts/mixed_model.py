@@ -13,7 +13,6 @@ import pandas as pd
 from statsmodels.formula.api import mixedlm
 from statsmodels.tools.sm_exceptions import ConvergenceWarning
 
-from analysis.measures.measure import Numbers
 from analysis.measures.sign_flips import MIN_VALUES
 from analysis.reading.experiment import Experiment
 from analysis.verdicts.pairing import Contrast
@@ -36,7 +35,7 @@ class MixedEffect:
     problem: str = ""
 
 
-def fit_mixed_model(verdict: Verdict, experiment: Experiment, numbers: Numbers) -> MixedEffect | None:
+def fit_mixed_model(verdict: Verdict, experiment: Experiment) -> MixedEffect | None:
     """Fits the model of a claim.
 
     The p-value is two-sided. None while the verdict is pending, with fewer than 7 seeds, and for claims
@@ -52,7 +51,7 @@ def fit_mixed_model(verdict: Verdict, experiment: Experiment, numbers: Numbers) 
             "value": verdict.comparison.value_of(run),
             "is_treated": float(side == 0),
             "seed": str(each.seed),
-            # Factors that vary together, such as objective and weight, cannot be told apart.
+            # Fields that vary together, such as objective and weight, have no separate effects.
             "setting": str(run.setting(others)),
         }
         for each in verdict.comparison.complete_seeds
@@ -86,9 +85,7 @@ def _fit(formula: str, frame: pd.DataFrame, random_effects: str | None) -> Mixed
     return MixedEffect(mean, (float(low), float(high)), p_value, len(frame), problem)
 
 
-def mixed_effects(
-    verdicts: list[Verdict], experiment: Experiment, numbers: Numbers
-) -> Mapping[str, MixedEffect]:
+def mixed_effects(verdicts: list[Verdict], experiment: Experiment) -> Mapping[str, MixedEffect]:
     """Fits the models of all claims that have one, by the name of the claim."""
-    fitted = {one.name: fit_mixed_model(one, experiment, numbers) for one in verdicts}
+    fitted = {one.name: fit_mixed_model(one, experiment) for one in verdicts}
     return {name: effect for name, effect in fitted.items() if effect is not None}

@@ -6,7 +6,7 @@ seed are averaged, so n is never larger than the number of seeds.
 Shapes: N seeds with all their pairs.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -92,12 +92,12 @@ class Comparison:
     @cached_property
     def open_seeds(self) -> tuple[SeedPairs, ...]:
         """Seeds with a cell that has not ended, or whose measure is still to come."""
-        return tuple(each for each in self.seeds if each.waiting_for or any(map(self._is_open, each.runs)))
+        return tuple(filter(self._is_open, self.seeds))
 
     @cached_property
     def ended_seeds(self) -> tuple[SeedPairs, ...]:
         """The others."""
-        return tuple(each for each in self.seeds if each not in self.open_seeds)
+        return tuple(each for each in self.seeds if not self._is_open(each))
 
     @cached_property
     def lost_runs(self) -> tuple[Run, ...]:
@@ -176,8 +176,10 @@ class Comparison:
     def _lacks(self, run: Run) -> bool:
         return not run.is_finished or bool(np.isnan(self.value_of(run)))
 
-    def _is_open(self, run: Run) -> bool:
-        return run.is_finished and self._lacks(run) and self.is_to_come(run)
+    def _is_open(self, seed: SeedPairs) -> bool:
+        return bool(seed.waiting_for) or any(
+            run.is_finished and self._lacks(run) and self.is_to_come(run) for run in seed.runs
+        )
 
 
 def pair_seeds(
@@ -191,15 +193,8 @@ def pair_seeds(
     """
     others = contrast.others(experiment)
     pair = _pair_by_latency if contrast.by_latency else _pair_by_setting
-    found = []
-    for seed in seeds_in_order(experiment.grid_cells, experiment.registered):
-        own = [run for run in experiment.grid_cells if run.seed == seed]
-        treated = [run for run in own if contrast.treats(run)]
-        baselines = [run for run in own if contrast.is_baseline(run)]
-        pairs = pair(seed, *_of_common_settings(treated, baselines, others), others, latency_ms)
-        if pairs.pairs or pairs.waiting_for or pairs.unmatched or pairs.unpaired:
-            found.append(pairs)
-    return tuple(found[:num_seeds])
+    by_seed = _sides_by_seed(experiment.grid_cells, contrast, others, experiment.registered)
+    return tuple(pair(seed, *both, others, latency_ms) for seed, both in by_seed)[:num_seeds]
 
 
 def sides(
@@ -211,26 +206,32 @@ def sides(
         others: factors in which both sides agree.
         registration: its order of seeds counts; None for the order of the cells.
     """
-    contrast = Contrast.of(claim)
+    by_seed = _sides_by_seed(cells, Contrast.of(claim), others, registration)
+    compared = [[*treated, *baselines] for _, (treated, baselines) in by_seed][: claim.num_seeds]
+    return frozenset(run.tag(tags.CELL) for runs in compared for run in runs)
+
+
+def _sides_by_seed(
+    cells: Iterable[Run], contrast: Contrast, others: Sequence[str], registration: Registration | None
+) -> Iterator[tuple[Value, tuple[list[Run], list[Run]]]]:
+    """Each seed that has both sides, with its treated and its baseline runs."""
     by_seed: dict[Value, list[Run]] = {}
     for run in cells:
         by_seed.setdefault(run.seed, []).append(run)
-    found: list[list[Run]] = []
-    for seed in seeds_in_order([run for runs in by_seed.values() for run in runs], registration):
+    for seed in seeds_in_order(by_seed, registration):
         treated = [run for run in by_seed[seed] if contrast.treats(run)]
         baselines = [run for run in by_seed[seed] if contrast.is_baseline(run)]
-        treated, baselines = _of_common_settings(treated, baselines, others)
-        if treated:
-            found.append([*treated, *baselines])
-    return frozenset(run.tag(tags.CELL) for runs in found[: claim.num_seeds] for run in runs)
+        both = _of_common_settings(treated, baselines, others)
+        if all(both):
+            yield seed, both
 
 
-def seeds_in_order(cells: Iterable[Run], registration: Registration | None) -> list[Value]:
-    """Returns the seeds of these cells, in the order of a registered grid if there is one.
+def seeds_in_order(seeds: Iterable[Value], registration: Registration | None) -> list[Value]:
+    """Returns these seeds, in the order of a registered grid if there is one.
 
     In that order, seeds that are added to a grid later come last.
     """
-    present = dict.fromkeys(run.seed for run in cells)
+    present = dict.fromkeys(seeds)
     registered = registration.cells.values() if registration else ()
     return list(dict.fromkeys([*(c[SEED] for c in registered if c.get(SEED) in present), *present]))
 

@@ -4,6 +4,7 @@ Effects are in standard deviations of the paired differences, which are taken to
 detected if the test is significant at the level of the first step of Holm's correction.
 """
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cache
 
@@ -71,14 +72,8 @@ def seeds_needed(effect: float, spread: float, alpha: float, power: float = POWE
             return num_seeds
     if _power_of_t(MAX_SEEDS, effect / spread, alpha) < power:
         return None
-    low, high = _MAX_SIMULATED, MAX_SEEDS
-    while high - low > 1:
-        middle = (low + high) // 2
-        if _power_of_t(middle, effect / spread, alpha) < power:
-            low = middle
-        else:
-            high = middle
-    return high
+    larger = range(_MAX_SIMULATED + 1, MAX_SEEDS + 1)
+    return larger[bisect_left(larger, power, key=lambda n: _power_of_t(n, effect / spread, alpha))]
 
 
 def _power_of_t(num_seeds: int, effect: float, alpha: float) -> float:

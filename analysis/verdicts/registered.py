@@ -9,6 +9,7 @@ from analysis.reading.registration import Registration
 from analysis.reading.run import NETWORK_FIELDS, SEED
 from analysis.verdicts.claim import Claim, parse_claim
 from analysis.verdicts.pairing import Comparison, Contrast, sides
+from nas.foundation.errors import UserError
 
 
 def when_registered(
@@ -79,9 +80,18 @@ def earlier_grids(name: str, experiment: Experiment) -> str:
 
 def _hash(registration: Registration, name: str) -> str:
     """Hash of a claim as this version reads it; empty if it is not registered, or not readable."""
+    claim = _read_claim(registration, name)
+    return claim.sha256 if claim else ""
+
+
+def _read_claim(registration: Registration, name: str) -> Claim | None:
+    """A claim of an earlier launch; its measure may be of a plugin that is gone."""
     if name not in registration.claims:
-        return ""
-    return parse_claim(registration.claims[name], f"registration of {registration.file}: {name}").sha256
+        return None
+    try:
+        return parse_claim(registration.claims[name], name)
+    except UserError:
+        return None
 
 
 def _sides_of(registration: Registration, claim: Claim, experiment: Experiment) -> frozenset[str]:
@@ -91,10 +101,9 @@ def _sides_of(registration: Registration, claim: Claim, experiment: Experiment) 
 
 
 def _count_asked(registration: Registration, experiment: Experiment) -> int:
-    return sum(
-        bool(_sides_of(registration, parse_claim(fields, name), experiment))
-        for name, fields in registration.claims.items()
-    )
+    claims = [_read_claim(registration, name) for name in registration.claims]
+    # A claim that cannot be read may have been asked.
+    return sum(claim is None or bool(_sides_of(registration, claim, experiment)) for claim in claims)
 
 
 def _training_problem(experiment: Experiment) -> str:

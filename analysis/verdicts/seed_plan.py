@@ -19,7 +19,7 @@ def describe_plans(registration: Registration, earlier: Experiment | None) -> li
 
     Args:
         registration: grid and claims.
-        earlier: an experiment that tells how far seeds spread; None if there is none.
+        earlier: an experiment with a known spread over seeds; None if there is none.
     """
     claims = {
         name: parse_claim(fields, f"{registration.file}: claims.{name}")

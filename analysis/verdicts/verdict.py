@@ -191,7 +191,7 @@ def decide(claim: Claim, found: Estimate, num_claims: int) -> tuple[Status, str]
     if not found.spread:
         return (
             "undecided",
-            f"{significance}; all differences are equal, which tells little about those to come",
+            f"{significance}; all differences are equal, so their spread is unknown",
         )
     return "undecided", f"{significance}; {_seeds_to_add(claim, found, effect, num_claims)}"
 
@@ -208,7 +208,7 @@ def _seeds_to_add(claim: Claim, found: Estimate, effect: float, num_claims: int)
         purpose = f"to exclude a loss of {-claim.smallest_effect:g}"
     if needed is not None and needed <= found.n:
         needed = seeds_needed(abs(claim.smallest_effect - effect), found.spread, ALPHA / 2)
-        purpose = f"to tell an effect of {effect:.2g} from {claim.smallest_effect:g}"
+        purpose = f"to distinguish an effect of {effect:.2g} from {claim.smallest_effect:g}"
     number = "more than 1,000" if needed is None else f"about {needed}"
     return f"{number} more seeds, in a new grid, have 80 % power {purpose}"
 

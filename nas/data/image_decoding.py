@@ -108,6 +108,9 @@ def read_image(path: "str | Path") -> Image.Image:
         raise BrokenImageError(str(error)) from None
     except Image.DecompressionBombError as error:
         raise BrokenImageError(f"{path}: too many pixels ({error}); make it smaller") from None
+    # Too little memory does not mean that the file is damaged.
+    except MemoryError:
+        raise
     # Decoders raise almost anything on damaged files: OSError, SyntaxError, struct.error, ...
     except Exception:
         raise BrokenImageError(f"{path}: not an image, or damaged") from None

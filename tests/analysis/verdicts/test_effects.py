@@ -61,8 +61,7 @@ def test_two_paths_and_a_random_path_come_apart():
 def test_the_mixed_model_of_a_balanced_grid_finds_the_mean_difference_of_the_pairs():
     verdict, _ = judged()
     runs = [*verdict.runs]
-    numbers = {r.run_id: {"locked_early_share": lock_in(r)} for r in runs}
-    fitted = fit_mixed_model(verdict, experiment_of(runs), numbers)
+    fitted = fit_mixed_model(verdict, experiment_of(runs))
     assert fitted is not None
     assert fitted.num_trials == 2 * NUM_SEEDS
     assert fitted.mean == pytest.approx(verdict.estimate.mean, abs=1e-6)
@@ -76,4 +75,4 @@ def test_the_mixed_model_of_a_balanced_grid_finds_the_mean_difference_of_the_pai
 def test_a_claim_about_whole_methods_has_no_mixed_model():
     verdict, _ = judged()
     whole = Verdict(**{**vars(verdict), "claim": CLAIMS["e"]})
-    assert fit_mixed_model(whole, experiment_of([*verdict.runs]), {}) is None
+    assert fit_mixed_model(whole, experiment_of([*verdict.runs])) is None

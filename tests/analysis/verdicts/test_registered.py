@@ -165,3 +165,12 @@ def test_new_cells_are_a_new_experiment_that_the_old_registration_does_not_taint
         new, [registration(old, PAPER, time_ms=99), registration(new, PAPER, time_ms=500)], left_out=old
     )
     assert verdict.is_registered
+
+
+def test_an_earlier_claim_that_this_version_cannot_read_counts_for_holm_and_stops_nothing():
+    runs = runs_of(range(12))
+    gone = PAPER["a"] | {"measure": "of_a_plugin_that_is_gone"}
+    before = registration(runs, {"a": PAPER["a"], "x": gone}, time_ms=99)
+    verdict = judged(runs, [before, registration(runs, {"a": PAPER["a"]}, time_ms=500)])
+    assert verdict.is_registered
+    assert verdict.estimate.p_holm == 2 * (verdict.estimate.p_value or 0)
