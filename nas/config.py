@@ -176,6 +176,14 @@ class SearchConfig(DataConfig):
     objective: Annotated[str, AfterValidator(OBJECTIVES.check)] = "tfnas"
     """Loss of an architecture step: `tfnas`, `fbnet`, `proxyless_add`, `proxyless_mul`."""
 
+    objective_latency: Literal["expected", "derived"] = "expected"
+    """Latency in the objective: `expected`, of the supernet (the paper); or `derived` (beyond the paper).
+
+    `derived` is that of the network that would be derived now, at initial widths; its gradient is that of the
+    expected latency. The two differ as long as beta is far from choosing one depth. Short searches end
+    there, and meet the target with `derived` only.
+    """
+
     latency_weight: NonNegative = 0.1
     """Lambda, the weight of the latency term of `tfnas` and `proxyless_add`."""
 
@@ -237,8 +245,17 @@ class SearchConfig(DataConfig):
     initial_temperature: Positive = 5.0
     """Temperature of the Gumbel softmax up to and including the first joint epoch."""
 
+    final_temperature: Positive | None = None
+    """Temperature of the last epoch, at most `initial_temperature`; it falls by the same factor each epoch.
+
+    None: the temperature falls by `temperature_decay`. Prefer this field where the number of epochs changes.
+    """
+
     temperature_decay: Annotated[float, Field(gt=0, le=1)] = 0.96
-    """Factor on the temperature after each joint epoch."""
+    """Factor on the temperature after each joint epoch, as published: it ends at 0.2 after 80 of them.
+
+    It has no effect if `final_temperature` is set.
+    """
 
     reset_optimizers_each_epoch: bool = False
     """Whether both optimizers start afresh each epoch, as in the published implementation."""
@@ -289,9 +306,37 @@ class SearchConfig(DataConfig):
                 raise ValueError(f"{where}, which is no config field and has no default")
         if self.arch_list and self.arch_fraction != type(self).model_fields["arch_fraction"].default:
             raise ValueError("arch_fraction: has no effect with arch_list; remove one of the two")
+        if self.final_temperature is not None:
+            self._check_final_temperature(self.final_temperature)
         if self.refine_widths and not self.elasticity:
             raise ValueError("refine_widths: has no effect without elasticity; set elasticity: true")
         return self
+
+    def _check_final_temperature(self, final_temperature: float) -> None:
+        if final_temperature > self.initial_temperature:
+            raise ValueError(
+                f"final_temperature: {final_temperature:g}; must be at most initial_temperature "
+                f"({self.initial_temperature:g})"
+            )
+        if self.temperature_decay != type(self).model_fields["temperature_decay"].default:
+            raise ValueError("temperature_decay: has no effect with final_temperature; remove one of the two")
+        if self.num_joint_epochs == 1:
+            raise ValueError(
+                "final_temperature: has no effect on a single joint epoch, which has initial_temperature; "
+                "raise num_epochs, or remove it"
+            )
+
+    @property
+    def num_joint_epochs(self) -> int:
+        """Number of epochs after warm-up."""
+        return self.num_epochs - self.num_warmup_epochs
+
+    @property
+    def temperature_factor(self) -> float:
+        """Factor on the temperature after each joint epoch."""
+        if self.final_temperature is None:
+            return self.temperature_decay
+        return float((self.final_temperature / self.initial_temperature) ** (1 / (self.num_joint_epochs - 1)))
 
     def objective_fields(self) -> dict[str, Any]:
         """The fields that the objective reads; those that are None have the objective's default."""
@@ -311,6 +356,7 @@ class SearchConfig(DataConfig):
         unused = {field for field in OBJECTIVE_FIELDS if field not in parameters_of(self.objective)}
         if not self.is_target_used:
             unused.add("target_latency_ms")
+        unused.add("final_temperature" if self.final_temperature is None else "temperature_decay")
         if self.latency_table != "measure":
             unused.add("latency_batch_size")
         if self.device == "cpu":

@@ -48,6 +48,12 @@ SUPERNET_METRIC_NAMES: tuple[str, ...] = (
 )
 """Further ones, of methods that train a supernet with alphas; `arch_loss` is missing in warm-up epochs."""
 
+FINAL_METRIC_NAMES: tuple[str, ...] = ("chance_accuracy", "num_health_findings")
+"""Further ones of the last epoch only."""
+
+SUPERNET_FINAL_METRIC_NAMES: tuple[str, ...] = ("initial_accuracy",)
+"""The same, of methods that train a supernet with alphas: the held-out accuracy of the initial operators."""
+
 GPU_METRIC_NAMES: tuple[str, ...] = ("peak_gpu_memory_bytes",)
 """Further ones of a search on CUDA."""
 

@@ -18,6 +18,7 @@ from nas.foundation.identity import fingerprint
 from nas.latency.compatibility import Hardware, check_table
 from nas.latency.measurement import measure_table
 from nas.latency.table import LatencyTable, reachable_interval_ms
+from nas.search.health import check_health
 from nas.search.method import EpochResult, SearchTask, SharingMethod
 from nas.search.methods import METHODS
 from nas.search.records import EpochRecord, records_from_state, records_to_state
@@ -112,7 +113,12 @@ class Search:
             "num_skipped_images": float(self.task.data.num_skipped_images),
             **self._peak_memory(),
         }
-        return self._add_record(result, own_metrics)
+        record = self._add_record(result, own_metrics)
+        if self.epoch == self.task.config.num_epochs:
+            record.metrics["chance_accuracy"] = 1 / self.task.data.num_classes
+            checks = check_health(self.task.config, self.records)
+            record.metrics["num_health_findings"] = float(sum(not check.is_healthy for check in checks))
+        return record
 
     def share_epochs(self, method: SharingMethod, warmups_dir: Path) -> list[EpochRecord]:
         """Takes the shared epochs that other searches have computed, or else computes the next one.

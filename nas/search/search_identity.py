@@ -20,11 +20,18 @@ FIELDS_WITHOUT_EFFECT = (
 
 FIELDS_AFTER_WARMUP = (
     *("target_latency_ms", "sampling", "elasticity", "refine_widths"),
-    *("objective", "latency_weight", "objective_scale", "objective_exponent"),
+    *("objective", "objective_latency", "latency_weight", "objective_scale", "objective_exponent"),
     *("weight_steps_per_arch_step", "arch_lr", "arch_beta1", "arch_beta2", "arch_weight_decay"),
-    *("initial_temperature", "temperature_decay"),
+    *("initial_temperature", "final_temperature", "temperature_decay"),
 )
 """Fields that only joint epochs read. Warm-up trains weights alone, on one path, at the initial widths."""
+
+
+VALUES_OF_BEFORE = {"objective_latency": "expected"}
+"""Fields that are newer than the results version, with the value under which results are as before.
+
+At that value they are no part of an identity, so that results of before are kept.
+"""
 
 
 def result_fields(config: SearchConfig) -> dict[str, Any]:
@@ -32,6 +39,9 @@ def result_fields(config: SearchConfig) -> dict[str, Any]:
     # The reported error depends on the target even where nothing else does; and a device is no part of this.
     ignored = {*FIELDS_WITHOUT_EFFECT, *config.unused_fields()} - {"target_latency_ms", "deterministic"}
     fields = config.model_dump(mode="json", exclude=ignored)
+    for name, value in VALUES_OF_BEFORE.items():
+        if fields[name] == value:
+            del fields[name]
     return fields | {name: value for name, value in config.objective_fields().items() if name in fields}
 
 

@@ -121,15 +121,19 @@ class SearchSteps:
         weights_LO = gumbel_softmax(self.supernet.log_alpha(), temperature, generator)
         with self.autocast():
             logits_BK = self.supernet(images_BCHW, weights_LO)
-        loss = self._objective(
-            F.cross_entropy(logits_BK.float(), labels_B),
-            self.supernet.expected_latency_ms(self._table, weights_LO),
-        )
+        loss = self._objective(F.cross_entropy(logits_BK.float(), labels_B), self._latency_ms(weights_LO))
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._arch_parameters, self._config.grad_clip_norm)
         self.arch_optimizer.step()
         self.supernet.normalize_arch_parameters()
         return loss.detach()
+
+    def _latency_ms(self, weights_LO: Tensor) -> Tensor:
+        """What the objective compares with the target; its gradient is always that of the expected latency."""
+        expected_ms = self.supernet.expected_latency_ms(self._table, weights_LO)
+        if self._config.objective_latency == "expected":
+            return expected_ms
+        return expected_ms + (self.supernet.initial_latency_ms(self._table) - expected_ms).detach()
 
     def autocast(self) -> torch.autocast:
         """Within it the supernet computes in bfloat16, if the config asks for mixed precision."""

@@ -112,6 +112,8 @@ class Supernet(nn.Module):
         self.alpha = nn.Parameter(torch.zeros(has_candidate_LO.shape))
         self.beta = nn.Parameter(torch.zeros(has_depth_SD.shape))
         self._expected_latency = ExpectedLatency(space)
+        self._initial_latency = ExpectedLatency(space)
+        self._initial_widths = self.widths()
         self._draw_weights(torch.Generator().manual_seed(seed))
         with torch.no_grad():
             self.alpha.copy_(self.log_alpha().masked_fill(~has_candidate_LO, 0))
@@ -206,6 +208,18 @@ class Supernet(nn.Module):
         weights_LO = self.log_alpha().exp() if weights_LO is None else weights_LO
         depths_SD = self.log_beta().exp() if self.depth == "sink" else None
         return self._expected_latency(table, self.widths(), weights_LO, depths_SD)
+
+    def initial_latency_ms(self, table: LatencyTable) -> Tensor:
+        """Latency of the network that the parameters choose now, with all its widths as they began, in ms.
+
+        Initial widths are in the middle of their intervals: elasticity-scaling meets a target best from there.
+        """
+        log_alpha_LO, log_beta_SD = self.log_alpha(), self.log_beta()
+        chosen_LO = nn.functional.one_hot(log_alpha_LO.argmax(-1), log_alpha_LO.shape[-1]).to(log_alpha_LO)
+        depths_SD = None
+        if self.depth == "sink":
+            depths_SD = nn.functional.one_hot(log_beta_SD.argmax(-1), log_beta_SD.shape[-1]).to(log_beta_SD)
+        return self._initial_latency(table, self._initial_widths, chosen_LO, depths_SD)
 
     # Derivation and widths
 

@@ -108,6 +108,7 @@ def good_values(positive_floats: st.SearchStrategy[float]) -> dict[str, st.Searc
         "arch_weight_decay": not_negative,
         "grad_clip_norm": positive_floats,
         "initial_temperature": positive_floats,
+        "final_temperature": st.none() | positive_floats,
         "temperature_decay": st.floats(0, 1, exclude_min=True),
         "reset_optimizers_each_epoch": st.booleans(),
         "device": st.sampled_from(["auto", "cpu", "cuda", "cuda:0", "cuda:11"]),

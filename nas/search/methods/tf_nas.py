@@ -78,7 +78,10 @@ class TfNas(SharingMethod):
         metrics, train_count_LO = self._train(phase, self._temperature(epoch))
         self._check_finite(epoch, metrics)
         scaling = self._scale_widths() if phase == "joint" and config.elasticity else None
-        metrics |= {"val_accuracy": self._evaluate(), "weight_lr": weight_lr}
+        leading_L = self.supernet.log_alpha().argmax(-1).tolist()
+        metrics |= {"val_accuracy": self._evaluate(leading_L), "weight_lr": weight_lr}
+        if epoch == config.num_epochs:
+            metrics["initial_accuracy"] = self._evaluate([0] * len(leading_L))
         return self._result(epoch, phase, metrics, train_count_LO, scaling, kernels=self._kernels)
 
     def _use_kernels(self) -> None:
@@ -120,7 +123,7 @@ class TfNas(SharingMethod):
             epoch,
             num_warmup_epochs=config.num_warmup_epochs,
             initial_temperature=config.initial_temperature,
-            temperature_decay=config.temperature_decay,
+            temperature_decay=config.temperature_factor,
         )
 
     # Steps
@@ -164,9 +167,8 @@ class TfNas(SharingMethod):
         return report
 
     @torch.no_grad()
-    def _evaluate(self) -> float:
-        """Accuracy of the leading operators, at the depth that the supernet is trained at."""
-        path = self.supernet.log_alpha().argmax(-1).tolist()
+    def _evaluate(self, path: list[int]) -> float:
+        """Held-out accuracy of a path, at the depth that the supernet is trained at."""
         num_correct = torch.zeros((), device=self.task.device)
         num_images = 0
         for images_BCHW, labels_B in self.task.data.val_batches():

@@ -1,0 +1,208 @@
+"""Whether a search searched: what its epochs show, and the field to change where they show that it did not.
+
+Shapes: E epochs, L searchable layers, O candidates.
+
+Source: TF-NAS, implementation details; `docs/protocol.md` derives the limits.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.config import SearchConfig
+from nas.search.records import EpochRecord, Trajectory
+from nas.space.macro_space import get_space
+
+Floats = NDArray[np.float32]
+Flags = NDArray[np.bool_]
+
+MAX_FINAL_ENTROPY = 0.6
+"""Highest entropy of alpha at the end, as a fraction of that of a uniform distribution."""
+
+MIN_WALK = 1.0
+"""Shortest random walk of an architecture parameter, `arch_lr * sqrt(steps)`; the published one is 3.6."""
+
+MAX_FINAL_TEMPERATURE = 0.5
+"""Highest temperature of the last epoch; the published one is 0.2."""
+
+MIN_WARMUP_STEPS = 20
+"""Fewest warm-up steps of a candidate operator, on average; the published protocol has 4,000."""
+
+MAX_LATENCY_ERROR_PERCENT = 1.0
+"""Largest distance of the derived network from its target, with elasticity-scaling."""
+
+MIN_ACCURACY_GAIN = 0.1
+"""Smallest share of the way from chance to an accuracy of 1."""
+
+
+@dataclass(frozen=True)
+class HealthCheck:
+    """One thing that a healthy search shows.
+
+    Attributes:
+        name: `alphas`, `temperature`, `warmup`, `latency`, `widths`, `depth` or `accuracy`.
+        finding: what was measured, as a clause.
+        remedy: the fields to change, as a clause; empty for a healthy search.
+    """
+
+    name: str
+    is_healthy: bool
+    finding: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return self.finding if self.is_healthy else f"{self.finding}; {self.remedy}"
+
+
+def foresee_health(config: SearchConfig, num_weight_steps: int) -> list[HealthCheck]:
+    """What a config says about a search before it starts.
+
+    Args:
+        num_weight_steps: of an epoch.
+    """
+    unused = config.unused_fields()
+    checks = []
+    if "arch_lr" not in unused:
+        num_arch_steps = config.num_joint_epochs * (num_weight_steps // config.weight_steps_per_arch_step)
+        walk = config.arch_lr * math.sqrt(num_arch_steps)
+        checks.append(
+            _check(
+                "alphas",
+                walk >= MIN_WALK,
+                f"alphas will hardly move: {num_arch_steps} architecture steps of arch_lr "
+                f"{config.arch_lr:g} are a random walk of {walk:.2g} (published: 3.6)",
+                f"raise arch_lr to {_round_up(MIN_WALK / math.sqrt(max(num_arch_steps, 1)))}, or num_epochs",
+            )
+        )
+    if "initial_temperature" not in unused:
+        last = config.initial_temperature * config.temperature_factor ** (config.num_joint_epochs - 1)
+        checks.append(_check_temperature(last, "will be"))
+    if "num_warmup_epochs" not in unused:
+        num_ops = len(get_space(config.space).ops)
+        mean_steps = config.num_warmup_epochs * num_weight_steps / num_ops
+        checks.append(_check_warmup(mean_steps, "will be"))
+    return checks
+
+
+def check_health(config: SearchConfig, records: Sequence[EpochRecord]) -> list[HealthCheck]:
+    """What the epochs of a whole search show.
+
+    Checks that do not apply are left out: those of alphas where a method has none, and those of the target
+    without elasticity-scaling.
+    """
+    seen = Trajectory.of(config.space, config.depth, records)
+    metrics = records[-1].metrics
+    checks = []
+    if seen.alpha_ELO is not None:
+        checks.append(_check_alphas(seen.alpha_ELO, seen.is_joint_E, metrics["alpha_entropy"]))
+    if "temperature" in metrics:
+        checks.append(_check_temperature(metrics["temperature"], "is"))
+    if seen.train_count_ELO is not None:
+        num_ops = len(get_space(config.space).ops)
+        counts_LO = seen.train_count_ELO[~seen.is_joint_E].sum(0)[:, :num_ops]
+        checks.append(_check_warmup(float(counts_LO.mean()), "was"))
+    if config.elasticity:
+        checks.append(_check_latency(metrics["latency_error_percent"]))
+        checks.append(_check_widths(records[-1]))
+    checks.append(_check_depth(records[-1]))
+    if {"initial_accuracy", "chance_accuracy"} <= metrics.keys():
+        checks.append(
+            _check_accuracy(metrics["val_accuracy"], metrics["initial_accuracy"], metrics["chance_accuracy"])
+        )
+    return checks
+
+
+def _check(name: str, is_healthy: bool, finding: str, remedy: str) -> HealthCheck:
+    return HealthCheck(name, bool(is_healthy), finding, "" if is_healthy else remedy)
+
+
+def _check_alphas(alpha_ELO: Floats, is_joint_E: Flags, entropy: float) -> HealthCheck:
+    before_LO = alpha_ELO[~is_joint_E][-1] if not is_joint_E.all() else alpha_ELO[0]
+    is_there_LO = np.isfinite(before_LO)
+    travel = float(np.abs(alpha_ELO[-1] - before_LO)[is_there_LO].mean())
+    return _check(
+        "alphas",
+        entropy <= MAX_FINAL_ENTROPY,
+        f"alphas moved by {travel:.2g} on average and end with {entropy:.0%} of a uniform distribution's "
+        "entropy",
+        "raise arch_lr or num_epochs",
+    )
+
+
+def _check_temperature(last: float, verb: str) -> HealthCheck:
+    return _check(
+        "temperature",
+        last <= MAX_FINAL_TEMPERATURE,
+        f"the temperature {verb} {last:.2g} in the last epoch",
+        "lower final_temperature to 0.2, as published",
+    )
+
+
+def _check_warmup(mean_steps: float, verb: str) -> HealthCheck:
+    return _check(
+        "warmup",
+        mean_steps >= MIN_WARMUP_STEPS,
+        f"each candidate {verb} trained in {mean_steps:.0f} warm-up steps on average",
+        f"at least {MIN_WARMUP_STEPS} are needed: raise num_warmup_epochs or max_train_images, or lower "
+        "batch_size",
+    )
+
+
+def _check_latency(error_percent: float) -> HealthCheck:
+    is_above = error_percent > 0
+    side, direction = ("above", "raise") if is_above else ("below", "lower")
+    return _check(
+        "latency",
+        abs(error_percent) <= MAX_LATENCY_ERROR_PERCENT,
+        f"the derived latency is {abs(error_percent):.1f} % {side} its target",
+        f"set objective_latency: derived, raise latency_weight, or {direction} target_latency_ms",
+    )
+
+
+def _check_widths(record: EpochRecord) -> HealthCheck:
+    layers = record.architecture.layers
+    intervals = [op.width_interval(layer.in_channels) for layer, op, _ in layers]
+    num_lowest, num_highest = (
+        sum(width == interval[end] for (_, _, width), interval in zip(layers, intervals, strict=True))
+        for end in (0, 1)
+    )
+    stuck = {num_lowest: "lower", num_highest: "upper"}.get(len(layers))
+    return _check(
+        "widths",
+        stuck is None,
+        f"{num_lowest + num_highest} of {len(layers)} widths are at a bound"
+        if stuck is None
+        else f"every width is at its {stuck} bound",
+        f"the depth does not suit the target: {'raise' if stuck == 'lower' else 'lower'} target_latency_ms, or "
+        "raise latency_weight",
+    )
+
+
+def _check_depth(record: EpochRecord) -> HealthCheck:
+    architecture = record.architecture
+    space = get_space(architecture.space)
+    lowest = sum(space.min_depth(stage) for stage in range(len(space.stages)))
+    return _check(
+        "depth",
+        architecture.depth > lowest,
+        f"the derived network has {architecture.depth} of {lowest} to {len(space.layers)} layers",
+        "the depth is at its floor: raise target_latency_ms or num_warmup_epochs",
+    )
+
+
+def _check_accuracy(accuracy: float, initial: float, chance: float) -> HealthCheck:
+    return _check(
+        "accuracy",
+        accuracy > initial and accuracy - chance >= MIN_ACCURACY_GAIN * (1 - chance),
+        f"held-out accuracy is {accuracy:.1%}, that of the initial operators {initial:.1%}, chance {chance:.1%}",
+        "raise num_epochs or weight_lr",
+    )
+
+
+def _round_up(number: float) -> float:
+    """To one digit."""
+    scale = 10.0 ** math.floor(math.log10(number))
+    return float(f"{math.ceil(number / scale) * scale:.1g}")
