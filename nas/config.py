@@ -179,9 +179,9 @@ class SearchConfig(DataConfig):
     objective_latency: Literal["expected", "derived"] = "expected"
     """Latency in the objective: `expected`, of the supernet (the paper); or `derived` (beyond the paper).
 
-    `derived` is that of the network that would be derived now, at initial widths; its gradient is that of the
-    expected latency. The two differ as long as beta is far from choosing one depth. Short searches end
-    there, and meet the target with `derived` only.
+    `derived` is that of the network that would be derived now: the latency nearest to the target that half of
+    the room of elasticity-scaling can give it; without scaling, just its latency. The gradient is that of the
+    expected latency. The two differ as long as beta is far from choosing one depth, as in short searches.
     """
 
     latency_weight: NonNegative = 0.1
@@ -228,7 +228,14 @@ class SearchConfig(DataConfig):
     """L2 penalty on the weights."""
 
     arch_lr: Positive = 0.01
-    """Learning rate of the architecture parameters' Adam."""
+    """Learning rate of the architecture parameters' Adam, see `arch_lr_schedule`."""
+
+    arch_lr_schedule: Literal["constant", "cosine"] = "constant"
+    """How `arch_lr` changes over the joint epochs: `constant`, as published, or a `cosine` to 0.
+
+    Short searches need a high rate, under which alpha and beta still jump in the last epoch; the cosine calms
+    them.
+    """
 
     arch_beta1: Fraction = 0.5
     """Adam's first decay rate."""

@@ -1,17 +1,33 @@
 """`tfnas demo`: search, and draw the two figures."""
 
+import time
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from experiments.cli.launch_command import claims_of, print_result
-from experiments.console import make_console, say
+from experiments.console import format_count, make_console, say
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from experiments.cells.cell import Cell
+    from experiments.launching.grid_launch import LaunchResult
+    from experiments.specs.grid import Grid
+    from experiments.specs.search_grid import SearchGrid
 
 _FIGURES = {
     "operator collapse": "which operator leads in each layer, epoch by epoch, single-path beside bi-sampling",
     "depth fluctuation": "the derived network's depth, epoch by epoch, skip against sink",
 }
+
+_FIGURES_S = 20.0
+"""Time that is kept free for the figures."""
+
+_START_S = 15.0
+"""Time that a round takes beside its epochs: processes start and import torch."""
 
 
 @click.command()
@@ -22,10 +38,18 @@ _FIGURES = {
     show_default=True,
     help="Output folder.",
 )
-def demo(out: Path) -> int:
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0),
+    default=4.0,
+    show_default=True,
+    help="Time to use: a first round of searches always runs, further ones if they fit.",
+)
+def demo(out: Path, minutes: float) -> int:
     """Compare single-path with bi-sampling and skip with sink in the smallest space, and draw both figures.
 
-    It takes a few minutes on two cores and downloads nothing. Rerun it to resume after an interruption.
+    It takes a few minutes on two cores and downloads nothing. Each round runs the same four searches with
+    another seed. Rerun it to resume after an interruption.
 
     Example: tfnas demo --out results/demo
     """
@@ -34,12 +58,11 @@ def demo(out: Path) -> int:
     from analysis.figures.ink.figure_files import write_drawing
     from analysis.reading.nothing_to_draw import NothingToDrawError
     from experiments.cli.figures_command import open_experiment
-    from experiments.launching.grid_launch import launch
     from experiments.specs.grid_file import load_grid
 
     console = make_console()
     grid = load_grid(Path(str(files("tune_configs") / "quickstart.yaml")))
-    result = launch(grid, out, console, claims=claims_of(grid))
+    result = _run_rounds(grid, out, console, 60 * minutes)
     exit_code = print_result(result, console)
     if exit_code == 130 or not result.finished:
         return exit_code
@@ -56,3 +79,44 @@ def demo(out: Path) -> int:
             say(console, f"  {path}: {meaning}")
     say(console, f"All figures of this experiment: tfnas figures {runs.name} --out {out}")
     return exit_code
+
+
+def _run_rounds(grid: "Grid", out: Path, console: "Console", budget_s: float) -> "LaunchResult":
+    """Runs the first round, and then at once those that fit into the rest of the time.
+
+    A round is all searches of a seed. Its cost is taken from its epochs, so that a demo that is run again
+    counts what it has spent before.
+    """
+    from experiments.launching.grid_launch import launch
+
+    start_s = time.monotonic()
+    first = _rounds(grid, 1)
+    result = launch(first, out, console, claims=claims_of(first))
+    if result.failed or result.interrupted:
+        return result
+    round_s = _searched_s(result.cells, first, out) + _START_S
+    left_s = budget_s - max(time.monotonic() - start_s, round_s) - _FIGURES_S
+    num_rounds = min(1 + max(int(left_s / round_s), 0), len(grid.spec.grid["seed"]))
+    say(console, f"A round takes {round_s:.0f} s: {format_count(num_rounds, 'round')} in all")
+    if num_rounds == 1:
+        return result
+    all_rounds = _rounds(grid, num_rounds)
+    return launch(all_rounds, out, console, claims=claims_of(all_rounds))
+
+
+def _rounds(grid: "Grid", num_rounds: int) -> "SearchGrid":
+    """The grid with its first seeds only."""
+    from experiments.specs.search_grid import SearchGrid
+
+    seeds = grid.spec.grid["seed"][:num_rounds]
+    spec = grid.spec.model_copy(update={"grid": grid.spec.grid | {"seed": seeds}})
+    return SearchGrid.of(spec, grid.path)
+
+
+def _searched_s(cells: "list[Cell]", grid: "Grid", out: Path) -> float:
+    """Seconds that the epochs of all cells took, by the number of cells that run at a time."""
+    from experiments.cells.cell_folder import CellFolder
+
+    epochs = [event for cell in cells for event in CellFolder.of(out, cell).journal.epochs.values()]
+    with grid.place(None) as place:
+        return sum(event.metrics["epoch_seconds"] for event in epochs) / grid.num_parallel(place, len(cells))

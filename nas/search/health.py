@@ -6,13 +6,17 @@ Source: TF-NAS, implementation details; `docs/protocol.md` derives the limits.
 """
 
 import math
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nas.config import SearchConfig
+from nas.foundation.errors import UserError
 from nas.search.records import EpochRecord, Trajectory
 from nas.space.macro_space import get_space
 
@@ -122,7 +126,7 @@ def _check(name: str, is_healthy: bool, finding: str, remedy: str) -> HealthChec
 def _check_alphas(alpha_ELO: Floats, is_joint_E: Flags, entropy: float) -> HealthCheck:
     before_LO = alpha_ELO[~is_joint_E][-1] if not is_joint_E.all() else alpha_ELO[0]
     is_there_LO = np.isfinite(before_LO)
-    travel = float(np.abs(alpha_ELO[-1] - before_LO)[is_there_LO].mean())
+    travel = float(np.abs(alpha_ELO[-1][is_there_LO] - before_LO[is_there_LO]).mean())
     return _check(
         "alphas",
         entropy <= MAX_FINAL_ENTROPY,
@@ -176,8 +180,8 @@ def _check_widths(record: EpochRecord) -> HealthCheck:
         f"{num_lowest + num_highest} of {len(layers)} widths are at a bound"
         if stuck is None
         else f"every width is at its {stuck} bound",
-        f"the depth does not suit the target: {'raise' if stuck == 'lower' else 'lower'} target_latency_ms, or "
-        "raise latency_weight",
+        "the depth does not suit the target: raise latency_weight, or "
+        f"{'raise' if stuck == 'lower' else 'lower'} target_latency_ms",
     )
 
 
@@ -197,7 +201,8 @@ def _check_accuracy(accuracy: float, initial: float, chance: float) -> HealthChe
     return _check(
         "accuracy",
         accuracy > initial and accuracy - chance >= MIN_ACCURACY_GAIN * (1 - chance),
-        f"held-out accuracy is {accuracy:.1%}, that of the initial operators {initial:.1%}, chance {chance:.1%}",
+        f"held-out accuracy is {accuracy:.1%}, that of the initial operators {initial:.1%}, "
+        f"chance {chance:.1%}",
         "raise num_epochs or weight_lr",
     )
 
@@ -206,3 +211,48 @@ def _round_up(number: float) -> float:
     """To one digit."""
     scale = 10.0 ** math.floor(math.log10(number))
     return float(f"{math.ceil(number / scale) * scale:.1g}")
+
+
+_TYPES_OF_JSON = {"name": str, "is_healthy": bool, "finding": str, "remedy": str}
+_NAME = re.compile("[a-z][a-z_]{0,30}")
+_MAX_CHECKS = 20
+_MAX_TEXT_LENGTH = 1000
+
+
+def checks_to_json(checks: Sequence[HealthCheck]) -> list[dict[str, Any]]:
+    """The checks of a search as JSON."""
+    return [asdict(check) for check in checks]
+
+
+def checks_from_json(content: Any, where: str | Path) -> list[HealthCheck]:
+    """Reads what `checks_to_json` returned, wherever it has been meanwhile.
+
+    Args:
+        where: what the error names, such as a file's path.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if not isinstance(content, list) or not 1 <= len(content) <= _MAX_CHECKS:
+        raise _not_checks(content, where)
+    for entry in content:
+        if not _is_check(entry):
+            raise _not_checks(entry, where)
+    if len({entry["name"] for entry in content}) < len(content):
+        raise _not_checks(content, where)
+    return [HealthCheck(**entry) for entry in content]
+
+
+def _not_checks(found: Any, where: str | Path) -> UserError:
+    shown = repr(found)[:60]
+    return UserError(
+        f"{where}: not the health checks of a search: {shown}; remove the file, or run the search again"
+    )
+
+
+def _is_check(entry: Any) -> bool:
+    if not isinstance(entry, dict) or {key: type(entry[key]) for key in entry} != _TYPES_OF_JSON:
+        return False
+    texts = (entry["finding"], entry["remedy"])
+    is_shown_safely = all(text.isprintable() and len(text) <= _MAX_TEXT_LENGTH for text in texts)
+    return is_shown_safely and bool(_NAME.fullmatch(entry["name"]))

@@ -21,13 +21,20 @@ FIELDS_WITHOUT_EFFECT = (
 FIELDS_AFTER_WARMUP = (
     *("target_latency_ms", "sampling", "elasticity", "refine_widths"),
     *("objective", "objective_latency", "latency_weight", "objective_scale", "objective_exponent"),
-    *("weight_steps_per_arch_step", "arch_lr", "arch_beta1", "arch_beta2", "arch_weight_decay"),
+    *(
+        "weight_steps_per_arch_step",
+        "arch_lr",
+        "arch_lr_schedule",
+        "arch_beta1",
+        "arch_beta2",
+        "arch_weight_decay",
+    ),
     *("initial_temperature", "final_temperature", "temperature_decay"),
 )
 """Fields that only joint epochs read. Warm-up trains weights alone, on one path, at the initial widths."""
 
 
-VALUES_OF_BEFORE = {"objective_latency": "expected"}
+VALUES_OF_BEFORE = {"objective_latency": "expected", "arch_lr_schedule": "constant"}
 """Fields that are newer than the results version, with the value under which results are as before.
 
 At that value they are no part of an identity, so that results of before are kept.

@@ -30,6 +30,10 @@ class PathResult(NamedTuple):
     accuracy: Tensor
 
 
+_USED_ROOM = 0.5
+"""Share of the width intervals that is to do for the target; the rest is for jumps of depth and operators."""
+
+
 class SearchSteps:
     """A supernet, its two optimizers, and one step of each.
 
@@ -78,6 +82,17 @@ class SearchSteps:
         for group in self.weight_optimizer.param_groups:
             group["lr"] = weight_lr
         return weight_lr
+
+    def set_arch_lr(self, epoch: int) -> float:
+        """The same for the architecture parameters, by `arch_lr_schedule`."""
+        config = self._config
+        arch_lr = config.arch_lr
+        if config.arch_lr_schedule == "cosine":
+            progress = max(epoch - config.num_warmup_epochs - 1, 0) / config.num_joint_epochs
+            arch_lr *= (1 + math.cos(math.pi * progress)) / 2
+        for group in self.arch_optimizer.param_groups:
+            group["lr"] = arch_lr
+        return arch_lr
 
     def weight_step(
         self, images_BCHW: Tensor, labels_B: Tensor, paths: Sequence[Sequence[int]]
@@ -129,11 +144,17 @@ class SearchSteps:
         return loss.detach()
 
     def _latency_ms(self, weights_LO: Tensor) -> Tensor:
-        """What the objective compares with the target; its gradient is always that of the expected latency."""
+        """What the objective compares with the target; its gradient is that of the expected latency."""
+        config = self._config
         expected_ms = self.supernet.expected_latency_ms(self._table, weights_LO)
-        if self._config.objective_latency == "expected":
+        if config.objective_latency == "expected":
             return expected_ms
-        return expected_ms + (self.supernet.initial_latency_ms(self._table) - expected_ms).detach()
+        room = _USED_ROOM if config.elasticity else 0.0
+        low_ms, high_ms = (
+            self.supernet.derived_latency_ms(self._table, position) for position in (-room, room)
+        )
+        nearest_ms = low_ms.clamp(min=config.target_latency_ms).minimum(high_ms)
+        return expected_ms + (nearest_ms - expected_ms).detach()
 
     def autocast(self) -> torch.autocast:
         """Within it the supernet computes in bfloat16, if the config asks for mixed precision."""

@@ -75,6 +75,7 @@ class TfNas(SharingMethod):
         if config.reset_optimizers_each_epoch:
             self._steps.reset_optimizers()
         weight_lr = self._steps.set_weight_lr(epoch)
+        self._steps.set_arch_lr(epoch)
         metrics, train_count_LO = self._train(phase, self._temperature(epoch))
         self._check_finite(epoch, metrics)
         scaling = self._scale_widths() if phase == "joint" and config.elasticity else None

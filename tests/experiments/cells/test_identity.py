@@ -41,6 +41,7 @@ SEARCH_CHANGES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "weight_momentum": (0.1, 0.2, {}),
     "weight_decay": (0.0, 5e-324, {}),
     "arch_lr": (0.1, 0.2, {}),
+    "arch_lr_schedule": ("constant", "cosine", {}),
     "arch_beta1": (0.1, 0.2, {}),
     "arch_beta2": (0.1, 0.2, {}),
     "arch_weight_decay": (0.1, 0.2, {}),

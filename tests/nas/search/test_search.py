@@ -4,6 +4,7 @@ import itertools
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,14 @@ from torch import Tensor
 
 from nas.config import SearchConfig
 from nas.foundation.errors import DivergedError, InputWarning, UserError
-from nas.search.records import METRIC_NAMES, SUPERNET_METRIC_NAMES, EpochRecord, Trajectory
+from nas.search.records import (
+    FINAL_METRIC_NAMES,
+    METRIC_NAMES,
+    SUPERNET_FINAL_METRIC_NAMES,
+    SUPERNET_METRIC_NAMES,
+    EpochRecord,
+    Trajectory,
+)
 from nas.search.search import Search, run_search
 from nas.space.architecture import Architecture
 from nas.supernet.sampling import SAMPLINGS, sample_first_path
@@ -30,6 +38,10 @@ from tests.support.tiny import (
 )
 
 TABLE = make_dense_table(TINY)
+ALL_METRIC_NAMES = {
+    *(*METRIC_NAMES, *SUPERNET_METRIC_NAMES),
+    *(*FINAL_METRIC_NAMES, *SUPERNET_FINAL_METRIC_NAMES),
+}
 
 NUM_STEPS = 4
 """Weight steps in an epoch of `make_config`."""
@@ -101,6 +113,51 @@ def test_an_architecture_step_between_does_not_change_a_weight_step(steps: Searc
     assert are_equal(steps.supernet.weight_parameters(), other.supernet.weight_parameters())
 
 
+def _latency_gradients(depth: str, **fields: Any) -> list[Tensor]:
+    """What latency alone sends to alpha and beta in a step, to rounding."""
+    supernet = make_supernet(TINY, depth)
+    steps = SearchSteps(supernet, make_config(depth=depth, latency_weight=1e6, **fields), TABLE)
+    steps.arch_step(*labelled_images(0), 5.0, torch.Generator().manual_seed(0))
+    return [parameter.grad for parameter in supernet.arch_parameters() if parameter.grad is not None]
+
+
+@pytest.mark.parametrize("depth", ["sink", "skip"])
+def test_a_target_on_the_derived_latency_turns_the_gradient_of_the_expected_one(depth: str) -> None:
+    supernet = make_supernet(TINY, depth)
+    derived_ms = float(supernet.derived_latency_ms(TABLE))
+    expected_ms = float(supernet.expected_latency_ms(TABLE).detach())
+    # Between the two: one is too slow, the other too fast.
+    fields = {"target_latency_ms": (derived_ms + expected_ms) / 2, "elasticity": False}
+    expected, derived = (
+        _latency_gradients(depth, objective_latency=which, **fields) for which in ("expected", "derived")
+    )
+    for one, other in zip(expected, derived, strict=True):
+        torch.testing.assert_close(other, -one, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("depth", ["sink", "skip"])
+@pytest.mark.parametrize(("position", "is_pushed"), [(-0.4, False), (0.4, False), (-0.6, True), (0.6, True)])
+def test_a_target_that_half_of_the_width_intervals_can_meet_pushes_nothing(
+    depth: str, position: float, is_pushed: bool
+) -> None:
+    target_ms = float(make_supernet(TINY, depth).derived_latency_ms(TABLE, position))
+    gradients = _latency_gradients(depth, target_latency_ms=target_ms, objective_latency="derived")
+    assert (max(float(gradient.abs().max()) for gradient in gradients) > 1) == is_pushed
+
+
+def test_the_arch_lr_falls_by_a_cosine_over_the_joint_epochs_alone() -> None:
+    fields = {"num_epochs": 6, "num_warmup_epochs": 2, "arch_lr": 0.1}
+    for schedule, expected in (
+        ("constant", [0.1] * 6),
+        ("cosine", [0.1, 0.1, 0.1, 0.1 * (2 + 2**0.5) / 4, 0.05, 0.1 * (2 - 2**0.5) / 4]),
+    ):
+        steps = SearchSteps(
+            make_supernet(TINY, "sink"), make_config(**fields, arch_lr_schedule=schedule), TABLE
+        )
+        assert [steps.set_arch_lr(epoch) for epoch in range(1, 7)] == pytest.approx(expected)
+        assert steps.arch_optimizer.param_groups[0]["lr"] == pytest.approx(expected[-1])
+
+
 # Epochs
 
 
@@ -116,7 +173,7 @@ def test_a_warm_up_epoch_trains_one_path_a_step_and_no_architecture_parameter() 
 def test_a_joint_epoch_trains_the_paths_of_its_sampling(sampling: str, num_paths: int) -> None:
     record = search(make_config(num_epochs=1, num_warmup_epochs=0, sampling=sampling))[0]
     assert record.phase == "joint"
-    assert set(record.metrics) == {*METRIC_NAMES, *SUPERNET_METRIC_NAMES}
+    assert set(record.metrics) == ALL_METRIC_NAMES
     assert (record.arrays["train_count_ELO"].sum(-1) == num_paths * NUM_STEPS).all()
     assert not np.allclose(np.exp(record.arrays["alpha_ELO"]), 1 / SKIP)
 

@@ -6,13 +6,22 @@ import numpy as np
 import pytest
 
 from nas.config import SearchConfig
-from nas.search.records import METRIC_NAMES, SUPERNET_METRIC_NAMES
+from nas.search.records import (
+    FINAL_METRIC_NAMES,
+    METRIC_NAMES,
+    SUPERNET_FINAL_METRIC_NAMES,
+    SUPERNET_METRIC_NAMES,
+)
 from nas.search.search import run_search
 from nas.supernet.objectives import OBJECTIVES
 from nas.supernet.sampling import SAMPLINGS
 from tests.support.tiny import TINY, make_dense_table
 
 TABLE = make_dense_table(TINY)
+ALL_METRIC_NAMES = {
+    *(*METRIC_NAMES, *SUPERNET_METRIC_NAMES),
+    *(*FINAL_METRIC_NAMES, *SUPERNET_FINAL_METRIC_NAMES),
+}
 
 
 @pytest.mark.parametrize("elasticity", [True, False])
@@ -36,7 +45,7 @@ def test_a_joint_epoch_runs(sampling: str, depth: str, objective: str, elasticit
         device="cpu",
     )
     (record,) = run_search(config, table=TABLE)
-    assert set(record.metrics) == {*METRIC_NAMES, *SUPERNET_METRIC_NAMES}
+    assert set(record.metrics) == ALL_METRIC_NAMES
     assert all(math.isfinite(value) for value in record.metrics.values())
     assert np.isfinite(record.arrays["scaling_ms_EP"]).any() == elasticity
     assert not elasticity or record.metrics["derived_latency_ms"] <= 2.6

@@ -35,15 +35,18 @@ CHANGES = {
     "elasticity": False,
     "refine_widths": True,
     "objective": "fbnet",
+    "objective_latency": "derived",
     "latency_weight": 0.7,
     "objective_scale": 0.3,
     "objective_exponent": 0.9,
     "weight_steps_per_arch_step": 1,
     "arch_lr": 0.1,
+    "arch_lr_schedule": "cosine",
     "arch_beta1": 0.7,
     "arch_beta2": 0.9,
     "arch_weight_decay": 0.01,
     "initial_temperature": 2.0,
+    "final_temperature": 0.5,
     "temperature_decay": 0.5,
 }
 """Another value of each field that warm-up is said to ignore."""

@@ -1,0 +1,171 @@
+"""The health check: each fault of a search is found, and nothing else."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nas.config import SearchConfig
+from nas.search.health import HealthCheck, check_health, foresee_health
+from nas.search.records import EpochRecord
+from nas.search.search import run_search
+from nas.space.architecture import Architecture
+from tests.support.tiny import TINY, make_config, make_dense_table
+
+ALL = ["alphas", "temperature", "warmup", "latency", "widths", "depth", "accuracy"]
+HEALTHY = {
+    "alpha_entropy": 0.3,
+    "temperature": 0.2,
+    "latency_error_percent": -0.4,
+    "val_accuracy": 0.8,
+    "initial_accuracy": 0.7,
+    "chance_accuracy": 0.1,
+}
+
+
+@pytest.fixture(scope="module")
+def config() -> SearchConfig:
+    return make_config(num_epochs=2, num_warmup_epochs=1)
+
+
+@pytest.fixture(scope="module")
+def searched(config: SearchConfig) -> list[EpochRecord]:
+    return list(run_search(config, table=make_dense_table(TINY)))
+
+
+def widths_at(architecture: Architecture, end: int | None) -> Architecture:
+    """The network with all widths at a bound (0 the lower, 1 the upper), or as operators begin."""
+    return architecture.with_widths(
+        [
+            op.initial_width(layer.in_channels) if end is None else op.width_interval(layer.in_channels)[end]
+            for layer, op, _ in architecture.layers
+        ]
+    )
+
+
+def network(depths: tuple[int, ...], end: int | None = None) -> Architecture:
+    stages = tuple(
+        tuple(
+            {"op": "k3_e3", "mid_channels": 3 * layer.in_channels}
+            for layer in TINY.stage_layers(stage)[:depth]
+        )
+        for stage, depth in enumerate(depths)
+    )
+    return widths_at(Architecture.model_validate({"space": TINY.name, "stages": stages}), end)
+
+
+def healthy_records(
+    searched: list[EpochRecord], architecture: Architecture | None = None, **metrics: float
+) -> list[EpochRecord]:
+    first, last = searched
+    counts_LO = np.full_like(first.arrays["train_count_ELO"], 40)
+    first = replace(first, arrays=first.arrays | {"train_count_ELO": counts_LO})
+    deep = network(tuple(stage.num_layers for stage in TINY.stages))
+    return [first, replace(last, metrics=last.metrics | HEALTHY | metrics, architecture=architecture or deep)]
+
+
+def failed(checks: list[HealthCheck]) -> list[str]:
+    return [check.name for check in checks if not check.is_healthy]
+
+
+def test_a_healthy_search_passes_every_check(config: SearchConfig, searched: list[EpochRecord]) -> None:
+    checks = check_health(config, healthy_records(searched))
+    assert [check.name for check in checks] == ALL
+    assert failed(checks) == []
+    assert all(check.finding and not check.remedy for check in checks)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "name", "field"),
+    [
+        ({"alpha_entropy": 0.8}, "alphas", "arch_lr"),
+        ({"temperature": 3.2}, "temperature", "final_temperature"),
+        ({"latency_error_percent": -1.2}, "latency", "lower target_latency_ms"),
+        ({"latency_error_percent": 26.0}, "latency", "raise target_latency_ms"),
+        ({"val_accuracy": 0.12, "initial_accuracy": 0.1}, "accuracy", "num_epochs"),
+        ({"val_accuracy": 0.69}, "accuracy", "weight_lr"),
+    ],
+)
+def test_a_fault_fails_its_check_alone_and_names_the_field_to_change(
+    config: SearchConfig, searched: list[EpochRecord], metrics: dict[str, float], name: str, field: str
+) -> None:
+    checks = check_health(config, healthy_records(searched, **metrics))
+    assert failed(checks) == [name]
+    assert field in next(check.remedy for check in checks if check.name == name)
+
+
+@pytest.mark.parametrize(("end", "bound"), [(0, "lower"), (1, "upper")])
+def test_widths_that_are_all_at_one_bound_fail(
+    config: SearchConfig, searched: list[EpochRecord], end: int, bound: str
+) -> None:
+    deep = network(tuple(stage.num_layers for stage in TINY.stages), end)
+    checks = check_health(config, healthy_records(searched, deep))
+    assert failed(checks) == ["widths"]
+    assert bound in next(check.finding for check in checks if check.name == "widths")
+
+
+def test_a_depth_at_its_floor_fails_and_one_at_its_top_does_not(
+    config: SearchConfig, searched: list[EpochRecord]
+) -> None:
+    floor = network(tuple(TINY.min_depth(stage) for stage in range(len(TINY.stages))))
+    assert failed(check_health(config, healthy_records(searched, floor))) == ["depth"]
+
+
+def test_candidates_that_warm_up_hardly_trained_fail(
+    config: SearchConfig, searched: list[EpochRecord]
+) -> None:
+    records = healthy_records(searched)
+    records[0] = replace(records[0], arrays=searched[0].arrays)
+    assert failed(check_health(config, records)) == ["warmup"]
+
+
+def test_a_search_without_elasticity_scaling_is_not_held_to_its_target(
+    config: SearchConfig, searched: list[EpochRecord]
+) -> None:
+    fixed = config.model_copy(update={"elasticity": False})
+    checks = check_health(fixed, healthy_records(searched, latency_error_percent=50.0))
+    assert failed(checks) == []
+    assert not {"latency", "widths"} & {check.name for check in checks}
+
+
+def test_a_method_without_alphas_is_not_asked_for_them(
+    config: SearchConfig, searched: list[EpochRecord]
+) -> None:
+    needed = ("val_accuracy", "latency_error_percent", "chance_accuracy")
+    records = [
+        replace(
+            record,
+            arrays={},
+            metrics={name: record.metrics[name] for name in needed if name in record.metrics},
+        )
+        for record in healthy_records(searched)
+    ]
+    assert [check.name for check in check_health(config, records)] == ["latency", "widths", "depth"]
+
+
+def test_the_last_epoch_alone_counts_the_findings(config: SearchConfig, searched: list[EpochRecord]) -> None:
+    assert "num_health_findings" not in searched[0].metrics
+    expected = len(failed(check_health(config, searched)))
+    assert searched[1].metrics["num_health_findings"] == expected > 0
+
+
+def foreseen(num_weight_steps: int, **fields: Any) -> list[str]:
+    return failed(foresee_health(SearchConfig(target_latency_ms=1.0, **fields), num_weight_steps))
+
+
+def test_the_published_protocol_foresees_nothing() -> None:
+    assert foreseen(102_170 // 32) == []
+
+
+def test_the_published_rates_over_a_few_epochs_are_foreseen_to_search_nothing() -> None:
+    short = {"space": "micro", "num_epochs": 16, "num_warmup_epochs": 4}
+    assert foreseen(30, **short) == ["alphas", "temperature", "warmup"]
+    assert foreseen(60, **short, arch_lr=0.1, final_temperature=0.2) == []
+
+
+def test_what_is_foreseen_of_the_temperature_is_what_the_last_epoch_has(
+    config: SearchConfig, searched: list[EpochRecord]
+) -> None:
+    (check,) = [one for one in foresee_health(config, 4) if one.name == "temperature"]
+    assert f"{searched[-1].metrics['temperature']:.2g}" in check.finding
