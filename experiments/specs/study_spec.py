@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from nas.config import ConfigRecord, SearchConfig
-from nas.search.records import METRIC_NAMES, SUPERNET_METRIC_NAMES
+from nas.search.records import FINAL_METRIC_NAMES, METRIC_NAMES, SUPERNET_METRIC_NAMES
 
 if TYPE_CHECKING:
     import optuna
 
 ABS_ERROR = "abs_latency_error_percent"
-OBJECTIVE_NAMES = (*METRIC_NAMES, *SUPERNET_METRIC_NAMES, ABS_ERROR)
+OBJECTIVE_NAMES = (*METRIC_NAMES, *SUPERNET_METRIC_NAMES, *FINAL_METRIC_NAMES, ABS_ERROR)
 MAX_CORNERS = 2000
 """Number of extreme points of a space that are checked before anything runs."""
 
@@ -111,7 +111,10 @@ class StudyObjective(ConfigRecord):
     """A metric of a search's last epoch, and which way is better."""
 
     metric: Annotated[str, Field(min_length=1)]
-    """An epoch's metric, or `abs_latency_error_percent`: its distance from the target, either way."""
+    """An epoch's metric, or `abs_latency_error_percent`: its distance from the target, either way.
+
+    `num_health_findings` counts the failed health checks of the whole search.
+    """
 
     direction: Literal["maximize", "minimize"]
     """Which way is better."""
@@ -188,6 +191,11 @@ class Study(ConfigRecord):
             yield (
                 f"pruning: {self.pruning}: several objectives do not rank searches before they end; "
                 "set pruning: none, or keep one objective"
+            )
+        if self.pruning != "none" and self.objectives[0].metric in FINAL_METRIC_NAMES:
+            yield (
+                f"pruning: {self.pruning}: only the last epoch has {self.objectives[0].metric}; set pruning: "
+                "none, or choose another objective"
             )
         if self.pruning != "none" and len(self.seeds or []) > 1:
             yield (

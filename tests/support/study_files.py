@@ -27,6 +27,7 @@ BASE = {
 RATES = {"low": 0.01, "high": 0.2, "log": True}
 ACCURACY = {"metric": "val_accuracy", "direction": "maximize"}
 ERROR = {"metric": "abs_latency_error_percent", "direction": "minimize"}
+FINDINGS = {"metric": "num_health_findings", "direction": "minimize"}
 
 
 def make_study(**changes: Any) -> dict[str, Any]:

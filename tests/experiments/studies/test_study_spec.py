@@ -12,7 +12,16 @@ import tune_configs
 from experiments.specs.experiment_spec import load_spec
 from experiments.specs.study_spec import Study
 from nas.foundation.errors import UserError
-from tests.support.study_files import ACCURACY, BASE, ERROR, RATES, load_plan, make_study, write_study
+from tests.support.study_files import (
+    ACCURACY,
+    BASE,
+    ERROR,
+    FINDINGS,
+    RATES,
+    load_plan,
+    make_study,
+    write_study,
+)
 
 CONDITIONAL = {
     "objective": {"choices": ["tfnas", "fbnet"]},
@@ -79,6 +88,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "pruning of several objectives": (
         make_study(objectives=[ACCURACY, ERROR], pruning="asha"),
         "study.pruning: asha: several objectives",
+    ),
+    "pruning by what only the end shows": (
+        make_study(objectives=[FINDINGS], pruning="asha"),
+        "study.pruning: asha: only the last epoch has num_health_findings",
     ),
     "pruning of several seeds": (
         make_study(seeds=[0, 1], pruning="median"),
