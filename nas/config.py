@@ -179,9 +179,10 @@ class SearchConfig(DataConfig):
     objective_latency: Literal["expected", "derived"] = "expected"
     """Latency in the objective: `expected`, of the supernet (the paper); or `derived` (beyond the paper).
 
-    `derived` is that of the network that would be derived now: the latency nearest to the target that half of
-    the room of elasticity-scaling can give it; without scaling, just its latency. The gradient is that of the
-    expected latency. The two differ as long as beta is far from choosing one depth, as in short searches.
+    `derived` looks at the network that would be derived now. While elasticity-scaling can bring it to the
+    target with half its room, the latency term has no gradient; otherwise it compares the nearest latency with
+    the target, and has the gradient of the expected latency. Without scaling it compares the latency of that
+    network. The two differ as long as beta is far from choosing one depth, as in short searches.
     """
 
     latency_weight: NonNegative = 0.1

@@ -144,7 +144,11 @@ class SearchSteps:
         return loss.detach()
 
     def _latency_ms(self, weights_LO: Tensor) -> Tensor:
-        """What the objective compares with the target; its gradient is that of the expected latency."""
+        """What the objective compares with the target.
+
+        Its gradient is that of the expected latency, or none while scaling can bring the derived network to
+        the target.
+        """
         config = self._config
         expected_ms = self.supernet.expected_latency_ms(self._table, weights_LO)
         if config.objective_latency == "expected":
@@ -154,7 +158,8 @@ class SearchSteps:
             self.supernet.derived_latency_ms(self._table, position) for position in (-room, room)
         )
         nearest_ms = low_ms.clamp(min=config.target_latency_ms).minimum(high_ms)
-        return expected_ms + (nearest_ms - expected_ms).detach()
+        is_out_of_reach = nearest_ms != config.target_latency_ms
+        return nearest_ms + is_out_of_reach * (expected_ms - expected_ms.detach())
 
     def autocast(self) -> torch.autocast:
         """Within it the supernet computes in bfloat16, if the config asks for mixed precision."""

@@ -1,5 +1,6 @@
 """The health check: each fault of a search is found, and nothing else."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -169,3 +170,18 @@ def test_what_is_foreseen_of_the_temperature_is_what_the_last_epoch_has(
 ) -> None:
     (check,) = [one for one in foresee_health(config, 4) if one.name == "temperature"]
     assert f"{searched[-1].metrics['temperature']:.2g}" in check.finding
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_the_rate_that_is_asked_for_is_enough_and_a_tenth_of_it_is_not(schedule: str) -> None:
+    fields = {"space": "micro", "num_epochs": 34, "num_warmup_epochs": 4, "arch_lr_schedule": schedule}
+    config = SearchConfig(target_latency_ms=1.0, **fields, arch_lr=1e-3)
+    (check,) = [one for one in foresee_health(config, 60) if one.name == "alphas"]
+    rate = float(check.remedy.split()[3].rstrip(","))
+    assert "alphas" not in foreseen(60, **fields, arch_lr=rate)
+    assert "alphas" in foreseen(60, **fields, arch_lr=rate / 10)
+    rates = [
+        rate * ((1 + math.cos(math.pi * epoch / 30)) / 2 if schedule == "cosine" else 1)
+        for epoch in range(30)
+    ]
+    assert math.sqrt(sum(30 * one**2 for one in rates)) >= 1

@@ -136,12 +136,14 @@ def test_a_target_on_the_derived_latency_turns_the_gradient_of_the_expected_one(
 
 
 @pytest.mark.parametrize("depth", ["sink", "skip"])
+@pytest.mark.parametrize("objective", ["tfnas", "proxyless_add"])
 @pytest.mark.parametrize(("position", "is_pushed"), [(-0.4, False), (0.4, False), (-0.6, True), (0.6, True)])
 def test_a_target_that_half_of_the_width_intervals_can_meet_pushes_nothing(
-    depth: str, position: float, is_pushed: bool
+    depth: str, position: float, is_pushed: bool, objective: str
 ) -> None:
     target_ms = float(make_supernet(TINY, depth).derived_latency_ms(TABLE, position))
-    gradients = _latency_gradients(depth, target_latency_ms=target_ms, objective_latency="derived")
+    fields = {"target_latency_ms": target_ms, "objective_latency": "derived", "objective": objective}
+    gradients = _latency_gradients(depth, **fields)
     assert (max(float(gradient.abs().max()) for gradient in gradients) > 1) == is_pushed
 
 
