@@ -180,9 +180,9 @@ class SearchConfig(DataConfig):
     """Latency in the objective: `expected`, of the supernet (the paper); or `derived` (beyond the paper).
 
     `derived` looks at the network that would be derived now. While elasticity-scaling can bring it to the
-    target with half its room, the latency term has no gradient; otherwise it compares the nearest latency with
-    the target, and has the gradient of the expected latency. Without scaling it compares the latency of that
-    network. The two differ as long as beta is far from choosing one depth, as in short searches.
+    target with half its room, the latency term has no gradient. Otherwise it compares the nearest latency,
+    with the gradient of the expected latency; without scaling, the latency of that network. The two
+    differ as long as beta is far from choosing one depth, as in short searches.
     """
 
     latency_weight: NonNegative = 0.1
