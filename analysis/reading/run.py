@@ -8,6 +8,7 @@ import pandas as pd
 
 from analysis.reading import tags
 from analysis.reading.values import Value
+from nas.search.health import HealthCheck
 from nas.search.records import Trajectory
 from nas.space.architecture import Architecture
 from nas.space.macro_space import Space, get_space
@@ -60,6 +61,7 @@ class Run:
         epochs: one row per epoch, indexed by epoch, one column per metric; None if not read.
         trajectory: operators, and maybe alphas and betas, of all epochs; None if not read.
         architecture: the derived network of the last epoch; None if not read.
+        health: the health checks of a finished search; None if it is older than these, or not read.
         problem: which of these files could not be read, in one line.
     """
 
@@ -76,6 +78,7 @@ class Run:
     epochs: pd.DataFrame | None = None
     trajectory: Trajectory | None = None
     architecture: Architecture | None = None
+    health: tuple[HealthCheck, ...] | None = None
     problem: str | None = None
 
     @property
@@ -93,6 +96,11 @@ class Run:
     def is_finished(self) -> bool:
         """Whether it ended without a failure."""
         return self.status == "FINISHED"
+
+    @property
+    def is_healthy(self) -> bool | None:
+        """Whether it passed all health checks; None without any."""
+        return None if self.health is None else all(check.is_healthy for check in self.health)
 
     @property
     def short_id(self) -> str:

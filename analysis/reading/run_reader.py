@@ -16,12 +16,20 @@ from analysis.reading.run import IMAGES, Run
 from analysis.reading.store import fetch_artifact, is_remote
 from analysis.reading.values import parse_value
 from nas.foundation.errors import UserError, first_line
+from nas.foundation.validation import read_json
+from nas.search.health import HealthCheck, checks_from_json
 from nas.search.records import METRIC_NAMES, SUPERNET_METRIC_NAMES, Trajectory
 from nas.space.architecture import Architecture
 
 _NUM_DOWNLOADS = 8
 _NUM_DIGITS_OF_IMAGES = 12
-_FIELDS_ADDED_TO_SEARCHES = {"method": "tf_nas", "kernels": "auto"}
+_FIELDS_ADDED_TO_SEARCHES = {
+    "method": "tf_nas",
+    "kernels": "auto",
+    "objective_latency": "expected",
+    "final_temperature": "None",
+    "arch_lr_schedule": "constant",
+}
 """Config fields that older searches lack, and the values that they ran with."""
 
 Content = TypeVar("Content")
@@ -60,7 +68,7 @@ def _complete(kind: str, params: Mapping[str, str]) -> dict[str, str]:
 
 
 def read_files(runs: Sequence[Run], tracking_uri: str) -> list[Run]:
-    """Returns the runs with their epochs, trajectories and derived networks."""
+    """Returns the runs with their epochs, trajectories, derived networks and health checks."""
     with (
         tempfile.TemporaryDirectory() as folder,
         ThreadPoolExecutor(_NUM_DOWNLOADS if any(is_remote(run.artifact_uri) for run in runs) else 1) as pool,
@@ -71,10 +79,11 @@ def read_files(runs: Sequence[Run], tracking_uri: str) -> list[Run]:
 def _with_files(run: Run, tracking_uri: str, folder: Path) -> Run:
     problems: list[str] = []
 
-    def load(name: str, parse: Callable[[Path], Content]) -> Content | None:
+    def load(name: str, parse: Callable[[Path], Content], *, may_be_missing: bool = False) -> Content | None:
         path = fetch_artifact(run.run_id, run.artifact_uri, name, tracking_uri, folder)
         if path is None:
-            problems.append(f"{name} is missing")
+            if not may_be_missing:
+                problems.append(f"{name} is missing")
             return None
         try:
             return parse(path)
@@ -84,16 +93,28 @@ def _with_files(run: Run, tracking_uri: str, folder: Path) -> Run:
 
     trajectory = load("trajectory.npz", Trajectory.load)
     architecture = load("architecture.json", Architecture.load)
+    health = load("health.json", _read_health, may_be_missing=True)
     epochs = load("metrics.csv", _read_epochs)
     if epochs is not None and (lacking := _lacking_metrics(epochs, trajectory)):
         problems.append(f"metrics.csv lacks {', '.join(lacking)}")
         epochs = epochs.assign(**dict.fromkeys(lacking, np.nan))
     problem = f"{'; '.join(problems)} (written by version {run.tag(tags.VERSION)})" if problems else None
-    return replace(run, epochs=epochs, trajectory=trajectory, architecture=architecture, problem=problem)
+    return replace(
+        run,
+        epochs=epochs,
+        trajectory=trajectory,
+        architecture=architecture,
+        health=health,
+        problem=problem,
+    )
 
 
 def _read_epochs(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, index_col="epoch")
+
+
+def _read_health(path: Path) -> tuple[HealthCheck, ...]:
+    return tuple(checks_from_json(read_json(path, "the health checks of a search"), path))
 
 
 def _lacking_metrics(epochs: pd.DataFrame, trajectory: Trajectory | None) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from analysis.reading import tags
 from analysis.reading.experiment import Experiment
 from analysis.reading.run import Run, describe_makers
+from nas.search.health import checks_to_json
 
 
 def write_stamp(
@@ -45,6 +46,8 @@ def run_stamp(run: Run) -> dict[str, str]:
         content.update(run.epochs.to_numpy().tobytes())
     if run.architecture is not None:
         content.update(run.architecture.model_dump_json().encode())
+    if run.health is not None:
+        content.update(json.dumps(checks_to_json(run.health)).encode())
     return {
         "run_id": run.run_id,
         "name": run.name,

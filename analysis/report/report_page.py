@@ -22,6 +22,7 @@ from analysis.measures.run_measures import (
     SUPERNET_ACCURACY,
     TEST_ACCURACY,
 )
+from analysis.measures.search_health import FailedCheck, failed_checks
 from analysis.reading.experiment import Experiment
 from analysis.reading.run import SEED, Run, describe_makers
 from analysis.reading.values import show_value
@@ -61,7 +62,23 @@ class TrialView:
     latency: str
     error: str
     depth: str
+    health: str
     stages: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class HealthView:
+    """The health of the searches on the page.
+
+    Attributes:
+        num_checked: searches with a health record.
+        num_without: finished searches without.
+    """
+
+    num_healthy: int
+    num_checked: int
+    num_without: int
+    failed: Sequence[FailedCheck]
 
 
 def write_report(
@@ -102,6 +119,7 @@ def write_report(
         table_about=_describe_table(experiment),
         verdicts=[one for one in verdicts if one.status != "not asked"],
         not_asked=[one for one in verdicts if one.status == "not asked"],
+        health=_health_view(experiment),
         redundancy=describe_redundancy(experiment, numbers),
         none_of_a_study=NONE_OF_A_STUDY,
         study=_study_view(experiment),
@@ -132,6 +150,15 @@ def _levels(experiment: Experiment) -> dict[str, list[str]]:
         factor: list(dict.fromkeys(show_value(factor, run.config.get(factor)) for run in experiment.cells))
         for factor in (*experiment.factors, SEED)
     }
+
+
+def _health_view(experiment: Experiment) -> HealthView | None:
+    """None if no search has a health record."""
+    outcomes = [run.is_healthy for run in experiment.runs]
+    num_checked = len(outcomes) - outcomes.count(None)
+    if not num_checked:
+        return None
+    return HealthView(outcomes.count(True), num_checked, outcomes.count(None), failed_checks(experiment.runs))
 
 
 def _study_view(experiment: Experiment) -> dict[str, str] | None:
@@ -206,8 +233,17 @@ def _trial_view(experiment: Experiment, numbers: Numbers, run: Run) -> TrialView
         latency=f"{show(LATENCY.name, 3)} / {target_ms:.4g}",
         error=show(LATENCY_ERROR.name, 2),
         depth=show(DERIVED_DEPTH.name, 0),
+        health=_health_text(run),
         stages=_stage_texts(run),
     )
+
+
+def _health_text(run: Run) -> str:
+    """`ok`, or the checks that the run fails."""
+    if run.health is None:
+        return NOTHING
+    failed = [check.name for check in run.health if not check.is_healthy]
+    return f"✗ {', '.join(failed)}" if failed else "ok"
 
 
 def _stage_texts(run: Run) -> list[list[str]]:

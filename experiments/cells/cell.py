@@ -23,6 +23,7 @@ from nas.foundation.errors import UserError
 from nas.foundation.identity import fingerprint
 from nas.foundation.world import ALONE, World
 from nas.latency.table import LatencyTable
+from nas.search.health import HealthCheck
 from nas.search.records import EpochRecord
 from nas.space.architecture import Architecture
 from nas.training.training import NetworkChoice, TrainRecord
@@ -74,6 +75,9 @@ class Cell(ABC, Generic[Config, Given]):
 
     result_heading: ClassVar[str]
     """Column heading of `result`."""
+
+    has_health: ClassVar[bool] = False
+    """Whether it ends with health checks, see `CellFolder.health`."""
 
     # What a trial does, on the machine that it runs on
 
@@ -160,6 +164,14 @@ class Cell(ABC, Generic[Config, Given]):
     @abstractmethod
     def result(self, metrics: Mapping[str, float]) -> str:
         """The state after an epoch, beside loss and accuracy, in a few characters."""
+
+    def foresee(self, cost: EpochCost) -> list[HealthCheck]:
+        """The health checks whose outcome is known before it runs.
+
+        Args:
+            cost: what `time_epochs` returned.
+        """
+        return []
 
     @property
     def network(self) -> NetworkChoice | None:

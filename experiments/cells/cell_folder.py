@@ -1,6 +1,7 @@
 """The folder of a cell: what must survive a crash, and what is delivered to MLflow."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
@@ -15,6 +16,7 @@ from nas.config import ConfigRecord
 from nas.foundation.errors import UserError
 from nas.foundation.files import write_atomically
 from nas.foundation.validation import read_json
+from nas.search.health import HealthCheck, checks_from_json, checks_to_json
 
 RESULTS_VERSION_TAG = "tfnas.results_version"
 CODE_TAG = "tfnas.code_version"
@@ -69,6 +71,7 @@ class CellFolder:
         self.journal = Journal(path / "journal.jsonl")
         self._description = path / "run.json"
         self._receipt = path / "delivered.json"
+        self._health = self.artifacts / "health.json"
 
     @classmethod
     def of(cls, out: Path, cell: Cell) -> Self:
@@ -100,6 +103,22 @@ class CellFolder:
         self.artifacts.mkdir(exist_ok=True)
         fields = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
         (self.artifacts / "config.yaml").write_text(fields, encoding="utf-8")
+
+    def write_health(self, checks: Sequence[HealthCheck]) -> None:
+        """Writes the health checks of a search into its artifacts."""
+        content = json.dumps(checks_to_json(checks), indent=1)
+        self._health.write_text(content + "\n", encoding="utf-8")
+
+    @property
+    def health(self) -> list[HealthCheck]:
+        """The health checks of a finished search; empty for trainings and for older searches.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        if not self._health.is_file():
+            return []
+        return checks_from_json(read_json(self._health, "the health checks of a search"), self._health)
 
     def fetch_results(self) -> None:
         """Copies artifacts, or the traceback, here from the storage that holds them.

@@ -9,10 +9,15 @@ NUM_TIMED_BATCHES = 2
 
 @dataclass(frozen=True)
 class EpochCost:
-    """Seconds per epoch, alone on the machine; all epochs of a training cost the same."""
+    """Seconds per epoch, alone on the machine; all epochs of a training cost the same.
+
+    Attributes:
+        num_weight_steps: steps of an epoch that train the weights of a supernet; 0 for a training.
+    """
 
     warmup_s: float
     joint_s: float
+    num_weight_steps: int
 
     def left_s(self, config: SearchConfig | TrainConfig, num_done: int, *, warms_up: bool) -> float:
         """Seconds that a search or a training still takes.

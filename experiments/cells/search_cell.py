@@ -17,6 +17,7 @@ from nas.data.search_data import load_search_data
 from nas.foundation.identity import fingerprint
 from nas.foundation.world import ALONE, World
 from nas.latency.table import LatencyTable, reachable_interval_ms
+from nas.search.health import HealthCheck, check_health, foresee_health
 from nas.search.records import EpochRecord, Trajectory
 from nas.search.search import run_search
 from nas.search.search_identity import RESULTS_VERSION, search_identity, warmup_hash
@@ -46,6 +47,7 @@ class SearchCell(Cell[SearchConfig, LatencyTable]):
     plural = "searches"
     subject_heading = "target within reach"
     result_heading = "latency"
+    has_health = True
     cost_fields = COMMON_COST_FIELDS | {
         *("method", "space", "depth", "elasticity", "arch_fraction", "arch_list"),
         "weight_steps_per_arch_step",
@@ -81,6 +83,7 @@ class SearchCell(Cell[SearchConfig, LatencyTable]):
         _write_metrics(records, folder.artifacts / "metrics.csv")
         records[-1].architecture.save(folder.artifacts / "architecture.json")
         given.save(folder.artifacts / "latency_table.json")
+        folder.write_health(check_health(config, records))
 
     @classmethod
     def list_images(cls, config: SearchConfig) -> Listing:
@@ -109,7 +112,7 @@ class SearchCell(Cell[SearchConfig, LatencyTable]):
                 record.metrics["epoch_seconds"] * scale
                 for record in run_search(probe, table=given, listing=listing)
             ]
-        return EpochCost(warmup_s, joint_s)
+        return EpochCost(warmup_s, joint_s, data.num_weight_images // config.batch_size)
 
     @classmethod
     def resolution(cls, config: SearchConfig) -> int:
@@ -161,6 +164,10 @@ class SearchCell(Cell[SearchConfig, LatencyTable]):
         latency_ms = metrics.get("derived_latency_ms")
         shown = "-" if latency_ms is None else f"{latency_ms:.3g}"
         return f"{shown} of {self.config.target_latency_ms:.3g} ms"
+
+    def foresee(self, cost: EpochCost) -> list[HealthCheck]:
+        """See `Cell`; what follows from its fields and the number of steps."""
+        return foresee_health(self.config, cost.num_weight_steps)
 
     @property
     def tags(self) -> dict[str, str]:

@@ -111,7 +111,7 @@ class TrainingCell(Cell[TrainConfig, Architecture | None]):
             # The second: the first also pays for PyTorch's one-time setup, the last for the test images.
             second = next(itertools.islice(run_training(probe, listing=listing), 1, None))
         epoch_s = second.metrics["epoch_seconds"] * scale
-        return EpochCost(epoch_s, epoch_s)
+        return EpochCost(epoch_s, epoch_s, num_weight_steps=0)
 
     @classmethod
     def resolution(cls, config: TrainConfig) -> int:

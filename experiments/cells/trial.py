@@ -17,11 +17,12 @@ from experiments.cells.journal import describe_failure
 from experiments.places.storage import CellStorage, Storage
 from nas.data.image_lists import Listing
 from nas.foundation.errors import RunWarning, UserError
+from nas.search.health import checks_to_json
 from nas.search.records import EpochRecord
 
 
 def run_trial(params: dict[str, Any], inputs: dict[str, Input], listings: dict[str, Listing]) -> None:
-    """Runs or resumes a cell and reports every epoch.
+    """Runs or resumes a cell and reports every epoch, then the health of a search.
 
     A cell that fails reports why and ends its trial: Ray restarts only processes that die.
 
@@ -58,6 +59,8 @@ def _run_in(
             is_shared = isinstance(record, EpochRecord) and record.is_shared
             tune.report({"epoch": record.epoch, "metrics": record.metrics, "is_shared": is_shared})
         files.save_results(folder.path)
+        if checks := folder.health:
+            tune.report({"health": checks_to_json(checks)})
     except Exception:
         folder.traceback.write_text(traceback.format_exc(), encoding="utf-8")
         files.save_results(folder.path)

@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -197,6 +198,8 @@ def print_result(result: "LaunchResult", console: "Console") -> int:
         say(console, f"failed: {cell.name}: {reason}")
     num_done, plural = f"{len(result.finished)} of {len(result.cells)}", result.cells[0].plural
     say(console, f"{num_done} {plural} are finished; {_where_to_look(result)}")
+    if result.num_healthy or result.num_unhealthy:
+        say(console, f"Health: {_describe_health(result)}")
     if result.num_undelivered:
         say(
             console,
@@ -209,6 +212,14 @@ def print_result(result: "LaunchResult", console: "Console") -> int:
     if result.failed:
         say(console, "rerun the command with --retry-failed to retry them")
     return 1 if result.failed or result.num_undelivered else 0
+
+
+def _describe_health(result: "LaunchResult") -> str:
+    num_checked, plural = result.num_healthy + result.num_unhealthy, result.cells[0].plural
+    described = f"{result.num_healthy} of {num_checked} {plural} are healthy"
+    if not result.num_unhealthy:
+        return described
+    return f"{described}; see: tfnas health {quote(result.experiment)} --out {quote(str(result.out))}"
 
 
 def _print_trained(result: "LaunchResult", experiment: str, out: Path, console: "Console") -> None:

@@ -20,6 +20,7 @@ _COMMANDS = {
     "launch": "Run the searches or trainings of a YAML file.",
     "figures": "Draw the figures of an experiment.",
     "report": "Write the report of an experiment.",
+    "health": "Show which searches of an experiment are healthy.",
     "compare": "Compare two trials.",
     "latency": "Measure, import and check latency lookup tables.",
     "describe": "Describe networks: layers, size, cost, latency.",

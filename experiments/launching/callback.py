@@ -11,6 +11,7 @@ from experiments.cells.cell_folder import CellFolder
 from experiments.cells.journal import Outcome
 from experiments.launching.progress import Progress
 from experiments.tracking.delivery import Delivery
+from nas.search.health import checks_from_json
 
 
 class LaunchCallback(tune.Callback):
@@ -70,13 +71,17 @@ class LaunchCallback(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Records an epoch, a warning, or the reason of a failure."""
+        """Records an epoch; shows a warning or the health of a search; keeps the reason of a failure."""
         key = cell_key(trial)
         if "failure" in result:
             self._failures[key] = result["failure"]
             return
         if "warning" in result:
             self._progress.note(f"{self._cells[key].name}: warning: {result['warning']}")
+            return
+        if "health" in result:
+            name = self._cells[key].name
+            self._progress.show_health(self._cells[key], checks_from_json(result["health"], name))
             return
         journal = self._folders[key].journal
         if result["is_shared"] and result["epoch"] not in journal.epochs:

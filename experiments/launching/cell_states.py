@@ -28,6 +28,7 @@ class CellState:
         reason: for `failed`: why; for `missing`: what changed since a run of the same name.
         is_open: whether an attempt started and did not end: it is running, or was cut off.
         tags: of its run; empty if there is none.
+        is_healthy: whether it finished and passed all health checks; None without any.
     """
 
     cell: Cell
@@ -36,6 +37,7 @@ class CellState:
     reason: str = ""
     is_open: bool = False
     tags: Mapping[str, str] = field(default_factory=dict)
+    is_healthy: bool | None = None
 
     def is_to_run(self, retry_failed: bool) -> bool:
         """Whether a launch runs the cell."""
@@ -71,7 +73,8 @@ def _state(cell: Cell, tracked: Mapping[str, TrackedCell], folder: CellFolder) -
     outcome = end.outcome if end else (run.status if run and not folder.journal.events else None)
     if outcome == "FINISHED":
         tags = run.tags if run else folder.description.tags
-        return CellState(cell, "finished", cell.config.num_epochs, tags=tags)
+        is_healthy = _is_healthy(folder, run)
+        return CellState(cell, "finished", cell.config.num_epochs, tags=tags, is_healthy=is_healthy)
     if outcome == "FAILED":
         reason = end.reason if end else run.failure if run else None
         return CellState(cell, "failed", num_epochs, reason or "unknown reason")
@@ -79,6 +82,15 @@ def _state(cell: Cell, tracked: Mapping[str, TrackedCell], folder: CellFolder) -
     if num_epochs or run or is_open:
         return CellState(cell, "interrupted", num_epochs, is_open=is_open)
     return CellState(cell, "missing", 0, _why_not_reused(cell, tracked))
+
+
+def _is_healthy(folder: CellFolder, run: TrackedCell | None) -> bool | None:
+    """By the last epoch in the folder, which MLflow may lack; by MLflow if the folder was deleted."""
+    epochs = folder.journal.epochs
+    if not epochs:
+        return run.is_healthy if run else None
+    num_findings = epochs[max(epochs)].metrics.get("num_health_findings")
+    return None if num_findings is None else num_findings == 0
 
 
 def _why_not_reused(cell: Cell, tracked: Mapping[str, TrackedCell]) -> str:

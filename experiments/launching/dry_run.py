@@ -1,5 +1,6 @@
 """Dry run and status: what a launch would do and cost, and how its cells stand; neither starts anything."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,7 @@ def print_dry_run(
     retry_failed: bool,
     address: str | None = None,
 ) -> dict[str, Any]:
-    """Prints the cells, the feasibility of each target (or the network), and the estimated cost.
+    """Prints the cells, the feasibility of each target (or the network), the estimated cost, and warnings.
 
     Args:
         claims: what the grid is to test, JSON by name.
@@ -60,6 +61,8 @@ def print_dry_run(
         f"{len(to_run)} of {len(cells)} {cells[0].plural} to run, {at_a_time} at a time: about "
         f"{format_duration(total_s / at_a_time)}, estimated by timing a few steps of each kind",
     )
+    for line in _foreseen([state.cell for state in to_run], costs):
+        say(console, f"warning: {line}")
     return GridRecord.of(cells, claims, grid.path.name).content
 
 
@@ -120,6 +123,13 @@ def _costs_s(
         costs_s[cell.hash] = cost.left_s(cell.config, state.num_epochs, warms_up=warms_up)
         warm.add(cell.warmup)
     return costs_s
+
+
+def _foreseen(cells: Sequence[Cell], costs: Mapping[str, EpochCost]) -> list[str]:
+    """What makes searches unhealthy and is known already, with the number of cells that it concerns."""
+    checks = [check for cell in cells for check in cell.foresee(costs[cell.cost_key])]
+    findings = Counter(check for check in checks if not check.is_healthy)
+    return [f"{count} of {len(cells)} {cells[0].plural}: {check}" for check, count in findings.items()]
 
 
 def _epochs(state: CellState) -> str:

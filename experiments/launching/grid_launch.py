@@ -49,12 +49,19 @@ class LaunchResult:
         failed: cells and reasons.
         interrupted: cells that the next launch resumes.
         num_undelivered: cells whose records MLflow lacks in part; the next launch delivers them.
+        num_healthy: finished searches that passed all health checks.
+        num_unhealthy: those that did not; older searches have no checks.
+        out: output folder on this machine.
     """
 
+    experiment: str
+    out: Path
     finished: list[Cell]
     failed: list[tuple[Cell, str]]
     interrupted: list[Cell]
     num_undelivered: int
+    num_healthy: int
+    num_unhealthy: int
     tracking_uri: str
 
     @property
@@ -117,7 +124,7 @@ def launch(
         states = cell_states(cells, tracked, out)
         if note := note_on_sources(states):
             say(console, note)
-        result = _result(states, len(undelivered), tracker.uri)
+        result = _result(grid.spec.experiment, out, states, len(undelivered), tracker.uri)
         if not result.interrupted and not undelivered:
             measure_trained(result.finished, out, place, tracker, partial(say, console))
         return result
@@ -316,11 +323,17 @@ def _print_saved(shared_epochs_s: list[float], console: Console) -> None:
         )
 
 
-def _result(states: list[CellState], num_undelivered: int, tracking_uri: str) -> LaunchResult:
+def _result(
+    experiment: str, out: Path, states: list[CellState], num_undelivered: int, tracking_uri: str
+) -> LaunchResult:
     return LaunchResult(
+        experiment=experiment,
+        out=out,
         finished=[state.cell for state in states if state.state == "finished"],
         failed=[(state.cell, state.reason) for state in states if state.state == "failed"],
         interrupted=[state.cell for state in states if state.state in ("interrupted", "missing")],
         num_undelivered=num_undelivered,
+        num_healthy=sum(state.is_healthy is True for state in states),
+        num_unhealthy=sum(state.is_healthy is False for state in states),
         tracking_uri=tracking_uri,
     )

@@ -11,20 +11,22 @@ from rich.table import Table
 
 from experiments.cells.cell import Cell
 from experiments.cells.journal import Outcome
-from experiments.console import format_duration, say
+from experiments.console import format_count, format_duration, say
+from nas.search.health import HealthCheck
 
 _MAX_ROWS = 24
 
 
 @dataclass
 class _Row:
-    """One cell; `state` is `waiting`, `running` or an outcome."""
+    """One cell; `state` is `waiting`, `running` or an outcome, `checks` are empty before the end."""
 
     cell: Cell
     state: str = "waiting"
     epoch: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
+    checks: Sequence[HealthCheck] = ()
 
     @property
     def seconds_left(self) -> float:
@@ -33,16 +35,33 @@ class _Row:
         return num_left * self.metrics.get("epoch_seconds", math.nan)
 
     @property
-    def texts(self) -> tuple[str, str, str, str, str, str]:
-        """State, epoch, loss, accuracy, `Cell.result`, time left."""
-        return (
-            _word(self.state),
-            f"{self.epoch}/{self.cell.config.num_epochs}",
-            _format(self.metrics.get("train_loss"), ".3f"),
-            _format(self.metrics.get("val_accuracy"), ".3f"),
-            self.cell.result(self.metrics),
-            format_duration(self.seconds_left) if self.state == "running" else "",
-        )
+    def texts(self) -> dict[str, str]:
+        """What the table shows beside the name, by column."""
+        return {
+            "state": _word(self.state),
+            "epoch": f"{self.epoch}/{self.cell.config.num_epochs}",
+            "loss": _format(self.metrics.get("train_loss"), ".3f"),
+            "accuracy": _format(self.metrics.get("val_accuracy"), ".3f"),
+            self.cell.result_heading: self.cell.result(self.metrics),
+            **({"health": self.health} if self.cell.has_health else {}),
+            "left": format_duration(self.seconds_left) if self.state == "running" else "",
+        }
+
+    @property
+    def health(self) -> str:
+        """`ok`, or the number of findings; `-` before the end."""
+        if not self.checks:
+            return "-"
+        num_findings = sum(not check.is_healthy for check in self.checks)
+        return format_count(num_findings, "finding") if num_findings else "ok"
+
+    @property
+    def endings(self) -> list[str]:
+        """How it ended, in a line; of an unhealthy search, a line for each finding."""
+        if self.state != "FINISHED" or not self.checks:
+            return [f"{_word(self.state)}{': ' + self.reason if self.reason else ''}"]
+        findings = [f"finished; unhealthy: {check}" for check in self.checks if not check.is_healthy]
+        return findings or ["finished; healthy"]
 
 
 class Progress:
@@ -96,16 +115,21 @@ class Progress:
         row = self._rows[cell.hash]
         row.epoch, row.metrics = epoch, metrics
         if not self._console.is_terminal:
-            _, epochs, loss, accuracy, result, left = row.texts
-            quality = f"loss {loss}, accuracy {accuracy}, {cell.result_heading} {result}"
-            self.note(f"{cell.name}: epoch {epochs}, {quality}, {left} left")
+            texts = row.texts
+            quality = ", ".join(f"{name} {texts[name]}" for name in ("loss", "accuracy", cell.result_heading))
+            self.note(f"{cell.name}: epoch {texts['epoch']}, {quality}, {texts['left']} left")
+
+    def show_health(self, cell: Cell, checks: Sequence[HealthCheck]) -> None:
+        """Shows the health checks of a search that is about to end."""
+        self._rows[cell.hash].checks = checks
 
     def end(self, cell: Cell, outcome: Outcome, reason: str | None) -> None:
         """Shows how the trial of a cell ended."""
         row = self._rows[cell.hash]
         row.state, row.reason = outcome, reason or ""
         if not self._console.is_terminal or reason:
-            self.note(f"{cell.name}: {_word(outcome)}{': ' + reason if reason else ''}")
+            for line in row.endings:
+                self.note(f"{cell.name}: {line}")
 
     def _table(self) -> Table:
         rows = sorted(self._rows.values(), key=lambda row: _ORDER.index(row.state))[:_MAX_ROWS]
@@ -114,10 +138,10 @@ class Progress:
             return Table()
         table = Table(title=self._title(), title_justify="left", caption_justify="left")
         table.add_column(rows[0].cell.noun, no_wrap=True)
-        for name in ("state", "epoch", "loss", "accuracy", rows[0].cell.result_heading, "left"):
+        for name in rows[0].texts:
             table.add_column(name, justify="right", no_wrap=True)
         for row in rows:
-            table.add_row(row.cell.name, *row.texts, style=_STYLES.get(row.state))
+            table.add_row(row.cell.name, *row.texts.values(), style=_STYLES.get(row.state))
         if len(rows) < len(self._rows):
             table.caption = f"and {len(self._rows) - len(rows)} more"
         return table

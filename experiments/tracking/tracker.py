@@ -23,6 +23,7 @@ from experiments.cells.cell_folder import CellFolder, RunDescription
 from experiments.cells.journal import Event
 from nas.foundation.errors import UserError, first_line
 from nas.foundation.files import write_atomically
+from nas.search.health import HealthCheck
 
 # MLflow would log the creation of its tables.
 logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -41,6 +42,9 @@ REGISTERS_TAG = "tfnas.registers"
 """Kind of the registered cells."""
 
 _MAX_METRICS_PER_BATCH = 1000
+_HEALTH_TAG = "tfnas.health"
+_FINDINGS_TAG = "tfnas.health_findings"
+_HEALTHY = "healthy"
 _FAILURE_TAG = "tfnas.failure"
 _PARENT_TAG = "mlflow.parentRunId"
 
@@ -68,6 +72,12 @@ class TrackedCell:
     def failure(self) -> str | None:
         """Why it failed, in one line; None if it did not."""
         return self.tags.get(_FAILURE_TAG)
+
+    @property
+    def is_healthy(self) -> bool | None:
+        """Whether the search passed all health checks; None without any."""
+        health = self.tags.get(_HEALTH_TAG)
+        return None if health is None else health == _HEALTHY
 
 
 def tracking_uri(out: Path) -> str:
@@ -354,6 +364,9 @@ class Tracker:
             folder.fetch_results()
         if event.outcome == "FINISHED":
             self._client.log_artifacts(run_id, str(folder.artifacts))
+            if checks := folder.health:
+                tags = [RunTag(*item) for item in _health_tags(checks).items()]
+                self._client.log_batch(run_id, tags=tags, synchronous=True)
         elif event.reason:
             self._client.set_tag(run_id, _FAILURE_TAG, event.reason)
             if folder.traceback.is_file():
@@ -364,6 +377,15 @@ class Tracker:
 
     def _search(self, condition: str) -> Iterator[Run]:
         return search_runs(self._client, self.experiment_id, condition)
+
+
+def _health_tags(checks: Sequence[HealthCheck]) -> dict[str, str]:
+    findings = [check for check in checks if not check.is_healthy]
+    if not findings:
+        return {_HEALTH_TAG: _HEALTHY}
+    names = ", ".join(check.name for check in findings)
+    sentences = " ".join(f"{str(check)[:1].upper()}{str(check)[1:]}." for check in findings)
+    return {_HEALTH_TAG: f"unhealthy: {names}", _FINDINGS_TAG: sentences}
 
 
 def _read_cells(client: MlflowClient, experiment_id: str) -> dict[str, TrackedCell]:

@@ -25,6 +25,7 @@ from nas.config import SearchConfig
 from nas.foundation.identity import fingerprint
 from nas.latency.entry import LatencyEntry, space_keys
 from nas.latency.table import LatencyTable, Provenance
+from nas.search.health import HealthCheck, checks_to_json
 from nas.search.records import METRIC_NAMES, Trajectory
 from nas.space.architecture import Architecture, LayerChoice
 from nas.space.macro_space import Space, get_space
@@ -57,6 +58,17 @@ class Search:
     metrics: list[dict[str, float]]
     architecture: Architecture
     table: LatencyTable
+
+    @property
+    def health(self) -> list[HealthCheck]:
+        """Checks by hand: single-path searches do not move their alphas, fixed widths miss the target."""
+        error_percent = float(self.metrics[-1]["latency_error_percent"])
+        is_met, is_bi = abs(error_percent) <= 1, self.config.sampling != "single"
+        latency = HealthCheck(
+            "latency", is_met, f"it is {error_percent:.1f} % off", "" if is_met else "relax"
+        )
+        alphas = HealthCheck("alphas", is_bi, "alphas moved <a bit>", "" if is_bi else "raise arch_lr")
+        return [latency] if self.trajectory.alpha_ELO is None else [latency, alphas]
 
     def without_supernet(self) -> "Search":
         """The same as a method leaves it that has no supernet."""
@@ -300,7 +312,8 @@ class Store:
         """Adds one run. A failed or running one has a few metrics and no artifacts.
 
         Args:
-            older: whether it lacks metrics.csv, an array of its trajectory, and the tags of what made it.
+            older: whether it lacks metrics.csv, health.json, an array of its trajectory, and the tags of what
+                made it.
             method: any other than `tf_nas` leaves no trace of a supernet.
             images: their fingerprint.
             params: replace params of the config; None removes one.
@@ -427,6 +440,7 @@ class Store:
                     writer = csv.DictWriter(file, ["epoch", *search.metrics[-1]])
                     writer.writeheader()
                     writer.writerows({"epoch": e, **row} for e, row in enumerate(search.metrics, start=1))
+                (folder / "health.json").write_text(json.dumps(checks_to_json(search.health)))
             search.architecture.save(folder / "architecture.json")
             search.table.save(folder / "latency_table.json")
             (folder / "config.yaml").write_text("synthetic: true\n")

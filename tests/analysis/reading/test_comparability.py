@@ -19,8 +19,11 @@ from tests.support.synthetic import LIBRARIES, SOURCE, Store, grid
 BASE = {"target_latency_ms": 1.0, "num_epochs": 4, "num_warmup_epochs": 1}
 OTHER_SOURCE = "5ee0000005ee"
 OTHER_LIBRARIES = "torch 2.15.0, numpy 2.3.5"
-FORMER = {"sampling": "bi", "method": None, "kernels": None}
-"""Params of a run made before methods and kernels could be chosen, and samplings had one name each."""
+FORMER = {
+    "sampling": "bi",
+    **dict.fromkeys(("method", "kernels", "objective_latency", "final_temperature", "arch_lr_schedule")),
+}
+"""Params of a run made before these fields could be chosen, and samplings had one name each."""
 
 
 @pytest.fixture

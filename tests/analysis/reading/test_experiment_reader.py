@@ -69,6 +69,8 @@ def test_a_run_of_an_older_version_says_what_it_lacks(store: Store):
     assert "derived_op_EL" in run.problem
     assert "metrics.csv is missing" in run.problem
     assert "0.0.1" in run.problem
+    assert "health" not in run.problem, "searches were not always checked"
+    assert (run.health, run.is_healthy) == (None, None)
 
 
 def test_an_unknown_experiment_is_answered_with_the_nearest_names(store: Store):
@@ -157,6 +159,29 @@ def test_a_damaged_trajectory_costs_its_run_the_figures_that_need_it_and_no_othe
     assert damaged.trajectory is None
     assert "trajectory.npz" in str(damaged.problem)
     assert damaged.epochs is not None
+    assert sound.problem is None
+
+
+def test_the_health_of_each_search_is_read(experiment: Experiment):
+    for run in experiment.runs:
+        assert run.health is not None
+        assert [check.name for check in run.health] == ["latency", "alphas"]
+        # As `Search.health` makes them up: all targets are met, and single paths do not move alphas.
+        assert run.is_healthy is (run.config["sampling"] == "bi_random")
+
+
+@pytest.mark.parametrize("content", ["", "[]", '[{"name": "depth"}]', '{"healthy": true}'])
+def test_a_damaged_health_record_is_a_problem_of_its_run_and_of_nothing_else(content: str, tmp_path: Path):
+    store = Store(tmp_path, "damaged")
+    base = {"target_latency_ms": 1.0, "num_epochs": 4, "num_warmup_epochs": 1}
+    ids = store.add_grid(base, grid(seed=[0, 1]))
+    (path,) = (tmp_path / "mlartifacts").glob(f"{ids[0]}/**/health.json")
+    path.write_text(content)
+    damaged, sound = read_experiment("damaged", store.tracking_uri).runs
+    assert damaged.health is None
+    assert str(damaged.problem).startswith("health.json: not the health checks of a search")
+    assert damaged.trajectory is not None
+    assert sound.health is not None
     assert sound.problem is None
 
 

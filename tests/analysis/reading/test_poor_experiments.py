@@ -45,6 +45,8 @@ def test_an_experiment_of_an_older_version_is_drawn_as_far_as_it_goes(tmp_path: 
     said = run_report(store, "older").output
     assert "not drawn: no run with a trajectory" in said
     assert "derived_op_EL" in said
+    assert "table 'health': not made: no run with a health record" in said
+    assert 'id="health"' not in (tmp_path / "report.html").read_text()
     assert drawn(store)
 
 

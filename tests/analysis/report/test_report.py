@@ -49,6 +49,24 @@ def test_text_from_runs_is_escaped(page_path: Path):
     assert "<i>" not in text
 
 
+def test_the_page_tells_how_many_searches_are_healthy_and_what_to_change(
+    page_path: Path, experiment: Experiment
+):
+    text = page_path.read_text()
+    section = text.partition('<section id="health">')[2].partition("</section>")[0]
+    # As `Search.health` makes them up: single paths do not move alphas.
+    single = [run for run in experiment.runs if run.config["sampling"] == "single"]
+    assert (len(single), len(experiment.runs)) == (4, 8)
+    assert "4 of 8 searches are healthy" in section
+    (row,) = section.split("<tbody>")[1].split("</tr>")[:-1]
+    for cell in ("<td>alphas</td><td>4</td>", "alphas moved &lt;a bit&gt;", "<td>raise arch_lr</td>"):
+        assert cell in row
+    assert f'href="#trial-{single[0].short_id}"' in row
+    trials = text.partition('<section id="trials">')[2].partition("</table>")[0]
+    assert trials.count("<td>✗ alphas</td>") == 4
+    assert trials.count("<td>ok</td>") == 4
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[object]:
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

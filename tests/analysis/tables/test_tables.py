@@ -10,10 +10,13 @@ from analysis.measures import MEASURES
 from analysis.measures.measure import Numbers
 from analysis.reading.experiment import Experiment
 from analysis.reading.nothing_to_draw import NothingToDrawError
+from analysis.reading.run import Run
 from analysis.tables.ablation_table import ablation_table
+from analysis.tables.health_table import health_table
 from analysis.tables.published_table import published_table
 from analysis.tables.table_files import to_csv, to_latex, to_markdown, write_table
 from analysis.tables.targets_table import targets_table
+from nas.search.health import HealthCheck
 from tests.support.hand_made import experiment_of, run
 
 
@@ -93,6 +96,34 @@ def test_targets_that_were_met_are_counted(experiment, numbers):
 def test_one_target_makes_no_table_of_targets(numbers):
     with pytest.raises(NothingToDrawError, match="only one latency target"):
         targets_table(experiment_of([run(seed=0, target_latency_ms=1.0)]), numbers)
+
+
+def checked(seed: int, depth: str, **outcomes: bool) -> Run:
+    checks = [HealthCheck(name, passes, "seen", "" if passes else "do") for name, passes in outcomes.items()]
+    return replace(run(seed=seed, depth=depth), health=tuple(checks))
+
+
+def test_searches_that_pass_each_check_are_counted_by_setting():
+    runs = [
+        checked(0, "sink", latency=True, alphas=True),
+        checked(1, "sink", latency=False, alphas=True),
+        checked(2, "sink", latency=False, alphas=False),
+        checked(0, "skip", latency=True, own_check=True),
+        run(seed=1, depth="skip"),
+    ]
+    table = health_table(experiment_of(runs), {})
+    names = [column.name for column in table.columns]
+    assert names == ["depth", "n", "num_healthy", "alphas", "latency", "own_check"]
+    assert table.rows == (("sink", 3, 1, "2/3", "1/3", None), ("skip", 1, 1, None, "1/1", "1/1"))
+    assert table.runs == tuple(runs[:4])
+    assert "Left out: 1 trial " in table.caption
+    assert "latency: " in table.caption
+    assert "temperature: " not in table.caption, "no run has that check"
+
+
+def test_searches_without_a_health_record_make_no_table_of_it(experiment, numbers):
+    with pytest.raises(NothingToDrawError, match="no run with a health record"):
+        health_table(experiment, numbers)
 
 
 def test_published_rows_stand_below_the_rule_and_are_marked(experiment, numbers):

@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 
 from experiments.cells.cell import Cell
-from experiments.cells.cell_folder import CODE_TAG, LIBRARIES_TAG, RESULTS_VERSION_TAG, RunDescription
+from experiments.cells.cell_folder import (
+    CODE_TAG,
+    LIBRARIES_TAG,
+    RESULTS_VERSION_TAG,
+    CellFolder,
+    RunDescription,
+)
 from experiments.cells.search_cell import SearchCell
 from experiments.cells.training_cell import TrainingCell
 from experiments.launching.cell_states import CellState, cell_states, note_on_sources
@@ -60,6 +66,38 @@ def test_a_missing_cell_names_what_changed_since_its_namesake(
     state = state_beside(tmp_path, now, run_of(before))
     assert state.state == "missing"
     assert state.reason.startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ({"tfnas.health": "healthy"}, True),
+        ({"tfnas.health": "unhealthy: latency", "tfnas.health_findings": "It is slow."}, False),
+        ({}, None),
+    ],
+)
+def test_the_health_of_a_search_whose_folder_is_gone_is_that_of_its_run(
+    tmp_path: Path, tags: dict[str, str], expected: bool | None
+) -> None:
+    state = state_beside(tmp_path, search(), run_of(search(), **tags))
+    assert (state.state, state.is_healthy) == ("finished", expected)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "expected"),
+    [({"num_health_findings": 0.0}, True), ({"num_health_findings": 2.0}, False), ({}, None)],
+)
+def test_the_health_of_a_search_is_known_before_mlflow_knows_it(
+    tmp_path: Path, metrics: dict[str, float], expected: bool | None
+) -> None:
+    folder = CellFolder.of(tmp_path, search())
+    folder.describe(RunDescription.of(search()))
+    folder.journal.start(None)
+    folder.journal.add_epoch(1, {"val_accuracy": 0.5})
+    folder.journal.add_epoch(2, {"val_accuracy": 0.6} | metrics)
+    assert cell_states([search()], {}, tmp_path)[0].is_healthy is None
+    folder.journal.finish("FINISHED")
+    assert cell_states([search()], {}, tmp_path)[0].is_healthy is expected
 
 
 def test_results_of_another_version_are_named_so_and_none_means_the_first(tmp_path: Path) -> None:

@@ -4,13 +4,14 @@ import pytest
 
 from experiments.cells.epoch_cost import EpochCost
 from experiments.cells.search_cell import SearchCell
+from experiments.cells.training_cell import TrainingCell
 from experiments.launching.cell_states import CellState
-from experiments.launching.dry_run import _costs_s
-from nas.config import SearchConfig
+from experiments.launching.dry_run import _costs_s, _foreseen
+from nas.config import SearchConfig, TrainConfig
 from nas.space.macro_space import get_space
 from tests.support.tiny import make_dense_table
 
-COST = EpochCost(warmup_s=1.0, joint_s=10.0)
+COST = EpochCost(warmup_s=1.0, joint_s=10.0, num_weight_steps=3200)
 
 
 def state(num_done: int = 0, **fields: object) -> CellState:
@@ -45,3 +46,32 @@ def test_a_probe_has_an_architecture_step_however_rare_they_are() -> None:
     cost = SearchCell.time_epochs(config, make_dense_table(get_space("micro")), {})
     assert cost.warmup_s > 0
     assert cost.joint_s > 0
+    # 560 of the 700 images are for weight steps of 32.
+    assert cost.num_weight_steps == 17
+
+
+PUBLISHED = {"num_epochs": 90, "num_warmup_epochs": 10}
+
+
+def test_what_can_be_foreseen_is_warned_of_once_with_the_number_of_searches() -> None:
+    short, long = {"num_epochs": 7, "num_warmup_epochs": 3}, PUBLISHED
+    cells = [state(seed=seed, **fields).cell for fields in (short, long) for seed in (0, 1)]
+    lines = _foreseen(cells, {cell.cost_key: COST for cell in cells})
+    # 5 * 0.96^3 is the temperature of the fourth joint epoch; 6400 steps of 0.01 are a walk of 0.8.
+    assert all(line.startswith("2 of 4 searches: ") for line in lines)
+    (temperature,) = [line for line in lines if "temperature" in line]
+    assert "4.4" in temperature
+    assert temperature.endswith("; lower final_temperature to 0.2, as published")
+    assert [line for line in lines if "6400 architecture steps" in line and "walk of 0.8 " in line]
+    assert len(lines) == 2
+
+
+def test_nothing_is_warned_of_where_the_protocol_is_the_published_one() -> None:
+    cell = state(**PUBLISHED).cell
+    assert _foreseen([cell], {cell.cost_key: COST}) == []
+
+
+def test_nothing_is_foreseen_of_trainings() -> None:
+    config = TrainConfig(architecture="mobilenet_v2")
+    cell = TrainingCell("train", {}, config, "images", {}, "mobilenet_v2")
+    assert _foreseen([cell], {cell.cost_key: EpochCost(1.0, 1.0, num_weight_steps=0)}) == []

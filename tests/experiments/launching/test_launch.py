@@ -108,6 +108,30 @@ def test_a_finished_run_has_all_epochs_params_tags_and_artifacts(launched: Launc
     assert yaml.safe_load((artifacts / "config.yaml").read_text())["weight_lr"] == LEARNS
 
 
+def test_the_health_of_a_finished_search_is_told_on_the_screen_in_its_tags_and_its_artifacts(
+    launched: Launched,
+) -> None:
+    folder, done = launched
+    client = MlflowClient(f"sqlite:///{folder / 'out' / 'mlflow.db'}")
+    runs = {run.info.status: run for run in runs_of(folder / "out", "search")}
+    run = runs["FINISHED"]
+    path = client.download_artifacts(run.info.run_id, "health.json")
+    checks = json.loads(Path(path).read_text())
+    findings = [check for check in checks if not check["is_healthy"]]
+    # Two epochs are too few for the temperature to fall at all, and for six warm-up steps to reach everybody.
+    assert {"temperature", "warmup"} <= {check["name"] for check in findings}
+    assert run.data.metrics["num_health_findings"] == len(findings)
+    names = ", ".join(check["name"] for check in findings)
+    assert run.data.tags["tfnas.health"] == f"unhealthy: {names}"
+    assert all(check["remedy"] in run.data.tags["tfnas.health_findings"] for check in findings)
+    prefix = f"{run.info.run_name}: finished; unhealthy: "
+    said = [line.removeprefix(prefix) for line in done.stdout.splitlines() if line.startswith(prefix)]
+    assert said == [f"{check['finding']}; {check['remedy']}" for check in findings]
+    out = folder / "out"
+    assert f"Health: 0 of 1 searches are healthy; see: tfnas health tested --out {out}" in done.stdout
+    assert not [tag for tag in runs["FAILED"].data.tags if tag.startswith("tfnas.health")]
+
+
 def registrations_of(out: Path) -> list[tuple[Run, dict[str, Any]]]:
     """The launches that registered something, the first one first, and what they registered."""
     client = MlflowClient(f"sqlite:///{out / 'mlflow.db'}")
@@ -155,6 +179,7 @@ def test_launching_again_runs_only_what_is_missing_though_the_folders_are_gone(l
     again = tfnas("launch", str(spec), "--out", str(out))
     assert again.returncode == 1, again.stderr
     assert "3 searches: 1 finished, 1 failed, 1 missing; 1 to run" in again.stdout
+    assert "Health: 0 of 2 searches are healthy" in again.stdout
     runs = {run.info.run_id: run.info.end_time for run in runs_of(out, "search")}
     assert len(runs) == 3
     assert before.items() <= runs.items()
@@ -268,6 +293,9 @@ def test_a_dry_run_tells_cells_cost_and_reach_and_leaves_nothing(
     said = capsys.readouterr().out
     assert "4 of 4 searches to run" in said
     assert said.count("50% of") == 4
+    warnings = [line for line in said.splitlines() if line.startswith("warning: ")]
+    assert [line for line in warnings if "5 in the last epoch; lower final_temperature" in line]
+    assert all(line.startswith("warning: 4 of 4 searches: ") for line in warnings)
     assert not (tmp_path / "out").exists()
     (content,) = planned
     assert content["file"] == "spec.yaml"

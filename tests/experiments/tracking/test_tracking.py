@@ -4,6 +4,7 @@ import copy
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -13,6 +14,7 @@ from experiments.cells.cell_folder import CellFolder, RunDescription
 from experiments.tracking.delivery import Delivery
 from experiments.tracking.tracker import Tracker, read_tracked_cells
 from nas.foundation.errors import UserError
+from nas.search.health import HealthCheck
 
 NUM_EPOCHS = 5
 
@@ -82,6 +84,59 @@ def test_a_cell_becomes_one_complete_run_under_its_launch(store: Path) -> None:
     assert run.data.tags["mlflow.runName"] == "bi-sink-a1"
     assert tracker.cells()["a1"].status == "FINISHED"
     assert read_tracked_cells("once", store) == tracker.cells()
+
+
+HEALTHY = HealthCheck("depth", True, "the derived network has 12 of 6 to 18 layers", "")
+UNHEALTHY = [
+    HealthCheck("latency", False, "the latency is 5 % too high", "raise latency_weight"),
+    HealthCheck("widths", False, "every width is at its lower bound", "raise target_latency_ms"),
+]
+
+
+@pytest.mark.parametrize(
+    ("cell", "checks", "expected"),
+    [
+        ("i1", [HEALTHY], {"tfnas.health": "healthy"}),
+        (
+            "i2",
+            [UNHEALTHY[0], HEALTHY, UNHEALTHY[1]],
+            {
+                "tfnas.health": "unhealthy: latency, widths",
+                "tfnas.health_findings": "The latency is 5 % too high; raise latency_weight. "
+                "Every width is at its lower bound; raise target_latency_ms.",
+            },
+        ),
+        ("i3", [], {}),
+    ],
+)
+def test_tags_of_a_run_tell_its_health_before_it_is_finished(
+    cell: str,
+    checks: list[HealthCheck],
+    expected: dict[str, str],
+    store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tracker = Tracker("health", store)
+    folder = make_folder(store, cell)
+    if checks:
+        folder.write_health(checks)
+    run_all(folder, "launch")
+    tags_at_the_end = []
+    set_terminated = tracker._client.set_terminated
+
+    def note_tags(run_id: str, *arguments: Any) -> None:
+        tags_at_the_end.append(tracker._client.get_run(run_id).data.tags)
+        set_terminated(run_id, *arguments)
+
+    monkeypatch.setattr(tracker._client, "set_terminated", note_tags)
+    tracker.deliver(folder)
+    (run,) = runs_of(tracker, cell)
+    for tags in (run.data.tags, *tags_at_the_end):
+        assert {name: value for name, value in tags.items() if name.startswith("tfnas.health")} == expected
+    assert len(tags_at_the_end) == 1
+    assert run.info.status == "FINISHED"
+    is_healthy = {"i1": True, "i2": False, "i3": None}[cell]
+    assert tracker.cells()[cell].is_healthy is is_healthy
 
 
 def test_telling_again_after_losing_every_receipt_doubles_nothing(store: Path) -> None:
