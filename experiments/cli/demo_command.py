@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from experiments.cli.launch_command import claims_of, print_result
-from experiments.console import format_count, make_console, say
+from experiments.console import format_count, format_duration, make_console, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -90,21 +90,33 @@ def _run_rounds(grid: "Grid", out: Path, console: "Console", budget_s: float) ->
     from experiments.launching.grid_launch import launch
 
     start_s = time.monotonic()
-    first = _rounds(grid, 1)
+    first = first_rounds(grid, 1)
     result = launch(first, out, console, claims=claims_of(first))
     if result.failed or result.interrupted:
         return result
     round_s = _searched_s(result.cells, first, out) + _START_S
-    left_s = budget_s - max(time.monotonic() - start_s, round_s) - _FIGURES_S
-    num_rounds = min(1 + max(int(left_s / round_s), 0), len(grid.spec.grid["seed"]))
-    say(console, f"A round takes {round_s:.0f} s: {format_count(num_rounds, 'round')} in all")
+    spent_s = max(time.monotonic() - start_s, round_s)
+    num_rounds = count_rounds(budget_s - _FIGURES_S, spent_s, round_s, len(grid.spec.grid["seed"]))
+    rounds = format_count(num_rounds, "round")
+    say(console, f"A round takes {format_duration(round_s)}: {rounds} in {format_duration(budget_s)}")
     if num_rounds == 1:
         return result
-    all_rounds = _rounds(grid, num_rounds)
+    all_rounds = first_rounds(grid, num_rounds)
     return launch(all_rounds, out, console, claims=claims_of(all_rounds))
 
 
-def _rounds(grid: "Grid", num_rounds: int) -> "SearchGrid":
+def count_rounds(budget_s: float, spent_s: float, round_s: float, most: int) -> int:
+    """How many rounds fit into the time, the first included, which is done.
+
+    Args:
+        spent_s: until now.
+        round_s: cost of a round.
+        most: number of rounds that there are.
+    """
+    return min(1 + max(int((budget_s - spent_s) / round_s), 0), most)
+
+
+def first_rounds(grid: "Grid", num_rounds: int) -> "SearchGrid":
     """The grid with its first seeds only."""
     from experiments.specs.search_grid import SearchGrid
 
