@@ -23,8 +23,12 @@ from nas.space.macro_space import get_space
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 
-MAX_FINAL_ENTROPY = 0.7
-"""Highest entropy of alpha at the end, as a fraction of that of a uniform distribution."""
+MAX_FINAL_ENTROPY = 0.6
+"""Highest entropy of alpha at the end, as a fraction of that of a uniform distribution.
+
+It is the mean over the layers whose alpha decides something: those that are kept, and those with identity as
+a candidate. In a sink stage, the layers behind the chosen depth hardly contribute, and stay near uniform.
+"""
 
 MIN_WALK = 1.0
 """Shortest random walk of an architecture parameter, the root of the summed squares of its rates.
@@ -93,8 +97,9 @@ def check_health(config: SearchConfig, records: Sequence[EpochRecord]) -> list[H
     seen = Trajectory.of(config.space, config.depth, records)
     metrics = records[-1].metrics
     checks = []
-    if seen.alpha_ELO is not None:
-        checks.append(_check_alphas(seen.alpha_ELO, seen.is_joint_E, metrics["alpha_entropy"]))
+    if seen.alpha_ELO is not None and records[-1].architecture.depth:
+        decides_L = (seen.derived_op_EL[-1] >= 0) | _has_identity(seen)
+        checks.append(_check_alphas(seen.alpha_ELO[:, decides_L], seen.is_joint_E))
     if "temperature" in metrics:
         checks.append(_check_temperature(metrics["temperature"], "is"))
     if seen.train_count_ELO is not None:
@@ -131,10 +136,21 @@ def _check(name: str, is_healthy: bool, finding: str, remedy: str) -> HealthChec
     return HealthCheck(name, bool(is_healthy), finding, "" if is_healthy else remedy)
 
 
-def _check_alphas(alpha_ELO: Floats, is_joint_E: Flags, entropy: float) -> HealthCheck:
+def _has_identity(seen: Trajectory) -> Flags:
+    """Whether each layer has identity as a candidate."""
+    assert seen.alpha_ELO is not None
+    num_ops = len(get_space(seen.space).ops)
+    return np.asarray(np.isfinite(seen.alpha_ELO[-1, :, num_ops:]).any(-1))
+
+
+def _check_alphas(alpha_ELO: Floats, is_joint_E: Flags) -> HealthCheck:
+    """Checks the layers whose alpha decides something."""
     before_LO = alpha_ELO[~is_joint_E][-1] if not is_joint_E.all() else alpha_ELO[0]
     is_there_LO = np.isfinite(before_LO)
-    travel = float(np.abs(alpha_ELO[-1][is_there_LO] - before_LO[is_there_LO]).mean())
+    after_LO = np.where(is_there_LO, alpha_ELO[-1], 0)
+    travel = float(np.abs(after_LO - before_LO)[is_there_LO].mean())
+    entropy_L = -(is_there_LO * np.exp(after_LO) * after_LO).sum(-1) / np.log(is_there_LO.sum(-1))
+    entropy = float(entropy_L.mean())
     return _check(
         "alphas",
         entropy <= MAX_FINAL_ENTROPY,

@@ -16,7 +16,6 @@ from tests.support.tiny import TINY, make_config, make_dense_table
 
 ALL = ["alphas", "temperature", "warmup", "latency", "widths", "depth", "accuracy"]
 HEALTHY = {
-    "alpha_entropy": 0.3,
     "temperature": 0.2,
     "latency_error_percent": -0.4,
     "val_accuracy": 0.8,
@@ -56,6 +55,13 @@ def network(depths: tuple[int, ...], end: int | None = None) -> Architecture:
     return widths_at(Architecture.model_validate({"space": TINY.name, "stages": stages}), end)
 
 
+def with_alphas(record: EpochRecord, highest: list[float], ops: list[int]) -> EpochRecord:
+    """The record with these probabilities of the leading operators, and these operators (-1: dropped)."""
+    rest = (1 - np.array(highest)[:, None]) / 7
+    alpha_LO = np.log(np.hstack([np.array(highest)[:, None], np.repeat(rest, 7, axis=1)])).astype(np.float32)
+    return replace(record, arrays=record.arrays | {"alpha_ELO": alpha_LO, "derived_op_EL": np.array(ops)})
+
+
 def healthy_records(
     searched: list[EpochRecord], architecture: Architecture | None = None, **metrics: float
 ) -> list[EpochRecord]:
@@ -63,6 +69,7 @@ def healthy_records(
     counts_LO = np.full_like(first.arrays["train_count_ELO"], 40)
     first = replace(first, arrays=first.arrays | {"train_count_ELO": counts_LO})
     deep = network(tuple(stage.num_layers for stage in TINY.stages))
+    last = with_alphas(last, [0.9] * len(TINY.layers), [0] * len(TINY.layers))
     return [first, replace(last, metrics=last.metrics | HEALTHY | metrics, architecture=architecture or deep)]
 
 
@@ -80,7 +87,6 @@ def test_a_healthy_search_passes_every_check(config: SearchConfig, searched: lis
 @pytest.mark.parametrize(
     ("metrics", "name", "field"),
     [
-        ({"alpha_entropy": 0.8}, "alphas", "arch_lr"),
         ({"temperature": 3.2}, "temperature", "final_temperature"),
         ({"latency_error_percent": -1.2}, "latency", "lower target_latency_ms"),
         ({"latency_error_percent": 26.0}, "latency", "raise target_latency_ms"),
@@ -111,6 +117,27 @@ def test_a_depth_at_its_floor_fails_and_one_at_its_top_does_not(
 ) -> None:
     floor = network(tuple(TINY.min_depth(stage) for stage in range(len(TINY.stages))))
     assert failed(check_health(config, healthy_records(searched, floor))) == ["depth"]
+
+
+@pytest.mark.parametrize(
+    ("highest", "ops", "is_healthy"),
+    [
+        ([0.9] * 6, [0] * 6, True),
+        ([0.4] * 6, [0] * 6, False),
+        ([0.9, 0.9, 0.125, 0.9, 0.9, 0.125], [0, 0, -1, 0, 0, -1], True),
+        ([0.9, 0.9, 0.125, 0.125, 0.125, 0.125], [0, 0, 0, 0, 0, 0], False),
+    ],
+)
+def test_alphas_of_the_layers_that_are_kept_must_have_moved(
+    config: SearchConfig,
+    searched: list[EpochRecord],
+    highest: list[float],
+    ops: list[int],
+    is_healthy: bool,
+) -> None:
+    records = healthy_records(searched)
+    records[-1] = with_alphas(records[-1], highest, ops)
+    assert failed(check_health(config, records)) == ([] if is_healthy else ["alphas"])
 
 
 def test_candidates_that_warm_up_hardly_trained_fail(
