@@ -14,8 +14,8 @@ from nas.search.health import (
 )
 
 CHECKS = {
-    "alphas": f"alpha ends with at most {MAX_FINAL_ENTROPY:.0%} of a uniform distribution's entropy, on average "
-    "over the layers that are kept or may be skipped",
+    "alphas": f"alpha ends with at most {MAX_FINAL_ENTROPY:.0%} of a uniform distribution's entropy, on "
+    "average over the layers that are kept or may be skipped",
     "temperature": f"the temperature of the last epoch is at most {MAX_FINAL_TEMPERATURE:g}",
     "warmup": f"each candidate was trained in at least {MIN_WARMUP_STEPS} warm-up steps, on average",
     "latency": f"the derived network is within {MAX_LATENCY_ERROR_PERCENT:g} % of its target",
