@@ -7,8 +7,11 @@ import pytest
 
 from experiments.cli.demo_command import count_rounds, first_rounds
 from experiments.specs.grid_file import load_grid
-from nas.search.health import foresee_health
+from nas.latency.table import LatencyTable, reachable_interval_ms
+from nas.search.health import check_health, foresee_health
+from nas.search.search import run_search
 
+ROOT = Path(__file__).parents[3]
 QUICKSTART = Path(str(files("tune_configs") / "quickstart.yaml"))
 
 
@@ -31,6 +34,17 @@ def test_a_number_of_rounds_means_the_same_searches_whatever_the_time() -> None:
     assert settings == {
         (sampling, depth) for sampling in ("single", "bi_random") for depth in ("sink", "skip")
     }
+
+
+def test_the_smallest_shipped_search_is_healthy() -> None:
+    table = LatencyTable.load(ROOT / "tests" / "support" / "micro_latency_table.json")
+    *_, draft = load_grid(QUICKSTART.with_name("smoke.yaml")).drafts
+    assert draft.config.sampling == "bi_random"
+    low_ms, high_ms = reachable_interval_ms(table)
+    share = float(draft.target.removesuffix("%")) / 100
+    config = draft.config.model_copy(update={"target_latency_ms": low_ms + share * (high_ms - low_ms)})
+    records = list(run_search(config, table=table))
+    assert [str(check) for check in check_health(config, records) if not check.is_healthy] == []
 
 
 @pytest.mark.parametrize(
