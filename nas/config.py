@@ -265,6 +265,13 @@ class SearchConfig(DataConfig):
     It has no effect if `final_temperature` is set.
     """
 
+    final_depth_temperature: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Temperature of beta's softmax in the last epoch; it falls from 1 by the same factor each joint epoch.
+
+    None, as published: it stays 1. Below 1 the sum over a stage's layers sharpens until it is close to
+    one depth, that of the derived network. It has no effect in the skip space.
+    """
+
     reset_optimizers_each_epoch: bool = False
     """Whether both optimizers start afresh each epoch, as in the published implementation."""
 
@@ -316,6 +323,12 @@ class SearchConfig(DataConfig):
             raise ValueError("arch_fraction: has no effect with arch_list; remove one of the two")
         if self.final_temperature is not None:
             self._check_final_temperature(self.final_temperature)
+        for name in ("final_temperature", "final_depth_temperature"):
+            if getattr(self, name) is not None and self.num_joint_epochs == 1:
+                raise ValueError(
+                    f"{name}: has no effect on a single joint epoch, whose temperature is the initial one; "
+                    "raise num_epochs, or remove it"
+                )
         if self.refine_widths and not self.elasticity:
             raise ValueError("refine_widths: has no effect without elasticity; set elasticity: true")
         return self
@@ -328,11 +341,6 @@ class SearchConfig(DataConfig):
             )
         if self.temperature_decay != type(self).model_fields["temperature_decay"].default:
             raise ValueError("temperature_decay: has no effect with final_temperature; remove one of the two")
-        if self.num_joint_epochs == 1:
-            raise ValueError(
-                "final_temperature: has no effect on a single joint epoch, which has initial_temperature; "
-                "raise num_epochs, or remove it"
-            )
 
     @property
     def num_joint_epochs(self) -> int:
@@ -344,7 +352,16 @@ class SearchConfig(DataConfig):
         """Factor on the temperature after each joint epoch."""
         if self.final_temperature is None:
             return self.temperature_decay
-        return float((self.final_temperature / self.initial_temperature) ** (1 / (self.num_joint_epochs - 1)))
+        return self._factor_to(self.final_temperature / self.initial_temperature)
+
+    @property
+    def depth_temperature_factor(self) -> float:
+        """The same of beta's temperature, which begins at 1."""
+        return 1.0 if self.final_depth_temperature is None else self._factor_to(self.final_depth_temperature)
+
+    def _factor_to(self, ratio: float) -> float:
+        """The factor per joint epoch that leads to this ratio of the last temperature to the first."""
+        return float(ratio ** (1 / (self.num_joint_epochs - 1)))
 
     def objective_fields(self) -> dict[str, Any]:
         """The fields that the objective reads; those that are None have the objective's default."""
@@ -364,6 +381,8 @@ class SearchConfig(DataConfig):
         unused = {field for field in OBJECTIVE_FIELDS if field not in parameters_of(self.objective)}
         if not self.is_target_used:
             unused.add("target_latency_ms")
+        if self.final_depth_temperature is None or self.depth == "skip":
+            unused.add("final_depth_temperature")
         unused.add("final_temperature" if self.final_temperature is None else "temperature_decay")
         if self.latency_table != "measure":
             unused.add("latency_batch_size")

@@ -29,7 +29,7 @@ FIELDS_AFTER_WARMUP = (
         "arch_beta2",
         "arch_weight_decay",
     ),
-    *("initial_temperature", "final_temperature", "temperature_decay"),
+    *("initial_temperature", "final_temperature", "temperature_decay", "final_depth_temperature"),
 )
 """Fields that only joint epochs read. Warm-up trains weights alone, on one path, at the initial widths."""
 

@@ -77,6 +77,7 @@ class Supernet(nn.Module):
         has_identity: whether identity is a candidate where a layer keeps its shape.
         alpha: raw operator parameters, one row per layer; read `log_alpha()`.
         beta: raw depth parameters, one row per stage; read `log_beta()`. Empty in the skip space.
+        depth_temperature: of beta's softmax; 1 as published.
     """
 
     has_candidate_LO: Tensor
@@ -111,6 +112,7 @@ class Supernet(nn.Module):
         self.register_buffer("has_depth_SD", has_depth_SD)
         self.alpha = nn.Parameter(torch.zeros(has_candidate_LO.shape))
         self.beta = nn.Parameter(torch.zeros(has_depth_SD.shape))
+        self.depth_temperature = 1.0
         self._expected_latency = ExpectedLatency(space)
         self._derived_latencies: dict[float, tuple[ExpectedLatency, list[list[int]]]] = {}
         self._draw_weights(torch.Generator().manual_seed(seed))
@@ -140,12 +142,13 @@ class Supernet(nn.Module):
 
     def log_beta(self) -> Tensor:
         """Log-probabilities of the stages' depths, (S, D); -inf where impossible."""
-        return _masked_log_softmax(self.beta, self.has_depth_SD)
+        return _masked_log_softmax(self.beta / self.depth_temperature, self.has_depth_SD)
 
     @torch.no_grad()
     def normalize_arch_parameters(self) -> None:
         """Replaces alpha and beta by their log-softmax, as after each architecture step."""
-        for parameter, log_probabilities in ((self.alpha, self.log_alpha()), (self.beta, self.log_beta())):
+        log_beta_SD = _masked_log_softmax(self.beta, self.has_depth_SD)
+        for parameter, log_probabilities in ((self.alpha, self.log_alpha()), (self.beta, log_beta_SD)):
             parameter.copy_(log_probabilities.masked_fill(log_probabilities.isinf(), 0))
 
     # Forward

@@ -76,6 +76,12 @@ class TfNas(SharingMethod):
             self._steps.reset_optimizers()
         weight_lr = self._steps.set_weight_lr(epoch)
         self._steps.set_arch_lr(epoch)
+        self.supernet.depth_temperature = temperature_at(
+            epoch,
+            num_warmup_epochs=config.num_warmup_epochs,
+            initial_temperature=1.0,
+            temperature_decay=config.depth_temperature_factor,
+        )
         metrics, train_count_LO = self._train(phase, self._temperature(epoch))
         self._check_finite(epoch, metrics)
         scaling = self._scale_widths() if phase == "joint" and config.elasticity else None

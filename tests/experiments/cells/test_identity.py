@@ -48,6 +48,7 @@ SEARCH_CHANGES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "grad_clip_norm": (0.1, 0.2, {}),
     "initial_temperature": (0.1, 0.2, {}),
     "final_temperature": (0.1, 0.2, {}),
+    "final_depth_temperature": (None, 0.2, {}),
     "temperature_decay": (0.1, 0.2, {}),
     "reset_optimizers_each_epoch": (False, True, {}),
     "num_threads": (1, 2, {}),

@@ -47,6 +47,7 @@ CHANGES = {
     "arch_weight_decay": 0.01,
     "initial_temperature": 2.0,
     "final_temperature": 0.5,
+    "final_depth_temperature": 0.5,
     "temperature_decay": 0.5,
 }
 """Another value of each field that warm-up is said to ignore."""
