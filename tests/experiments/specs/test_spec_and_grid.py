@@ -158,6 +158,22 @@ def test_relative_paths_are_relative_to_the_file(folder: Path, monkeypatch: pyte
         (with_base(weight_lr=float("inf")), "base.weight_lr: inf"),
         (with_base(space="huge"), "base.space: 'huge'"),
         (with_base(num_epochs=5, num_warmup_epochs=5), "num_warmup_epochs: 5; must be below num_epochs (5)"),
+        (
+            with_base(final_temperature=6.0),
+            "final_temperature: 6; must be at most initial_temperature (5)",
+        ),
+        (
+            with_base(final_temperature=0.2, temperature_decay=0.9),
+            "temperature_decay: has no effect with final_temperature; remove one of the two",
+        ),
+        (
+            with_base(num_epochs=5, num_warmup_epochs=4, final_temperature=0.2),
+            "final_temperature: has no effect on a single joint epoch",
+        ),
+        (
+            with_base(num_epochs=5, num_warmup_epochs=4, final_depth_temperature=0.2),
+            "final_depth_temperature: has no effect on a single joint epoch",
+        ),
         (with_base(weight_steps_per_arch_step=1000), "weight_steps_per_arch_step: 1000; an epoch has"),
         (with_base(target_latency_ms="fast"), "base.target_latency_ms: 'fast'"),
         (with_base(target_latency_ms="140%"), "base.target_latency_ms: '140%'"),

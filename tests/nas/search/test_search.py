@@ -160,6 +160,20 @@ def test_the_arch_lr_falls_by_a_cosine_over_the_joint_epochs_alone() -> None:
         assert steps.arch_optimizer.param_groups[0]["lr"] == pytest.approx(expected[-1])
 
 
+@pytest.mark.parametrize("num_epochs", [3, 7])
+def test_both_temperatures_end_where_the_config_says_however_many_epochs(num_epochs: int) -> None:
+    fields = {"num_epochs": num_epochs, "num_warmup_epochs": 1, "initial_temperature": 4.0}
+    run = Search(make_config(**fields, final_temperature=0.5, final_depth_temperature=0.2), TABLE)
+    depth_temperatures = []
+    for _ in range(num_epochs):
+        run.run_epoch()
+        depth_temperatures.append(run.method.supernet.depth_temperature)
+    temperatures = [record.metrics["temperature"] for record in run.records]
+    for values, first, last in ((temperatures, 4.0, 0.5), (depth_temperatures, 1.0, 0.2)):
+        assert values[:2] == [first, first]
+        assert values[1:] == pytest.approx(np.geomspace(first, last, num_epochs - 1))
+
+
 # Epochs
 
 
