@@ -170,6 +170,14 @@ class SearchConfig(DataConfig):
     elasticity: bool = True
     """Whether widths are scaled to the latency target after every joint epoch."""
 
+    derivation: Literal["argmax", "in_reach"] = "argmax"
+    """Which layers the derived network keeps: the most probable ones (`argmax`, the paper), or `in_reach`.
+
+    `in_reach` takes the most probable depths, or in the skip space the most probable layers, that
+    elasticity-scaling can bring to the target, and `argmax` where there are none. It has no effect without
+    elasticity.
+    """
+
     refine_widths: bool = False
     """Whether elasticity-scaling ends by widening single layers to use the rest (beyond the paper)."""
 
@@ -265,13 +273,6 @@ class SearchConfig(DataConfig):
     It has no effect if `final_temperature` is set.
     """
 
-    final_depth_temperature: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Temperature of beta's softmax in the last epoch; it falls from 1 by the same factor each joint epoch.
-
-    None, as published: it stays 1. Below 1 the sum over a stage's layers sharpens until it is close to
-    one depth, that of the derived network. It has no effect in the skip space.
-    """
-
     reset_optimizers_each_epoch: bool = False
     """Whether both optimizers start afresh each epoch, as in the published implementation."""
 
@@ -323,12 +324,11 @@ class SearchConfig(DataConfig):
             raise ValueError("arch_fraction: has no effect with arch_list; remove one of the two")
         if self.final_temperature is not None:
             self._check_final_temperature(self.final_temperature)
-        for name in ("final_temperature", "final_depth_temperature"):
-            if getattr(self, name) is not None and self.num_joint_epochs == 1:
-                raise ValueError(
-                    f"{name}: has no effect on a single joint epoch, whose temperature is the initial one; "
-                    "raise num_epochs, or remove it"
-                )
+        if self.final_temperature is not None and self.num_joint_epochs == 1:
+            raise ValueError(
+                "final_temperature: has no effect on a single joint epoch, which has initial_temperature; "
+                "raise num_epochs, or remove it"
+            )
         if self.refine_widths and not self.elasticity:
             raise ValueError("refine_widths: has no effect without elasticity; set elasticity: true")
         return self
@@ -352,15 +352,7 @@ class SearchConfig(DataConfig):
         """Factor on the temperature after each joint epoch."""
         if self.final_temperature is None:
             return self.temperature_decay
-        return self._factor_to(self.final_temperature / self.initial_temperature)
-
-    @property
-    def depth_temperature_factor(self) -> float:
-        """The same of beta's temperature, which begins at 1."""
-        return 1.0 if self.final_depth_temperature is None else self._factor_to(self.final_depth_temperature)
-
-    def _factor_to(self, ratio: float) -> float:
-        """The factor per joint epoch that leads to this ratio of the last temperature to the first."""
+        ratio = self.final_temperature / self.initial_temperature
         return float(ratio ** (1 / (self.num_joint_epochs - 1)))
 
     def objective_fields(self) -> dict[str, Any]:
@@ -381,8 +373,8 @@ class SearchConfig(DataConfig):
         unused = {field for field in OBJECTIVE_FIELDS if field not in parameters_of(self.objective)}
         if not self.is_target_used:
             unused.add("target_latency_ms")
-        if self.final_depth_temperature is None or self.depth == "skip":
-            unused.add("final_depth_temperature")
+        if not self.elasticity:
+            unused.add("derivation")
         unused.add("final_temperature" if self.final_temperature is None else "temperature_decay")
         if self.latency_table != "measure":
             unused.add("latency_batch_size")

@@ -28,7 +28,7 @@ _FIELDS_ADDED_TO_SEARCHES = {
     "kernels": "auto",
     "objective_latency": "expected",
     "final_temperature": "None",
-    "final_depth_temperature": "None",
+    "derivation": "argmax",
     "arch_lr_schedule": "constant",
 }
 """Config fields that older searches lack, and the values that they ran with."""

@@ -107,7 +107,7 @@ def check_health(config: SearchConfig, records: Sequence[EpochRecord]) -> list[H
         counts_LO = seen.train_count_ELO[~seen.is_joint_E].sum(0)[:, :num_ops]
         checks.append(_check_warmup(float(counts_LO.mean()), "was"))
     if config.elasticity:
-        checks.append(_check_latency(metrics["latency_error_percent"], config.objective_latency))
+        checks.append(_check_latency(metrics["latency_error_percent"], config.derivation))
         checks.append(_check_widths(records[-1]))
     checks.append(_check_depth(records[-1]))
     if {"initial_accuracy", "chance_accuracy"} <= metrics.keys():
@@ -179,9 +179,9 @@ def _check_warmup(mean_steps: float, verb: str) -> HealthCheck:
     )
 
 
-def _check_latency(error_percent: float, objective_latency: str) -> HealthCheck:
+def _check_latency(error_percent: float, derivation: str) -> HealthCheck:
     side, direction = ("above", "raise") if error_percent > 0 else ("below", "lower")
-    first = "" if objective_latency == "derived" else "set objective_latency: derived, "
+    first = "" if derivation == "in_reach" else "set derivation: in_reach, "
     return _check(
         "latency",
         abs(error_percent) <= MAX_LATENCY_ERROR_PERCENT,

@@ -19,7 +19,7 @@ FIELDS_WITHOUT_EFFECT = (
 """They say where things are, whose content has a fingerprint of its own, or only affect speed."""
 
 FIELDS_AFTER_WARMUP = (
-    *("target_latency_ms", "sampling", "elasticity", "refine_widths"),
+    *("target_latency_ms", "sampling", "elasticity", "derivation", "refine_widths"),
     *("objective", "objective_latency", "latency_weight", "objective_scale", "objective_exponent"),
     *(
         "weight_steps_per_arch_step",
@@ -29,12 +29,12 @@ FIELDS_AFTER_WARMUP = (
         "arch_beta2",
         "arch_weight_decay",
     ),
-    *("initial_temperature", "final_temperature", "temperature_decay", "final_depth_temperature"),
+    *("initial_temperature", "final_temperature", "temperature_decay"),
 )
 """Fields that only joint epochs read. Warm-up trains weights alone, on one path, at the initial widths."""
 
 
-VALUES_OF_BEFORE = {"objective_latency": "expected", "arch_lr_schedule": "constant"}
+VALUES_OF_BEFORE = {"derivation": "argmax", "objective_latency": "expected", "arch_lr_schedule": "constant"}
 """Fields that are newer than the results version, with the value under which results are as before.
 
 At that value they are no part of an identity, so that results of before are kept.

@@ -109,7 +109,6 @@ def good_values(positive_floats: st.SearchStrategy[float]) -> dict[str, st.Searc
         "grad_clip_norm": positive_floats,
         "initial_temperature": positive_floats,
         "final_temperature": st.none() | positive_floats,
-        "final_depth_temperature": st.none() | st.floats(0, 1, exclude_min=True),
         "temperature_decay": st.floats(0, 1, exclude_min=True),
         "reset_optimizers_each_epoch": st.booleans(),
         "device": st.sampled_from(["auto", "cpu", "cuda", "cuda:0", "cuda:11"]),

@@ -52,6 +52,8 @@ class TfNas(SharingMethod):
         config = task.config
         self.supernet = Supernet(task.space, task.data.num_classes, config.depth, seed=config.seed)
         self.supernet.to(task.device)
+        if config.elasticity and config.derivation == "in_reach":
+            self.supernet.in_reach_of = task.table, config.target_latency_ms
         self._kernels: Kernels | None = None
         self._begun_with: str | None = None
         # Draws of batches and of paths are apart, so that cells of a grid see the same batches.
@@ -76,12 +78,6 @@ class TfNas(SharingMethod):
             self._steps.reset_optimizers()
         weight_lr = self._steps.set_weight_lr(epoch)
         self._steps.set_arch_lr(epoch)
-        self.supernet.depth_temperature = temperature_at(
-            epoch,
-            num_warmup_epochs=config.num_warmup_epochs,
-            initial_temperature=1.0,
-            temperature_decay=config.depth_temperature_factor,
-        )
         metrics, train_count_LO = self._train(phase, self._temperature(epoch))
         self._check_finite(epoch, metrics)
         scaling = self._scale_widths() if phase == "joint" and config.elasticity else None

@@ -170,10 +170,6 @@ def test_relative_paths_are_relative_to_the_file(folder: Path, monkeypatch: pyte
             with_base(num_epochs=5, num_warmup_epochs=4, final_temperature=0.2),
             "final_temperature: has no effect on a single joint epoch",
         ),
-        (
-            with_base(num_epochs=5, num_warmup_epochs=4, final_depth_temperature=0.2),
-            "final_depth_temperature: has no effect on a single joint epoch",
-        ),
         (with_base(weight_steps_per_arch_step=1000), "weight_steps_per_arch_step: 1000; an epoch has"),
         (with_base(target_latency_ms="fast"), "base.target_latency_ms: 'fast'"),
         (with_base(target_latency_ms="140%"), "base.target_latency_ms: '140%'"),

@@ -33,6 +33,7 @@ CHANGES = {
     "target_latency_ms": 2.5,
     "sampling": "bi_min",
     "elasticity": False,
+    "derivation": "in_reach",
     "refine_widths": True,
     "objective": "fbnet",
     "objective_latency": "derived",
@@ -47,7 +48,6 @@ CHANGES = {
     "arch_weight_decay": 0.01,
     "initial_temperature": 2.0,
     "final_temperature": 0.5,
-    "final_depth_temperature": 0.5,
     "temperature_decay": 0.5,
 }
 """Another value of each field that warm-up is said to ignore."""
