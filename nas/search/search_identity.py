@@ -46,9 +46,11 @@ def result_fields(config: SearchConfig) -> dict[str, Any]:
     # The reported error depends on the target even where nothing else does; and a device is no part of this.
     ignored = {*FIELDS_WITHOUT_EFFECT, *config.unused_fields()} - {"target_latency_ms", "deterministic"}
     fields = config.model_dump(mode="json", exclude=ignored)
-    for name, value in VALUES_OF_BEFORE.items():
-        if fields[name] == value:
-            del fields[name]
+    fields = {
+        name: value
+        for name, value in fields.items()
+        if name not in VALUES_OF_BEFORE or value != VALUES_OF_BEFORE[name]
+    }
     return fields | {name: value for name, value in config.objective_fields().items() if name in fields}
 
 

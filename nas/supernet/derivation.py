@@ -38,7 +38,7 @@ def most_probable_in_reach(
 ) -> list[int] | None:
     """Chooses the depth of each stage, or in the skip space the layers to keep.
 
-    Each layer that is kept has its most probable operator. Of all choices that elasticity-scaling can bring to
+    Each layer that is kept has its most probable operator. Of all choices that scaling can bring to
     the target, the most probable one is taken.
 
     Args:
