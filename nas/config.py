@@ -184,15 +184,6 @@ class SearchConfig(DataConfig):
     objective: Annotated[str, AfterValidator(OBJECTIVES.check)] = "tfnas"
     """Loss of an architecture step: `tfnas`, `fbnet`, `proxyless_add`, `proxyless_mul`."""
 
-    objective_latency: Literal["expected", "derived"] = "expected"
-    """Latency in the objective: `expected`, of the supernet (the paper); or `derived` (beyond the paper).
-
-    `derived` looks at the network that would be derived now. While elasticity-scaling can bring it to the
-    target with half its room, the latency term has no gradient. Otherwise it compares the nearest latency,
-    with the gradient of the expected latency; without scaling, the latency of that network. The two
-    differ as long as beta is far from choosing one depth, as in short searches.
-    """
-
     latency_weight: NonNegative = 0.1
     """Lambda, the weight of the latency term of `tfnas` and `proxyless_add`."""
 

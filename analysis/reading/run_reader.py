@@ -26,7 +26,6 @@ _NUM_DIGITS_OF_IMAGES = 12
 _FIELDS_ADDED_TO_SEARCHES = {
     "method": "tf_nas",
     "kernels": "auto",
-    "objective_latency": "expected",
     "final_temperature": "None",
     "derivation": "argmax",
     "arch_lr_schedule": "constant",

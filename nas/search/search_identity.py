@@ -20,7 +20,7 @@ FIELDS_WITHOUT_EFFECT = (
 
 FIELDS_AFTER_WARMUP = (
     *("target_latency_ms", "sampling", "elasticity", "derivation", "refine_widths"),
-    *("objective", "objective_latency", "latency_weight", "objective_scale", "objective_exponent"),
+    *("objective", "latency_weight", "objective_scale", "objective_exponent"),
     *(
         "weight_steps_per_arch_step",
         "arch_lr",
@@ -34,7 +34,7 @@ FIELDS_AFTER_WARMUP = (
 """Fields that only joint epochs read. Warm-up trains weights alone, on one path, at the initial widths."""
 
 
-VALUES_OF_BEFORE = {"derivation": "argmax", "objective_latency": "expected", "arch_lr_schedule": "constant"}
+VALUES_OF_BEFORE = {"derivation": "argmax", "arch_lr_schedule": "constant"}
 """Fields that are newer than the results version, with the value under which results are as before.
 
 At that value they are no part of an identity, so that results of before are kept.

@@ -30,10 +30,6 @@ class PathResult(NamedTuple):
     accuracy: Tensor
 
 
-_USED_ROOM = 0.5
-"""Share of the width intervals that is to do for the target; the rest is for jumps of depth and operators."""
-
-
 class SearchSteps:
     """A supernet, its two optimizers, and one step of each.
 
@@ -136,30 +132,15 @@ class SearchSteps:
         weights_LO = gumbel_softmax(self.supernet.log_alpha(), temperature, generator)
         with self.autocast():
             logits_BK = self.supernet(images_BCHW, weights_LO)
-        loss = self._objective(F.cross_entropy(logits_BK.float(), labels_B), self._latency_ms(weights_LO))
+        loss = self._objective(
+            F.cross_entropy(logits_BK.float(), labels_B),
+            self.supernet.expected_latency_ms(self._table, weights_LO),
+        )
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._arch_parameters, self._config.grad_clip_norm)
         self.arch_optimizer.step()
         self.supernet.normalize_arch_parameters()
         return loss.detach()
-
-    def _latency_ms(self, weights_LO: Tensor) -> Tensor:
-        """What the objective compares with the target.
-
-        Its gradient is that of the expected latency, or none while scaling can bring the derived network to
-        the target.
-        """
-        config = self._config
-        expected_ms = self.supernet.expected_latency_ms(self._table, weights_LO)
-        if config.objective_latency == "expected":
-            return expected_ms
-        room = _USED_ROOM if config.elasticity else 0.0
-        low_ms, high_ms = (
-            self.supernet.derived_latency_ms(self._table, position) for position in (-room, room)
-        )
-        nearest_ms = low_ms.clamp(min=config.target_latency_ms).minimum(high_ms)
-        is_out_of_reach = nearest_ms != config.target_latency_ms
-        return nearest_ms + is_out_of_reach * (expected_ms - expected_ms.detach())
 
     def autocast(self) -> torch.autocast:
         """Within it the supernet computes in bfloat16, if the config asks for mixed precision."""

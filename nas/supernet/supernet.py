@@ -116,7 +116,6 @@ class Supernet(nn.Module):
         self.beta = nn.Parameter(torch.zeros(has_depth_SD.shape))
         self.in_reach_of: tuple[LatencyTable, float] | None = None
         self._expected_latency = ExpectedLatency(space)
-        self._derived_latencies: dict[float, tuple[ExpectedLatency, list[list[int]]]] = {}
         self._draw_weights(torch.Generator().manual_seed(seed))
         with torch.no_grad():
             self.alpha.copy_(self.log_alpha().masked_fill(~has_candidate_LO, 0))
@@ -211,34 +210,6 @@ class Supernet(nn.Module):
         weights_LO = self.log_alpha().exp() if weights_LO is None else weights_LO
         depths_SD = self.log_beta().exp() if self.depth == "sink" else None
         return self._expected_latency(table, self.widths(), weights_LO, depths_SD)
-
-    def derived_latency_ms(self, table: LatencyTable, width_position: float = 0.0) -> Tensor:
-        """Latency of the network that the parameters choose now, at widths of their own, in ms.
-
-        Args:
-            width_position: of every width in its interval: -1 at the lower bound, 0 in the middle, where
-                widths begin, 1 at the upper bound.
-        """
-        log_alpha_LO, log_beta_SD = self.log_alpha(), self.log_beta()
-        chosen_LO = nn.functional.one_hot(log_alpha_LO.argmax(-1), log_alpha_LO.shape[-1]).to(log_alpha_LO)
-        depths_SD = None
-        if self.depth == "sink":
-            depths_SD = nn.functional.one_hot(log_beta_SD.argmax(-1), log_beta_SD.shape[-1]).to(log_beta_SD)
-        if width_position not in self._derived_latencies:
-            self._derived_latencies[width_position] = (
-                ExpectedLatency(self.space),
-                self._widths_at(width_position),
-            )
-        latency_of, widths_LO = self._derived_latencies[width_position]
-        return latency_of(table, widths_LO, chosen_LO, depths_SD)
-
-    def _widths_at(self, position: float) -> list[list[int]]:
-        widths_LO = []
-        for layer in self.space.layers:
-            intervals = [op.width_interval(layer.in_channels) for op in self.space.ops]
-            row = [round((low + high + position * (high - low)) / 2) for low, high in intervals]
-            widths_LO.append(row + [0] * self.has_identity)
-        return widths_LO
 
     # Derivation and widths
 

@@ -21,7 +21,7 @@ OTHER_SOURCE = "5ee0000005ee"
 OTHER_LIBRARIES = "torch 2.15.0, numpy 2.3.5"
 FORMER = {
     "sampling": "bi",
-    **dict.fromkeys(("method", "kernels", "objective_latency", "final_temperature", "arch_lr_schedule")),
+    **dict.fromkeys(("method", "kernels", "derivation", "final_temperature", "arch_lr_schedule")),
 }
 """Params of a run made before these fields could be chosen, and samplings had one name each."""
 

@@ -28,7 +28,6 @@ SEARCH_CHANGES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "derivation": ("argmax", "in_reach", {}),
     "refine_widths": (False, True, {}),
     "objective": ("tfnas", "proxyless_add", {}),
-    "objective_latency": ("expected", "derived", {}),
     "latency_weight": (0.1, 0.2, {"objective": "proxyless_add"}),
     "objective_scale": (0.1, 0.2, {"objective": "fbnet"}),
     "objective_exponent": (0.1, 0.2, {"objective": "proxyless_mul"}),

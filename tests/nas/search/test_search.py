@@ -4,7 +4,6 @@ import itertools
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -111,40 +110,6 @@ def test_an_architecture_step_between_does_not_change_a_weight_step(steps: Searc
     for each in (steps, other):
         each.weight_step(*labelled_images(2), [path])
     assert are_equal(steps.supernet.weight_parameters(), other.supernet.weight_parameters())
-
-
-def _latency_gradients(depth: str, **fields: Any) -> list[Tensor]:
-    """What latency alone sends to alpha and beta in a step, to rounding."""
-    supernet = make_supernet(TINY, depth)
-    steps = SearchSteps(supernet, make_config(depth=depth, latency_weight=1e6, **fields), TABLE)
-    steps.arch_step(*labelled_images(0), 5.0, torch.Generator().manual_seed(0))
-    return [parameter.grad for parameter in supernet.arch_parameters() if parameter.grad is not None]
-
-
-@pytest.mark.parametrize("depth", ["sink", "skip"])
-def test_a_target_on_the_derived_latency_turns_the_gradient_of_the_expected_one(depth: str) -> None:
-    supernet = make_supernet(TINY, depth)
-    derived_ms = float(supernet.derived_latency_ms(TABLE))
-    expected_ms = float(supernet.expected_latency_ms(TABLE).detach())
-    # Between the two: one is too slow, the other too fast.
-    fields = {"target_latency_ms": (derived_ms + expected_ms) / 2, "elasticity": False}
-    expected, derived = (
-        _latency_gradients(depth, objective_latency=which, **fields) for which in ("expected", "derived")
-    )
-    for one, other in zip(expected, derived, strict=True):
-        torch.testing.assert_close(other, -one, rtol=1e-3, atol=1e-4)
-
-
-@pytest.mark.parametrize("depth", ["sink", "skip"])
-@pytest.mark.parametrize("objective", ["tfnas", "proxyless_add"])
-@pytest.mark.parametrize(("position", "is_pushed"), [(-0.4, False), (0.4, False), (-0.6, True), (0.6, True)])
-def test_a_target_that_half_of_the_width_intervals_can_meet_pushes_nothing(
-    depth: str, position: float, is_pushed: bool, objective: str
-) -> None:
-    target_ms = float(make_supernet(TINY, depth).derived_latency_ms(TABLE, position))
-    fields = {"target_latency_ms": target_ms, "objective_latency": "derived", "objective": objective}
-    gradients = _latency_gradients(depth, **fields)
-    assert (max(float(gradient.abs().max()) for gradient in gradients) > 1) == is_pushed
 
 
 def test_the_arch_lr_falls_by_a_cosine_over_the_joint_epochs_alone() -> None:

@@ -36,7 +36,6 @@ CHANGES = {
     "derivation": "in_reach",
     "refine_widths": True,
     "objective": "fbnet",
-    "objective_latency": "derived",
     "latency_weight": 0.7,
     "objective_scale": 0.3,
     "objective_exponent": 0.9,

@@ -232,23 +232,6 @@ def test_expected_latency_of_a_certain_network_is_that_network_s(depth: Depth) -
     assert latency_ms == pytest.approx(table.latency_ms(supernet.derive()), rel=1e-6)
 
 
-@DEPTHS
-@pytest.mark.parametrize("position", [-1.0, -0.5, 0.0, 1.0])
-def test_derived_latency_is_that_of_the_derived_network_at_the_widths_asked_for(
-    depth: Depth, position: float
-) -> None:
-    table = make_dense_table(TINY)
-    for seed in range(3):
-        supernet = make_supernet(TINY, depth, seed=seed)
-        derived = supernet.derive()
-        widths = [
-            round(np.interp(position, (-1, 1), op.width_interval(layer.in_channels)))
-            for layer, op, _ in derived.layers
-        ]
-        expected_ms = table.latency_ms(derived.with_widths(widths))
-        assert supernet.derived_latency_ms(table, position).item() == pytest.approx(expected_ms, rel=1e-6)
-
-
 def test_expected_latency_follows_widths_tables_and_calibrations() -> None:
     supernet, table = make_supernet(TINY, "sink"), make_dense_table(TINY)
     before_ms = supernet.expected_latency_ms(table).item()
