@@ -171,11 +171,11 @@ class SearchConfig(DataConfig):
     """Whether widths are scaled to the latency target after every joint epoch."""
 
     derivation: Literal["argmax", "in_reach"] = "argmax"
-    """Which layers the derived network keeps: the most probable ones (`argmax`, the paper), or `in_reach`.
+    """Which layers the network keeps that a search ends with: the most probable ones, or those `in_reach`.
 
-    `in_reach` takes the most probable depths, or in the skip space the most probable layers, that
-    elasticity-scaling can bring to the target, and `argmax` where there are none. It has no effect without
-    elasticity.
+    `argmax` is the paper's. `in_reach` takes, in the last epoch, the most probable depths (in the skip space:
+    layers) that elasticity-scaling can bring to the target, and `argmax` where there are none. It has no effect
+    without elasticity.
     """
 
     refine_widths: bool = False

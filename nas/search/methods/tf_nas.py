@@ -52,8 +52,6 @@ class TfNas(SharingMethod):
         config = task.config
         self.supernet = Supernet(task.space, task.data.num_classes, config.depth, seed=config.seed)
         self.supernet.to(task.device)
-        if config.elasticity and config.derivation == "in_reach":
-            self.supernet.in_reach_of = task.table, config.target_latency_ms
         self._kernels: Kernels | None = None
         self._begun_with: str | None = None
         # Draws of batches and of paths are apart, so that cells of a grid see the same batches.
@@ -80,6 +78,8 @@ class TfNas(SharingMethod):
         self._steps.set_arch_lr(epoch)
         metrics, train_count_LO = self._train(phase, self._temperature(epoch))
         self._check_finite(epoch, metrics)
+        if epoch == config.num_epochs and config.elasticity and config.derivation == "in_reach":
+            self.supernet.in_reach_of = self.task.table, config.target_latency_ms
         scaling = self._scale_widths() if phase == "joint" and config.elasticity else None
         leading_L = self.supernet.log_alpha().argmax(-1).tolist()
         metrics |= {"val_accuracy": self._evaluate(leading_L), "weight_lr": weight_lr}
