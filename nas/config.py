@@ -174,8 +174,8 @@ class SearchConfig(DataConfig):
     """Which layers the network keeps that a search ends with: the most probable ones, or those `in_reach`.
 
     `argmax` is the paper's. `in_reach` takes, in the last epoch, the most probable depths (in the skip space:
-    layers) that elasticity-scaling can bring to the target, and `argmax` where there are none. It has no effect
-    without elasticity.
+    layers) that elasticity-scaling can bring to the target, or `argmax` where there are none. No effect without
+    elasticity.
     """
 
     refine_widths: bool = False
