@@ -173,9 +173,9 @@ class SearchConfig(DataConfig):
     derivation: Literal["argmax", "in_reach"] = "argmax"
     """Which layers the network keeps that a search ends with: the most probable ones, or those `in_reach`.
 
-    `argmax` is the paper's. `in_reach` takes, in the last epoch, the most probable depths (in the skip space:
-    layers) that elasticity-scaling can bring to the target, or `argmax` where there are none. No effect without
-    elasticity.
+    `argmax` is the paper's. In the last epoch, `in_reach` takes the most probable depths (in the skip space:
+    layers) that elasticity-scaling can bring to the target; `argmax` where there are none. Without elasticity
+    it has no effect.
     """
 
     refine_widths: bool = False
