@@ -8,6 +8,7 @@ from nas.search.health import (
     MAX_FINAL_ENTROPY,
     MAX_FINAL_TEMPERATURE,
     MAX_LATENCY_ERROR_PERCENT,
+    MAX_SHARE_AT_FLOOR,
     MIN_ACCURACY_GAIN,
     MIN_WARMUP_STEPS,
     HealthCheck,
@@ -20,7 +21,8 @@ CHECKS = {
     "warmup": f"each candidate was trained in at least {MIN_WARMUP_STEPS} warm-up steps, on average",
     "latency": f"the derived network is within {MAX_LATENCY_ERROR_PERCENT:g} % of its target",
     "widths": "its widths are neither all at their lower nor all at their upper bound",
-    "depth": "it has more layers than the shallowest network of the space",
+    "depth": "it has more layers than the shallowest network of the space, and so it was in at least "
+    f"{1 - MAX_SHARE_AT_FLOOR:.0%} of the joint epochs",
     "accuracy": "held-out accuracy exceeds that of the initial operators, and has come at least "
     f"{MIN_ACCURACY_GAIN:.0%} of the way from chance to 1",
 }

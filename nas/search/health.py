@@ -45,6 +45,9 @@ MIN_WARMUP_STEPS = 20
 MAX_LATENCY_ERROR_PERCENT = 1.0
 """Largest distance of the derived network from its target, with elasticity-scaling."""
 
+MAX_SHARE_AT_FLOOR = 0.5
+"""Largest share of the joint epochs in which the derived network has the fewest layers of its space."""
+
 MIN_ACCURACY_GAIN = 0.1
 """Smallest share of the way from chance to an accuracy of 1."""
 
@@ -109,7 +112,7 @@ def check_health(config: SearchConfig, records: Sequence[EpochRecord]) -> list[H
     if config.elasticity:
         checks.append(_check_latency(metrics["latency_error_percent"], config.derivation))
         checks.append(_check_widths(records[-1]))
-    checks.append(_check_depth(records[-1]))
+    checks.append(_check_depth(config.space, [record for record in records if record.phase == "joint"]))
     if {"initial_accuracy", "chance_accuracy"} <= metrics.keys():
         checks.append(
             _check_accuracy(metrics["val_accuracy"], metrics["initial_accuracy"], metrics["chance_accuracy"])
@@ -209,15 +212,18 @@ def _check_widths(record: EpochRecord) -> HealthCheck:
     )
 
 
-def _check_depth(record: EpochRecord) -> HealthCheck:
-    architecture = record.architecture
-    space = get_space(architecture.space)
+def _check_depth(space_name: str, joint: Sequence[EpochRecord]) -> HealthCheck:
+    """Checks that the depth was searched, and did not lie at its floor."""
+    space = get_space(space_name)
     lowest = sum(space.min_depth(stage) for stage in range(len(space.stages)))
+    num_at_floor = sum(record.architecture.depth == lowest for record in joint)
+    depth = joint[-1].architecture.depth
     return _check(
         "depth",
-        architecture.depth > lowest,
-        f"the derived network has {architecture.depth} of {lowest} to {len(space.layers)} layers",
-        "the depth is at its floor: raise target_latency_ms or num_warmup_epochs",
+        depth > lowest and num_at_floor <= MAX_SHARE_AT_FLOOR * len(joint),
+        f"the derived network has {depth} of {lowest} to {len(space.layers)} layers, and had the fewest in "
+        f"{num_at_floor} of {len(joint)} joint epochs",
+        "raise num_warmup_epochs or target_latency_ms, or lower arch_lr",
     )
 
 

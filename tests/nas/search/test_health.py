@@ -112,11 +112,23 @@ def test_widths_that_are_all_at_one_bound_fail(
     assert bound in next(check.finding for check in checks if check.name == "widths")
 
 
-def test_a_depth_at_its_floor_fails_and_one_at_its_top_does_not(
-    config: SearchConfig, searched: list[EpochRecord]
+@pytest.mark.parametrize(
+    ("num_at_floor", "ends_at_floor", "is_healthy"),
+    [(0, False, True), (2, False, True), (3, False, False), (1, True, False)],
+)
+def test_a_depth_that_lies_at_its_floor_fails(
+    config: SearchConfig,
+    searched: list[EpochRecord],
+    num_at_floor: int,
+    ends_at_floor: bool,
+    is_healthy: bool,
 ) -> None:
     floor = network(tuple(TINY.min_depth(stage) for stage in range(len(TINY.stages))))
-    assert failed(check_health(config, healthy_records(searched, floor))) == ["depth"]
+    warmup, deep = healthy_records(searched)
+    shallow = replace(deep, architecture=floor)
+    joint = [shallow] * num_at_floor + [deep] * (4 - num_at_floor)
+    records = [warmup, *(joint[::-1] if ends_at_floor else joint)]
+    assert failed(check_health(config, records)) == ([] if is_healthy else ["depth"])
 
 
 @pytest.mark.parametrize(
