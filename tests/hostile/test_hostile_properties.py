@@ -218,7 +218,14 @@ def test_a_config_survives_its_yaml_file_with_its_identity(
         made = record.parse(fields, "spec.yaml")
     except UserError as error:
         # Good fields, but two of them contradict each other.
-        check_refusal(error, "spec.yaml: num_warmup_epochs", "spec.yaml: refine_widths", "spec.yaml: kernels")
+        contradictory = (
+            "num_warmup_epochs",
+            "refine_widths",
+            "kernels",
+            "final_temperature",
+            "temperature_decay",
+        )
+        check_refusal(error, *(f"spec.yaml: {name}" for name in contradictory))
         assume(False)
     path = tmp_path_factory.getbasetemp() / f"{record.__name__}.yaml"
     path.write_text(yaml.safe_dump(made.model_dump(mode="json"), sort_keys=False))
