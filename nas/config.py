@@ -344,7 +344,8 @@ class SearchConfig(DataConfig):
         if self.final_temperature is None:
             return self.temperature_decay
         ratio = self.final_temperature / self.initial_temperature
-        return float(ratio ** (1 / (self.num_joint_epochs - 1)))
+        # A single joint epoch, as where a few steps are timed, ends before the first decay.
+        return float(ratio ** (1 / max(self.num_joint_epochs - 1, 1)))
 
     def objective_fields(self) -> dict[str, Any]:
         """The fields that the objective reads; those that are None have the objective's default."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.cells.search_cell import SearchCell
 from experiments.cli.demo_command import count_rounds, first_rounds
 from experiments.specs.grid_file import load_grid
 from nas.latency.table import LatencyTable, reachable_interval_ms
@@ -45,6 +46,15 @@ def test_the_smallest_shipped_search_is_healthy() -> None:
     config = draft.config.model_copy(update={"target_latency_ms": low_ms + share * (high_ms - low_ms)})
     records = list(run_search(config, table=table))
     assert [str(check) for check in check_health(config, records) if not check.is_healthy] == []
+
+
+def test_epochs_of_the_smallest_shipped_search_can_be_timed() -> None:
+    table = LatencyTable.load(ROOT / "tests" / "support" / "micro_latency_table.json")
+    draft, _ = load_grid(QUICKSTART.with_name("smoke.yaml")).drafts
+    config = draft.config.model_copy(update={"target_latency_ms": table.base_latency_ms * 3})
+    cost = SearchCell.time_epochs(config, table, SearchCell.list_images(config))
+    assert 0 < cost.warmup_s < cost.joint_s
+    assert cost.num_weight_steps == 60
 
 
 @pytest.mark.parametrize(
