@@ -28,10 +28,10 @@ def health(
     all_runs: bool,
     as_json: bool,
 ) -> int:
-    """Show which searches of EXPERIMENT are healthy: whether each of them searched at all.
+    """Show which searches of EXPERIMENT are healthy, and what to change where they are not.
 
-    Each check looks at one thing that a search shows: that alphas moved, say, or that the latency target was
-    met. Where searches fail a check, the fields to change are named.
+    The checks cover alphas, temperature, warm-up, latency, widths, depth and accuracy. For each failed check,
+    the output names the fields to change.
 
     Exit codes: 0 all searches are healthy; 1 some are not; 2 wrong input.
 

@@ -1,4 +1,4 @@
-"""Whether a search searched: what its epochs show, and the field to change where they show that it did not.
+"""Health of a search: checks of its epochs, each with the field to change if it fails.
 
 Shapes: E epochs, L searchable layers, O candidates.
 
