@@ -315,11 +315,6 @@ class SearchConfig(DataConfig):
             raise ValueError("arch_fraction: has no effect with arch_list; remove one of the two")
         if self.final_temperature is not None:
             self._check_final_temperature(self.final_temperature)
-        if self.final_temperature is not None and self.num_joint_epochs == 1:
-            raise ValueError(
-                "final_temperature: has no effect on a single joint epoch, which has initial_temperature; "
-                "raise num_epochs, or remove it"
-            )
         if self.refine_widths and not self.elasticity:
             raise ValueError("refine_widths: has no effect without elasticity; set elasticity: true")
         return self
@@ -332,6 +327,11 @@ class SearchConfig(DataConfig):
             )
         if self.temperature_decay != type(self).model_fields["temperature_decay"].default:
             raise ValueError("temperature_decay: has no effect with final_temperature; remove one of the two")
+        if self.num_joint_epochs == 1:
+            raise ValueError(
+                "final_temperature: has no effect on a single joint epoch, which has initial_temperature; "
+                "raise num_epochs, or remove it"
+            )
 
     @property
     def num_joint_epochs(self) -> int:
@@ -344,7 +344,7 @@ class SearchConfig(DataConfig):
         if self.final_temperature is None:
             return self.temperature_decay
         ratio = self.final_temperature / self.initial_temperature
-        # A single joint epoch, as where a few steps are timed, ends before the first decay.
+        # The dry run times a single joint epoch, which ends before the first decay.
         return float(ratio ** (1 / max(self.num_joint_epochs - 1, 1)))
 
     def objective_fields(self) -> dict[str, Any]:

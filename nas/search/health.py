@@ -168,7 +168,7 @@ def _check_temperature(last: float, verb: str) -> HealthCheck:
         "temperature",
         last <= MAX_FINAL_TEMPERATURE,
         f"the temperature {verb} {last:.2g} in the last epoch",
-        "lower final_temperature to 0.2, as published",
+        "set final_temperature to 0.2, where the published schedule ends",
     )
 
 

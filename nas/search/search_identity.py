@@ -21,14 +21,8 @@ FIELDS_WITHOUT_EFFECT = (
 FIELDS_AFTER_WARMUP = (
     *("target_latency_ms", "sampling", "elasticity", "derivation", "refine_widths"),
     *("objective", "latency_weight", "objective_scale", "objective_exponent"),
-    *(
-        "weight_steps_per_arch_step",
-        "arch_lr",
-        "arch_lr_schedule",
-        "arch_beta1",
-        "arch_beta2",
-        "arch_weight_decay",
-    ),
+    *("weight_steps_per_arch_step", "arch_lr", "arch_lr_schedule"),
+    *("arch_beta1", "arch_beta2", "arch_weight_decay"),
     *("initial_temperature", "final_temperature", "temperature_decay"),
 )
 """Fields that only joint epochs read. Warm-up trains weights alone, on one path, at the initial widths."""
