@@ -61,7 +61,7 @@ def test_what_can_be_foreseen_is_warned_of_once_with_the_number_of_searches() ->
     assert all(line.startswith("2 of 4 searches: ") for line in lines)
     (temperature,) = [line for line in lines if "temperature" in line]
     assert "4.4" in temperature
-    assert temperature.endswith("; lower final_temperature to 0.2, as published")
+    assert temperature.endswith("; set final_temperature to 0.2, where the published schedule ends")
     assert [line for line in lines if "6400 architecture steps" in line and "walk of 0.8 " in line]
     assert len(lines) == 2
 

@@ -294,7 +294,7 @@ def test_a_dry_run_tells_cells_cost_and_reach_and_leaves_nothing(
     assert "4 of 4 searches to run" in said
     assert said.count("50% of") == 4
     warnings = [line for line in said.splitlines() if line.startswith("warning: ")]
-    assert [line for line in warnings if "5 in the last epoch; lower final_temperature" in line]
+    assert [line for line in warnings if "5 in the last epoch; set final_temperature" in line]
     assert all(line.startswith("warning: 4 of 4 searches: ") for line in warnings)
     assert not (tmp_path / "out").exists()
     (content,) = planned
