@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from analysis.reading.run import Run
+from nas.latency.elasticity import MAX_LATENCY_ERROR_PERCENT
 from nas.search.health import (
     MAX_FINAL_ENTROPY,
     MAX_FINAL_TEMPERATURE,
-    MAX_LATENCY_ERROR_PERCENT,
     MAX_SHARE_AT_FLOOR,
     MIN_ACCURACY_GAIN,
     MIN_WARMUP_STEPS,

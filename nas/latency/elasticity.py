@@ -18,8 +18,16 @@ from nas.space.architecture import Architecture
 
 Widths = NDArray[np.int64]
 
+MAX_LATENCY_ERROR_PERCENT = 1.0
+"""A network that is no further from its target meets it."""
+
 _ROUNDING_MS = 1e-9
 """Rounding error of a sum of differences; this much of the budget stays unused."""
+
+
+def latency_error_percent(latency_ms: float, target_latency_ms: float) -> float:
+    """How far a latency is from its target; positive above it."""
+    return (latency_ms / target_latency_ms - 1) * 100
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,11 @@ class ScalingReport:
     def latency_ms(self) -> float:
         """Latency of the scaled network."""
         return self.phases[-1].latency_ms if self.phases else self.initial_latency_ms
+
+    def meets(self, target_latency_ms: float) -> bool:
+        """Whether the scaled network is within 1 % of the target."""
+        error_percent = latency_error_percent(self.latency_ms, target_latency_ms)
+        return abs(error_percent) <= MAX_LATENCY_ERROR_PERCENT
 
     @property
     def latencies_ms(self) -> tuple[float, ...]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from nas.config import SearchConfig
 from nas.foundation.errors import UserError
+from nas.latency.elasticity import MAX_LATENCY_ERROR_PERCENT
 from nas.search.records import EpochRecord, Trajectory
 from nas.space.macro_space import get_space
 
@@ -41,9 +42,6 @@ MAX_FINAL_TEMPERATURE = 0.5
 
 MIN_WARMUP_STEPS = 20
 """Fewest warm-up steps of a candidate operator, on average; the published protocol has 4,000."""
-
-MAX_LATENCY_ERROR_PERCENT = 1.0
-"""Largest distance of the derived network from its target, with elasticity-scaling."""
 
 MAX_SHARE_AT_FLOOR = 0.5
 """Largest share of the joint epochs in which the derived network has the fewest layers of its space."""

@@ -16,6 +16,7 @@ from nas.foundation.device import determinism, keep_freed_memory, resolve_device
 from nas.foundation.errors import InputWarning, UserError
 from nas.foundation.identity import fingerprint
 from nas.latency.compatibility import Hardware, check_table
+from nas.latency.elasticity import latency_error_percent
 from nas.latency.measurement import measure_table
 from nas.latency.table import LatencyTable, reachable_interval_ms
 from nas.search.health import check_health
@@ -189,7 +190,7 @@ class Search:
         latency_ms = self.task.table.latency_ms(architecture)
         return {
             "derived_latency_ms": latency_ms,
-            "latency_error_percent": (latency_ms / self.task.config.target_latency_ms - 1) * 100,
+            "latency_error_percent": latency_error_percent(latency_ms, self.task.config.target_latency_ms),
             "derived_depth": float(architecture.depth),
         }
 

@@ -1,4 +1,4 @@
-"""Which layers a derived network keeps: the most probable ones that can meet a latency target.
+"""Which layers a derived network may keep to meet a latency target, the most probable first.
 
 Shapes: L searchable layers, O candidates, S stages, D depths of a stage.
 
@@ -29,24 +29,23 @@ class _StageChoice:
     high_ms: float
 
 
-def most_probable_in_reach(
+def networks_in_reach(
     space: Space,
     log_alpha_LO: Tensor,
     log_beta_SD: Tensor | None,
     table: LatencyTable,
     target_latency_ms: float,
-) -> list[int] | None:
-    """Chooses the depth of each stage, or in the skip space the layers to keep.
+) -> Iterator[list[int]]:
+    """All choices of depths, or in the skip space of layers to keep, whose widths allow the target.
 
-    Each layer that is kept has its most probable operator. Of all choices that scaling can bring to
-    the target, the most probable one is taken.
+    Each layer that is kept has its most probable operator.
 
     Args:
         log_alpha_LO: log-probabilities; -inf where a layer lacks the candidate. Identity is last, if there.
         log_beta_SD: log-probabilities of depths 0, 1, ...; None in the skip space.
 
-    Returns:
-        Index of each layer's operator, `DROPPED` where it is not kept; None if nothing is in reach.
+    Yields:
+        Index of each layer's operator, `DROPPED` where it is not kept; the most probable choice first.
     """
     stages = [
         list(_stage_choices(space, stage, log_alpha_LO, log_beta_SD, table))
@@ -57,12 +56,10 @@ def most_probable_in_reach(
         rows = np.array([[each.log_probability, each.low_ms, each.high_ms] for each in choices])
         # Every choice so far with every choice of this stage; the last stage varies fastest.
         total = (total[:, None] + rows).reshape(-1, 3)
-    is_in_reach = (total[:, 1] <= target_latency_ms) & (target_latency_ms <= total[:, 2])
-    if not is_in_reach.any():
-        return None
-    best = int(np.where(is_in_reach, total[:, 0], -np.inf).argmax())
-    chosen = np.unravel_index(best, [len(choices) for choices in stages])
-    return [op for choices, index in zip(stages, chosen, strict=True) for op in choices[index].ops]
+    (in_reach,) = np.nonzero((total[:, 1] <= target_latency_ms) & (target_latency_ms <= total[:, 2]))
+    for row in in_reach[np.argsort(-total[in_reach, 0], kind="stable")]:
+        chosen = np.unravel_index(row, [len(choices) for choices in stages])
+        yield [op for choices, index in zip(stages, chosen, strict=True) for op in choices[index].ops]
 
 
 def _stage_choices(

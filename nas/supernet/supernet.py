@@ -19,7 +19,6 @@ from nas.space.initial_weights import draw_all_weights
 from nas.space.macro_space import LayerSpec, Space
 from nas.space.operators import CandidateOp, conv_bn
 from nas.supernet.candidate import Candidate
-from nas.supernet.derivation import most_probable_in_reach
 from nas.supernet.expected_latency import ExpectedLatency
 from nas.supernet.mixed_block import BlockFunction, MBConvShape, mixed_block
 
@@ -78,8 +77,8 @@ class Supernet(nn.Module):
         has_identity: whether identity is a candidate where a layer keeps its shape.
         alpha: raw operator parameters, one row per layer; read `log_alpha()`.
         beta: raw depth parameters, one row per stage; read `log_beta()`. Empty in the skip space.
-        in_reach_of: lookup table and target in ms that the derived network must be able to meet by its
-            widths; None, as published: it is the most probable network.
+        kept_ops: index of each layer's operator in the derived network, -1 where it is not kept; None, as
+            published: it is the most probable network.
     """
 
     has_candidate_LO: Tensor
@@ -114,7 +113,7 @@ class Supernet(nn.Module):
         self.register_buffer("has_depth_SD", has_depth_SD)
         self.alpha = nn.Parameter(torch.zeros(has_candidate_LO.shape))
         self.beta = nn.Parameter(torch.zeros(has_depth_SD.shape))
-        self.in_reach_of: tuple[LatencyTable, float] | None = None
+        self.kept_ops: list[int] | None = None
         self._expected_latency = ExpectedLatency(space)
         self._draw_weights(torch.Generator().manual_seed(seed))
         with torch.no_grad():
@@ -215,13 +214,8 @@ class Supernet(nn.Module):
 
     def derived_ops(self) -> list[int]:
         """Index of each layer's operator in the derived network; -1 where it is not kept."""
-        if self.in_reach_of is not None:
-            log_beta_SD = self.log_beta().detach() if self.depth == "sink" else None
-            ops_in_reach_L = most_probable_in_reach(
-                self.space, self.log_alpha().detach(), log_beta_SD, *self.in_reach_of
-            )
-            if ops_in_reach_L is not None:
-                return ops_in_reach_L
+        if self.kept_ops is not None:
+            return self.kept_ops
         leading_L: list[int] = self.log_alpha().argmax(-1).tolist()
         ops_L = [-1 if op == len(self.space.ops) else op for op in leading_L]
         if self.depth == "skip":

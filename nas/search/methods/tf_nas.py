@@ -22,6 +22,7 @@ from nas.search.method import EpochResult, SearchTask, SharingMethod
 from nas.search.observation import observe_arrays, observe_metrics
 from nas.search.records import GPU_METRIC_NAMES, EpochRecord, Phase
 from nas.search.search_identity import warmup_hash
+from nas.supernet.derivation import networks_in_reach
 from nas.supernet.kernels import Kernels, block_of, choose_kernels
 from nas.supernet.objectives import check_latencies
 from nas.supernet.sampling import SAMPLINGS, sample_first_path, temperature_at
@@ -79,7 +80,7 @@ class TfNas(SharingMethod):
         metrics, train_count_LO = self._train(phase, self._temperature(epoch))
         self._check_finite(epoch, metrics)
         if epoch == config.num_epochs and config.elasticity and config.derivation == "in_reach":
-            self.supernet.in_reach_of = self.task.table, config.target_latency_ms
+            self._derive_in_reach()
         scaling = self._scale_widths() if phase == "joint" and config.elasticity else None
         leading_L = self.supernet.log_alpha().argmax(-1).tolist()
         metrics |= {"val_accuracy": self._evaluate(leading_L), "weight_lr": weight_lr}
@@ -162,12 +163,32 @@ class TfNas(SharingMethod):
         return [first_L.tolist()] if second_L is None else [first_L.tolist(), second_L.tolist()]
 
     def _scale_widths(self) -> ScalingReport:
-        config = self.task.config
-        report = elasticity_scaling(
-            self.supernet.derive(), self.task.table, config.target_latency_ms, refine=config.refine_widths
-        )
+        report = self._scaled()
         self.supernet.set_derived_widths(report.architecture, self._steps.weight_optimizer)
         return report
+
+    def _scaled(self) -> ScalingReport:
+        config = self.task.config
+        return elasticity_scaling(
+            self.supernet.derive(), self.task.table, config.target_latency_ms, refine=config.refine_widths
+        )
+
+    def _derive_in_reach(self) -> None:
+        """From now on derives the most probable network that scaling brings to the target.
+
+        Where there is none, the derived network stays the most probable one.
+        """
+        supernet, target_ms = self.supernet, self.task.config.target_latency_ms
+        log_beta_SD = supernet.log_beta().detach() if supernet.depth == "sink" else None
+        log_alpha_LO = supernet.log_alpha().detach()
+        for kept_ops in networks_in_reach(
+            supernet.space, log_alpha_LO, log_beta_SD, self.task.table, target_ms
+        ):
+            # Steps of scaling can be too coarse for a target near the end of what widths allow.
+            supernet.kept_ops = kept_ops
+            if self._scaled().meets(target_ms):
+                return
+        supernet.kept_ops = None
 
     @torch.no_grad()
     def _evaluate(self, path: list[int]) -> float:

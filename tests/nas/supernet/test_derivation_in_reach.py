@@ -6,10 +6,10 @@ import math
 import pytest
 
 from nas.config import Depth
-from nas.latency.elasticity import elasticity_scaling
+from nas.latency.elasticity import ScalingReport, elasticity_scaling
 from nas.search.search import Search
 from nas.space.architecture import Architecture
-from nas.supernet.derivation import most_probable_in_reach
+from nas.supernet.derivation import networks_in_reach
 from nas.supernet.supernet import Supernet
 from tests.support.tiny import SKIP, TINY, make_config, make_dense_table, make_supernet
 
@@ -26,22 +26,22 @@ def architecture_of(ops: list[int]) -> Architecture:
     return Architecture.model_validate({"space": TINY.name, "stages": stages})
 
 
-def brute_force(supernet: Supernet, target_ms: float) -> tuple[float, list[int]] | None:
-    """Over all choices of what is kept: the highest log-probability, with its operators."""
-    alpha, num_layers = supernet.log_alpha().tolist(), len(TINY.layers)
-    best: tuple[float, list[int]] | None = None
-    for is_kept in itertools.product([True, False], repeat=num_layers):
+def brute_force(supernet: Supernet, target_ms: float) -> list[tuple[float, list[int]]]:
+    """All choices of what is kept whose widths allow the target, with their log-probabilities, in order."""
+    alpha = supernet.log_alpha().tolist()
+    found = []
+    for is_kept in itertools.product([True, False], repeat=len(TINY.layers)):
         ops = [
             max(range(len(TINY.ops)), key=row.__getitem__) if kept else -1
             for row, kept in zip(alpha, is_kept, strict=True)
         ]
         log_probability = log_probability_of(supernet, ops)
-        if log_probability == -math.inf or (best is not None and log_probability <= best[0]):
+        if log_probability == -math.inf:
             continue
         low_ms, high_ms = elasticity_scaling(architecture_of(ops), TABLE, target_ms).reachable_ms
         if low_ms <= target_ms <= high_ms:
-            best = log_probability, ops
-    return best
+            found.append((log_probability, ops))
+    return sorted(found, reverse=True)
 
 
 def log_probability_of(supernet: Supernet, ops: list[int]) -> float:
@@ -57,40 +57,37 @@ def log_probability_of(supernet: Supernet, ops: list[int]) -> float:
     return total
 
 
+def find_in_reach(supernet: Supernet, target_ms: float) -> list[list[int]]:
+    log_beta_SD = supernet.log_beta() if supernet.depth == "sink" else None
+    return list(networks_in_reach(TINY, supernet.log_alpha(), log_beta_SD, TABLE, target_ms))
+
+
 @DEPTHS
-def test_the_most_probable_network_in_reach_is_the_one_that_enumeration_finds(depth: Depth) -> None:
-    num_moved = 0
+def test_networks_in_reach_are_those_of_enumeration_in_the_order_of_their_probability(depth: Depth) -> None:
+    num_found = 0
     for seed in range(4):
         supernet = make_supernet(TINY, depth, seed=seed)
-        most_probable = supernet.derived_ops()
         for target_ms in (2.15, 2.25, 2.35, 2.45, 2.6):
             expected = brute_force(supernet, target_ms)
-            log_beta_SD = supernet.log_beta() if depth == "sink" else None
-            found = most_probable_in_reach(TINY, supernet.log_alpha(), log_beta_SD, TABLE, target_ms)
-            if expected is None:
-                assert found is None
-                continue
-            assert found is not None
-            assert log_probability_of(supernet, found) == pytest.approx(expected[0])
-            assert elasticity_scaling(architecture_of(found), TABLE, target_ms).is_feasible
-            num_moved += found != most_probable
-    assert num_moved > 3
+            found = find_in_reach(supernet, target_ms)
+            assert sorted(found) == sorted(ops for _, ops in expected)
+            assert [log_probability_of(supernet, ops) for ops in found] == pytest.approx(
+                [log_probability for log_probability, _ in expected]
+            )
+            num_found += len(found)
+    assert num_found > 40
 
 
 @DEPTHS
-def test_a_target_that_the_most_probable_network_can_meet_changes_nothing(depth: Depth) -> None:
+def test_the_most_probable_network_comes_first_where_it_can_meet_the_target(depth: Depth) -> None:
     for seed in range(4):
         supernet = make_supernet(TINY, depth, seed=seed)
-        before = supernet.derive()
-        supernet.in_reach_of = TABLE, TABLE.latency_ms(before)
-        assert supernet.derive() == before
+        first = find_in_reach(supernet, TABLE.latency_ms(supernet.derive()))[0]
+        assert first == supernet.derived_ops()
 
 
-def test_a_target_out_of_every_reach_leaves_the_most_probable_network() -> None:
-    supernet = make_supernet(TINY, "sink")
-    before = supernet.derive()
-    supernet.in_reach_of = TABLE, 1e6
-    assert supernet.derive() == before
+def test_nothing_is_in_reach_of_a_target_beyond_all_networks() -> None:
+    assert find_in_reach(make_supernet(TINY, "sink"), 1e6) == []
 
 
 @DEPTHS
@@ -105,8 +102,36 @@ def test_a_search_derives_in_reach_in_its_last_epoch_and_only_if_it_scales(
     is_constrained = []
     for _ in range(3):
         record = run.run_epoch()
-        is_constrained.append(run.method.supernet.in_reach_of is not None)
+        is_constrained.append(run.method.supernet.kept_ops is not None)
     assert is_constrained == [False, False, elasticity]
     if elasticity:
         assert abs(record.metrics["latency_error_percent"]) < 1
         assert record.architecture == run.method.supernet.derive()
+
+
+def test_a_network_that_steps_of_scaling_cannot_bring_to_the_target_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = make_config(derivation="in_reach", num_epochs=2, num_warmup_epochs=1)
+    tried = []
+
+    def miss_twice(report: ScalingReport, target_ms: float) -> bool:
+        tried.append([len(stage) for stage in report.architecture.stages])
+        return len(tried) > 2
+
+    monkeypatch.setattr(ScalingReport, "meets", miss_twice)
+    search = Search(config, TABLE)
+    for _ in range(2):
+        record = search.run_epoch()
+    in_order = find_in_reach(search.method.supernet, config.target_latency_ms)
+    assert len(tried) == 3
+    assert search.method.supernet.kept_ops == in_order[2]
+    assert [len(stage) for stage in record.architecture.stages] == tried[2]
+
+
+def test_a_target_that_no_network_meets_leaves_the_most_probable_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ScalingReport, "meets", lambda *_: False)
+    search = Search(make_config(derivation="in_reach", num_epochs=2, num_warmup_epochs=1), TABLE)
+    for _ in range(2):
+        search.run_epoch()
+    assert search.method.supernet.kept_ops is None
