@@ -4,7 +4,7 @@ Source: TF-NAS, implementation details; defaults are the published protocol.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -25,6 +25,9 @@ from nas.space.macro_space import SPACES
 from nas.supernet.objectives import OBJECTIVES, depends_on_target, parameters_of
 from nas.supernet.sampling import SAMPLINGS
 from nas.supernet.supernet import Depth
+
+if TYPE_CHECKING:
+    from nas.search.records import Phase
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -135,7 +138,11 @@ class SearchConfig(DataConfig):
     """
 
     method: Annotated[str, AfterValidator(METHODS.check)] = "tf_nas"
-    """How architectures are searched: `tf_nas`, the paper's differentiable search."""
+    """How architectures are searched: `tf_nas`, the paper's differentiable search; `random` or `gp_nas`.
+
+    The latter two train the supernet along random networks for as many weight steps, and then evaluate
+    `num_evaluations` networks with its weights: random ones, or those that a Gaussian process chooses.
+    """
 
     space: Annotated[str, AfterValidator(SPACES.check)] = "paper"
     """Macro space: `paper` (224x224), `small32` (32x32), `micro` (28x28), or one of the variants of `paper`.
@@ -213,6 +220,15 @@ class SearchConfig(DataConfig):
 
     `train_list` then names the images for weight steps, and `arch_fraction` has no effect. None: the search
     splits the images of `train_list`.
+    """
+
+    num_evaluations: Annotated[int, Field(ge=20, lt=10_000, multiple_of=10)] = 100
+    """Networks that `random` and `gp_nas` evaluate after training, in rounds of 10."""
+
+    evaluation_sample: Literal["mutual_information", "random"] = "mutual_information"
+    """How `gp_nas` chooses what to evaluate before its last round, which has the ten best predicted networks.
+
+    `mutual_information` takes those that tell most about the others; `random` the same as `random` search.
     """
 
     weight_steps_per_arch_step: PositiveInt = 2
@@ -337,6 +353,11 @@ class SearchConfig(DataConfig):
     def num_joint_epochs(self) -> int:
         """Number of epochs after warm-up."""
         return self.num_epochs - self.num_warmup_epochs
+
+    @property
+    def phases(self) -> list["Phase"]:
+        """The phase of each epoch, by the method; rounds of evaluation count as epochs."""
+        return METHODS[self.method].phases(self)
 
     @property
     def temperature_factor(self) -> float:

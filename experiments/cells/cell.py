@@ -79,6 +79,11 @@ class Cell(ABC, Generic[Config, Given]):
     has_health: ClassVar[bool] = False
     """Whether it ends with health checks, see `CellFolder.health`."""
 
+    @property
+    @abstractmethod
+    def phases(self) -> Sequence[str]:
+        """The phase of each epoch, which it costs; a search has several, see `SearchConfig.phases`."""
+
     # What a trial does, on the machine that it runs on
 
     @classmethod

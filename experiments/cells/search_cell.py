@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,8 @@ from nas.foundation.identity import fingerprint
 from nas.foundation.world import ALONE, World
 from nas.latency.table import LatencyTable, reachable_interval_ms
 from nas.search.health import HealthCheck, check_health, foresee_health
+from nas.search.method import SharingMethod
+from nas.search.methods import METHODS
 from nas.search.records import EpochRecord, Trajectory
 from nas.search.search import run_search
 from nas.search.search_identity import RESULTS_VERSION, search_identity, warmup_hash
@@ -108,11 +110,11 @@ class SearchCell(Cell[SearchConfig, LatencyTable]):
         scale = data.num_weight_images / probe_data.num_weight_images
         # Twice: the first run also pays for PyTorch's one-time setup.
         for _ in range(2):
-            warmup_s, joint_s = [
-                record.metrics["epoch_seconds"] * scale
+            seconds = {
+                str(record.phase): record.metrics["epoch_seconds"] * scale
                 for record in run_search(probe, table=given, listing=listing)
-            ]
-        return EpochCost(warmup_s, joint_s, data.num_weight_images // config.batch_size)
+            }
+        return EpochCost(seconds, data.num_weight_images // config.batch_size)
 
     @classmethod
     def resolution(cls, config: SearchConfig) -> int:
@@ -131,10 +133,17 @@ class SearchCell(Cell[SearchConfig, LatencyTable]):
         fields = {name: value for name, value in identity["config"].items() if name not in unused}
         return fingerprint(identity | {"config": fields})
 
+    @property
+    def phases(self) -> Sequence[str]:
+        """See `Cell`."""
+        return self.config.phases
+
     @cached_property
     def warmup(self) -> str:
         """Hash of everything that its warm-up epochs depend on."""
-        return warmup_hash(self.config, self.data_fingerprint, self.config.device)
+        method = METHODS[self.config.method]
+        hash_of = method.shared_hash if issubclass(method, SharingMethod) else warmup_hash
+        return hash_of(self.config, self.data_fingerprint, self.config.device)
 
     @property
     def cost_key(self) -> str:
@@ -202,5 +211,6 @@ def _probe(config: SearchConfig, arch_share: float) -> SearchConfig:
             "max_train_images": min(needed, config.max_train_images or needed),
             "num_epochs": 2,
             "num_warmup_epochs": 1,
+            "num_evaluations": 20,
         }
     )

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from experiments.cells.cell_folder import CellFolder
 
 SEARCH_RUN_TAG = "tfnas.search_run"
+
+_PHASE = "training"
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,11 @@ class TrainingCell(Cell[TrainConfig, Architecture | None]):
         """See `Cell`."""
         return list_images(config, PARTS)
 
+    @property
+    def phases(self) -> Sequence[str]:
+        """See `Cell`; all epochs of a training cost the same."""
+        return [_PHASE] * self.config.num_epochs
+
     @classmethod
     def look_at_images(cls, config: TrainConfig, resolution: int, listing: Listing) -> str:
         """See `Cell`; finding broken images takes as long as an epoch, so the trial does that."""
@@ -101,7 +108,7 @@ class TrainingCell(Cell[TrainConfig, Architecture | None]):
 
     @classmethod
     def time_epochs(cls, config: TrainConfig, given: Architecture | None, listing: Listing) -> EpochCost:
-        """See `Cell`; all epochs of a training cost the same."""
+        """See `Cell`."""
         with TemporaryDirectory() as folder:
             config = _with_own_file(config, given, Path(folder))
             probe = _probe(config)
@@ -111,7 +118,7 @@ class TrainingCell(Cell[TrainConfig, Architecture | None]):
             # The second: the first also pays for PyTorch's one-time setup, the last for the test images.
             second = next(itertools.islice(run_training(probe, listing=listing), 1, None))
         epoch_s = second.metrics["epoch_seconds"] * scale
-        return EpochCost(epoch_s, epoch_s, num_weight_steps=0)
+        return EpochCost({_PHASE: epoch_s}, num_weight_steps=0)
 
     @classmethod
     def resolution(cls, config: TrainConfig) -> int:

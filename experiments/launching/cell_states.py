@@ -74,7 +74,7 @@ def _state(cell: Cell, tracked: Mapping[str, TrackedCell], folder: CellFolder) -
     if outcome == "FINISHED":
         tags = run.tags if run else folder.description.tags
         is_healthy = _is_healthy(folder, run)
-        return CellState(cell, "finished", cell.config.num_epochs, tags=tags, is_healthy=is_healthy)
+        return CellState(cell, "finished", len(cell.phases), tags=tags, is_healthy=is_healthy)
     if outcome == "FAILED":
         reason = end.reason if end else run.failure if run else None
         return CellState(cell, "failed", num_epochs, reason or "unknown reason")

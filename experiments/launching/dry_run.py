@@ -120,7 +120,7 @@ def _costs_s(
     for state in states:
         cell, cost = state.cell, costs[state.cell.cost_key]
         warms_up = not share_warmup or cell.warmup not in warm
-        costs_s[cell.hash] = cost.left_s(cell.config, state.num_epochs, warms_up=warms_up)
+        costs_s[cell.hash] = cost.left_s(cell.phases, state.num_epochs, warms_up=warms_up)
         warm.add(cell.warmup)
     return costs_s
 
@@ -133,4 +133,4 @@ def _foreseen(cells: Sequence[Cell], costs: Mapping[str, EpochCost]) -> list[str
 
 
 def _epochs(state: CellState) -> str:
-    return f"{state.num_epochs}/{state.cell.config.num_epochs}"
+    return f"{state.num_epochs}/{len(state.cell.phases)}"

@@ -31,7 +31,7 @@ class _Row:
     @property
     def seconds_left(self) -> float:
         """Estimated from the last epoch; too low in warm-up, whose epochs are cheaper than joint ones."""
-        num_left: int = self.cell.config.num_epochs - self.epoch
+        num_left = len(self.cell.phases) - self.epoch
         return num_left * self.metrics.get("epoch_seconds", math.nan)
 
     @property
@@ -39,7 +39,7 @@ class _Row:
         """What the table shows beside the name, by column."""
         return {
             "state": _word(self.state),
-            "epoch": f"{self.epoch}/{self.cell.config.num_epochs}",
+            "epoch": f"{self.epoch}/{len(self.cell.phases)}",
             "loss": _format(self.metrics.get("train_loss"), ".3f"),
             "accuracy": _format(self.metrics.get("val_accuracy"), ".3f"),
             self.cell.result_heading: self.cell.result(self.metrics),
@@ -162,12 +162,12 @@ class Progress:
         seen = [row.metrics["epoch_seconds"] for row in self._rows.values() if row.metrics]
         if not seen:
             return math.nan
-        num_epochs: int = sum(
-            row.cell.config.num_epochs - row.epoch
+        num_epochs = sum(
+            len(row.cell.phases) - row.epoch
             for row in self._rows.values()
             if row.state in ("waiting", "running")
         )
-        num_epochs += self._num_to_come * max(row.cell.config.num_epochs for row in self._rows.values())
+        num_epochs += self._num_to_come * max(len(row.cell.phases) for row in self._rows.values())
         return num_epochs * sum(seen) / len(seen) / self._num_parallel
 
 

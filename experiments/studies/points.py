@@ -126,7 +126,7 @@ class Points:
             Whether the search ends here.
         """
         value = self.plan.study.objectives[0].value(metrics)
-        is_last = epoch >= self.cells[key].config.num_epochs
+        is_last = epoch >= len(self.cells[key].phases)
         for point in self._open.values():
             if value is None or all(cell.hash != key for cell in point.cells):
                 continue

@@ -35,7 +35,7 @@ def print_study(plan: StudyGrid, out: Path, console: Console, *, address: str | 
         kinds = plan.check_reach(Preparation(out, place, str(plan.path), partial(say, console)))
         costs = time_all(kinds, place, console)
         at_a_time = plan.num_parallel(place, len(plan.seeds) * (plan.study.budget.num_trials or sys.maxsize))
-    search_s = [costs[cell.cost_key].left_s(cell.config, 0, warms_up=True) for cell in kinds]
+    search_s = [costs[cell.cost_key].left_s(cell.phases, 0, warms_up=True) for cell in kinds]
     searches = format_count(len(plan.seeds), "search", "searches")
     point_s = sum(search_s) / len(search_s) * len(plan.seeds)
     say(

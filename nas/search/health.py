@@ -92,8 +92,8 @@ def foresee_health(config: SearchConfig, num_weight_steps: int) -> list[HealthCh
 def check_health(config: SearchConfig, records: Sequence[EpochRecord]) -> list[HealthCheck]:
     """What the epochs of a whole search show.
 
-    Checks that do not apply are left out: those of alphas where a method has none, and those of the target
-    without elasticity-scaling.
+    Checks that do not apply are left out: those of alphas and of depth where a method does not move them, and
+    those of the target without elasticity-scaling.
     """
     seen = Trajectory.of(config.space, config.depth, records)
     metrics = records[-1].metrics
@@ -110,7 +110,9 @@ def check_health(config: SearchConfig, records: Sequence[EpochRecord]) -> list[H
     if config.elasticity:
         checks.append(_check_latency(metrics["latency_error_percent"], config.derivation))
         checks.append(_check_widths(records[-1]))
-    checks.append(_check_depth(config.space, [record for record in records if record.phase == "joint"]))
+    joint = [record for record in records if record.phase == "joint"]
+    if joint:
+        checks.append(_check_depth(config.space, joint))
     if {"initial_accuracy", "chance_accuracy"} <= metrics.keys():
         checks.append(
             _check_accuracy(metrics["val_accuracy"], metrics["initial_accuracy"], metrics["chance_accuracy"])

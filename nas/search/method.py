@@ -16,7 +16,7 @@ from nas.data.image_lists import Listing
 from nas.data.search_data import SearchData, load_search_data
 from nas.foundation.device import resolve_device
 from nas.latency.table import LatencyTable
-from nas.search.records import EpochRecord, Phase
+from nas.search.records import EpochRecord, Evaluation, Phase
 from nas.space.architecture import Architecture
 from nas.space.macro_space import Space, get_space
 
@@ -51,12 +51,13 @@ class EpochResult:
     """What a method reports of an epoch.
 
     Attributes:
-        phase: `warmup` or `joint`.
+        phase: `warmup`, `joint` or `evaluation`.
         metrics: `val_accuracy` and whatever else the method measures, accuracies as fractions of 1. Latency,
             depth and time are added to them.
         architecture: the network that would be derived now.
         arrays: this epoch's row of those arrays of `Trajectory` that the method has.
         kernels: what computed the mixed blocks, `torch` or `compiled`; None where a method has none.
+        evaluations: the networks that were evaluated in this epoch, if any.
     """
 
     phase: Phase
@@ -64,6 +65,7 @@ class EpochResult:
     architecture: Architecture
     arrays: dict[str, NDArray[Any]]
     kernels: str | None = None
+    evaluations: tuple[Evaluation, ...] = ()
 
 
 class SearchMethod(ABC):
@@ -91,6 +93,13 @@ class SearchMethod(ABC):
         """
         return
 
+    @staticmethod
+    def phases(config: SearchConfig) -> list[Phase]:
+        """The phase of each epoch of a search; by default warm-up, then joint epochs."""
+        warmup: list[Phase] = ["warmup"]
+        joint: list[Phase] = ["joint"]
+        return warmup * config.num_warmup_epochs + joint * config.num_joint_epochs
+
     @abstractmethod
     def run_epoch(self, epoch: int) -> EpochResult:
         """Runs an epoch; they count from 1.
@@ -116,10 +125,19 @@ class SharingMethod(SearchMethod):
     def num_shared_epochs(self) -> int:
         """How many first epochs are the same for searches with an equal `shared_identity`."""
 
-    @property
+    @staticmethod
     @abstractmethod
+    def shared_hash(config: SearchConfig, data_fingerprint: str, device_type: str) -> str:
+        """A hash of all that determines the shared epochs.
+
+        Args:
+            device_type: where they are computed: `cpu` or `cuda`.
+        """
+
+    @property
     def shared_identity(self) -> str:
-        """A hash of all that determines the shared epochs."""
+        """The same, for the search of the task."""
+        return self.shared_hash(self.task.config, self.task.data.fingerprint, self.task.device.type)
 
     @abstractmethod
     def shared_state_dict(self, records: Sequence[EpochRecord]) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from nas.foundation.files import check_archive, read_file
 from nas.space.architecture import Architecture
 from nas.space.macro_space import get_space
 
-Phase = Literal["warmup", "joint"]
+Phase = Literal["warmup", "joint", "evaluation"]
+"""What an epoch does: train weights alone, train weights and architecture, or evaluate networks."""
 
 _MAX_BYTES = 100_000_000
 
@@ -59,18 +60,36 @@ GPU_METRIC_NAMES: tuple[str, ...] = ("peak_gpu_memory_bytes",)
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """A network that a method evaluated with the weights of a supernet.
+
+    Attributes:
+        number: counts from 1 over the whole search.
+        val_accuracy: held-out accuracy, a fraction of 1.
+        predicted_score: what a predictor of accuracy expected before; None without one.
+    """
+
+    number: int
+    architecture: Architecture
+    latency_ms: float
+    val_accuracy: float
+    predicted_score: float | None = None
+
+
+@dataclass(frozen=True)
 class EpochRecord:
     """One epoch of a search.
 
     Attributes:
-        epoch: counts from 1, warm-up included.
-        phase: `warmup` or `joint`.
+        epoch: counts from 1, warm-up and rounds of evaluation included.
+        phase: `warmup`, `joint` or `evaluation`.
         metrics: see `METRIC_NAMES` and those below it; accuracies are fractions of 1.
         architecture: the network that would be derived at the end of the epoch.
         arrays: this epoch's row of each array of `Trajectory`.
         is_shared: whether it is a warm-up epoch that another search computed; `epoch_seconds` is
             what it took there.
         kernels: what computed the mixed blocks, `torch` or `compiled`; None where it is not known.
+        evaluations: the networks that were evaluated, in a round of evaluation.
     """
 
     epoch: int
@@ -80,6 +99,7 @@ class EpochRecord:
     arrays: dict[str, NDArray[Any]]
     is_shared: bool = False
     kernels: str | None = None
+    evaluations: tuple[Evaluation, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -201,6 +221,7 @@ def records_to_state(records: Sequence[EpochRecord]) -> list[dict[str, Any]]:
             "arrays": {name: torch.from_numpy(np.array(array)) for name, array in record.arrays.items()},
             "is_shared": record.is_shared,
             "kernels": record.kernels,
+            "evaluations": evaluations_to_state(record.evaluations),
         }
         for record in records
     ]
@@ -217,6 +238,20 @@ def records_from_state(state: Sequence[dict[str, Any]]) -> list[EpochRecord]:
             arrays={name: tensor.numpy() for name, tensor in entry["arrays"].items()},
             is_shared=entry["is_shared"],
             kernels=entry.get("kernels"),
+            evaluations=evaluations_from_state(entry.get("evaluations", [])),
         )
         for entry in state
     ]
+
+
+def evaluations_to_state(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
+    """Evaluations as what a checkpoint may hold."""
+    return [vars(each) | {"architecture": each.architecture.model_dump(mode="json")} for each in evaluations]
+
+
+def evaluations_from_state(state: Sequence[dict[str, Any]]) -> tuple[Evaluation, ...]:
+    """The inverse of `evaluations_to_state`."""
+    return tuple(
+        Evaluation(**entry | {"architecture": Architecture.model_validate(entry["architecture"])})
+        for entry in state
+    )

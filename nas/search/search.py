@@ -60,7 +60,7 @@ def run_search(
         if checkpoint_dir is not None:
             search.load(checkpoint_dir)
         yield from search.records
-        while search.epoch < config.num_epochs:
+        while search.epoch < len(config.phases):
             with determinism(config.deterministic):
                 method = search.method
                 if (
@@ -115,7 +115,7 @@ class Search:
             **self._peak_memory(),
         }
         record = self._add_record(result, own_metrics)
-        if self.epoch == self.task.config.num_epochs:
+        if self.epoch == len(self.task.config.phases):
             record.metrics["chance_accuracy"] = 1 / self.task.data.num_classes
             checks = check_health(self.task.config, self.records)
             record.metrics["num_health_findings"] = float(sum(not check.is_healthy for check in checks))
@@ -182,6 +182,7 @@ class Search:
             arrays=result.arrays,
             is_shared=is_shared,
             kernels=result.kernels,
+            evaluations=result.evaluations,
         )
         self.records.append(record)
         return record

@@ -24,11 +24,17 @@ FIELDS_AFTER_WARMUP = (
     *("weight_steps_per_arch_step", "arch_lr", "arch_lr_schedule"),
     *("arch_beta1", "arch_beta2", "arch_weight_decay"),
     *("initial_temperature", "final_temperature", "temperature_decay"),
+    *("num_evaluations", "evaluation_sample"),
 )
 """Fields that only joint epochs read. Warm-up trains weights alone, on one path, at the initial widths."""
 
 
-VALUES_OF_BEFORE = {"derivation": "argmax", "arch_lr_schedule": "constant"}
+VALUES_OF_BEFORE = {
+    "derivation": "argmax",
+    "arch_lr_schedule": "constant",
+    "num_evaluations": 100,
+    "evaluation_sample": "mutual_information",
+}
 """Fields that are newer than the results version, with the value under which results are as before.
 
 At that value they are no part of an identity, so that results of before are kept.

@@ -91,7 +91,12 @@ class SearchSteps:
         return arch_lr
 
     def weight_step(
-        self, images_BCHW: Tensor, labels_B: Tensor, paths: Sequence[Sequence[int]]
+        self,
+        images_BCHW: Tensor,
+        labels_B: Tensor,
+        paths: Sequence[Sequence[int]],
+        *,
+        are_derived: bool = False,
     ) -> list[PathResult]:
         """One step on the sum of the paths' cross-entropies, architecture parameters frozen.
 
@@ -100,7 +105,9 @@ class SearchSteps:
         Args:
             images_BCHW: channels last.
             paths: index of a candidate for each layer, one sequence per path.
+            are_derived: whether paths are derived networks, whose layers that are not kept are -1.
         """
+        forward = self.supernet.forward_derived if are_derived else self.supernet.forward_from_stem
         self._require_gradients(weights=True)
         self.weight_optimizer.zero_grad(set_to_none=True)
         with self.autocast():
@@ -109,7 +116,7 @@ class SearchSteps:
         results = []
         for path in paths:
             with self.autocast():
-                logits_BK = self.supernet.forward_from_stem(stem_leaf_BCHW, path)
+                logits_BK = forward(stem_leaf_BCHW, path)
             loss = F.cross_entropy(logits_BK.float(), labels_B)
             loss.backward()  # type: ignore[no-untyped-call]
             accuracy = (logits_BK.detach().argmax(-1) == labels_B).float().mean()

@@ -184,6 +184,17 @@ class Supernet(nn.Module):
                 features_BCHW = self._sink(outputs, depth_weights_SD[stage], stage)
         return self._classify(features_BCHW)
 
+    def forward_derived(self, features_BCHW: Tensor, ops_L: Sequence[int]) -> Tensor:
+        """Logits of a derived network, from the stem's features on; nothing is summed over depths.
+
+        Args:
+            ops_L: index of each layer's operator, -1 where the layer is not kept.
+        """
+        for block, op in zip(self.blocks, ops_L, strict=True):
+            if op >= 0:
+                features_BCHW = block(features_BCHW, op)
+        return self._classify(features_BCHW)
+
     def _sink(self, outputs: list[Tensor], weights_D: Tensor, stage: int) -> Tensor:
         first = self.space.min_depth(stage)
         if first == len(outputs) - 1:

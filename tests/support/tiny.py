@@ -147,6 +147,7 @@ def assert_identical(one: list[EpochRecord], other: list[EpochRecord]) -> None:
     assert [record.epoch for record in one] == [record.epoch for record in other]
     for a, b in zip(one, other, strict=True):
         assert a.architecture == b.architecture
+        assert a.evaluations == b.evaluations
         assert a.arrays.keys() == b.arrays.keys()
         for name, array in a.arrays.items():
             assert array.dtype == b.arrays[name].dtype

@@ -10,7 +10,13 @@ from nas.foundation.registry import Registry
 if TYPE_CHECKING:
     from nas.search.method import SearchMethod
 
-METHODS: "Registry[type[SearchMethod]]" = Registry("method", {"tf_nas": "nas.search.methods.tf_nas:TfNas"})
+METHODS: "Registry[type[SearchMethod]]" = Registry(
+    "method",
+    {
+        "tf_nas": "nas.search.methods.tf_nas:TfNas",
+        "random": "nas.search.methods.random_search:RandomSearch",
+    },
+)
 """How architectures are searched.
 
 Given as text, so that a config knows the names without importing the classes.

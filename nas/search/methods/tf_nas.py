@@ -5,62 +5,29 @@ Shapes: L searchable layers, O candidate operators.
 Source: TF-NAS, search procedure and implementation details.
 """
 
-import math
-from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Generator, Tensor
+from torch import Tensor
 
 from nas.config import SearchConfig
-from nas.foundation.errors import DivergedError
 from nas.latency.elasticity import ScalingReport, elasticity_scaling
 from nas.latency.table import LatencyTable, reachable_interval_ms
-from nas.search.method import EpochResult, SearchTask, SharingMethod
+from nas.search.method import EpochResult
 from nas.search.observation import observe_arrays, observe_metrics
-from nas.search.records import GPU_METRIC_NAMES, EpochRecord, Phase
+from nas.search.records import Phase
 from nas.search.search_identity import warmup_hash
+from nas.search.supernet_method import MeanMetrics, SupernetMethod
 from nas.supernet.derivation import networks_in_reach
-from nas.supernet.kernels import Kernels, block_of, choose_kernels
 from nas.supernet.objectives import check_latencies
 from nas.supernet.sampling import SAMPLINGS, sample_first_path, temperature_at
-from nas.supernet.steps import SearchSteps
-from nas.supernet.supernet import Supernet
-
-_STREAMS = ("weight_batches", "arch_batches", "paths")
-
-_WARMUP_METRICS = (
-    *("train_loss", "train_accuracy", "val_accuracy"),
-    *("weight_lr", "epoch_seconds", "num_skipped_images", *GPU_METRIC_NAMES),
-)
-"""What warm-up epochs measure; the other metrics depend on the target, the table or the temperature."""
 
 
-class TfNas(SharingMethod):
-    """A differentiable search. Weights, alpha, beta and widths are in the supernet.
+class TfNas(SupernetMethod):
+    """A differentiable search; the temperature follows from the number of the epoch."""
 
-    No epoch draws from the global generators, and the learning rate and the temperature follow
-    from the number of the epoch: neither is kept.
-
-    Attributes:
-        supernet: weights, alpha, beta and widths.
-    """
-
-    def __init__(self, task: SearchTask) -> None:
-        super().__init__(task)
-        config = task.config
-        self.supernet = Supernet(task.space, task.data.num_classes, config.depth, seed=config.seed)
-        self.supernet.to(task.device)
-        self._kernels: Kernels | None = None
-        self._begun_with: str | None = None
-        # Draws of batches and of paths are apart, so that cells of a grid see the same batches.
-        self._generators = {
-            name: Generator().manual_seed(config.seed * len(_STREAMS) + index)
-            for index, name in enumerate(_STREAMS)
-        }
-        self._steps = SearchSteps(self.supernet, config, task.table)
+    ignored_fields = frozenset({"num_evaluations", "evaluation_sample"})
 
     @staticmethod
     def check(config: SearchConfig, table: LatencyTable) -> None:
@@ -70,7 +37,6 @@ class TfNas(SharingMethod):
     def run_epoch(self, epoch: int) -> EpochResult:
         """Trains an epoch, scales widths to the target, and evaluates."""
         config = self.task.config
-        # Chosen late: a checkpoint may fix the kernels, and a finished search needs none.
         self._use_kernels()
         phase: Phase = "warmup" if epoch <= config.num_warmup_epochs else "joint"
         if config.reset_optimizers_each_epoch:
@@ -78,27 +44,16 @@ class TfNas(SharingMethod):
         weight_lr = self._steps.set_weight_lr(epoch)
         self._steps.set_arch_lr(epoch)
         metrics, train_count_LO = self._train(phase, self._temperature(epoch))
-        self._check_finite(epoch, metrics)
+        alpha, beta = (float(each.detach().sum()) for each in (self.supernet.alpha, self.supernet.beta))
+        self._check_finite(epoch, metrics | {"alpha": alpha, "beta": beta})
         if epoch == config.num_epochs and config.elasticity and config.derivation == "in_reach":
             self._derive_in_reach()
         scaling = self._scale_widths() if phase == "joint" and config.elasticity else None
         leading_L = self.supernet.log_alpha().argmax(-1).tolist()
-        metrics |= {"val_accuracy": self._evaluate(leading_L), "weight_lr": weight_lr}
+        metrics |= {"val_accuracy": self._evaluate_path(leading_L), "weight_lr": weight_lr}
         if epoch == config.num_epochs:
-            metrics["initial_accuracy"] = self._evaluate([0] * len(leading_L))
+            metrics["initial_accuracy"] = self._evaluate_path([0] * len(leading_L))
         return self._result(epoch, phase, metrics, train_count_LO, scaling, kernels=self._kernels)
-
-    def _use_kernels(self) -> None:
-        """Chooses what computes the mixed blocks, once."""
-        if self._kernels is None:
-            config = self.task.config
-            self._kernels = choose_kernels(
-                config.kernels,
-                self.task.device,
-                mixed_precision=config.mixed_precision,
-                begun_with=self._begun_with,
-            )
-            self.supernet.set_block(block_of(self._kernels))
 
     def _result(
         self,
@@ -135,7 +90,7 @@ class TfNas(SharingMethod):
     def _train(self, phase: Phase, temperature: float) -> tuple[dict[str, float], NDArray[np.int64]]:
         """One epoch of steps: means of the metrics, and how often each candidate was trained."""
         data = self.task.data
-        sums = _Sums()
+        sums = MeanMetrics()
         train_count_LO = np.zeros(tuple(self.supernet.alpha.shape), dtype=np.int64)
         arch_batches = data.arch_batches(self._generators["arch_batches"])
         log_alpha_LO = self.supernet.log_alpha().detach().cpu()
@@ -190,55 +145,9 @@ class TfNas(SharingMethod):
                 return
         supernet.kept_ops = None
 
-    @torch.no_grad()
-    def _evaluate(self, path: list[int]) -> float:
+    def _evaluate_path(self, path: list[int]) -> float:
         """Held-out accuracy of a path, at the depth that the supernet is trained at."""
-        num_correct = torch.zeros((), device=self.task.device)
-        num_images = 0
-        for images_BCHW, labels_B in self.task.data.val_batches():
-            with self._steps.autocast():
-                logits_BK = self.supernet(images_BCHW, path)
-            num_correct += (logits_BK.argmax(-1) == labels_B).sum()
-            num_images += len(labels_B)
-        return float(num_correct) / num_images
-
-    def _check_finite(self, epoch: int, metrics: dict[str, float]) -> None:
-        values = metrics | {
-            "alpha": float(self.supernet.alpha.detach().sum()),
-            "beta": float(self.supernet.beta.detach().sum()),
-        }
-        broken = [name for name, value in values.items() if not math.isfinite(value)]
-        if broken:
-            raise DivergedError(
-                f"epoch {epoch}: {broken[0]} is {values[broken[0]]}; lower the learning rates"
-            )
-
-    # State
-
-    def state_dict(self) -> dict[str, Any]:
-        """See `SearchMethod`."""
-        return {
-            "supernet": self.supernet.state_dict(),
-            "widths": self.supernet.widths(),
-            "optimizers": self._steps.state_dict(),
-            "generators": self._generator_states(),
-            "kernels": self._kernels or self._begun_with,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See `SearchMethod`."""
-        self.supernet.load_state_dict(state["supernet"])
-        self.supernet.set_widths(state["widths"])
-        self._steps.load_state_dict(state["optimizers"])
-        self._set_generator_states(state["generators"])
-        self._begun_with = state["kernels"]
-
-    def _generator_states(self) -> dict[str, Tensor]:
-        return {name: generator.get_state() for name, generator in self._generators.items()}
-
-    def _set_generator_states(self, states: dict[str, Tensor]) -> None:
-        for name, generator in self._generators.items():
-            generator.set_state(states[name])
+        return self._evaluate(partial(self.supernet, choices=path))
 
     # Shared warm-ups
 
@@ -247,57 +156,12 @@ class TfNas(SharingMethod):
         """Those of warm-up."""
         return self.task.config.num_warmup_epochs
 
-    @property
-    def shared_identity(self) -> str:
-        """Equal for searches whose warm-up epochs are the same."""
-        return warmup_hash(self.task.config, self.task.data.fingerprint, self.task.device.type)
-
-    def shared_state_dict(self, records: Sequence[EpochRecord]) -> dict[str, Any]:
+    @staticmethod
+    def shared_hash(config: SearchConfig, data_fingerprint: str, device_type: str) -> str:
         """See `SharingMethod`."""
-        epochs = [
-            {
-                "metrics": {name: value for name, value in record.metrics.items() if name in _WARMUP_METRICS},
-                "train_count_LO": torch.from_numpy(record.arrays["train_count_ELO"]),
-                "kernels": record.kernels,
-            }
-            for record in records
-        ]
-        return {
-            "supernet": self.supernet.state_dict(),
-            "weight_optimizer": self._steps.weight_optimizer.state_dict(),
-            "generators": self._generator_states(),
-            "epochs": epochs,
-        }
+        return warmup_hash(config, data_fingerprint, device_type)
 
-    def load_shared_state_dict(self, state: dict[str, Any], num_done: int) -> list[EpochResult]:
-        """See `SharingMethod`."""
-        self.supernet.load_state_dict(state["supernet"])
-        # The other optimizer has made no step yet, and has this search's own settings.
-        self._steps.weight_optimizer.load_state_dict(state["weight_optimizer"])
-        self._set_generator_states(state["generators"])
-        return [
-            self._result(
-                epoch,
-                "warmup",
-                shared["metrics"],
-                shared["train_count_LO"].numpy(),
-                kernels=shared["kernels"],
-            )
-            for epoch, shared in enumerate(state["epochs"], start=1)
-            if epoch > num_done
-        ]
-
-
-class _Sums:
-    """Running sums of metrics, kept on the device so that no step waits for it."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
-
-    def add(self, name: str, value: Tensor) -> None:
-        self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value.detach()
-        self._counts[name] = self._counts.get(name, 0) + 1
-
-    def means(self) -> dict[str, float]:
-        return {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+    def _shared_result(
+        self, epoch: int, metrics: dict[str, float], train_count_LO: NDArray[np.int64], kernels: str | None
+    ) -> EpochResult:
+        return self._result(epoch, "warmup", metrics, train_count_LO, kernels=kernels)

@@ -68,12 +68,12 @@ def _kill_in_call(place: str, name: str, number: int) -> None:
     owner = pkgutil.resolve_name(place)
     call, num_calls = getattr(owner, name), 0
 
-    def call_or_die(*args: Any) -> Any:
+    def call_or_die(*args: Any, **options: Any) -> Any:
         nonlocal num_calls
         num_calls += 1
         if num_calls == number:
             os.kill(os.getpid(), signal.SIGKILL)
-        return call(*args)
+        return call(*args, **options)
 
     setattr(owner, name, call_or_die)
 
@@ -100,6 +100,25 @@ def search_until_killed(config: SearchConfig, folder: Path, place: str, name: st
 def test_killed_in_an_epoch(step: str, number: int, num_done: int, depth: str, tmp_path: Path) -> None:
     config = make_config(depth=depth)
     search_until_killed(config, tmp_path, STEPS, step, number)
+    assert newest_epoch(tmp_path) == num_done
+    assert_identical(search(config, tmp_path), search(config))
+
+
+@pytest.mark.parametrize("method", ["random"])
+@pytest.mark.parametrize(
+    ("place", "name", "number", "num_done"),
+    # Four weight steps an epoch, three epochs; then two rounds of ten evaluations, a latency each.
+    [
+        (STEPS, "weight_step", 7, 1),
+        ("nas.supernet.supernet:Supernet", "forward_derived", 20, 3),
+        ("nas.supernet.supernet:Supernet", "forward_derived", 30, 4),
+    ],
+)
+def test_killed_in_training_or_in_a_round_of_evaluation(
+    place: str, name: str, number: int, num_done: int, method: str, tmp_path: Path
+) -> None:
+    config = make_config(method=method, num_epochs=3, num_evaluations=20)
+    search_until_killed(config, tmp_path, place, name, number)
     assert newest_epoch(tmp_path) == num_done
     assert_identical(search(config, tmp_path), search(config))
 
