@@ -30,7 +30,7 @@ FLOORS_OF_NAS = (
     {"nas.supernet"},
     {"nas.supernet.compiled", "nas"},
     {"nas.search", "nas.training"},
-    {"nas.search.methods"},
+    {"nas.search.methods", "nas.oracle"},
 )
 """Rooms of the method from the ground up; `nas` itself is the config. A room imports from floors below it."""
 
