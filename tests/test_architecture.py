@@ -61,7 +61,7 @@ OF_METHOD_FOR_ANALYSIS = (
 )
 """What analysis may use of the method: what explains records."""
 
-MAX_MODULES = 14
+MAX_MODULES = 15
 """Modules in a room: a reader takes in about a dozen at a glance.
 
 `experiments.cli` has the most of them: one module per subcommand.
