@@ -22,6 +22,7 @@ _COMMANDS = {
     "report": "Write the report of an experiment.",
     "health": "Show which searches of an experiment are healthy.",
     "compare": "Compare two trials.",
+    "benchmark": "Compare search methods on a table of known accuracies.",
     "latency": "Measure, import and check latency lookup tables.",
     "describe": "Describe networks: layers, size, cost, latency.",
     "import-search": "Import the network of a published search checkpoint.",

@@ -1,6 +1,7 @@
 """Validation errors as one line for people, and reading JSON files."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def read_json(path: str | Path, what: str) -> Any:
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in content if names.count(name) > 1)
+        num_times = Counter(name for name, _ in pairs)
+        repeated = next(name for name in content if num_times[name] > 1)
         raise ValueError(f"'{repeated}' is there twice")
     return content

@@ -30,6 +30,10 @@ NO_JSON = {
     "NaN": (b'{"space": NaN}', "space: nan"),
     "Infinity": (b'{"space": -Infinity}', "space: -inf"),
     "a key twice": (b'{"space": "micro", "space": "paper"}', "'space' is there twice"),
+    "a key twice, after 200,000 others": (
+        json.dumps(dict.fromkeys(map(str, range(200_000)))).encode()[:-1] + b', "199999": 0}',
+        "'199999' is there twice",
+    ),
     "a pickle": (b"\x80\x04cos\nmkdir\n(X\x08\x00\x00\x00attackedtR.", "not text in UTF-8"),
     "YAML with a tag": (b"!!python/object/apply:os.mkdir [attacked]", "not JSON"),
     "a list": (b"[1, 2]", "valid dictionary"),

@@ -8,7 +8,7 @@ from math import prod
 import pytest
 
 from nas.space.macro_space import Space, StageSpec, get_space
-from nas.space.redundancy import has_other_encodings, num_equal_encodings
+from nas.space.redundancy import first_of_equals, has_other_encodings, num_equal_encodings
 from tests.support.tiny import OPS, TINY
 
 NUM_OPS = len(OPS)
@@ -72,6 +72,20 @@ def test_an_encoding_has_as_many_equals_as_the_enumeration_finds(space: Space) -
         expected = num_equal[network_of(space, encoding)]
         assert num_equal_encodings(space, derived_ops) == expected
         assert has_other_encodings(space, derived_ops) == (expected > 1)
+
+
+@SPACES
+def test_one_encoding_stands_for_all_of_its_network(space: Space) -> None:
+    firsts = {}
+    for encoding in skip_encodings(space):
+        derived_ops = [-1 if op == IDENTITY else op for op in encoding]
+        first = first_of_equals(space, derived_ops)
+        assert firsts.setdefault(network_of(space, encoding), first) == first
+        assert network_of(space, tuple(IDENTITY if op == -1 else op for op in first)) == network_of(
+            space, encoding
+        )
+        assert first_of_equals(space, first) == first
+    assert len(set(firsts.values())) == space.num_networks()
 
 
 def test_counts_of_paper() -> None:

@@ -1,0 +1,1 @@
+"""Tables of networks whose accuracies are known, and searches on them."""

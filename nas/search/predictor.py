@@ -1,0 +1,193 @@
+"""The accuracy predictor of GP-NAS: a Gaussian process over the codes of architectures.
+
+Shapes: N architectures whose accuracy is known (or a pool to choose from), M others, F features of a code,
+B resamples.
+
+Source: Li et al., GP-NAS: Gaussian Process based Neural Architecture Search, CVPR 2020.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
+from scipy.stats import kendalltau, norm, rankdata
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, Kernel, WhiteKernel
+from sklearn.model_selection import KFold
+from threadpoolctl import threadpool_limits
+
+Floats = NDArray[np.float64]
+
+_MAX_FOLDS = 10
+_NUM_RESAMPLES = 2000
+
+
+def make_kernel(num_features: int) -> Any:
+    """The kernel before any accuracy is known: a linear mean, deviations from it, and noise.
+
+    A linear mean with a Gaussian prior on its weights is the dot product as a kernel. Deviations have one
+    length scale per feature. The initial values suit features of about 0 to 2.
+    """
+    deviation = ConstantKernel(1.0) * RBF(np.full(num_features, 2.0))
+    return DotProduct() + deviation + WhiteKernel(0.1)
+
+
+class AccuracyPredictor:
+    """Predicts how architectures rank in accuracy.
+
+    It learns normal scores of the accuracies' ranks, not accuracies: a few bad networks would otherwise
+    outweigh the differences among the good ones. Predictions are such scores, so only their order has a
+    meaning. Equal input gives equal output to the last bit; no random numbers are drawn.
+
+    Args:
+        kernel: with hyper-parameters that are kept. None fits those of `make_kernel` by marginal likelihood.
+
+    Attributes:
+        kernel: with the fitted hyper-parameters, once there was a fit.
+    """
+
+    def __init__(self, kernel: Kernel | None = None) -> None:
+        self.kernel = kernel
+        self._optimizer = "fmin_l_bfgs_b" if kernel is None else None
+
+    def fit(self, codes_NF: Floats, accuracies_N: Floats) -> Self:
+        """Learns from architectures of known accuracy, in any unit.
+
+        Raises:
+            ValueError: a code or an accuracy is not finite, or the lengths differ.
+        """
+        kernel = make_kernel(codes_NF.shape[1]) if self._optimizer else self.kernel
+        process = GaussianProcessRegressor(kernel, optimizer=self._optimizer, random_state=0)
+        # One thread: on matrices this small, several wait for each other ten times as long as they work.
+        with warnings.catch_warnings(), threadpool_limits(1):
+            # A feature without effect has its length scale at the upper bound, and good labels have their
+            # noise at the lower one. Both are right.
+            warnings.filterwarnings("ignore", "The optimal value found for", ConvergenceWarning)
+            self._process = process.fit(codes_NF, _normal_scores(accuracies_N))
+        self.kernel = process.kernel_
+        return self
+
+    def predict(self, codes_MF: Floats) -> Floats:
+        """Returns scores_M: the higher, the more accurate."""
+        return np.asarray(self._process.predict(codes_MF))
+
+    def predict_with_deviation(self, codes_MF: Floats) -> tuple[Floats, Floats]:
+        """Returns scores_M and their standard deviations_M, the noise of a label included."""
+        scores_M, deviations_M = self._process.predict(codes_MF, return_std=True)
+        return np.asarray(scores_M), np.asarray(deviations_M)
+
+
+class KendallTau(NamedTuple):
+    """Kendall's tau-b of predicted and known accuracies, with the ends of its 95 % interval.
+
+    All three are NaN where tau is undefined: all values equal.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+def cross_validated_tau(codes_NF: Floats, accuracies_N: Floats) -> KendallTau:
+    """Estimates how well a predictor that learns from these architectures ranks others.
+
+    Ten folds (fewer with fewer architectures, in a fixed random order): each architecture is predicted by a
+    predictor that was fitted without it. The hyper-parameters are those of the fit on all, which makes the
+    estimate slightly too high. The interval is the percentile bootstrap over architectures.
+
+    Raises:
+        ValueError: there are fewer than two architectures, or as in `AccuracyPredictor.fit`.
+    """
+    kernel = AccuracyPredictor().fit(codes_NF, accuracies_N).kernel
+    scores_N = np.empty(len(codes_NF))
+    folds = KFold(min(_MAX_FOLDS, len(codes_NF)), shuffle=True, random_state=0)
+    for known, others in folds.split(codes_NF):
+        predictor = AccuracyPredictor(kernel).fit(codes_NF[known], accuracies_N[known])
+        scores_N[others] = predictor.predict(codes_NF[others])
+    return bootstrap_tau(scores_N, accuracies_N)
+
+
+def bootstrap_tau(scores_N: Floats, accuracies_N: Floats) -> KendallTau:
+    """Kendall's tau-b of two lists, with the percentile bootstrap's 95 % interval (fixed random numbers).
+
+    In simulations with 20 to 100 pairs, 94 to 98 % of the intervals contained the truth.
+
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, percentile intervals.
+    """
+    tau = float(kendalltau(scores_N, accuracies_N).statistic)
+    if np.isnan(tau):
+        return KendallTau(tau, tau, tau)
+    num = len(scores_N)
+    counts_BN = np.random.default_rng(0).multinomial(num, np.full(num, 1 / num), _NUM_RESAMPLES)
+    low, high = np.nanquantile(_weighted_tau(scores_N, accuracies_N, counts_BN), (0.025, 0.975))
+    return KendallTau(tau, float(low), float(high))
+
+
+def _weighted_tau(one_N: Floats, other_N: Floats, counts_BN: NDArray[np.int64]) -> Floats:
+    """Returns tau-b of each resample, in which a pair of values occurs as often as its count says."""
+    sign_NN = np.sign(one_N[:, None] - one_N)
+    other_sign_NN = np.sign(other_N[:, None] - other_N)
+
+    def total_B(pairs_NN: Floats) -> Floats:
+        return np.asarray(((counts_BN @ pairs_NN) * counts_BN).sum(axis=1))
+
+    untied_B = total_B(np.abs(sign_NN)) * total_B(np.abs(other_sign_NN))
+    # A resample of equal values has no tau.
+    untied_B[untied_B == 0] = np.nan
+    return np.asarray(total_B(sign_NN * other_sign_NN) / np.sqrt(untied_B))
+
+
+def choose_informative(codes_NF: Floats, known: Sequence[int], num: int, kernel: Kernel) -> list[int]:
+    """Chooses from a pool the architectures whose accuracies would tell most about those of the others.
+
+    Greedily adds the x that maximizes var(x | A) / var(x | rest without A and x), where A starts as what is
+    known and the variances are those of the Gaussian process. That is the mutual information gained.
+
+    Args:
+        known: indices in the pool that are evaluated already.
+        num: how many to choose.
+        kernel: of the process, with a noise term; else equal codes have no finite ratio.
+
+    Returns:
+        Indices in the pool, in the order in which they were chosen.
+
+    Raises:
+        ValueError: fewer than `num` are left.
+
+    Source: Krause, Singh and Guestrin, Near-Optimal Sensor Placements in Gaussian Processes, JMLR 2008.
+    """
+    is_left_N = np.ones(len(codes_NF), bool)
+    is_left_N[list(known)] = False
+    if num > is_left_N.sum():
+        raise ValueError(f"num: {num}; at most {is_left_N.sum()} are left in the pool")
+    left = np.ix_(is_left_N, is_left_N)
+    # Of all given A; and the inverse of the covariance of the rest, whose diagonal is 1 / var(x | others).
+    covariance_NN = np.asarray(kernel(codes_NF))
+    precision_NN = np.zeros_like(covariance_NN)
+    with threadpool_limits(1):
+        precision_NN[left] = cho_solve(cho_factor(covariance_NN[left]), np.eye(is_left_N.sum()))
+    for index in dict.fromkeys(known):
+        covariance_NN = _eliminate(covariance_NN, index)
+    chosen: list[int] = []
+    for _ in range(num):
+        ratio_N = np.diag(covariance_NN) * np.diag(precision_NN)
+        index = int(np.argmax(np.where(is_left_N, ratio_N, -np.inf)))
+        chosen.append(index)
+        is_left_N[index] = False
+        covariance_NN = _eliminate(covariance_NN, index)
+        precision_NN = _eliminate(precision_NN, index)
+    return chosen
+
+
+def _eliminate(matrix_NN: Floats, index: int) -> Floats:
+    """One step of Gaussian elimination: a covariance given x, or the precision of the rest without x."""
+    return np.asarray(matrix_NN - np.outer(matrix_NN[index], matrix_NN[index]) / matrix_NN[index, index])
+
+
+def _normal_scores(values_N: Floats) -> Floats:
+    """The normal quantile of each value's rank; equal values have their average rank."""
+    return np.asarray(norm.ppf((rankdata(values_N) - 0.5) / len(values_N)))
