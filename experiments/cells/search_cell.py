@@ -85,6 +85,7 @@ class SearchCell(Cell[SearchConfig, LatencyTable]):
         _write_metrics(records, folder.artifacts / "metrics.csv")
         records[-1].architecture.save(folder.artifacts / "architecture.json")
         given.save(folder.artifacts / "latency_table.json")
+        _write_evaluations(records, folder.artifacts / "evaluations.csv")
         folder.write_health(check_health(config, records))
 
     @classmethod
@@ -191,6 +192,28 @@ def _write_metrics(records: list[EpochRecord], path: Path) -> None:
         writer = csv.DictWriter(file, ["epoch", *names], lineterminator="\n")
         writer.writeheader()
         writer.writerows({"epoch": record.epoch, **record.metrics} for record in records)
+
+
+def _write_evaluations(records: list[EpochRecord], path: Path) -> None:
+    """Writes a table of all networks that were evaluated; methods that evaluate none have no such file."""
+    rows = [
+        {
+            "evaluation": each.number,
+            "epoch": record.epoch,
+            "latency_ms": each.latency_ms,
+            "val_accuracy": each.val_accuracy,
+            "predicted_score": each.predicted_score,
+            "depth": each.architecture.depth,
+            "architecture": each.architecture.model_dump_json(exclude_none=True),
+        }
+        for record in records
+        for each in record.evaluations
+    ]
+    if rows:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
 
 
 def _probe(config: SearchConfig, arch_share: float) -> SearchConfig:

@@ -15,6 +15,7 @@ METHODS: "Registry[type[SearchMethod]]" = Registry(
     {
         "tf_nas": "nas.search.methods.tf_nas:TfNas",
         "random": "nas.search.methods.random_search:RandomSearch",
+        "gp_nas": "nas.search.methods.gp_nas:GpNas",
     },
 )
 """How architectures are searched.

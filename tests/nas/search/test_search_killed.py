@@ -104,7 +104,7 @@ def test_killed_in_an_epoch(step: str, number: int, num_done: int, depth: str, t
     assert_identical(search(config, tmp_path), search(config))
 
 
-@pytest.mark.parametrize("method", ["random"])
+@pytest.mark.parametrize("method", ["random", "gp_nas"])
 @pytest.mark.parametrize(
     ("place", "name", "number", "num_done"),
     # Four weight steps an epoch, three epochs; then two rounds of ten evaluations, a latency each.
