@@ -156,7 +156,10 @@ class TrainingSpec(ExperimentSpec):
     config_type: ClassVar[type[ConfigRecord]] = TrainConfig
 
     architectures: Annotated[list[str], Field(min_length=1)]
-    """Files, `run:RUN_ID` of a search, `experiment:NAME` for all its finished searches, or names."""
+    """Files, names, `run:RUN_ID` of a search, `experiment:NAME` or `space:NAME`.
+
+    The latter two stand for all finished searches of an experiment, and for all networks of a small space.
+    """
 
     @model_validator(mode="after")
     def _shares_nothing(self) -> Self:

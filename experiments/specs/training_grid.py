@@ -11,12 +11,11 @@ from experiments.places.place import Place
 from experiments.specs.experiment_spec import TrainingSpec, parse_fields
 from experiments.specs.grid import Grid
 from experiments.specs.preparation import Preparation
-from experiments.tracking.named_network import NamedNetwork, find_networks, is_run, resolve_file
+from experiments.tracking.named_network import NamedNetwork, check_network, find_networks, resolve_file
 from experiments.tracking.named_run import RUN_PREFIX
 from nas.config import TrainConfig
 from nas.data.image_lists import Listing
 from nas.foundation.errors import UserError
-from nas.space.baselines import find_architecture
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,7 @@ class TrainingGrid(Grid):
         references = tuple(resolve_file(each, path.resolve().parent) for each in spec.architectures)
         try:
             for reference in references:
-                if not is_run(reference):
-                    find_architecture(reference)
+                check_network(reference)
         except UserError as error:
             raise UserError(f"{path}: architectures: {error}") from None
         for factors in spec.combinations():

@@ -1,4 +1,4 @@
-"""Networks to train, as people name them: files, names, and results of searches."""
+"""Networks to train, as people name them: files, names, results of searches, and whole spaces."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,6 +6,10 @@ from pathlib import Path
 
 from experiments.tracking.named_run import EXPERIMENT_PREFIX, RUN_PREFIX, NamedRun, find_run, find_searches
 from nas.space.baselines import ARCHITECTURE_NAMES, BASELINE_NAMES, find_architecture
+from nas.space.enumeration import all_architectures, operator_code
+from nas.space.macro_space import SPACES
+
+SPACE_PREFIX = "space:"
 
 
 @dataclass(frozen=True)
@@ -29,12 +33,13 @@ def find_networks(references: Iterable[str], out: Path) -> list[NamedNetwork]:
     """Finds the named networks; the network of each search counts once.
 
     Args:
-        references: architecture files, names, `run:RUN_ID`, or `experiment:NAME` for all of its
-            finished searches.
+        references: architecture files, names, `run:RUN_ID`, `experiment:NAME` for all of its finished
+            searches, or `space:NAME` for all networks of a small space.
         out: folder of the launch whose runs are named.
 
     Raises:
-        UserError: there is no such file, name, run or experiment, or a search is not finished.
+        UserError: there is no such file, name, run, experiment or space, a search is not finished, or the
+            space has too many networks.
     """
     networks: list[NamedNetwork] = []
     found: set[str] = set()
@@ -43,7 +48,9 @@ def find_networks(references: Iterable[str], out: Path) -> list[NamedNetwork]:
             if search.run_id not in found:
                 networks.append(_of_search(search))
                 found.add(search.run_id)
-        if not is_run(reference):
+        if reference.startswith(SPACE_PREFIX):
+            networks += _of_space(reference, out)
+        elif not is_run(reference):
             find_architecture(reference)
             networks.append(NamedNetwork(reference, reference, Path(reference).stem))
     return networks
@@ -54,6 +61,18 @@ def is_run(reference: str) -> bool:
     return reference.startswith((RUN_PREFIX, EXPERIMENT_PREFIX))
 
 
+def check_network(reference: str) -> None:
+    """Checks that a network, or a space, is there; searches are looked up when they are needed.
+
+    Raises:
+        UserError: it is not.
+    """
+    if reference.startswith(SPACE_PREFIX):
+        next(all_architectures(SPACES[reference.removeprefix(SPACE_PREFIX)]))
+    elif not is_run(reference):
+        find_architecture(reference)
+
+
 def resolve_file(reference: str, folder: Path) -> str:
     """The reference, with an absolute path if it is a file.
 
@@ -61,13 +80,29 @@ def resolve_file(reference: str, folder: Path) -> str:
         folder: what relative paths are relative to.
     """
     is_name = reference in (*ARCHITECTURE_NAMES, *BASELINE_NAMES)
-    return reference if is_run(reference) or is_name else str(folder / reference)
+    if is_name or is_run(reference) or reference.startswith(SPACE_PREFIX):
+        return reference
+    return str(folder / reference)
 
 
 def _searches(reference: str, out: Path) -> list[NamedRun]:
     if reference.startswith(RUN_PREFIX):
         return [find_run(reference, out)]
     return find_searches(reference, out) if reference.startswith(EXPERIMENT_PREFIX) else []
+
+
+def _of_space(reference: str, out: Path) -> list[NamedNetwork]:
+    space = SPACES[reference.removeprefix(SPACE_PREFIX)]
+    folder = out / "networks" / space.name
+    folder.mkdir(parents=True, exist_ok=True)
+    networks = []
+    for architecture in all_architectures(space):
+        name = f"{space.name}-{operator_code(architecture, space)}"
+        path = folder / f"{name}.json"
+        if not path.exists():
+            architecture.save(path)
+        networks.append(NamedNetwork(f"{reference}/{name}", str(path), name))
+    return networks
 
 
 def _of_search(search: NamedRun) -> NamedNetwork:

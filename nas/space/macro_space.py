@@ -235,8 +235,26 @@ MICRO = Space(
 )
 """Sized for whole searches in a minute on one core, deep enough for depth to move."""
 
+NANO = Space(
+    name="nano",
+    resolution=28,
+    stem_channels=8,
+    stem_stride=2,
+    stem_block_channels=8,
+    stages=_stages(
+        """
+        16  2  2  relu
+        32  2  2  swish
+        """
+    ),
+    head_channels=64,
+    operators=PAPER_OPERATORS[:4],
+)
+"""So small that each of its 400 networks can be trained from scratch: see the oracle in docs/oracle.md."""
+
 SPACES: Registry[Space] = Registry(
-    "space", {space.name: space for space in (PAPER, PAPER_NO_SE, PAPER_NO_SE_NO_SWISH, SMALL32, MICRO)}
+    "space",
+    {space.name: space for space in (PAPER, PAPER_NO_SE, PAPER_NO_SE_NO_SWISH, SMALL32, MICRO, NANO)},
 )
 """Every macro space that a config may name."""
 
