@@ -21,6 +21,8 @@ FIGURES: "Registry[Callable[[Experiment], list[Drawing]]]" = Registry(
         "accuracy against latency": "analysis.figures.tradeoff_figure:tradeoff_drawings",
         "space and derived networks": "analysis.figures.networks_figure:network_drawings",
         "learning curves": "analysis.figures.learning_figure:learning_drawings",
+        "best network so far": "analysis.figures.evaluations_figure:best_drawings",
+        "prediction and evaluation": "analysis.figures.evaluations_figure:prediction_drawings",
         "study": "analysis.figures.study_figure:study_drawings",
     },
 )

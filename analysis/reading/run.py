@@ -62,6 +62,8 @@ class Run:
         trajectory: operators, and maybe alphas and betas, of all epochs; None if not read.
         architecture: the derived network of the last epoch; None if not read.
         health: the health checks of a finished search; None if it is older than these, or not read.
+        evaluations: one row per network that was evaluated with the weights of a supernet, indexed by the
+            number of the evaluation; None if the method evaluates none.
         problem: which of these files could not be read, in one line.
     """
 
@@ -79,6 +81,7 @@ class Run:
     trajectory: Trajectory | None = None
     architecture: Architecture | None = None
     health: tuple[HealthCheck, ...] | None = None
+    evaluations: pd.DataFrame | None = None
     problem: str | None = None
 
     @property

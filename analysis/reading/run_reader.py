@@ -94,6 +94,7 @@ def _with_files(run: Run, tracking_uri: str, folder: Path) -> Run:
     trajectory = load("trajectory.npz", Trajectory.load)
     architecture = load("architecture.json", Architecture.load)
     health = load("health.json", _read_health, may_be_missing=True)
+    evaluations = load("evaluations.csv", _read_evaluations, may_be_missing=True)
     epochs = load("metrics.csv", _read_epochs)
     if epochs is not None and (lacking := _lacking_metrics(epochs, trajectory)):
         problems.append(f"metrics.csv lacks {', '.join(lacking)}")
@@ -105,12 +106,21 @@ def _with_files(run: Run, tracking_uri: str, folder: Path) -> Run:
         trajectory=trajectory,
         architecture=architecture,
         health=health,
+        evaluations=evaluations,
         problem=problem,
     )
 
 
 def _read_epochs(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, index_col="epoch")
+
+
+def _read_evaluations(path: Path) -> pd.DataFrame:
+    table = pd.read_csv(path, index_col="evaluation")
+    missing = {"epoch", "latency_ms", "val_accuracy", "predicted_score"} - set(table)
+    if missing:
+        raise UserError(f"{path}: lacks {', '.join(sorted(missing))}")
+    return table
 
 
 def _read_health(path: Path) -> tuple[HealthCheck, ...]:

@@ -44,6 +44,8 @@ def run_stamp(run: Run) -> dict[str, str]:
             )
     if run.epochs is not None:
         content.update(run.epochs.to_numpy().tobytes())
+    if run.evaluations is not None:
+        content.update(run.evaluations.to_csv().encode())
     if run.architecture is not None:
         content.update(run.architecture.model_dump_json().encode())
     if run.health is not None:
