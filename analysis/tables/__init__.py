@@ -17,6 +17,7 @@ TABLES: "Registry[Callable[[Experiment, Numbers], ResultTable]]" = Registry(
         "ablation": "analysis.tables.ablation_table:ablation_table",
         "targets": "analysis.tables.targets_table:targets_table",
         "health": "analysis.tables.health_table:health_table",
+        "budget": "analysis.tables.budget_table:budget_table",
         "trained": "analysis.tables.trained_table:trained_table",
         "published": "analysis.tables.published_table:published_table",
         "effects": "analysis.tables.effects_table:effects_table",

@@ -21,6 +21,8 @@ CLAIMS: "Registry[Claim]" = Registry(
         "b": f"{_PAPER}:REDUCES_FLUCTUATION",
         "d": f"{_PAPER}:MEETS_TARGETS",
         "e": f"{_PAPER}:IS_AS_ACCURATE",
+        "f": f"{_PAPER}:IS_AS_ACCURATE_AS_RANDOM",
+        "g": f"{_PAPER}:GP_NAS_IS_AS_ACCURATE_AS_RANDOM",
     },
 )
 """Claims by name; (c) is a property of the space, see `describe_redundancy`.

@@ -49,6 +49,14 @@ SUPERNET_METRIC_NAMES: tuple[str, ...] = (
 )
 """Further ones, of methods that train a supernet with alphas; `arch_loss` is missing in warm-up epochs."""
 
+EVALUATION_METRIC_NAMES: tuple[str, ...] = (
+    *("num_evaluations", "predictor_tau", "predictor_tau_low", "predictor_tau_high"),
+)
+"""Further ones of rounds of evaluation; tau is the predictor's, with its 95 % interval, where there is one."""
+
+STEP_METRIC_NAMES: tuple[str, ...] = ("num_weight_steps",)
+"""Further ones of methods that train a supernet; runs that are older than these lack them."""
+
 FINAL_METRIC_NAMES: tuple[str, ...] = ("chance_accuracy", "num_health_findings")
 """Further ones of the last epoch only."""
 

@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 
 from nas.foundation.errors import DivergedError
 from nas.search.method import EpochResult, SearchTask, SharingMethod
-from nas.search.records import GPU_METRIC_NAMES, EpochRecord
+from nas.search.records import GPU_METRIC_NAMES, STEP_METRIC_NAMES, EpochRecord
 from nas.supernet.kernels import Kernels, block_of, choose_kernels
 from nas.supernet.steps import SearchSteps
 from nas.supernet.supernet import Supernet
@@ -24,7 +24,7 @@ _STREAMS = ("weight_batches", "arch_batches", "paths")
 
 _SHARED_METRICS = (
     *("train_loss", "train_accuracy", "val_accuracy"),
-    *("weight_lr", "epoch_seconds", "num_skipped_images", *GPU_METRIC_NAMES),
+    *("weight_lr", "epoch_seconds", "num_skipped_images", *STEP_METRIC_NAMES, *GPU_METRIC_NAMES),
 )
 """What shared epochs measure; the other metrics depend on the target, the table or the temperature."""
 
@@ -171,3 +171,7 @@ class MeanMetrics:
     def means(self) -> dict[str, float]:
         """The mean of each metric over the steps that have it."""
         return {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+
+    def count(self, name: str) -> float:
+        """How many steps had a metric."""
+        return float(self._counts.get(name, 0))

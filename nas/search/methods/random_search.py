@@ -109,7 +109,7 @@ class RandomSearch(SupernetMethod):
             (result,) = self._steps.weight_step(images_BCHW, labels_B, [ops_L], are_derived=True)
             means.add("train_loss", result.loss)
             means.add("train_accuracy", result.accuracy)
-        return means.means(), train_count_LO
+        return means.means() | {"num_weight_steps": means.count("train_loss")}, train_count_LO
 
     def _draw_ops(self) -> list[int]:
         """Each layer's operator in a random network, -1 where it is not kept; depths are uniform."""

@@ -107,7 +107,7 @@ class TfNas(SupernetMethod):
                 loss = self._steps.arch_step(images_BCHW, labels_B, temperature, self._generators["paths"])
                 sums.add("arch_loss", loss)
                 log_alpha_LO = self.supernet.log_alpha().detach().cpu()
-        return sums.means(), train_count_LO
+        return sums.means() | {"num_weight_steps": sums.count("train_loss")}, train_count_LO
 
     def _sample_paths(self, phase: Phase, log_alpha_LO: Tensor) -> list[list[int]]:
         generator = self._generators["paths"]

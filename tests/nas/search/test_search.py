@@ -16,6 +16,7 @@ from nas.foundation.errors import DivergedError, InputWarning, UserError
 from nas.search.records import (
     FINAL_METRIC_NAMES,
     METRIC_NAMES,
+    STEP_METRIC_NAMES,
     SUPERNET_FINAL_METRIC_NAMES,
     SUPERNET_METRIC_NAMES,
     EpochRecord,
@@ -38,7 +39,7 @@ from tests.support.tiny import (
 
 TABLE = make_dense_table(TINY)
 ALL_METRIC_NAMES = {
-    *(*METRIC_NAMES, *SUPERNET_METRIC_NAMES),
+    *(*METRIC_NAMES, *SUPERNET_METRIC_NAMES, *STEP_METRIC_NAMES),
     *(*FINAL_METRIC_NAMES, *SUPERNET_FINAL_METRIC_NAMES),
 }
 

@@ -9,6 +9,7 @@ from nas.config import SearchConfig
 from nas.search.records import (
     FINAL_METRIC_NAMES,
     METRIC_NAMES,
+    STEP_METRIC_NAMES,
     SUPERNET_FINAL_METRIC_NAMES,
     SUPERNET_METRIC_NAMES,
 )
@@ -19,7 +20,7 @@ from tests.support.tiny import TINY, make_dense_table
 
 TABLE = make_dense_table(TINY)
 ALL_METRIC_NAMES = {
-    *(*METRIC_NAMES, *SUPERNET_METRIC_NAMES),
+    *(*METRIC_NAMES, *SUPERNET_METRIC_NAMES, *STEP_METRIC_NAMES),
     *(*FINAL_METRIC_NAMES, *SUPERNET_FINAL_METRIC_NAMES),
 }
 

@@ -1,0 +1,58 @@
+"""What each setting cost: weight steps, evaluations, seconds."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from analysis.measures.measure import Numbers
+from analysis.reading.experiment import Experiment
+from analysis.reading.nothing_to_draw import NothingToDrawError, for_grids
+from analysis.reading.run import Run
+from analysis.tables.result_table import Column, ResultTable, factor_columns
+
+_FACTOR = "method"
+
+
+@for_grids
+def budget_table(experiment: Experiment, numbers: Numbers) -> ResultTable:
+    """Makes a row for each method and setting of the other factors."""
+    if _FACTOR not in experiment.factors:
+        raise NothingToDrawError("the grid has only one method")
+    factors = [_FACTOR, *experiment.other_factors(_FACTOR)]
+    rows = [
+        (
+            *runs[0].setting(factors),
+            len(runs),
+            _mean_sum(runs, "num_weight_steps"),
+            float(np.mean([_num_evaluations(run) for run in runs])),
+            _mean_sum(runs, "epoch_seconds"),
+        )
+        for runs in experiment.by_setting(factors)
+    ]
+    return ResultTable(
+        "budget",
+        "Budgets",
+        "What a search took, mean over seeds: steps that train the weights of its supernet, networks that were "
+        "evaluated with these weights, and seconds, with epochs that were shared counted in each search.",
+        (
+            *factor_columns(factors),
+            Column("n", "n"),
+            Column("num_weight_steps", "weight steps", 0),
+            Column("num_evaluations", "evaluations", 0),
+            Column("seconds", "seconds", 0),
+        ),
+        tuple(rows),
+        experiment.runs,
+    )
+
+
+def _mean_sum(runs: Sequence[Run], column: str) -> float:
+    """Mean over runs of the sum over epochs; NaN if an epoch of one of them lacks it."""
+    sums = [
+        np.nan if run.epochs is None or column not in run.epochs else run.epochs[column].sum() for run in runs
+    ]
+    return float(np.mean(sums))
+
+
+def _num_evaluations(run: Run) -> int:
+    return 0 if run.evaluations is None else len(run.evaluations)
