@@ -54,6 +54,9 @@ FINAL_METRIC_NAMES: tuple[str, ...] = ("chance_accuracy", "num_health_findings")
 SUPERNET_FINAL_METRIC_NAMES: tuple[str, ...] = ("initial_accuracy",)
 """The same, of methods that train a supernet with alphas: the held-out accuracy of the initial operators."""
 
+MULTIPLIER_METRIC_NAMES: tuple[str, ...] = ("latency_multiplier",)
+"""Further ones of a search whose objective learns a multiplier; it is 0 in warm-up epochs."""
+
 GPU_METRIC_NAMES: tuple[str, ...] = ("peak_gpu_memory_bytes",)
 """Further ones of a search on CUDA."""
 

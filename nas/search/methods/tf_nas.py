@@ -24,7 +24,7 @@ from nas.search.records import GPU_METRIC_NAMES, EpochRecord, Phase
 from nas.search.search_identity import warmup_hash
 from nas.supernet.derivation import networks_in_reach
 from nas.supernet.kernels import Kernels, block_of, choose_kernels
-from nas.supernet.objectives import check_latencies
+from nas.supernet.objectives import MULTIPLIER, check_latencies
 from nas.supernet.sampling import SAMPLINGS, sample_first_path, temperature_at
 from nas.supernet.steps import SearchSteps
 from nas.supernet.supernet import Supernet
@@ -115,11 +115,16 @@ class TfNas(SharingMethod):
         observed = observe_metrics(self.supernet, task.table)
         return EpochResult(
             phase,
-            metrics | observed | {"temperature": self._temperature(epoch)},
+            metrics | observed | self._multiplier() | {"temperature": self._temperature(epoch)},
             self.supernet.derive(),
             observe_arrays(self.supernet, train_count_LO, scaling, refine_widths=task.config.refine_widths),
             kernels,
         )
+
+    def _multiplier(self) -> dict[str, float]:
+        """The metric of an objective that learns one; nothing under the others."""
+        multiplier = self._steps.latency_multiplier
+        return {} if multiplier is None else {MULTIPLIER: float(multiplier.detach())}
 
     def _temperature(self, epoch: int) -> float:
         config = self.task.config
@@ -203,10 +208,11 @@ class TfNas(SharingMethod):
         return float(num_correct) / num_images
 
     def _check_finite(self, epoch: int, metrics: dict[str, float]) -> None:
-        values = metrics | {
+        sums = {
             "alpha": float(self.supernet.alpha.detach().sum()),
             "beta": float(self.supernet.beta.detach().sum()),
         }
+        values = metrics | self._multiplier() | sums
         broken = [name for name, value in values.items() if not math.isfinite(value)]
         if broken:
             raise DivergedError(
