@@ -22,7 +22,7 @@ from nas.foundation.errors import UserError
 from nas.foundation.validation import first_error
 from nas.search.methods import METHODS
 from nas.space.macro_space import SPACES
-from nas.supernet.objectives import OBJECTIVES, depends_on_target, parameters_of
+from nas.supernet.objectives import OBJECTIVES, depends_on_target, has_multiplier, parameters_of
 from nas.supernet.sampling import SAMPLINGS
 from nas.supernet.supernet import Depth
 
@@ -189,7 +189,7 @@ class SearchConfig(DataConfig):
     """Whether elasticity-scaling ends by widening single layers to use the rest (beyond the paper)."""
 
     objective: Annotated[str, AfterValidator(OBJECTIVES.check)] = "tfnas"
-    """Loss of an architecture step: `tfnas`, `fbnet`, `proxyless_add`, `proxyless_mul`."""
+    """Loss of an architecture step: `tfnas`, `fbnet`, `proxyless_add`, `proxyless_mul`, `lagrangian`."""
 
     latency_weight: NonNegative = 0.1
     """Lambda, the weight of the latency term of `tfnas` and `proxyless_add`."""
@@ -199,6 +199,12 @@ class SearchConfig(DataConfig):
 
     objective_exponent: Positive | None = None
     """Exponent b of `fbnet` and `proxyless_mul`; None for the published 0.6 and 0.3."""
+
+    latency_multiplier_lr: Positive = 5e-4
+    """Rate of `lagrangian`: each architecture step adds it, times latency / target - 1, to lambda.
+
+    The default is LightNAS's, for long searches. Fewer steps need a higher rate: 0.03 for 300 of them.
+    """
 
     seed: Seed = 0
     """Seeds the split, the initial weights, the batches and the sampling."""
@@ -384,6 +390,8 @@ class SearchConfig(DataConfig):
     def unused_fields(self) -> set[str]:
         """Fields that have no effect in this combination."""
         unused = {field for field in OBJECTIVE_FIELDS if field not in parameters_of(self.objective)}
+        if not has_multiplier(self.objective):
+            unused.add("latency_multiplier_lr")
         if not self.is_target_used:
             unused.add("target_latency_ms")
         if not self.elasticity:

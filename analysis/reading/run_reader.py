@@ -29,6 +29,7 @@ _FIELDS_ADDED_TO_SEARCHES = {
     "final_temperature": "None",
     "derivation": "argmax",
     "arch_lr_schedule": "constant",
+    "latency_multiplier_lr": "0.0005",
 }
 """Config fields that older searches lack, and the values that they ran with."""
 

@@ -32,8 +32,8 @@ def budget_table(experiment: Experiment, numbers: Numbers) -> ResultTable:
     return ResultTable(
         "budget",
         "Budgets",
-        "What a search took, mean over seeds: steps that train the weights of its supernet, networks that were "
-        "evaluated with these weights, and seconds, with epochs that were shared counted in each search.",
+        "What a search took, mean over seeds: steps that train the supernet's weights, networks evaluated "
+        "with these weights, and seconds. Epochs that were shared count in each search.",
         (
             *factor_columns(factors),
             Column("n", "n"),

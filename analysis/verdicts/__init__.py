@@ -20,12 +20,13 @@ CLAIMS: "Registry[Claim]" = Registry(
         "a": f"{_PAPER}:REDUCES_COLLAPSE",
         "b": f"{_PAPER}:REDUCES_FLUCTUATION",
         "d": f"{_PAPER}:MEETS_TARGETS",
+        "d2": f"{_PAPER}:MEETS_TARGETS_OF_RIVAL",
         "e": f"{_PAPER}:IS_AS_ACCURATE",
         "f": f"{_PAPER}:IS_AS_ACCURATE_AS_RANDOM",
         "g": f"{_PAPER}:GP_NAS_IS_AS_ACCURATE_AS_RANDOM",
     },
 )
-"""Claims by name; (c) is a property of the space, see `describe_redundancy`.
+"""Claims by name; (c) is a property of the space, see `describe_redundancy`; (d2) is about a rival of (d)'s.
 
 To add one for a single experiment, write it into `claims:` of the YAML file. To add one for all, register a
 `Claim` with `CLAIMS.register("name", "my_module:MY_CLAIM")`.

@@ -20,6 +20,7 @@ from nas.foundation.errors import UserError
 from nas.latency.elasticity import MAX_LATENCY_ERROR_PERCENT
 from nas.search.records import EpochRecord, Trajectory
 from nas.space.macro_space import get_space
+from nas.supernet.objectives import has_multiplier
 
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
@@ -108,8 +109,9 @@ def check_health(config: SearchConfig, records: Sequence[EpochRecord]) -> list[H
         counts_LO = seen.train_count_ELO[~seen.is_joint_E].sum(0)[:, :num_ops]
         checks.append(_check_warmup(float(counts_LO.mean()), "was"))
     if config.elasticity:
-        checks.append(_check_latency(metrics["latency_error_percent"], config.derivation))
-        checks.append(_check_widths(records[-1]))
+        weight = "latency_multiplier_lr" if has_multiplier(config.objective) else "latency_weight"
+        checks.append(_check_latency(metrics["latency_error_percent"], config.derivation, weight))
+        checks.append(_check_widths(records[-1], weight))
     joint = [record for record in records if record.phase == "joint"]
     if joint:
         checks.append(_check_depth(config.space, joint))
@@ -182,18 +184,19 @@ def _check_warmup(mean_steps: float, verb: str) -> HealthCheck:
     )
 
 
-def _check_latency(error_percent: float, derivation: str) -> HealthCheck:
+def _check_latency(error_percent: float, derivation: str, weight: str) -> HealthCheck:
+    """Checks the error; `weight` is the field to raise so that latency weighs more."""
     side, direction = ("above", "raise") if error_percent > 0 else ("below", "lower")
     first = "" if derivation == "in_reach" else "set derivation: in_reach, "
     return _check(
         "latency",
         abs(error_percent) <= MAX_LATENCY_ERROR_PERCENT,
         f"the derived latency is {abs(error_percent):.1f} % {side} its target",
-        f"{first}raise latency_weight, or {direction} target_latency_ms",
+        f"{first}raise {weight}, or {direction} target_latency_ms",
     )
 
 
-def _check_widths(record: EpochRecord) -> HealthCheck:
+def _check_widths(record: EpochRecord, weight: str) -> HealthCheck:
     layers = record.architecture.layers
     intervals = [op.width_interval(layer.in_channels) for layer, op, _ in layers]
     num_lowest, num_highest = (
@@ -207,7 +210,7 @@ def _check_widths(record: EpochRecord) -> HealthCheck:
         f"{num_lowest + num_highest} of {len(layers)} widths are at a bound"
         if stuck is None
         else f"every width is at its {stuck} bound",
-        "the depth does not suit the target: raise latency_weight, or "
+        f"the depth does not suit the target: raise {weight}, or "
         f"{'raise' if stuck == 'lower' else 'lower'} target_latency_ms",
     )
 

@@ -52,7 +52,7 @@ SUPERNET_METRIC_NAMES: tuple[str, ...] = (
 EVALUATION_METRIC_NAMES: tuple[str, ...] = (
     *("num_evaluations", "predictor_tau", "predictor_tau_low", "predictor_tau_high"),
 )
-"""Further ones of rounds of evaluation; tau is the predictor's, with its 95 % interval, where there is one."""
+"""Further ones of rounds of evaluation; tau is that of the predictor, with its 95 % interval."""
 
 STEP_METRIC_NAMES: tuple[str, ...] = ("num_weight_steps",)
 """Further ones of methods that train a supernet; runs that are older than these lack them."""
@@ -62,6 +62,9 @@ FINAL_METRIC_NAMES: tuple[str, ...] = ("chance_accuracy", "num_health_findings")
 
 SUPERNET_FINAL_METRIC_NAMES: tuple[str, ...] = ("initial_accuracy",)
 """The same, of methods that train a supernet with alphas: the held-out accuracy of the initial operators."""
+
+MULTIPLIER_METRIC_NAMES: tuple[str, ...] = ("latency_multiplier",)
+"""Further ones of a search whose objective learns a multiplier; it is 0 in warm-up epochs."""
 
 GPU_METRIC_NAMES: tuple[str, ...] = ("peak_gpu_memory_bytes",)
 """Further ones of a search on CUDA."""

@@ -20,7 +20,7 @@ FIELDS_WITHOUT_EFFECT = (
 
 FIELDS_AFTER_WARMUP = (
     *("target_latency_ms", "sampling", "elasticity", "derivation", "refine_widths"),
-    *("objective", "latency_weight", "objective_scale", "objective_exponent"),
+    *("objective", "latency_weight", "objective_scale", "objective_exponent", "latency_multiplier_lr"),
     *("weight_steps_per_arch_step", "arch_lr", "arch_lr_schedule"),
     *("arch_beta1", "arch_beta2", "arch_weight_decay"),
     *("initial_temperature", "final_temperature", "temperature_decay"),

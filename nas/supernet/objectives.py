@@ -3,10 +3,11 @@
 To add an objective, write a function like those below and register it in `OBJECTIVES`. Its
 keyword-only parameters are the config fields that it reads; no other objective field has an effect
 under it. Where such a field is None, the parameter's default is used. A parameter that is no config
-field is a constant of the objective, and needs a default.
+field is a constant of the objective, and needs a default. The one exception is `latency_multiplier`:
+an objective with this parameter is given a scalar that the search learns, see `MULTIPLIER`.
 
-Source: TF-NAS, latency-constrained objective; the forms of FBNet (Wu et al., CVPR 2019) and
-ProxylessNAS (Cai et al., ICLR 2019) as baselines.
+Source: TF-NAS, latency-constrained objective; the forms of FBNet (Wu et al., CVPR 2019),
+ProxylessNAS (Cai et al., ICLR 2019) and LightNAS (Luo et al., DAC 2022) as baselines.
 """
 
 import inspect
@@ -22,6 +23,12 @@ from nas.foundation.registry import Registry
 
 Objective = Callable[..., Tensor]
 """From the cross-entropy in nats and the expected latency in ms, both scalars, to the loss."""
+
+MULTIPLIER = "latency_multiplier"
+"""The parameter that is state of a search: it starts at 0, and climbs the gradient of the loss.
+
+Each architecture step adds `latency_multiplier_lr` times that gradient to it, while alpha and beta descend.
+"""
 
 
 def tfnas(
@@ -58,6 +65,19 @@ def proxyless_mul(
     return objective_scale * cross_entropy * (torch.log(latency_ms) / log_target) ** objective_exponent
 
 
+def lagrangian(
+    cross_entropy: Tensor, latency_ms: Tensor, *, target_latency_ms: float, latency_multiplier: Tensor
+) -> Tensor:
+    """CE + lambda * (L / T - 1), with a lambda of either sign that is learned instead of tuned.
+
+    Lambda rises while the latency is above its target, and falls while it is below: it rests where the two
+    are equal.
+
+    Source: LightNAS, hard latency constraint by a learned trade-off.
+    """
+    return cross_entropy + latency_multiplier * (latency_ms / target_latency_ms - 1)
+
+
 OBJECTIVES: Registry[Objective] = Registry(
     "objective",
     {
@@ -65,6 +85,7 @@ OBJECTIVES: Registry[Objective] = Registry(
         "fbnet": fbnet,
         "proxyless_add": proxyless_add,
         "proxyless_mul": proxyless_mul,
+        "lagrangian": lagrangian,
     },
 )
 """The forms of the architecture step's loss."""
@@ -81,8 +102,13 @@ def parameters_of(objective: str) -> Mapping[str, Any]:
     return {
         parameter.name: None if parameter.default is parameter.empty else parameter.default
         for parameter in parameters
-        if parameter.kind is parameter.KEYWORD_ONLY
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name != MULTIPLIER
     }
+
+
+def has_multiplier(objective: str) -> bool:
+    """Whether an objective has a multiplier that the search learns, see `MULTIPLIER`."""
+    return MULTIPLIER in inspect.signature(OBJECTIVES[objective]).parameters
 
 
 def depends_on_target(objective: str, fields: Mapping[str, float]) -> bool:
@@ -90,9 +116,9 @@ def depends_on_target(objective: str, fields: Mapping[str, float]) -> bool:
     if "target_latency_ms" not in fields or fields.get("latency_weight") != 0:
         return "target_latency_ms" in fields
     # Without a weight, an objective may still read the target elsewhere.
-    cross_entropy, latency_ms = (torch.tensor(value, dtype=torch.float64) for value in (1.0, 2.0))
+    latency_ms = torch.tensor(2.0, dtype=torch.float64)
     losses = {
-        float(OBJECTIVES[objective](cross_entropy, latency_ms, **{**fields, "target_latency_ms": target_ms}))
+        float(_example_loss(objective, latency_ms, {**fields, "target_latency_ms": target_ms}))
         for target_ms in (1.5, 3.0, 5.0)
     }
     return len(losses) > 1
@@ -112,7 +138,7 @@ def check_latencies(objective: str, fields: Mapping[str, float], latencies_ms: t
     """
     for lowest_ms in latencies_ms:
         latency_ms = torch.tensor(lowest_ms, dtype=torch.float64, requires_grad=True)
-        loss = OBJECTIVES[objective](torch.tensor(1.0, dtype=torch.float64), latency_ms, **fields)
+        loss = _example_loss(objective, latency_ms, fields)
         slope = torch.autograd.grad(loss, latency_ms, allow_unused=True)[0] if loss.requires_grad else None
         if not loss.isfinite() or (slope is not None and not slope.isfinite()):
             raise UserError(
@@ -120,3 +146,10 @@ def check_latencies(objective: str, fields: Mapping[str, float], latencies_ms: t
                 "table's networks can have (logarithms need more than 1 ms, of the target, too); measure "
                 "the table with a larger latency_batch_size, or use 'tfnas' or 'proxyless_add'"
             )
+
+
+def _example_loss(objective: str, latency_ms: Tensor, fields: Mapping[str, float]) -> Tensor:
+    """The loss at a cross-entropy of 1 and, where there is one, a multiplier of 1."""
+    one = torch.ones((), dtype=latency_ms.dtype)
+    state = {MULTIPLIER: one} if has_multiplier(objective) else {}
+    return OBJECTIVES[objective](one, latency_ms, **fields, **state)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas.latency.table import LatencyTable
-from nas.supernet.objectives import OBJECTIVES
+from nas.supernet.objectives import MULTIPLIER, OBJECTIVES, has_multiplier
 from nas.supernet.sampling import gumbel_softmax
 from nas.supernet.supernet import Supernet
 
@@ -30,6 +30,14 @@ class PathResult(NamedTuple):
     accuracy: Tensor
 
 
+@torch.no_grad()
+def ascend(multiplier: Tensor, rate: float) -> None:
+    """Moves a learned multiplier up its gradient, by `rate` times that, and clears the gradient."""
+    assert multiplier.grad is not None
+    multiplier += rate * multiplier.grad
+    multiplier.grad = None
+
+
 class SearchSteps:
     """A supernet, its two optimizers, and one step of each.
 
@@ -38,13 +46,19 @@ class SearchSteps:
     Attributes:
         weight_optimizer: SGD; its momentum follows its channel when widths change.
         arch_optimizer: Adam on alpha and beta.
+        latency_multiplier: what an objective such as `lagrangian` learns, a scalar; None under the others.
     """
 
     def __init__(self, supernet: Supernet, config: "SearchConfig", table: LatencyTable) -> None:
         self.supernet = supernet
         self._config = config
         self._table = table
-        self._objective = partial(OBJECTIVES[config.objective], **config.objective_fields())
+        parameters = config.objective_fields()
+        self.latency_multiplier: Tensor | None = None
+        if has_multiplier(config.objective):
+            self.latency_multiplier = torch.zeros((), device=supernet.alpha.device, requires_grad=True)
+            parameters[MULTIPLIER] = self.latency_multiplier
+        self._objective = partial(OBJECTIVES[config.objective], **parameters)
         # Kept, since collecting them walks over a thousand modules.
         self._weights = supernet.weight_parameters()
         self._arch_parameters = supernet.arch_parameters()
@@ -130,6 +144,8 @@ class SearchSteps:
     ) -> Tensor:
         """One step on alpha and beta, weights frozen; returns the loss, latency term included.
 
+        A learned multiplier takes its own step, up the same loss.
+
         Args:
             images_BCHW: channels last, of the architecture split.
             generator: for the Gumbel noise, on the CPU.
@@ -146,6 +162,8 @@ class SearchSteps:
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._arch_parameters, self._config.grad_clip_norm)
         self.arch_optimizer.step()
+        if self.latency_multiplier is not None:
+            ascend(self.latency_multiplier, self._config.latency_multiplier_lr)
         self.supernet.normalize_arch_parameters()
         return loss.detach()
 
@@ -155,13 +173,21 @@ class SearchSteps:
         return torch.autocast(self.supernet.alpha.device.type, torch.bfloat16, enabled=is_mixed)
 
     def state_dict(self) -> dict[str, Any]:
-        """State of both optimizers."""
-        return {"weights": self.weight_optimizer.state_dict(), "arch": self.arch_optimizer.state_dict()}
+        """State of both optimizers, and the learned multiplier if there is one."""
+        state: dict[str, Any] = {
+            "weights": self.weight_optimizer.state_dict(),
+            "arch": self.arch_optimizer.state_dict(),
+        }
+        if self.latency_multiplier is not None:
+            state[MULTIPLIER] = self.latency_multiplier.detach()
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores a state of `state_dict`."""
         self.weight_optimizer.load_state_dict(state["weights"])
         self.arch_optimizer.load_state_dict(state["arch"])
+        if self.latency_multiplier is not None:
+            self.latency_multiplier.data.copy_(state[MULTIPLIER])
 
     def _step_clipped(self) -> None:
         """`clip_grad_norm_` and a step of the weights; the fused step divides the gradients itself."""

@@ -94,6 +94,7 @@ def good_values(positive_floats: st.SearchStrategy[float]) -> dict[str, st.Searc
         "latency_weight": not_negative,
         "objective_scale": positive_floats,
         "objective_exponent": st.none() | positive_floats,
+        "latency_multiplier_lr": positive_floats,
         "seed": st.integers(0, 2**32 - 1),
         "num_epochs": counts,
         "num_warmup_epochs": natural,
@@ -235,13 +236,22 @@ def test_a_config_survives_its_yaml_file_with_its_identity(
         assert search_identity(again, "table", "data") == search_identity(made, "table", "data")
 
 
+READ_BY = {
+    "tfnas": {"latency_weight"},
+    "fbnet": {"objective_scale", "objective_exponent"},
+    "proxyless_add": {"latency_weight"},
+    "proxyless_mul": {"objective_scale", "objective_exponent"},
+    "lagrangian": {"latency_multiplier_lr"},
+}
+
+
 @given(fields=good_fields(SearchConfig), others=good_fields(SearchConfig))
 def test_what_has_no_effect_on_the_result_is_not_part_of_the_identity(
     fields: dict[str, Any], others: dict[str, Any]
 ) -> None:
     without_effect = {"latency_table", "latency_batch_size", "device", "kernels"}
-    weighted = fields.get("objective", "tfnas") in ("tfnas", "proxyless_add")
-    without_effect |= {"objective_scale", "objective_exponent"} if weighted else {"latency_weight"}
+    without_effect |= set().union(*READ_BY.values())
+    without_effect -= READ_BY[fields.get("objective", "tfnas")]
     changed = {name: value for name, value in others.items() if name in without_effect}
     try:
         one, other = SearchConfig.parse(fields, "one"), SearchConfig.parse(fields | changed, "other")

@@ -57,6 +57,8 @@ def search_cases() -> dict[str, dict[str, Any]]:
         for depth in ("sink", "skip")
     }
     cases |= {objective: {"objective": objective, **fixed} for objective in OBJECTIVES}
+    # At the published rate, a few steps show nothing of it.
+    cases["lagrangian"]["latency_multiplier_lr"] = 1.0
     for depth in ("sink", "skip"):
         # More steps, after which alphas are apart.
         more = {"max_train_images": 140, "num_epochs": 2}

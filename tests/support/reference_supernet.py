@@ -230,6 +230,7 @@ class ReferenceStep:
         self.config = config
         self.base_ms = table.base_ms
         self.lookup = make_lookup(table)
+        self.latency_multiplier = 0.0
         self.weight_optimizer = torch.optim.SGD(
             supernet.weight_parameters(),
             lr=config.weight_lr,
@@ -272,6 +273,9 @@ class ReferenceStep:
         self.arch_optimizer.step()
         for parameter in self.supernet.arch_parameters():
             parameter.data = torch.log_softmax(parameter.data, 0)
+        if self.config.objective == "lagrangian":
+            excess = float(latency_ms.detach()) / self.config.target_latency_ms - 1
+            self.latency_multiplier += self.config.latency_multiplier_lr * excess
         return loss.detach()
 
     def _objective(self, cross_entropy: Tensor, latency_ms: Tensor) -> Tensor:
@@ -285,6 +289,8 @@ class ReferenceStep:
             return cross_entropy * a * latency_ms.log().pow(b)
         if config.objective == "proxyless_add":
             return cross_entropy + config.latency_weight * (latency_ms - target_ms) / target_ms
+        if config.objective == "lagrangian":
+            return cross_entropy + self.latency_multiplier * (latency_ms / target_ms - 1)
         return a * cross_entropy * (latency_ms.log() / math.log(target_ms)).pow(b)
 
     def _train_only(self, parameters: list[nn.Parameter]) -> None:

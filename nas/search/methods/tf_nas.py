@@ -20,7 +20,7 @@ from nas.search.records import Phase
 from nas.search.search_identity import warmup_hash
 from nas.search.supernet_method import MeanMetrics, SupernetMethod
 from nas.supernet.derivation import networks_in_reach
-from nas.supernet.objectives import check_latencies
+from nas.supernet.objectives import MULTIPLIER, check_latencies
 from nas.supernet.sampling import SAMPLINGS, sample_first_path, temperature_at
 
 
@@ -45,7 +45,7 @@ class TfNas(SupernetMethod):
         self._steps.set_arch_lr(epoch)
         metrics, train_count_LO = self._train(phase, self._temperature(epoch))
         alpha, beta = (float(each.detach().sum()) for each in (self.supernet.alpha, self.supernet.beta))
-        self._check_finite(epoch, metrics | {"alpha": alpha, "beta": beta})
+        self._check_finite(epoch, metrics | self._multiplier() | {"alpha": alpha, "beta": beta})
         if epoch == config.num_epochs and config.elasticity and config.derivation == "in_reach":
             self._derive_in_reach()
         scaling = self._scale_widths() if phase == "joint" and config.elasticity else None
@@ -70,11 +70,16 @@ class TfNas(SupernetMethod):
         observed = observe_metrics(self.supernet, task.table)
         return EpochResult(
             phase,
-            metrics | observed | {"temperature": self._temperature(epoch)},
+            metrics | observed | self._multiplier() | {"temperature": self._temperature(epoch)},
             self.supernet.derive(),
             observe_arrays(self.supernet, train_count_LO, scaling, refine_widths=task.config.refine_widths),
             kernels,
         )
+
+    def _multiplier(self) -> dict[str, float]:
+        """The metric of an objective that learns one; nothing under the others."""
+        multiplier = self._steps.latency_multiplier
+        return {} if multiplier is None else {MULTIPLIER: float(multiplier.detach())}
 
     def _temperature(self, epoch: int) -> float:
         config = self.task.config

@@ -25,7 +25,7 @@ def test_the_command_prints_each_claim_with_verdict_and_n(reported: Result):
     for name in "ab":
         assert f"({name}) " in reported.stdout
     assert "PENDING: 2 of 12 seeds" in reported.stdout
-    assert "does not ask (d), (e)" in reported.stdout
+    assert "does not ask (d), (d2), (e)" in reported.stdout
     assert "(c) Redundant encodings: 0 of " in reported.stdout
     assert "exploratory: no launch registered these trials" in reported.stdout
     assert "missing: bi_random-skip-s3" in reported.stderr

@@ -18,12 +18,21 @@ OWN: dict[str, Any] = {
 
 
 def test_the_claims_of_the_paper_are_records_that_name_measures_and_both_sides():
-    assert list(CLAIMS) == ["a", "b", "d", "e"]
+    assert list(CLAIMS) == ["a", "b", "d", "d2", "e"]
     for claim in CLAIMS.values():
         assert claim.num_seeds == 12
         assert {claim.measure, claim.second_measure, *claim.beside} <= {*MEASURES, None}
         assert set(claim.baseline) == set(claim.treated)
     assert CLAIMS["a"].within == {"depth": "sink"}
+
+
+def test_the_claims_of_the_paper_are_those_that_were_registered_before():
+    assert {name: CLAIMS[name].sha256[:8] for name in ("a", "b", "d", "e")} == {
+        "a": "86402dc1",
+        "b": "8b240ef9",
+        "d": "309aa234",
+        "e": "5782b141",
+    }
 
 
 def test_any_edit_of_a_claim_changes_its_hash_and_reading_its_record_does_not():
@@ -37,7 +46,7 @@ def test_any_edit_of_a_claim_changes_its_hash_and_reading_its_record_does_not():
 
 def test_a_file_adds_claims_changes_fields_of_known_ones_and_drops_them():
     claims = resolve_claims({"mine": OWN, "a": {"num_seeds": 20}, "e": None}, "x.yaml")
-    assert list(claims) == ["a", "b", "d", "mine"]
+    assert list(claims) == ["a", "b", "d", "d2", "mine"]
     assert claims["a"] == CLAIMS["a"].model_copy(update={"num_seeds": 20})
     assert claims["b"] == CLAIMS["b"]
     assert claims["mine"].num_seeds == 12

@@ -318,6 +318,29 @@ def test_targets_must_be_missed_less_often_in_the_mean_over_objectives(
     assert (verdict.estimate.n, verdict.num_pairs) == (12, 24)
 
 
+@pytest.mark.parametrize(
+    ("missed_by_rival", "rival"),
+    [(1.0, "supported"), (0.0, "not supported")],
+)
+def test_the_learned_multiplier_has_a_verdict_of_its_own_beside_that_over_all_objectives(
+    missed_by_rival: float, rival: str
+):
+    def missed(r: Run) -> float:
+        alone = missed_by_rival if r.config["objective"] == "lagrangian" else 1.0
+        return 0.0 if r.config["elasticity"] else alone
+
+    verdicts = judged(elasticities(["tfnas", "fbnet", "lagrangian"]), target_missed=missed)
+    assert (verdicts["d"].status, verdicts["d"].num_pairs) == ("supported", 36)
+    assert verdicts["d"].estimate.mean == pytest.approx(-(2 + missed_by_rival) / 3)
+    assert (verdicts["d2"].status, verdicts["d2"].num_pairs) == (rival, 12)
+    assert verdicts["d2"].estimate.mean == pytest.approx(-missed_by_rival)
+
+
+def test_a_grid_without_the_learned_multiplier_does_not_ask_about_it():
+    verdicts = judged(elasticities(["tfnas", "fbnet"]), target_missed=lambda r: 0.0)
+    assert verdicts["d2"].status == "not asked"
+
+
 def whole(latencies: dict[bool, list[float]]) -> list[Run]:
     return [
         run(**fields, target_latency_ms=latency, seed=seed)

@@ -31,6 +31,7 @@ SEARCH_CHANGES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "latency_weight": (0.1, 0.2, {"objective": "proxyless_add"}),
     "objective_scale": (0.1, 0.2, {"objective": "fbnet"}),
     "objective_exponent": (0.1, 0.2, {"objective": "proxyless_mul"}),
+    "latency_multiplier_lr": (0.1, 0.2, {"objective": "lagrangian"}),
     "seed": (0, 1, {}),
     "num_epochs": (20, 21, {}),
     "num_warmup_epochs": (0, 1, {}),
@@ -159,5 +160,6 @@ def test_fields_of_another_objective_are_no_part_of_the_identity() -> None:
     def identity(**fields: Any) -> dict[str, Any]:
         return search_identity(search(**fields), "table", "data")
 
-    assert identity(objective_scale=0.3) == identity()
+    assert identity(objective_scale=0.3) == identity(latency_multiplier_lr=0.3) == identity()
+    assert "latency_multiplier_lr" not in identity()["config"]
     assert identity(objective="fbnet", objective_scale=0.3) != identity(objective="fbnet")

@@ -388,6 +388,8 @@ def test_a_field_without_an_effect_gives_a_warning(tmp_path: Path) -> None:
     given = {"latency_table": str(tmp_path / "table.json")}
     for fields, name in (
         ({"latency_weight": 0.3, "objective": "fbnet"}, "latency_weight"),
+        ({"latency_weight": 0.3, "objective": "lagrangian"}, "latency_weight"),
+        ({"latency_multiplier_lr": 0.3}, "latency_multiplier_lr"),
         ({"deterministic": True}, "deterministic"),
         ({"latency_batch_size": 3}, "latency_batch_size"),
     ):
@@ -403,7 +405,39 @@ def test_what_has_an_effect_or_must_be_set_gives_no_warning(tmp_path: Path) -> N
         warnings.simplefilter("error", InputWarning)
         next(run_search(make_config(**given, latency_weight=0.0)))
         next(run_search(make_config(**given, objective="fbnet", elasticity=False)))
+        next(run_search(make_config(**given, objective="lagrangian", latency_multiplier_lr=0.3)))
         next(run_search(make_config(**given, latency_batch_size=3), table=TABLE))
+
+
+@pytest.mark.parametrize(("target_ms", "sign"), [(2.2, 1), (2.5, -1)])
+def test_a_learned_multiplier_brings_the_expected_latency_to_a_target_on_either_side(
+    target_ms: float, sign: int
+) -> None:
+    config = make_config(
+        objective="lagrangian",
+        latency_multiplier_lr=0.5,
+        target_latency_ms=target_ms,
+        elasticity=False,
+        seed=1,
+        num_epochs=10,
+        num_warmup_epochs=0,
+        weight_steps_per_arch_step=1,
+        arch_lr=0.1,
+        max_train_images=100,
+        augmentation="none",
+    )
+    records = search(config)
+    excess = [record.metrics["expected_latency_ms"] / target_ms - 1 for record in records]
+    assert sign * excess[0] > 0.04
+    assert abs(excess[-1]) < 0.02
+    assert sign * records[-1].metrics["latency_multiplier"] > 0.1
+
+
+def test_a_multiplier_that_explodes_is_found_in_the_epoch_in_which_it_does() -> None:
+    # In the only architecture step of the epoch, whose loss is still finite.
+    fields = {"objective": "lagrangian", "latency_multiplier_lr": 1e300, "weight_steps_per_arch_step": 4}
+    with pytest.raises(DivergedError, match=r"epoch 2: latency_multiplier is -?inf"):
+        search(make_config(**fields, elasticity=False))
 
 
 def test_a_target_that_nothing_reads_changes_no_alpha() -> None:
@@ -413,6 +447,7 @@ def test_a_target_that_nothing_reads_changes_no_alpha() -> None:
         ({"latency_weight": 0.0, "elasticity": False}, False),
         ({"latency_weight": 0.3, "elasticity": False}, True),
         ({"objective": "proxyless_mul", "elasticity": False}, True),
+        ({"objective": "lagrangian", "elasticity": False}, True),
     ):
         configs = [make_config(num_epochs=2, target_latency_ms=target, **fields) for target in (2.3, 2.9)]
         alphas = [search(config)[-1].arrays["alpha_ELO"].tobytes() for config in configs]

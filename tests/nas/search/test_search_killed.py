@@ -123,6 +123,23 @@ def test_killed_in_training_or_in_a_round_of_evaluation(
     assert_identical(search(config, tmp_path), search(config))
 
 
+@pytest.mark.parametrize("reset", [False, True])
+def test_killed_while_a_multiplier_is_learned(reset: bool, tmp_path: Path) -> None:
+    config = make_config(
+        objective="lagrangian",
+        latency_multiplier_lr=1.0,
+        elasticity=False,
+        reset_optimizers_each_epoch=reset,
+    )
+    whole = search(config)
+    search_until_killed(config, tmp_path, STEPS, "arch_step", 4)
+    assert newest_epoch(tmp_path) == 2
+    resumed = search(config, tmp_path)
+    assert_identical(resumed, whole)
+    # Had it started again from 0, the next epochs would differ.
+    assert [record.metrics["latency_multiplier"] != 0 for record in resumed] == [False, True, True, True]
+
+
 @pytest.mark.parametrize(
     ("number", "num_done", "num_partial"),
     # Each checkpoint takes two: of the file before it gets its name, and of the folder afterwards.

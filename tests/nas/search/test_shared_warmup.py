@@ -39,6 +39,7 @@ CHANGES = {
     "latency_weight": 0.7,
     "objective_scale": 0.3,
     "objective_exponent": 0.9,
+    "latency_multiplier_lr": 0.3,
     "weight_steps_per_arch_step": 1,
     "arch_lr": 0.1,
     "arch_lr_schedule": "cosine",
@@ -101,6 +102,7 @@ def test_a_search_that_takes_up_a_warm_up_is_the_one_that_warms_up_alone(
         ),
         (config_of(**shared, target_latency_ms=2.4, objective="proxyless_mul", arch_lr=0.1), OTHER_TABLE),
         (config_of(**shared, elasticity=False, initial_temperature=1.0, temperature_decay=0.5), TABLE),
+        (config_of(**shared, objective="lagrangian", latency_multiplier_lr=1.0), TABLE),
     ]
     for index, (config, table) in enumerate(cells):
         records = search(config, tmp_path, table=table)

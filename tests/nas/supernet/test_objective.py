@@ -1,4 +1,4 @@
-"""The four forms of the architecture step's loss: values by hand, gradients by finite differences."""
+"""The forms of the architecture step's loss: values by hand, gradients by finite differences."""
 
 import math
 from collections.abc import Callable
@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from nas.config import SearchConfig
-from nas.supernet.objectives import OBJECTIVES, depends_on_target, parameters_of
+from nas.supernet.objectives import (
+    MULTIPLIER,
+    OBJECTIVES,
+    check_latencies,
+    depends_on_target,
+    has_multiplier,
+    parameters_of,
+)
 
 NAMES = tuple(OBJECTIVES)
 TARGET_MS = 15.0
@@ -24,7 +31,9 @@ CONSTANTS = {
 
 def loss_of(objective: str, cross_entropy: Tensor, latency_ms: Tensor, **changes: float) -> Tensor:
     values = CONSTANTS | changes
-    read = {name: values[name] for name in parameters_of(objective)}
+    read: dict[str, float | Tensor] = {name: values[name] for name in parameters_of(objective)}
+    if has_multiplier(objective):
+        read[MULTIPLIER] = torch.tensor(0.3, dtype=torch.float64)
     return OBJECTIVES[objective](cross_entropy, latency_ms, **read)
 
 
@@ -37,6 +46,7 @@ BY_HAND: dict[str, Callable[[float, float], float]] = {
     "fbnet": lambda ce, ms: ce * 0.2 * math.log(ms) ** 0.6,
     "proxyless_add": lambda ce, ms: ce + 0.1 * (ms - 15.0) / 15.0,
     "proxyless_mul": lambda ce, ms: 0.2 * ce * (math.log(ms) / math.log(15.0)) ** 0.6,
+    "lagrangian": lambda ce, ms: ce + 0.3 * (ms / 15.0 - 1),
 }
 
 
@@ -104,6 +114,38 @@ def test_each_form_heeds_its_own_constants_and_no_other(objective: str, field: s
         assert float(loss_of(objective, double(4.6), double(20.0), **{other: 0.37}).detach()) == before
 
 
+@pytest.mark.parametrize("objective", NAMES)
+def test_only_an_objective_that_learns_a_multiplier_heeds_its_rate(objective: str) -> None:
+    fields = ("latency_weight", "objective_scale", "objective_exponent", "latency_multiplier_lr")
+    config = SearchConfig(target_latency_ms=TARGET_MS, objective=objective, **dict.fromkeys(fields, 0.3))
+    is_learned = objective == "lagrangian"
+    assert ("latency_multiplier_lr" in config.ineffective_fields()) == (not is_learned)
+    assert not is_learned or set(config.ineffective_fields()) == set(fields) - {"latency_multiplier_lr"}
+    # It is state of the search, and no field.
+    assert MULTIPLIER not in config.objective_fields()
+
+
+def test_a_plugin_may_learn_a_multiplier_beside_a_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    def augmented(
+        cross_entropy: Tensor,
+        latency_ms: Tensor,
+        *,
+        target_latency_ms: float,
+        latency_weight: float,
+        latency_multiplier: Tensor,
+    ) -> Tensor:
+        excess = latency_ms / target_latency_ms - 1
+        return cross_entropy + latency_multiplier * excess + latency_weight * excess**2
+
+    monkeypatch.setitem(OBJECTIVES._values, "augmented", augmented)
+    config = SearchConfig(target_latency_ms=3.0, objective="augmented", latency_weight=0.0)
+    assert config.objective_fields() == {"target_latency_ms": 3.0, "latency_weight": 0.0}
+    assert not {"latency_weight", "latency_multiplier_lr"} & config.unused_fields()
+    # The multiplier starts at 0, and its slope does not.
+    assert config.is_target_used
+    check_latencies("augmented", config.objective_fields(), (0.5, 5.0))
+
+
 def test_a_parameter_that_is_no_config_field_needs_a_default(monkeypatch: pytest.MonkeyPatch) -> None:
     def with_constant(cross_entropy: Tensor, latency_ms: Tensor, *, slack: float = 0.5) -> Tensor:
         return cross_entropy + slack
@@ -135,4 +177,5 @@ def test_a_one_sided_objective_of_a_plugin_depends_on_its_target(
         assert depends_on_target(objective, fields)
         assert not depends_on_target(objective, fields | {"latency_weight": 0})
     assert depends_on_target("proxyless_mul", {"target_latency_ms": 3.0, "objective_scale": 0.2})
+    assert depends_on_target("lagrangian", {"target_latency_ms": 3.0})
     assert not depends_on_target("fbnet", {"objective_scale": 0.2})

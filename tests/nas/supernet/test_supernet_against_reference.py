@@ -75,6 +75,10 @@ class Duel:
         )
         loss = self.reference.arch_step(images_BCHW, labels_B, noise_LO, TEMPERATURE)
         assert_close("loss", ours, loss)
+        if self.steps.latency_multiplier is not None:
+            multiplier = float(self.steps.latency_multiplier.detach())
+            assert multiplier == pytest.approx(self.reference.latency_multiplier, rel=TOLERANCE)
+            assert multiplier != 0
         self.compare_arch_gradients()
         self.compare_arch_parameters()
         self.compare_weights()
@@ -180,10 +184,11 @@ def test_steps_agree_with_the_reference(
     sampling: str, depth: Depth, objective: str, block: BlockFunction
 ) -> None:
     config = SearchConfig(
-        space="tiny" if objective in ("tfnas", "fbnet") else "tiny_at_8",
+        space="tiny" if objective in ("tfnas", "fbnet", "lagrangian") else "tiny_at_8",
         depth=depth,
         objective=objective,
         target_latency_ms=2.4,
+        latency_multiplier_lr=10.0,
         weight_lr=0.05,
         batch_size=8,
     )
