@@ -52,7 +52,7 @@ class TabularSearch:
 def search_table(oracle: TabularOracle, method: str, num_evaluations: int, seed: int) -> TabularSearch:
     """Runs a method of `TABULAR_METHODS`.
 
-    With one seed, `random` and `gp_nas_uniform` begin with the same networks, and mutual information chooses
+    With one seed, `random` and `gp_nas_random` begin with the same networks, and mutual information chooses
     among the pool that begins with them.
 
     Args:
@@ -77,14 +77,14 @@ def _random(
     return rng.permutation(len(oracle.names_N))[:num_evaluations], None
 
 
-def _gp_nas_uniform(
+def _gp_nas_random(
     oracle: TabularOracle, num_evaluations: int, rng: np.random.Generator
 ) -> tuple[Indices, float | None]:
     sample_S = rng.permutation(len(oracle.names_N))[: num_evaluations - NUM_VERIFIED]
     return _predict_best(oracle, sample_S)
 
 
-def _gp_nas_informative(
+def _gp_nas_mutual_information(
     oracle: TabularOracle, num_evaluations: int, rng: np.random.Generator
 ) -> tuple[Indices, float | None]:
     pool = rng.permutation(len(oracle.names_N))[:POOL_SIZE]
@@ -109,7 +109,7 @@ def _predict_best(oracle: TabularOracle, sample_S: Indices) -> tuple[Indices, fl
 
 TABULAR_METHODS: dict[str, Method] = {
     "random": _random,
-    "gp_nas_uniform": _gp_nas_uniform,
-    "gp_nas_informative": _gp_nas_informative,
+    "gp_nas_random": _gp_nas_random,
+    "gp_nas_mutual_information": _gp_nas_mutual_information,
 }
 """Search methods by name: uniform and informative are the ways to choose what the predictor learns from."""

@@ -10,7 +10,7 @@ import pytest
 from experiments.cli import main as cli
 from tests.support.nas_bench_macro import synthetic_content, write_table
 
-METHODS = ["random", "gp_nas_uniform", "gp_nas_informative"]
+METHODS = ["random", "gp_nas_random", "gp_nas_mutual_information"]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_json_csv_and_figure_agree(
     low, high = by_method["random"]["regret_points"]["interval"]
     assert low < by_method["random"]["regret_points"]["mean"] < high
     assert by_method["random"]["tau"] is None
-    assert 0 < by_method["gp_nas_uniform"]["tau"]["mean"] < 1
+    assert 0 < by_method["gp_nas_random"]["tau"]["mean"] < 1
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_too_few_or_too_many_evaluations_are_refused(num_evaluations: int, oracl
 
 def test_with_one_seed_gp_nas_begins_with_the_networks_of_random_search(oracle: TabularOracle) -> None:
     drawn = search_table(oracle, "random", 40, seed=0)
-    predicted = search_table(oracle, "gp_nas_uniform", 40, seed=0)
+    predicted = search_table(oracle, "gp_nas_random", 40, seed=0)
     assert np.array_equal(drawn.networks_V[:30], predicted.networks_V[:30])
     assert drawn.tau is None
     assert predicted.regrets_V[-1] < drawn.regrets_V[-1]
@@ -74,7 +74,7 @@ def test_random_search_has_the_regret_that_combinatorics_expects(oracle: Tabular
 
 
 @needs_public_file
-@pytest.mark.parametrize("method", ["gp_nas_uniform", "gp_nas_informative"])
+@pytest.mark.parametrize("method", ["gp_nas_random", "gp_nas_mutual_information"])
 def test_gp_nas_comes_within_a_twentieth_of_a_point_of_the_best_public_network(method: str) -> None:
     oracle = load_nas_bench_macro(PUBLIC_FILE)
     searches = [search_table(oracle, method, 100, seed) for seed in range(10)]
@@ -86,7 +86,7 @@ def test_gp_nas_comes_within_a_twentieth_of_a_point_of_the_best_public_network(m
 def test_the_interval_of_tau_from_90_networks_contains_tau_on_all_others() -> None:
     oracle = load_nas_bench_macro(PUBLIC_FILE)
     for seed in range(5):
-        search = search_table(oracle, "gp_nas_uniform", 100, seed)
+        search = search_table(oracle, "gp_nas_random", 100, seed)
         known = search.networks_V[:90]
         estimate = cross_validated_tau(oracle.codes_NF[known], oracle.mean_accuracies_N[known])
         assert search.tau is not None
