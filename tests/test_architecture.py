@@ -57,9 +57,9 @@ FLOORS_OF_ANALYSIS = (
 
 OF_METHOD_FOR_ANALYSIS = (
     *("nas.foundation", "nas.space", "nas.latency"),
-    *("nas.search.records", "nas.search.health"),
+    *("nas.search.records", "nas.search.health", "nas.oracle.space_oracle"),
 )
-"""What analysis may use of the method: what explains records."""
+"""What analysis may use of the method: what explains records, and the truth about small spaces."""
 
 MAX_MODULES = 15
 """Modules in a room: a reader takes in about a dozen at a glance.

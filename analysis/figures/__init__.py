@@ -23,6 +23,7 @@ FIGURES: "Registry[Callable[[Experiment], list[Drawing]]]" = Registry(
         "learning curves": "analysis.figures.learning_figure:learning_drawings",
         "best network so far": "analysis.figures.evaluations_figure:best_drawings",
         "prediction and evaluation": "analysis.figures.evaluations_figure:prediction_drawings",
+        "regret by epoch": "analysis.figures.oracle_figure:regret_drawings",
         "study": "analysis.figures.study_figure:study_drawings",
     },
 )

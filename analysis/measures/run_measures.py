@@ -7,6 +7,7 @@ from analysis.measures.collapse import final_entropy, measure_collapse, train_gi
 from analysis.measures.depth import count_redundant, measure_depth, redundant_share
 from analysis.measures.latency_error import TOLERANCE_PERCENT, final_error_percent, misses_target
 from analysis.measures.measure import Measure
+from analysis.measures.oracle_regret import oracle_accuracy, oracle_regret, supernet_tau
 from analysis.reading.experiment import Experiment
 from analysis.reading.run import Run
 from nas.search.records import Trajectory
@@ -182,4 +183,29 @@ TEST_ACCURACY = Measure(
     BOTH,
     comes_later=True,
     bounds=SHARE,
+)
+
+ORACLE_ACCURACY = Measure(
+    "oracle_accuracy",
+    "true accuracy",
+    "test accuracy of the derived network by the oracle of its space: trained from scratch",
+    3,
+    oracle_accuracy,
+    bounds=SHARE,
+)
+ORACLE_REGRET = Measure(
+    "oracle_regret",
+    "regret",
+    "how much more accurate the best network is that is no slower than the derived one, by the oracle",
+    3,
+    oracle_regret,
+    bounds=SHARE,
+)
+SUPERNET_TAU = Measure(
+    "supernet_tau",
+    "supernet tau",
+    "Kendall's tau of the evaluated networks' accuracies, with the supernet's weights and by the oracle",
+    2,
+    supernet_tau,
+    bounds=(-1.0, 1.0),
 )

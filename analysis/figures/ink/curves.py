@@ -46,9 +46,12 @@ def draw_course(
 def draw_epoch_axis(axes: Axes, run: Run) -> None:
     """Draws the axis of epochs, with warm-up shaded."""
     num_warmup, num_epochs = run.number("num_warmup_epochs"), int(run.number("num_epochs"))
-    # Methods without a warm-up have the field too.
+    # Methods without a warm-up have the field too, and rounds of evaluation come on top.
     if run.trajectory is not None:
+        num_epochs = len(run.trajectory.epoch_E)
         num_warmup = (~run.trajectory.is_joint_E).sum()
+    if run.evaluations is not None:
+        num_warmup = run.evaluations["epoch"].min() - 1
     mark_warmup(axes, int(num_warmup))
     axes.set_xlim(0.5, num_epochs + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
