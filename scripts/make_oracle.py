@@ -71,8 +71,8 @@ def main() -> None:
     provenance = {
         "protocol": protocols.pop(),
         "latency_table": table.fingerprint,
-        "latency_conditions": f"{origin.device_name}, {origin.num_threads} threads, batch {origin.batch_size}, "
-        f"torch {origin.torch_version}, {origin.measured_on}",
+        "latency_conditions": f"{origin.device_name}, {origin.num_threads} threads, batch "
+        f"{origin.batch_size}, torch {origin.torch_version}, {origin.measured_on}",
     }
     lines = ",\n".join(f"  {json.dumps(code)}: {json.dumps(record)}" for code, record in networks.items())
     head = json.dumps({"space": space.name, "provenance": provenance}, indent=1)[:-2]

@@ -88,9 +88,9 @@ IS_AS_ACCURATE_AS_RANDOM = Claim(
     direction="greater",
     smallest_effect=-0.005,
     beside=["derived_latency_ms"],
-    note="All methods meet their targets within 1 %, so networks are compared at equal latency. Random search "
-    "also evaluates networks, and TF-NAS takes architecture steps: the table of budgets has the seconds of "
-    "both.",
+    note="All methods meet their targets within 1 %, so networks are compared at equal latency. Random "
+    "search also evaluates networks, and TF-NAS takes architecture steps: the table of budgets has the "
+    "seconds of both.",
 )
 
 GP_NAS_IS_AS_ACCURATE_AS_RANDOM = Claim(
