@@ -181,8 +181,8 @@ class SearchConfig(DataConfig):
     """Which layers the network keeps that a search ends with: the most probable ones, or those `in_reach`.
 
     `argmax` is the paper's. In the last epoch, `in_reach` takes the most probable depths (in the skip space:
-    layers) that elasticity-scaling brings within 1 % of the target; `argmax` where there are none. Without
-    elasticity it has no effect.
+    layers) that elasticity-scaling brings within 1 % of the target, with not all widths at a bound; where
+    there are none, as `argmax`. Without elasticity it has no effect.
     """
 
     refine_widths: bool = False

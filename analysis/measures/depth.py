@@ -16,10 +16,12 @@ from nas.space.macro_space import Space, get_space
 
 @dataclass(frozen=True)
 class DepthCourse:
-    """How the derived depth developed.
+    """How the depth of the most probable network developed.
 
-    All numbers but `depth_ES` are of joint epochs only: before, no architecture parameter has moved. Changes
-    are counted stage by stage: a layer that one stage loses and another one gains is two changes.
+    That is the derived network, but for the last epoch of a search that ends with a network in reach of its
+    target: no such step is part of the fluctuation. All numbers but `depth_ES` are of joint epochs only:
+    before, no architecture parameter has moved. Changes are counted stage by stage: a layer that one stage
+    loses and another one gains is two changes.
 
     Attributes:
         depth_ES: kept layers of each stage, for all epochs.
@@ -46,9 +48,9 @@ class DepthCourse:
 
 
 def measure_depth(trajectory: Trajectory) -> DepthCourse:
-    """Returns how the derived depth of a search developed."""
+    """Returns how the depth of a search developed."""
     space = get_space(trajectory.space)
-    is_kept_EL = trajectory.derived_op_EL >= 0
+    is_kept_EL = most_probable_layers(trajectory)
     is_skippable_L = skippable_layers(space)
     depth_ES = _count_by_stage(is_kept_EL, space)
     joint_ES = _count_by_stage(is_kept_EL & is_skippable_L, space)[trajectory.is_joint_E]
@@ -66,6 +68,23 @@ def measure_depth(trajectory: Trajectory) -> DepthCourse:
         depth_range=float(np.ptp(total_E)) if len(total_E) else np.nan,
         collapsed_to_floor=float(not joint_ES[-1].any()) if can_move and len(joint_ES) else np.nan,
     )
+
+
+def most_probable_layers(trajectory: Trajectory) -> NDArray[np.bool_]:
+    """Which layers the most probable network of each epoch keeps, (E, L).
+
+    Of methods without alphas, those of the derived network.
+    """
+    alpha_ELO, beta_ESD = trajectory.alpha_ELO, trajectory.beta_ESD
+    if alpha_ELO is None:
+        return np.asarray(trajectory.derived_op_EL >= 0)
+    space = get_space(trajectory.space)
+    is_kept_EL: NDArray[np.bool_] = alpha_ELO.argmax(-1) < len(space.ops)
+    if beta_ESD is not None and beta_ESD.size:
+        depth_ES = beta_ESD.argmax(-1)
+        for index, layer in enumerate(space.layers):
+            is_kept_EL[:, index] &= layer.index < depth_ES[:, layer.stage]
+    return is_kept_EL
 
 
 def skippable_layers(space: Space) -> NDArray[np.bool_]:

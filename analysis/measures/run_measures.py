@@ -106,7 +106,7 @@ DERIVED_DEPTH = Measure(
     "depth",
     "layers of the derived network",
     1,
-    _of_trajectory(lambda trajectory: float(measure_depth(trajectory).depth_ES[-1].sum()), "derived_op_EL"),
+    _of_trajectory(lambda trajectory: float((trajectory.derived_op_EL[-1] >= 0).sum()), "derived_op_EL"),
     BOTH,
 )
 COLLAPSED_TO_FLOOR = Measure(

@@ -36,6 +36,7 @@ def report(
     from analysis.figures import make_drawings
     from analysis.figures.ink.figure_files import write_drawings
     from analysis.measures import measure_runs
+    from analysis.reading.captions import count
     from analysis.report.report_page import write_report
     from analysis.tables import make_tables
     from analysis.tables.table_files import write_table
@@ -71,7 +72,8 @@ def report(
             continue
         click.echo(f"({verdict.name}) {verdict.claim.statement}")
         click.echo(f"    {verdict.status.upper()}: {verdict.reason}")
-        click.echo(f"    {verdict.measure}: {verdict.estimate.text}; n = {verdict.estimate.n} seeds")
+        num_seeds = count(verdict.estimate.n, "seed")
+        click.echo(f"    {verdict.measure}: {verdict.estimate.text}; n = {num_seeds}")
         click.echo(f"    {verdict.registration}")
         for line in (*verdict.sensitivity, *verdict.beside, *verdict.caveats):
             click.echo(f"    {line}")

@@ -55,13 +55,16 @@ class _Row:
         num_findings = sum(not check.is_healthy for check in self.checks)
         return format_count(num_findings, "finding") if num_findings else "ok"
 
-    @property
-    def endings(self) -> list[str]:
-        """How it ended, in a line; of an unhealthy search, a line for each finding."""
+    def endings(self, *, explains_health: bool) -> list[str]:
+        """How it ended, in a line; of an unhealthy search, if asked, a line for each finding."""
         if self.state != "FINISHED" or not self.checks:
             return [f"{_word(self.state)}{': ' + self.reason if self.reason else ''}"]
-        findings = [f"finished; unhealthy: {check}" for check in self.checks if not check.is_healthy]
-        return findings or ["finished; healthy"]
+        findings = [check for check in self.checks if not check.is_healthy]
+        if not findings:
+            return ["finished; healthy"]
+        if not explains_health:
+            return [f"finished; unhealthy: {', '.join(check.name for check in findings)}"]
+        return [f"finished; unhealthy: {check}" for check in findings]
 
 
 class Progress:
@@ -70,6 +73,8 @@ class Progress:
     Args:
         num_done: cells of the grid that are done already.
         num_to_come: cells that will be added.
+        explains_health: whether each finding has a line, with what to change; for a study, whose points may
+            be far from healthy, the names are enough.
     """
 
     def __init__(
@@ -79,12 +84,15 @@ class Progress:
         num_done: int,
         num_parallel: int,
         num_to_come: int = 0,
+        *,
+        explains_health: bool = True,
     ) -> None:
         self._console = console
         self._rows = {cell.hash: _Row(cell) for cell in cells}
         self._num_done = num_done
         self._num_parallel = num_parallel
         self._num_to_come = num_to_come
+        self._explains_health = explains_health
         self._live = Live(console=console, get_renderable=self._table, refresh_per_second=2)
 
     def __enter__(self) -> Self:
@@ -128,7 +136,7 @@ class Progress:
         row = self._rows[cell.hash]
         row.state, row.reason = outcome, reason or ""
         if not self._console.is_terminal or reason:
-            for line in row.endings:
+            for line in row.endings(explains_health=self._explains_health):
                 self.note(f"{cell.name}: {line}")
 
     def _table(self) -> Table:

@@ -129,7 +129,14 @@ def _run(points: Points, run_id: str, delivery: Delivery, console: Console) -> N
     num_to_come = max((study.budget.num_trials or 0) - num_told, points.num_open)
     points.study.pruner = make_pruner(study, plan.drafts[0].config.num_warmup_epochs)
     num_seeds = len(plan.seeds)
-    with Progress(console, [], num_told * num_seeds, at_a_time, num_to_come * num_seeds) as progress:
+    with Progress(
+        console,
+        [],
+        num_told * num_seeds,
+        at_a_time,
+        num_to_come * num_seeds,
+        explains_health=False,
+    ) as progress:
         callback = StudyCallback(points, run_id, progress, delivery)
         try:
             run_trials(

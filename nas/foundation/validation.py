@@ -17,9 +17,9 @@ _MAX_JSON_BYTES = 50_000_000
 def first_error(error: ValidationError) -> str:
     """The first problem of a pydantic error, as `field: value: what is wrong`."""
     details = error.errors()[0]
-    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in details["loc"]).lstrip(
-        "."
-    )
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in details["loc"])
+    # Not all dots: they may be the name of the field.
+    field = path.removeprefix(".")
     message = details["msg"].removeprefix("Value error, ")
     if details["type"] == "extra_forbidden":
         return f"{field}: unknown field; remove it or correct its spelling"

@@ -78,6 +78,16 @@ class ScalingReport:
         return abs(error_percent) <= MAX_LATENCY_ERROR_PERCENT
 
     @property
+    def is_at_bound(self) -> bool:
+        """Whether every width is at its lower bound, or every one at its upper bound."""
+        ends = [
+            (width == low, width == high)
+            for layer, op, width in self.architecture.layers
+            for low, high in [op.width_interval(layer.in_channels)]
+        ]
+        return any(map(all, zip(*ends, strict=True)))
+
+    @property
     def latencies_ms(self) -> tuple[float, ...]:
         """Latency before the scaling, then after each phase."""
         return self.initial_latency_ms, *(phase.latency_ms for phase in self.phases)

@@ -178,7 +178,7 @@ def _check_warmup(mean_steps: float, verb: str) -> HealthCheck:
     return _check(
         "warmup",
         mean_steps >= MIN_WARMUP_STEPS,
-        f"each candidate {verb} trained in {mean_steps:.0f} warm-up steps on average",
+        f"each candidate {verb} trained in {mean_steps:.1f} warm-up steps on average",
         f"at least {MIN_WARMUP_STEPS} are needed: raise num_warmup_epochs or max_train_images, or lower "
         "batch_size",
     )

@@ -144,9 +144,10 @@ class TfNas(SupernetMethod):
         for kept_ops in networks_in_reach(
             supernet.space, log_alpha_LO, log_beta_SD, self.task.table, target_ms
         ):
-            # Steps of scaling can be too coarse for a target near the end of what widths allow.
             supernet.kept_ops = kept_ops
-            if self._scaled().meets(target_ms):
+            report = self._scaled()
+            # Near the ends of what widths allow, steps can be too coarse, or no width is left to choose.
+            if report.meets(target_ms) and not report.is_at_bound:
                 return
         supernet.kept_ops = None
 

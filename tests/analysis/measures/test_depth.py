@@ -13,15 +13,18 @@ from analysis.measures.depth import (
     count_flips,
     count_redundant,
     measure_depth,
+    most_probable_layers,
     network_of,
     redundant_share,
     skippable_layers,
 )
+from nas.config import Depth
 from nas.search.records import Trajectory
+from nas.search.search import Search
 from nas.space.macro_space import SPACES, Space, StageSpec, get_space
 from nas.supernet.supernet import Supernet
 from tests.support.hand_made import experiment_of, kept, run, trajectory
-from tests.support.tiny import NUM_CLASSES, TINY
+from tests.support.tiny import NUM_CLASSES, TINY, make_config, make_dense_table
 
 REST = ([1, 1, 1, 1], [1, 1, 1, 1], [1])
 
@@ -37,12 +40,51 @@ def search_of(depths_ES: Sequence[Sequence[int]], num_warmup: int = 0, depth: st
         kept(*([1] * d + [0] * (whole - d) for d, whole in zip(depths_S, FULL, strict=True)))
         for depths_S in depths_ES
     ]
-    return trajectory(len(depths_ES), num_warmup, depth=depth, derived_op_EL=np.stack(derived))
+    return of_derived(np.stack(derived), num_warmup, depth=depth)
+
+
+def of_derived(derived_op_EL: np.ndarray, num_warmup: int = 0, *, depth: str = "sink") -> Trajectory:
+    """A search of which only the derived networks are known."""
+    return trajectory(
+        len(derived_op_EL),
+        num_warmup,
+        depth=depth,
+        derived_op_EL=derived_op_EL,
+        alpha_ELO=None,
+        beta_ESD=None,
+    )
 
 
 def course(*depths_ES: Sequence[int], num_warmup: int = 0):
     """How the depth of such a search developed."""
     return measure_depth(search_of(depths_ES, num_warmup))
+
+
+@pytest.mark.parametrize("depth", ["sink", "skip"])
+@pytest.mark.parametrize("derivation", ["argmax", "in_reach"])
+def test_depth_is_that_of_the_most_probable_network_whatever_the_search_ends_with(
+    depth: Depth, derivation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the supernet itself, before it is told what to keep; a target that only shallow networks meet."""
+    monkeypatch.setitem(SPACES._values, TINY.name, TINY)
+    config = make_config(
+        depth=depth,
+        derivation=derivation,
+        target_latency_ms=2.15,
+        latency_weight=0.0,
+        num_epochs=6,
+        arch_lr=1.0,
+    )
+    search, most_probable = Search(config, make_dense_table(TINY)), []
+    for _ in range(6):
+        search.run_epoch()
+        search.method.supernet.kept_ops = None
+        most_probable.append(search.method.supernet.derived_ops())
+    course = Trajectory.of(TINY.name, depth, search.records)
+    assert most_probable_layers(course).tolist() == (np.array(most_probable) >= 0).tolist()
+    is_same_E = (course.derived_op_EL == most_probable).all(axis=1)
+    assert is_same_E[:-1].all()
+    assert is_same_E[-1] == (derivation == "argmax")
 
 
 def test_fluctuation_is_the_mean_absolute_change_between_joint_epochs():
@@ -63,7 +105,7 @@ def test_layers_that_move_from_stage_to_stage_keep_the_total_depth_but_fluctuate
 
 def test_a_layer_that_moves_within_its_stage_changes_no_depth():
     derived = [kept([1, 1], [1, 1, 1], stage, *REST) for stage in ([1, 0, 1, 1], [1, 1, 1, 0], [1, 1, 0, 1])]
-    depth = measure_depth(trajectory(3, depth="skip", derived_op_EL=np.stack(derived)))
+    depth = measure_depth(of_derived(np.stack(derived), depth="skip"))
     assert (depth.fluctuation, depth.fluctuation_without_drift, depth.num_flips) == (0, 0, 0)
 
 
@@ -206,7 +248,7 @@ def test_a_stage_that_gains_a_layer_after_another_lost_one_has_not_flipped():
 
 def test_depth_is_counted_stage_by_stage():
     derived = kept([1, 0], [1, 1, 0], [1, 0, 0, 1], [1, 0, 0, 0], [1, 1, 1, 1], [1])[None]
-    assert measure_depth(trajectory(1, derived_op_EL=derived)).depth_ES.tolist() == [[1, 2, 2, 1, 4, 1]]
+    assert measure_depth(of_derived(derived)).depth_ES.tolist() == [[1, 2, 2, 1, 4, 1]]
 
 
 def test_encodings_that_differ_only_in_where_skips_stand_are_one_network():

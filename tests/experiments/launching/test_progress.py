@@ -63,12 +63,12 @@ FAILED = [
 ]
 
 
-def show_ends(is_terminal: bool) -> str:
+def show_ends(is_terminal: bool, **options: bool) -> str:
     """What a launch shows of a healthy search, of an unhealthy one, and of one that still runs."""
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=is_terminal, width=120, color_system=None)
     cells = [make_cell(seed) for seed in range(3)]
-    with Progress(console, cells, num_done=0, num_parallel=3) as progress:
+    with Progress(console, cells, num_done=0, num_parallel=3, **options) as progress:
         for cell in cells:
             progress.start(cell)
         for cell, checks in zip(cells, ([SOUND], [FAILED[0], SOUND, FAILED[1]]), strict=False):
@@ -82,6 +82,13 @@ def test_a_line_tells_that_a_search_is_healthy_and_one_for_each_finding_that_it_
         "bi-sink-T1.5-s0: finished; healthy",
         "bi-sink-T1.5-s1: finished; unhealthy: [the latency] is 5 % too high; raise latency_weight",
         "bi-sink-T1.5-s1: finished; unhealthy: every width is at its lower bound; raise target_latency_ms",
+    ]
+
+
+def test_a_study_names_the_findings_of_a_point_in_one_line() -> None:
+    assert show_ends(is_terminal=False, explains_health=False).splitlines() == [
+        "bi-sink-T1.5-s0: finished; healthy",
+        "bi-sink-T1.5-s1: finished; unhealthy: latency, widths",
     ]
 
 

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -210,13 +211,20 @@ def test_delivery_waits_for_a_store_that_is_away_and_loses_nothing(
     tracker = Tracker("away", store)
     folder = make_folder(store, "g1")
     said: list[str] = []
+    has_tried = threading.Event()
+
+    def note(message: str) -> None:
+        said.append(message)
+        has_tried.set()
+
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     away = copy.copy(tracker)
     away._client = MlflowClient("http://127.0.0.1:9")
-    delivery = Delivery(away, said.append)
+    delivery = Delivery(away, note)
     run_all(folder, "launch")
     delivery.notify(folder)
-    assert delivery.close(patience_s=0.5) == ["g1"]
+    assert has_tried.wait(timeout=60)
+    assert delivery.close(patience_s=0.1) == ["g1"]
     assert len(said) == 1
     assert "MLflow is unreachable" in said[0]
     delivery = Delivery(tracker, said.append)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -127,6 +128,30 @@ def test_a_network_that_steps_of_scaling_cannot_bring_to_the_target_is_passed_ov
     assert len(tried) == 3
     assert search.method.supernet.kept_ops == in_order[2]
     assert [len(stage) for stage in record.architecture.stages] == tried[2]
+
+
+@pytest.mark.parametrize("end", ["lower", "upper"])
+def test_a_network_that_meets_the_target_with_every_width_at_a_bound_is_passed_over(end: str) -> None:
+    """A target that the most probable network meets exactly at one end of what its widths allow."""
+    config = make_config(derivation="in_reach", num_epochs=2, num_warmup_epochs=1)
+    probe = Search(config.model_copy(update={"derivation": "argmax"}), TABLE)
+    for _ in range(2):
+        probe.run_epoch()
+    supernet = probe.method.supernet
+    low_ms, high_ms = elasticity_scaling(supernet.derive(), TABLE, config.target_latency_ms).reachable_ms
+    target_ms = low_ms if end == "lower" else high_ms
+    first = elasticity_scaling(supernet.derive(), TABLE, target_ms)
+    assert first.is_at_bound
+    assert first.meets(target_ms)
+    probe.method.task = replace(
+        probe.method.task, config=config.model_copy(update={"target_latency_ms": target_ms})
+    )
+    before = supernet.derived_ops()
+    probe.method._derive_in_reach()
+    assert supernet.derived_ops() != before
+    after = elasticity_scaling(supernet.derive(), TABLE, target_ms)
+    assert after.meets(target_ms)
+    assert not after.is_at_bound
 
 
 def test_a_target_that_no_network_meets_leaves_the_most_probable_one(monkeypatch: pytest.MonkeyPatch) -> None:
