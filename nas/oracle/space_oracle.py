@@ -6,6 +6,7 @@ Shapes: N networks, R trainings, L searchable layers.
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import as_file, files
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -93,22 +94,31 @@ def load_oracle(space_name: str) -> SpaceOracle | None:
     if not resource.is_file():
         return None
     with as_file(resource) as path:
-        try:
-            content = OracleFile.model_validate(read_json(path, "an oracle"))
-        except ValidationError as error:
-            raise UserError(f"{path}: {first_error(error)}") from None
+        return read_oracle(path)
+
+
+def read_oracle(path: Path) -> SpaceOracle:
+    """Reads an oracle; trainings of seeds that not all networks have are left out.
+
+    Raises:
+        UserError: it cannot be read, or lacks networks of its space, or has no seed of all networks.
+    """
+    try:
+        content = OracleFile.model_validate(read_json(path, "an oracle"))
+    except ValidationError as error:
+        raise UserError(f"{path}: {first_error(error)}") from None
     space = get_space(content.space)
     codes = tuple(operator_code(architecture, space) for architecture in all_architectures(space))
     if set(codes) != set(content.networks):
-        raise UserError(f"{resource}: networks: not those of space '{space.name}'; reinstall the package")
+        raise UserError(f"{path}: networks: not those of space '{space.name}'; rebuild it")
     records = [content.networks[code] for code in codes]
-    seeds = sorted(records[0].test_accuracy)
-    if any(sorted(record.test_accuracy) != seeds for record in records):
-        raise UserError(f"{resource}: networks: not all have the same seeds; reinstall the package")
+    seeds = set.intersection(*(set(record.test_accuracy) for record in records))
+    if not seeds:
+        raise UserError(f"{path}: networks: no seed was trained for all of them; train the others")
     return SpaceOracle(
         space.name,
         codes,
-        np.array([[record.test_accuracy[seed] for seed in seeds] for record in records]),
+        np.array([[record.test_accuracy[seed] for seed in sorted(seeds)] for record in records]),
         np.array([record.latency_ms for record in records]),
         content.provenance,
     )
