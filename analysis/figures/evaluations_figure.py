@@ -25,7 +25,7 @@ from analysis.figures.ink.panels import (
 from analysis.figures.ink.style import line_style
 from analysis.reading.captions import count, missing_note
 from analysis.reading.experiment import Experiment
-from analysis.reading.nothing_to_draw import NothingToDrawError, for_grids
+from analysis.reading.nothing_to_draw import OutOfPlaceError, for_grids
 from analysis.reading.run import Run
 
 _COURSES = ("method", "evaluation_sample")
@@ -68,7 +68,7 @@ def prediction_drawings(experiment: Experiment) -> list[Drawing]:
         if run.evaluations is not None and run.evaluations["predicted_score"].notna().any()
     )
     if not runs:
-        raise NothingToDrawError("no method that predicts accuracies")
+        raise OutOfPlaceError("no method that predicts accuracies")
     panels, shown = arrange_panels(experiment, runs, *_COURSES, max_panels=6)
     runs = drawn_runs(panels)
     caption = (
@@ -111,7 +111,7 @@ def seconds_of(run: Run) -> NDArray[np.float64]:
 def _evaluating(experiment: Experiment) -> tuple[Run, ...]:
     runs = tuple(run for run in experiment.runs if run.evaluations is not None and run.epochs is not None)
     if not runs:
-        raise NothingToDrawError("no method that evaluates networks")
+        raise OutOfPlaceError("no method that evaluates networks")
     return runs
 
 

@@ -23,7 +23,7 @@ from analysis.figures.ink.panels import (
 from analysis.measures.oracle_regret import oracle_of, regret_by_epoch
 from analysis.reading.captions import count, missing_note
 from analysis.reading.experiment import Experiment
-from analysis.reading.nothing_to_draw import NothingToDrawError, for_grids
+from analysis.reading.nothing_to_draw import OutOfPlaceError, for_grids
 
 _COURSES = ("method", "sampling", "depth")
 
@@ -33,7 +33,7 @@ def regret_drawings(experiment: Experiment) -> list[Drawing]:
     """Draws the regret by epoch, a line for each method, sampling and depth space."""
     runs = tuple(run for run in experiment.searched_with("derived_op_EL") if oracle_of(run) is not None)
     if not runs:
-        raise NothingToDrawError("no search without elasticity in a space that has an oracle")
+        raise OutOfPlaceError("no search without elasticity in a space that has an oracle")
     panels, shown = arrange_panels(experiment, runs, *_COURSES, max_panels=6)
     runs = drawn_runs(panels)
     caption = (

@@ -30,6 +30,8 @@ _FIELDS_ADDED_TO_SEARCHES = {
     "derivation": "argmax",
     "arch_lr_schedule": "constant",
     "latency_multiplier_lr": "0.0005",
+    "num_evaluations": "100",
+    "evaluation_sample": "mutual_information",
 }
 """Config fields that older searches lack, and the values that they ran with."""
 

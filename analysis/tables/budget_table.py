@@ -6,7 +6,7 @@ import numpy as np
 
 from analysis.measures.measure import Numbers
 from analysis.reading.experiment import Experiment
-from analysis.reading.nothing_to_draw import NothingToDrawError, for_grids
+from analysis.reading.nothing_to_draw import OutOfPlaceError, for_grids
 from analysis.reading.run import Run
 from analysis.tables.result_table import Column, ResultTable, factor_columns
 
@@ -17,7 +17,7 @@ _FACTOR = "method"
 def budget_table(experiment: Experiment, numbers: Numbers) -> ResultTable:
     """Makes a row for each method and setting of the other factors."""
     if _FACTOR not in experiment.factors:
-        raise NothingToDrawError("the grid has only one method")
+        raise OutOfPlaceError("the grid has only one method")
     factors = [_FACTOR, *experiment.other_factors(_FACTOR)]
     rows = [
         (

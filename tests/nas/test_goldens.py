@@ -36,6 +36,8 @@ TOLERANCES = {
     "alpha_ELO": {"atol": 5e-3},
     "beta_ESD": {"atol": 5e-3},
     "mid_channels": {"atol": 0.5},
+    # One of ten images, which rounding may decide.
+    "evaluated": {"atol": 0.11},
 }
 
 pytestmark = pytest.mark.skipif(

@@ -22,7 +22,7 @@ OTHER_LIBRARIES = "torch 2.15.0, numpy 2.3.5"
 FORMER = {
     "sampling": "bi",
     **dict.fromkeys(("method", "kernels", "derivation", "final_temperature", "arch_lr_schedule")),
-    "latency_multiplier_lr": None,
+    **dict.fromkeys(("latency_multiplier_lr", "num_evaluations", "evaluation_sample")),
 }
 """Params of a run made before these fields could be chosen, and samplings had one name each."""
 

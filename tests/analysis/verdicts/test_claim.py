@@ -18,7 +18,7 @@ OWN: dict[str, Any] = {
 
 
 def test_the_claims_of_the_paper_are_records_that_name_measures_and_both_sides():
-    assert list(CLAIMS) == ["a", "b", "d", "d2", "e"]
+    assert list(CLAIMS) == ["a", "b", "d", "d2", "e", "f", "g"]
     for claim in CLAIMS.values():
         assert claim.num_seeds == 12
         assert {claim.measure, claim.second_measure, *claim.beside} <= {*MEASURES, None}
@@ -46,7 +46,7 @@ def test_any_edit_of_a_claim_changes_its_hash_and_reading_its_record_does_not():
 
 def test_a_file_adds_claims_changes_fields_of_known_ones_and_drops_them():
     claims = resolve_claims({"mine": OWN, "a": {"num_seeds": 20}, "e": None}, "x.yaml")
-    assert list(claims) == ["a", "b", "d", "d2", "mine"]
+    assert list(claims) == ["a", "b", "d", "d2", "f", "g", "mine"]
     assert claims["a"] == CLAIMS["a"].model_copy(update={"num_seeds": 20})
     assert claims["b"] == CLAIMS["b"]
     assert claims["mine"].num_seeds == 12

@@ -26,6 +26,8 @@ SEARCH_CHANGES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "depth": ("sink", "skip", {}),
     "elasticity": (True, False, {}),
     "derivation": ("argmax", "in_reach", {}),
+    "num_evaluations": (100, 20, {"method": "random"}),
+    "evaluation_sample": ("mutual_information", "random", {"method": "gp_nas"}),
     "refine_widths": (False, True, {}),
     "objective": ("tfnas", "proxyless_add", {}),
     "latency_weight": (0.1, 0.2, {"objective": "proxyless_add"}),

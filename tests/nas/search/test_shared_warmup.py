@@ -34,6 +34,8 @@ CHANGES = {
     "sampling": "bi_min",
     "elasticity": False,
     "derivation": "in_reach",
+    "num_evaluations": 20,
+    "evaluation_sample": "random",
     "refine_widths": True,
     "objective": "fbnet",
     "latency_weight": 0.7,
