@@ -147,8 +147,9 @@ class SearchConfig(DataConfig):
     space: Annotated[str, AfterValidator(SPACES.check)] = "paper"
     """Macro space: `paper` (224x224), `small32` (32x32), `micro` (28x28), or one of the variants of `paper`.
 
-    `nano` (28x28) has 400 networks, all of them trained, see docs/oracle.md. `paper_no_se` has no candidates
-    with squeeze-and-excitation; `paper_no_se_no_swish` has ReLU, and no squeeze-and-excitation, everywhere.
+    `nano` (28x28) has 400 networks, few enough to train them all, see docs/oracle.md. `paper_no_se` has no
+    candidates with squeeze-and-excitation; `paper_no_se_no_swish` has ReLU, and no squeeze-and-excitation,
+    everywhere.
     """
 
     target_latency_ms: Positive

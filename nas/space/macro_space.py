@@ -250,7 +250,7 @@ NANO = Space(
     head_channels=32,
     operators=PAPER_OPERATORS[:4],
 )
-"""So small that each of its 400 networks can be trained from scratch: see the oracle in docs/oracle.md.
+"""So small that each of its 400 networks can be trained from scratch, see docs/oracle.md.
 
 And so narrow that they differ: with twice the channels, their accuracies differ half as much.
 """
