@@ -47,7 +47,7 @@ class Searches:
 
     def choose_num_epochs(self, trial_s: float) -> None:
         """Gives each as many epochs as take about so many seconds."""
-        joint_s = SearchCell.time_epochs(SearchConfig(**self.fields(0)), self._table, {}).joint_s
+        joint_s = SearchCell.time_epochs(SearchConfig(**self.fields(0)), self._table, {}).seconds["joint"]
         self._fields["num_epochs"] = max(round(trial_s / joint_s), 2)
 
     @property

@@ -21,9 +21,10 @@ NAN = float("nan")
 
 def oracle_of(run: Run) -> SpaceOracle | None:
     """The oracle that knows a run's networks: of its space, at the initial widths."""
-    if run.kind != "search" or run.config.get("elasticity") is not False:
+    space = run.config.get("space")
+    if run.kind != "search" or space is None or run.config.get("elasticity") is not False:
         return None
-    return load_oracle(str(run.config["space"]))
+    return load_oracle(str(space))
 
 
 def oracle_accuracy(run: Run, experiment: Experiment) -> float:

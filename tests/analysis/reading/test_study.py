@@ -28,7 +28,7 @@ from analysis.report.report_page import write_report
 from analysis.tables import make_tables
 from analysis.tables.best_points_table import best_points_table
 from analysis.tables.table_files import to_csv
-from analysis.verdicts import NONE_OF_A_STUDY, judge
+from analysis.verdicts import CLAIMS, NONE_OF_A_STUDY, judge
 from analysis.verdicts.slices import Slice, slice_study
 from experiments.cli.report_command import report
 from nas.foundation.errors import UserError
@@ -295,7 +295,7 @@ def test_a_study_beside_a_grid_takes_nothing_from_the_grid(studied: Studied) -> 
     experiment = studied[1]
     assert not experiment.is_study
     numbers = measure_runs(experiment)
-    assert len(judge(experiment, numbers)) == 4
+    assert len(judge(experiment, numbers)) == len(CLAIMS)
     drawings, undrawn = make_drawings(experiment)
     assert {"learning", "study-slices"} <= {drawing.name for drawing in drawings}
     assert len(undrawn) < len(FIGURES)

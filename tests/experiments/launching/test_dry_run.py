@@ -11,7 +11,7 @@ from nas.config import SearchConfig, TrainConfig
 from nas.space.macro_space import get_space
 from tests.support.tiny import make_dense_table
 
-COST = EpochCost(warmup_s=1.0, joint_s=10.0, num_weight_steps=3200)
+COST = EpochCost({"warmup": 1.0, "joint": 10.0}, num_weight_steps=3200)
 
 
 def state(num_done: int = 0, **fields: object) -> CellState:
@@ -23,7 +23,7 @@ def state(num_done: int = 0, **fields: object) -> CellState:
 
 @pytest.mark.parametrize(("num_done", "expected_s"), [(0, 43.0), (2, 41.0), (3, 40.0), (6, 10.0), (7, 0.0)])
 def test_what_is_left_costs_as_much_as_its_epochs(num_done: int, expected_s: float) -> None:
-    assert COST.left_s(state().cell.config, num_done, warms_up=True) == expected_s
+    assert COST.left_s(state().cell.phases, num_done, warms_up=True) == expected_s
 
 
 @pytest.mark.parametrize(("share_warmup", "expected_s"), [(True, [43, 40, 43, 40]), (False, [43] * 4)])
@@ -44,10 +44,28 @@ def test_a_probe_has_an_architecture_step_however_rare_they_are() -> None:
         device="cpu",
     )
     cost = SearchCell.time_epochs(config, make_dense_table(get_space("micro")), {})
-    assert cost.warmup_s > 0
-    assert cost.joint_s > 0
+    assert cost.seconds.keys() == {"warmup", "joint"}
+    assert min(cost.seconds.values()) > 0
     # 560 of the 700 images are for weight steps of 32.
     assert cost.num_weight_steps == 17
+
+
+@pytest.mark.parametrize("method", ["random", "gp_nas"])
+def test_rounds_of_evaluation_are_timed_too(method: str) -> None:
+    config = SearchConfig(
+        method=method,
+        space="nano",
+        elasticity=False,
+        target_latency_ms=100.0,
+        max_train_images=700,
+        augmentation="none",
+        device="cpu",
+    )
+    table = make_dense_table(get_space("nano"), base_ms=99.0)
+    cost = SearchCell.time_epochs(config, table, {})
+    assert cost.seconds.keys() == {"warmup", "evaluation"}
+    assert min(cost.seconds.values()) > 0
+    assert config.phases.count("evaluation") == 10
 
 
 PUBLISHED = {"num_epochs": 90, "num_warmup_epochs": 10}
@@ -74,4 +92,4 @@ def test_nothing_is_warned_of_where_the_protocol_is_the_published_one() -> None:
 def test_nothing_is_foreseen_of_trainings() -> None:
     config = TrainConfig(architecture="mobilenet_v2")
     cell = TrainingCell("train", {}, config, "images", {}, "mobilenet_v2")
-    assert _foreseen([cell], {cell.cost_key: EpochCost(1.0, 1.0, num_weight_steps=0)}) == []
+    assert _foreseen([cell], {cell.cost_key: EpochCost({"training": 1.0}, num_weight_steps=0)}) == []
