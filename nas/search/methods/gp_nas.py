@@ -64,7 +64,7 @@ class GpNas(RandomSearch):
 
 
 def encode(architecture: Architecture) -> list[float]:
-    """The code of a network: for each layer of the space whether it is there, and its operator's traits.
+    """The code of a network: for each layer of the space whether it is kept, and its operator's traits.
 
     They are scaled to about 0 to 2, as the predictor's kernel expects. Widths are no part of it: they
     follow from the operators and the target.

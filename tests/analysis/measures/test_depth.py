@@ -65,7 +65,7 @@ def course(*depths_ES: Sequence[int], num_warmup: int = 0):
 def test_depth_is_that_of_the_most_probable_network_whatever_the_search_ends_with(
     depth: Depth, derivation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the supernet itself, before it is told what to keep; a target that only shallow networks meet."""
+    """Compared with the supernet's own choice; only shallow networks meet this target."""
     monkeypatch.setitem(SPACES._values, TINY.name, TINY)
     config = make_config(
         depth=depth,

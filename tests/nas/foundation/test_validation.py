@@ -1,4 +1,4 @@
-"""The one line that says what is wrong with a record."""
+"""Error lines for invalid records."""
 
 import pytest
 from pydantic import BaseModel, ConfigDict, ValidationError

@@ -115,7 +115,7 @@ def test_each_form_heeds_its_own_constants_and_no_other(objective: str, field: s
 
 
 @pytest.mark.parametrize("objective", NAMES)
-def test_only_an_objective_that_learns_a_multiplier_heeds_its_rate(objective: str) -> None:
+def test_only_an_objective_that_learns_a_multiplier_reads_its_rate(objective: str) -> None:
     fields = ("latency_weight", "objective_scale", "objective_exponent", "latency_multiplier_lr")
     config = SearchConfig(target_latency_ms=TARGET_MS, objective=objective, **dict.fromkeys(fields, 0.3))
     is_learned = objective == "lagrangian"
