@@ -39,7 +39,7 @@ def best_drawings(experiment: Experiment) -> list[Drawing]:
     runs = drawn_runs(panels)
     caption = (
         "Best network so far: the highest held-out accuracy with the weights of the supernet, by evaluation "
-        f"(left; {READING[0].lower()}{READING[1:]}) and by second, the training of the supernet included "
+        f"(left; {READING[0].lower()}{READING[1:-1]}) and by second, the training of the supernet included "
         "(right; a line per seed). These accuracies choose networks, and are biased by that: what networks "
         f"are worth is seen once they are trained from scratch. n = {count(len(runs), 'trial')}."
         f"{shown}{missing_note(experiment)}"
@@ -74,8 +74,8 @@ def prediction_drawings(experiment: Experiment) -> list[Drawing]:
     caption = (
         "Prediction and evaluation: held-out accuracy with the weights of the supernet against the predicted "
         "score, a normal score of its rank. Circles: networks of the "
-        "sample; crosses: the last round, predicted best. Kendall's tau is of all points of a setting, each "
-        f"predicted before it was known. n = {count(len(runs), 'trial')}.{shown}{missing_note(experiment)}"
+        "sample; crosses: the last round, predicted best. Kendall's tau is the mean over "
+        f"seeds; each network was predicted before it was known. n = {count(len(runs), 'trial')}.{shown}{missing_note(experiment)}"
     )
 
     def draw() -> Figure:
