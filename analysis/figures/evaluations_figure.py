@@ -75,7 +75,8 @@ def prediction_drawings(experiment: Experiment) -> list[Drawing]:
         "Prediction and evaluation: held-out accuracy with the weights of the supernet against the predicted "
         "score, a normal score of its rank. Circles: networks of the "
         "sample; crosses: the last round, predicted best. Kendall's tau is the mean over "
-        f"seeds; each network was predicted before it was known. n = {count(len(runs), 'trial')}.{shown}{missing_note(experiment)}"
+        "seeds; each network was predicted before it was known. n = "
+        f"{count(len(runs), 'trial')}.{shown}{missing_note(experiment)}"
     )
 
     def draw() -> Figure:
