@@ -39,6 +39,7 @@ from nas.foundation.checkpoint import find_checkpoints
 from nas.latency.table import LatencyTable
 from nas.search.records import EpochRecord, Trajectory
 from nas.search.search import run_search
+from nas.space.architecture import Architecture
 from nas.space.macro_space import get_space
 from tests.support.tiny import make_dense_table
 
@@ -330,6 +331,7 @@ def _assert_equal_results(client: MlflowClient, run: Run, expected: list[EpochRe
     assert [_without_times(row) for row in _read_metrics(artifacts)] == [
         _without_times({"epoch": float(record.epoch), **record.metrics}) for record in expected
     ]
+    _assert_equal_evaluations(artifacts / "evaluations.csv", expected)
     for name in {name for record in expected for name in record.metrics}:
         history = client.get_metric_history(run.info.run_id, name)
         steps = sorted(entry.step for entry in history)
@@ -338,6 +340,18 @@ def _assert_equal_results(client: MlflowClient, run: Run, expected: list[EpochRe
             values = {entry.step: entry.value for entry in history}
             of_search = {r.epoch: r.metrics[name] for r in expected if name in r.metrics}
             assert values == of_search, name
+
+
+def _assert_equal_evaluations(path: Path, expected: list[EpochRecord]) -> None:
+    evaluations = [each for record in expected for each in record.evaluations]
+    assert path.exists() == bool(evaluations)
+    if evaluations:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [int(row["evaluation"]) for row in rows] == [each.number for each in evaluations]
+        assert [float(row["val_accuracy"]) for row in rows] == [each.val_accuracy for each in evaluations]
+        networks = [Architecture.model_validate_json(row["architecture"]) for row in rows]
+        assert networks == [each.architecture for each in evaluations]
 
 
 def _read_metrics(artifacts: Path) -> list[dict[str, float]]:

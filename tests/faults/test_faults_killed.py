@@ -44,3 +44,15 @@ def test_after_the_process_group_was_killed_the_same_command_finishes(site: Site
     assert site.run().returncode == 0
     site.assert_whole()
     assert site.num_epochs_done_again() == 0
+
+
+# Both train one supernet, 6 epochs that they share, and evaluate in 2 more each.
+@pytest.mark.parametrize("after_epochs", [3, 13])
+def test_methods_that_evaluate_networks_go_on_where_they_were_killed(site: Site, after_epochs: int) -> None:
+    site.write_spec({"method": ["random", "gp_nas"]}, num_evaluations=20)
+    with site.start() as launch:
+        launch.wait_for_epochs(after_epochs)
+        launch.kill_tree()
+    assert site.run().returncode == 0
+    site.assert_whole()
+    assert site.num_epochs_done_again() == 0

@@ -15,8 +15,11 @@ from experiments.cells.cell import Cell
 from experiments.specs.experiment_spec import TrainingSpec, check_spec
 from experiments.specs.grid_file import load_grid
 from experiments.specs.training_grid import TrainingGrid
+from nas.config import TrainConfig
 from nas.foundation.errors import UserError
-from nas.space.macro_space import get_space
+from nas.space.architecture import Architecture
+from nas.space.enumeration import all_architectures, operator_code
+from nas.space.macro_space import NANO, get_space
 from nas.training.trained_network import load_trained_network
 from tests.experiments.launching.test_launch import BASE, tfnas, tfnas_here
 from tests.support.tiny import full_depth_architecture, make_dense_table
@@ -198,10 +201,21 @@ def test_without_a_grid_each_network_is_trained_once(folder: Path) -> None:
     assert cell.name == "train-tf-nas-a-s0"
 
 
+def test_a_small_space_stands_for_all_of_its_networks(folder: Path) -> None:
+    cells = cells_of(folder, SMALL | {"architectures": ["space:nano"], "grid": {"seed": [0, 1]}})
+    assert len({cell.hash for cell in cells}) == 2 * 400
+    networks = {Path(cell.config.architecture) for cell in cells if isinstance(cell.config, TrainConfig)}
+    loaded = {path.stem: Architecture.load(path) for path in networks}
+    codes = {f"nano-{operator_code(each, NANO)}": each for each in all_architectures(NANO)}
+    assert loaded == codes
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
         (SMALL | {"architectures": []}, "architectures"),
+        (SMALL | {"architectures": ["space:huge"]}, "no space 'huge'"),
+        (SMALL | {"architectures": ["space:micro"]}, "micro' has"),
         (SMALL | {"architectures": "tf-nas-a"}, "architectures"),
         (SMALL | {"architectures": ["resnet50"]}, "resnet50': no such file"),
         (SMALL | {"architectures": ["."]}, "Is a directory"),
