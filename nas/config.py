@@ -229,7 +229,7 @@ class SearchConfig(DataConfig):
     splits the images of `train_list`.
     """
 
-    num_evaluations: Annotated[int, Field(ge=20, lt=10_000, multiple_of=10)] = 100
+    num_evaluations: Annotated[int, Field(ge=20, le=1000, multiple_of=10)] = 100
     """Networks that `random` and `gp_nas` evaluate after training, in rounds of 10."""
 
     evaluation_sample: Literal["mutual_information", "random"] = "mutual_information"
@@ -325,7 +325,8 @@ class SearchConfig(DataConfig):
             raise ValueError(f"kernels: compiled kernels run on the CPU, not on '{self.device}'; use auto")
         if self.kernels == "compiled" and self.mixed_precision:
             raise ValueError("kernels: compiled kernels compute in float32, not in mixed precision; use auto")
-        if self.num_warmup_epochs >= self.num_epochs:
+        ignored = METHODS[self.method].ignored_fields
+        if "num_warmup_epochs" not in ignored and self.num_warmup_epochs >= self.num_epochs:
             raise ValueError(
                 f"num_warmup_epochs: {self.num_warmup_epochs}; must be below num_epochs ({self.num_epochs}), "
                 "or nothing is searched"
@@ -336,7 +337,7 @@ class SearchConfig(DataConfig):
                 raise ValueError(f"{where}, which is no config field and has no default")
         if self.arch_list and self.arch_fraction != type(self).model_fields["arch_fraction"].default:
             raise ValueError("arch_fraction: has no effect with arch_list; remove one of the two")
-        if self.final_temperature is not None:
+        if "final_temperature" not in ignored and self.final_temperature is not None:
             self._check_final_temperature(self.final_temperature)
         if self.refine_widths and not self.elasticity:
             raise ValueError("refine_widths: has no effect without elasticity; set elasticity: true")
@@ -388,12 +389,18 @@ class SearchConfig(DataConfig):
         """Whether the target steers the search; without, only the reported error depends on it."""
         return self.elasticity or depends_on_target(self.objective, self.objective_fields())
 
+    def as_searched(self) -> Self:
+        """With defaults for all fields that the method ignores, so that they cannot have an effect."""
+        fields = type(self).model_fields
+        ignored = METHODS[self.method].ignored_fields
+        return self.model_copy(update={name: fields[name].default for name in ignored})
+
     def unused_fields(self) -> set[str]:
         """Fields that have no effect in this combination."""
         unused = {field for field in OBJECTIVE_FIELDS if field not in parameters_of(self.objective)}
         if not has_multiplier(self.objective):
             unused.add("latency_multiplier_lr")
-        if not self.is_target_used:
+        if not self.as_searched().is_target_used:
             unused.add("target_latency_ms")
         if not self.elasticity:
             unused.add("derivation")

@@ -1,15 +1,17 @@
-"""Build or extend `nas/oracle/SPACE.json` from trainings of all networks of a space.
+"""Build or extend the oracle of a space from trainings of all its networks.
 
     tfnas launch tune_configs/oracle_nano.yaml --out results/oracle_nano
     tfnas latency measure --space nano --batch-size 32 --out results/oracle_nano/table.json
     python scripts/make_oracle.py nano results/oracle_nano --table results/oracle_nano/table.json
 
 Trainings that the file has already stay as they are, so that it can be made in pieces, on several machines.
-All must have the same protocol; the file says which.
+Until all networks were trained with one seed, it is `nas/oracle/SPACE.partial.json`, which nothing reads;
+then `nas/oracle/SPACE.json`. All trainings must have the same protocol; the file says which.
 """
 
 import argparse
 import json
+import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ from nas.foundation.errors import UserError
 from nas.latency.table import LatencyTable
 from nas.space.enumeration import all_architectures, operator_code
 from nas.space.macro_space import Space, get_space
+
+_FOLDER = Path(__file__).parents[1] / "nas" / "oracle"
 
 
 def protocol_of(run: Run) -> str:
@@ -66,21 +70,30 @@ def extend(known: dict[str, Any], space: Space, table: LatencyTable, runs: list[
             "test_accuracy": dict(sorted(accuracies.items())),
         }
     origin = table.provenance
+    trained_with = {
+        f"tfnas {run.tag(tags.VERSION)}, {run.tag(tags.LIBRARIES)}, {run.tag(tags.DEVICE)}" for run in runs
+    }
+    if networks:
+        trained_with |= set(known["provenance"]["trained_with"].split("; "))
+    datasets = {str(run.config["dataset"]) for run in runs} | ({known["dataset"]} if networks else set())
     provenance = {
         "protocol": protocols.pop(),
+        "trained_with": "; ".join(sorted(trained_with)),
         "latency_table": table.fingerprint,
         "latency_conditions": f"{origin.device_name}, {origin.num_threads} threads, batch "
         f"{origin.batch_size}, torch {origin.torch_version}, {origin.measured_on}",
     }
-    return {"space": space.name, "provenance": provenance, "networks": content}
+    # One protocol has one data set.
+    return {"space": space.name, "dataset": datasets.pop(), "provenance": provenance, "networks": content}
 
 
 def to_text(content: dict[str, Any]) -> str:
     """JSON with one line per network, so that a change shows as one."""
     networks = content["networks"].items()
     lines = ",\n".join(f"  {json.dumps(code)}: {json.dumps(record)}" for code, record in networks)
-    head = json.dumps({name: content[name] for name in ("space", "provenance")}, indent=1).removesuffix("\n}")
-    return f'{head},\n "networks": {{\n{lines}\n }}\n}}\n'
+    head = {name: value for name, value in content.items() if name != "networks"}
+    opening = json.dumps(head, indent=1).removesuffix("\n}")
+    return f'{opening},\n "networks": {{\n{lines}\n }}\n}}\n'
 
 
 def main() -> None:
@@ -94,12 +107,20 @@ def main() -> None:
     client = MlflowClient(tracking_uri=f"sqlite:///{(arguments.folder / 'mlflow.db').resolve()}")
     found = search_all(client, find_experiment(client, f"oracle_{space.name}"))
     runs = [run for run in map(record_run, found) if run.kind == "train" and run.is_finished]
-    file = Path("nas/oracle") / f"{space.name}.json"
-    content = extend(json.loads(file.read_text()) if file.exists() else {}, space, table, runs)
+    whole = _FOLDER / f"{space.name}.json"
+    partial = whole.with_suffix(".partial.json")
+    known = next((json.loads(file.read_text()) for file in (whole, partial) if file.exists()), {})
+    content = extend(known, space, table, runs)
+    accuracies = [record["test_accuracy"] for record in content["networks"].values()]
+    file = whole if set.intersection(*map(set, accuracies)) else partial
     file.write_text(to_text(content), encoding="utf-8")
-    num = sum(len(record["test_accuracy"]) for record in content["networks"].values())
-    print(f"{file}: {len(content['networks'])} networks, {num} trainings")
+    if file == whole:
+        partial.unlink(missing_ok=True)
+    print(f"{file}: {len(accuracies)} networks, {sum(map(len, accuracies))} trainings")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")

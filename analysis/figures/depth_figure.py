@@ -72,7 +72,7 @@ def _draw_panel(axes: Axes, panel: Panel, courses: Sequence[Course], numbers: di
         draw_course(axes, trajectory.epoch_E[joint_E], depth_NE, course.index, label)
         for run in filter(_ends_elsewhere, course.runs):
             _draw_end(axes, run, course.index)
-    draw_epoch_axis(axes, panel.runs[0])
+    draw_epoch_axis(axes, panel.runs)
     axes.set_title(panel.title, loc="left")
     axes.set_ylabel("depth (layers)")
     space = panel.runs[0].space

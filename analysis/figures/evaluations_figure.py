@@ -73,9 +73,9 @@ def prediction_drawings(experiment: Experiment) -> list[Drawing]:
     runs = drawn_runs(panels)
     caption = (
         "Prediction and evaluation: held-out accuracy with the weights of the supernet against the predicted "
-        "score, a normal score of its rank. Circles: networks of the "
-        "sample; crosses: the last round, predicted best. Kendall's tau is the mean over "
-        "seeds; each network was predicted before it was known. n = "
+        "score, a normal score of its rank, from the networks of the rounds before. Circles: networks of the "
+        "sample; crosses: the last round, predicted best. Tau is Kendall's, of the networks shown, averaged "
+        "over seeds; the measure predictor_tau is an estimate for networks that nobody chose. n = "
         f"{count(len(runs), 'trial')}.{shown}{missing_note(experiment)}"
     )
 
@@ -168,7 +168,7 @@ def _draw_predictions(axes: Axes, panel: Panel, courses: Sequence[Course]) -> No
                     mew=0.6,
                 )
         taus = [kendalltau(table["predicted_score"], table["val_accuracy"]).statistic for table in tables]
-        axes.plot([], [], "o", color=style.color, ms=3, label=f"{course.label}: tau {np.mean(taus):.2f}")
+        axes.plot([], [], "o", color=style.color, ms=3, label=f"{course.label}: tau {np.nanmean(taus):.2f}")
     axes.set_title(panel.title, loc="left")
     axes.set(xlabel="predicted score", ylabel="held-out accuracy")
     legend_below(axes)

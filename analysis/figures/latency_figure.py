@@ -140,7 +140,7 @@ def objective_drawings(experiment: Experiment) -> list[Drawing]:
                 epochs, latency_NE = stack_epochs(course.runs, "derived_latency_ms")
                 percent_NE = 100 * latency_NE / _targets(course.runs)[:, None]
                 draw_course(axes, epochs, percent_NE, course.index, f"{course.label}, n = {len(course.runs)}")
-            draw_epoch_axis(axes, panel.runs[0])
+            draw_epoch_axis(axes, panel.runs)
             axes.set_title(panel.title, loc="left")
             axes.set_ylabel("latency (% of target)")
             legend_below(axes)

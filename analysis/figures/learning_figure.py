@@ -66,5 +66,5 @@ def _draw_panel(axes: Axes, panel: Panel, courses: Sequence[Course], metric: str
     if not num_drawn:
         write_in(axes, "these methods have none")
         return
-    draw_epoch_axis(axes, panel.runs[0])
+    draw_epoch_axis(axes, panel.runs)
     legend_below(axes)

@@ -1,4 +1,4 @@
-"""Regret by epoch: how far the network that would be derived is from the best one that is no slower.
+"""Regret by epoch: how far the network that would be derived is from the best one that meets the target.
 
 Shapes: E epochs, N seeds.
 """
@@ -32,38 +32,34 @@ _COURSES = ("method", "sampling", "depth")
 def regret_drawings(experiment: Experiment) -> list[Drawing]:
     """Draws the regret by epoch, a line for each method, sampling and depth space."""
     runs = tuple(run for run in experiment.searched_with("derived_op_EL") if oracle_of(run) is not None)
-    if not runs:
+    if not runs or experiment.table is None:
         raise OutOfPlaceError("no search without elasticity in a space that has an oracle")
     panels, shown = arrange_panels(experiment, runs, *_COURSES, max_panels=6)
     runs = drawn_runs(panels)
     caption = (
-        "Regret by epoch: by how many points the best network that is no slower is more accurate than the "
-        f"one that would be derived, both trained from scratch (see docs/oracle.md). {READING} Gray: no "
-        "architecture is searched yet, and the network is the first of its pool or of alpha. n = "
+        "Regret by epoch: by how many points the best network that meets the target is more accurate than "
+        f"the one that would be derived, both trained from scratch (see docs/oracle.md). {READING} Gray: no "
+        "method searches architectures yet. Methods that evaluate networks have the first network of their "
+        "pool until they do. n = "
         f"{count(len(runs), 'trial')}.{shown}{missing_note(experiment)}"
     )
 
     def draw() -> Figure:
         figure, all_axes = panel_figure(len(panels), most_courses(experiment, panels, *_COURSES))
         for panel, axes in zip(panels, all_axes, strict=True):
-            _draw_panel(axes, panel, courses_of(experiment, panel, *_COURSES))
+            _draw_panel(axes, experiment, panel, courses_of(experiment, panel, *_COURSES))
         return figure
 
     return [Drawing("regret", "Regret by epoch", caption, runs, draw)]
 
 
-def _draw_panel(axes: Axes, panel: Panel, courses: Sequence[Course]) -> None:
+def _draw_panel(axes: Axes, experiment: Experiment, panel: Panel, courses: Sequence[Course]) -> None:
     for course in courses:
-        rows = []
-        for run in course.runs:
-            oracle = oracle_of(run)
-            assert oracle is not None
-            rows.append(100 * regret_by_epoch(run, oracle))
+        rows = [100 * regret_by_epoch(run, experiment) for run in course.runs]
         epochs = np.arange(1, min(map(len, rows)) + 1)
         regret_NE = np.stack([row[: len(epochs)] for row in rows])
         draw_course(axes, epochs, regret_NE, course.index, f"{course.label}, n = {len(rows)}")
-    longest = max(panel.runs, key=lambda run: 0 if run.epochs is None else len(run.epochs))
-    draw_epoch_axis(axes, longest)
+    draw_epoch_axis(axes, panel.runs)
     axes.set_ylim(bottom=0)
     axes.set_title(panel.title, loc="left")
     axes.set_ylabel("regret (points)")

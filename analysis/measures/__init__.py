@@ -31,6 +31,7 @@ MEASURES: "Registry[Measure]" = Registry(
         "target_missed": f"{_OWN}:TARGET_MISSED",
         "val_accuracy": f"{_OWN}:SUPERNET_ACCURACY",
         "test_accuracy": f"{_OWN}:TEST_ACCURACY",
+        "predictor_tau": f"{_OWN}:PREDICTOR_TAU",
         "oracle_accuracy": f"{_OWN}:ORACLE_ACCURACY",
         "oracle_regret": f"{_OWN}:ORACLE_REGRET",
         "supernet_tau": f"{_OWN}:SUPERNET_TAU",

@@ -196,15 +196,24 @@ ORACLE_ACCURACY = Measure(
 ORACLE_REGRET = Measure(
     "oracle_regret",
     "regret",
-    "how much more accurate the best network is that is no slower than the derived one, by the oracle",
+    "how much more accurate the best network is that meets the target, as a fraction of 1, by the oracle",
     3,
     oracle_regret,
     bounds=SHARE,
 )
+PREDICTOR_TAU = Measure(
+    "predictor_tau",
+    "predictor tau",
+    "Kendall's tau of predicted and held-out accuracies before the last round, cross-validated",
+    2,
+    _last("predictor_tau"),
+    bounds=(-1.0, 1.0),
+)
 SUPERNET_TAU = Measure(
     "supernet_tau",
     "supernet tau",
-    "Kendall's tau of the evaluated networks' accuracies, with the supernet's weights and by the oracle",
+    "Kendall's tau, over the networks that a search evaluated, of accuracies with the supernet's weights and "
+    "by the oracle",
     2,
     supernet_tau,
     bounds=(-1.0, 1.0),

@@ -121,8 +121,9 @@ class Experiment:
         factors = self.factors if factors is None else factors
         return ", ".join(show_value(factor, run.config.get(factor)) for factor in factors)
 
-    def read_table(self) -> LatencyTable | None:
-        """Reads the lookup table that the runs share; None if no run has kept it."""
+    @cached_property
+    def table(self) -> LatencyTable | None:
+        """The lookup table that the runs share; None if no run has kept it."""
         for run in self.runs:
             with tempfile.TemporaryDirectory() as folder:
                 path = fetch_artifact(

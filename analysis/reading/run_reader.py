@@ -120,9 +120,14 @@ def _read_epochs(path: Path) -> pd.DataFrame:
 
 def _read_evaluations(path: Path) -> pd.DataFrame:
     table = pd.read_csv(path, index_col="evaluation")
-    missing = {"epoch", "latency_ms", "val_accuracy", "predicted_score"} - set(table)
+    numbers = ["epoch", "latency_ms", "val_accuracy", "predicted_score"]
+    missing = {*numbers, "architecture"} - set(table)
     if missing:
         raise UserError(f"{path}: lacks {', '.join(sorted(missing))}")
+    for name in numbers:
+        table[name] = pd.to_numeric(table[name])
+    networks = [Architecture.model_validate_json(text) for text in table["architecture"]]
+    table["architecture"] = pd.Series(networks, table.index)
     return table
 
 

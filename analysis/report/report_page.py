@@ -190,7 +190,7 @@ def _constants(experiment: Experiment) -> dict[str, str]:
 
 
 def _describe_table(experiment: Experiment) -> Mapping[str, str]:
-    table = experiment.read_table()
+    table = experiment.table
     if table is None:
         return {}
     about = {name: str(value) for name, value in table.provenance if value is not None}

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from analysis.measures.measure import Numbers
 from analysis.reading.experiment import Experiment
@@ -11,6 +12,7 @@ from analysis.reading.run import Run
 from analysis.tables.result_table import Column, ResultTable, factor_columns
 
 _FACTOR = "method"
+_WEIGHT_STEPS = "num_weight_steps"
 
 
 @for_grids
@@ -23,7 +25,7 @@ def budget_table(experiment: Experiment, numbers: Numbers) -> ResultTable:
         (
             *runs[0].setting(factors),
             len(runs),
-            _mean_sum(runs, "num_weight_steps"),
+            _mean_sum(runs, _WEIGHT_STEPS),
             float(np.mean([_num_evaluations(run) for run in runs])),
             _mean_sum(runs, "epoch_seconds"),
         )
@@ -37,7 +39,7 @@ def budget_table(experiment: Experiment, numbers: Numbers) -> ResultTable:
         (
             *factor_columns(factors),
             Column("n", "n"),
-            Column("num_weight_steps", "weight steps", 0),
+            Column(_WEIGHT_STEPS, "weight steps", 0),
             Column("num_evaluations", "evaluations", 0),
             Column("seconds", "seconds", 0),
         ),
@@ -47,10 +49,16 @@ def budget_table(experiment: Experiment, numbers: Numbers) -> ResultTable:
 
 
 def _mean_sum(runs: Sequence[Run], column: str) -> float:
-    """Mean over runs of the sum over epochs; NaN if an epoch of one of them lacks it."""
-    sums = [
-        np.nan if run.epochs is None or column not in run.epochs else run.epochs[column].sum() for run in runs
-    ]
+    """Mean over runs of the sum over epochs; NaN if an epoch of one of them lacks it.
+
+    Rounds of evaluation have no weight steps.
+    """
+    sums = []
+    for run in runs:
+        values = pd.Series([np.nan]) if run.epochs is None or column not in run.epochs else run.epochs[column]
+        if run.evaluations is not None and column == _WEIGHT_STEPS:
+            values = values.drop(run.evaluations["epoch"].unique())
+        sums.append(values.sum(skipna=False))
     return float(np.mean(sums))
 
 

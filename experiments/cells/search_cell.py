@@ -81,7 +81,8 @@ class SearchCell(Cell[SearchConfig, LatencyTable]):
             yield record
         # The kernels that computed it, in place of `auto`.
         folder.write_config(config.model_copy(update={"kernels": records[-1].kernels or config.kernels}))
-        Trajectory.of(config.space, config.depth, records).save(folder.artifacts / "trajectory.npz")
+        trajectory = Trajectory.of(config.space, config.as_searched().depth, records)
+        trajectory.save(folder.artifacts / "trajectory.npz")
         _write_metrics(records, folder.artifacts / "metrics.csv")
         records[-1].architecture.save(folder.artifacts / "architecture.json")
         given.save(folder.artifacts / "latency_table.json")

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.tracking.named_run import EXPERIMENT_PREFIX, RUN_PREFIX, NamedRun, find_run, find_searches
+from nas.foundation.errors import UserError
+from nas.space.architecture import Architecture
 from nas.space.baselines import ARCHITECTURE_NAMES, BASELINE_NAMES, find_architecture
 from nas.space.enumeration import all_architectures, operator_code
 from nas.space.macro_space import SPACES
@@ -99,10 +101,18 @@ def _of_space(reference: str, out: Path) -> list[NamedNetwork]:
     for architecture in all_architectures(space):
         name = f"{space.name}-{operator_code(architecture, space)}"
         path = folder / f"{name}.json"
-        if not path.exists():
+        if not _holds(path, architecture):
             architecture.save(path)
         networks.append(NamedNetwork(f"{reference}/{name}", str(path), name))
     return networks
+
+
+def _holds(path: Path, architecture: Architecture) -> bool:
+    """Whether a file is there already; the space may have changed since it was written."""
+    try:
+        return Architecture.load(path) == architecture
+    except UserError:
+        return False
 
 
 def _of_search(search: NamedRun) -> NamedNetwork:

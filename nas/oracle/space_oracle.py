@@ -35,20 +35,22 @@ class OracleFile(BaseModel):
     """The content of the file.
 
     Attributes:
-        provenance: protocol, images, lookup table, versions and machine, in words.
+        dataset: a data set that comes with tfnas, whose images never change.
+        provenance: protocol, images, lookup table, versions and machine of the trainings, in words.
         networks: by `operator_code`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     space: str
+    dataset: str
     provenance: dict[str, str]
     networks: dict[str, NetworkRecord]
 
 
 @dataclass(frozen=True, eq=False)
 class SpaceOracle:
-    """What every network of a space is worth, at its initial widths.
+    """What every network of a space is worth, at its initial widths, on the images of a data set.
 
     Attributes:
         codes: of the networks, see `operator_code`.
@@ -57,6 +59,7 @@ class SpaceOracle:
     """
 
     space: str
+    dataset: str
     codes: tuple[str, ...]
     accuracies_NR: NDArray[np.float64]
     latencies_ms_N: NDArray[np.float64]
@@ -67,13 +70,21 @@ class SpaceOracle:
         """Mean over the trainings: what counts as a network's truth."""
         return np.asarray(self.accuracies_NR.mean(axis=1))
 
-    @property
-    def regrets_N(self) -> NDArray[np.float64]:
-        """How much less accurate a network is than the best one that is no slower."""
-        accuracies_N = self.accuracies_N
-        is_as_fast_NN = self.latencies_ms_N[None, :] <= self.latencies_ms_N[:, None]
-        best_N = np.where(is_as_fast_NN, accuracies_N[None, :], -np.inf).max(axis=1)
-        return np.asarray(best_N - accuracies_N)
+    def regrets_N(
+        self, target_ms: float, latencies_ms_N: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float64]:
+        """How much less accurate each network is than the best one that meets the target.
+
+        A network that misses the target has all as rivals that are no slower than itself, so that nothing is
+        won by missing it, nor by being faster than asked.
+
+        Args:
+            latencies_ms_N: by another lookup table, that of the search; None for the oracle's own.
+        """
+        latencies_ms_N = self.latencies_ms_N if latencies_ms_N is None else latencies_ms_N
+        is_rival_NN = latencies_ms_N[None, :] <= np.maximum(latencies_ms_N, target_ms)[:, None]
+        best_N = np.where(is_rival_NN, self.accuracies_N[None, :], -np.inf).max(axis=1)
+        return np.asarray(best_N - self.accuracies_N)
 
     def index_of(self, architecture: Architecture) -> int | None:
         """The place of a network; None if it has other than its initial widths."""
@@ -117,6 +128,7 @@ def read_oracle(path: Path) -> SpaceOracle:
         raise UserError(f"{path}: networks: no seed was trained for all of them; train the others")
     return SpaceOracle(
         space.name,
+        content.dataset,
         codes,
         np.array([[record.test_accuracy[seed] for seed in sorted(seeds)] for record in records]),
         np.array([record.latency_ms for record in records]),

@@ -17,12 +17,11 @@ class TabularOracle:
     Attributes:
         name: of the table, for people.
         names_N: of the networks.
-        codes_NF: features of the networks, of about 0 to 2, from which a predictor learns.
+        codes_NF: features of the networks, of about 0 to 1, from which a predictor learns.
         accuracies_NR: accuracy of each training, as a fraction of 1.
         choices_EL: each encoding as the index of the operator in each layer, from 0. Several encodings may
             describe one network.
         network_E: index of the network that each encoding describes.
-        latencies_ms_N: latency of each network, in ms; None where it is unknown.
     """
 
     name: str
@@ -31,7 +30,6 @@ class TabularOracle:
     accuracies_NR: NDArray[np.float64]
     choices_EL: NDArray[np.int64]
     network_E: NDArray[np.int64]
-    latencies_ms_N: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         num = len(self.names_N)
@@ -39,7 +37,6 @@ class TabularOracle:
         assert ((self.accuracies_NR >= 0) & (self.accuracies_NR <= 1)).all()
         assert len(self.choices_EL) == len(self.network_E)
         assert np.array_equal(np.unique(self.network_E), np.arange(num))
-        assert self.latencies_ms_N is None or len(self.latencies_ms_N) == num
 
     @cached_property
     def mean_accuracies_N(self) -> NDArray[np.float64]:

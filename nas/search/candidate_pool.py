@@ -15,7 +15,8 @@ from nas.config import SearchConfig
 from nas.foundation.errors import UserError
 from nas.latency.elasticity import elasticity_scaling
 from nas.latency.table import LatencyTable
-from nas.space.architecture import Architecture, LayerChoice
+from nas.space.architecture import Architecture
+from nas.space.enumeration import initial_network
 from nas.space.macro_space import Space, get_space
 
 MAX_CANDIDATES = 1000
@@ -66,7 +67,7 @@ def _draw_in_reach(config: SearchConfig, table: LatencyTable) -> Iterator[Archit
     _, first_N = np.unique(ops_NL, axis=0, return_index=True)
     for draw in np.sort(first_N):
         if is_in_reach_N[draw]:
-            yield _architecture(space, ops_NL[draw].tolist())
+            yield initial_network(space, ops_NL[draw].tolist())
 
 
 def _draw_ops(space: Space, rng: Generator) -> NDArray[np.int64]:
@@ -93,13 +94,3 @@ def _latencies_ms(space: Space, table: LatencyTable, ops_NL: NDArray[np.int64]) 
             bounds_O3[row] = within_ms.min(), curve_ms[op.initial_width(layer.in_channels)], within_ms.max()
         total_3N += bounds_O3[ops_NL[:, index]].T
     return total_3N
-
-
-def _architecture(space: Space, ops_L: list[int]) -> Architecture:
-    stages: list[list[LayerChoice]] = [[] for _ in space.stages]
-    for layer, index in zip(space.layers, ops_L, strict=True):
-        if index >= 0:
-            op = space.ops[index]
-            width = op.initial_width(layer.in_channels)
-            stages[layer.stage].append(LayerChoice(op=op.name, mid_channels=width))
-    return Architecture(space=space.name, stages=tuple(map(tuple, stages)))

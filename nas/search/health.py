@@ -7,7 +7,7 @@ Source: TF-NAS, implementation details; `docs/protocol.md` derives the limits.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from nas.foundation.errors import UserError
 from nas.latency.elasticity import MAX_LATENCY_ERROR_PERCENT
 from nas.search.records import EpochRecord, Trajectory
 from nas.space.macro_space import get_space
-from nas.supernet.objectives import has_multiplier
 
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
@@ -49,6 +48,9 @@ MAX_SHARE_AT_FLOOR = 0.5
 
 MIN_ACCURACY_GAIN = 0.1
 """Smallest share of the way from chance to an accuracy of 1."""
+
+_WEIGHTS_OF_LATENCY = ("latency_weight", "latency_multiplier_lr", "objective_exponent")
+"""Fields that, raised, make latency count more; at least one of them has an effect under each objective."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def foresee_health(config: SearchConfig, num_weight_steps: int) -> list[HealthCh
     if "num_warmup_epochs" not in unused:
         num_ops = len(get_space(config.space).ops)
         mean_steps = config.num_warmup_epochs * num_weight_steps / num_ops
-        checks.append(_check_warmup(mean_steps, "will be"))
+        checks.append(_check_warmup(mean_steps, "will be", unused))
     return checks
 
 
@@ -96,6 +98,8 @@ def check_health(config: SearchConfig, records: Sequence[EpochRecord]) -> list[H
     Checks that do not apply are left out: those of alphas and of depth where a method does not move them, and
     those of the target without elasticity-scaling.
     """
+    config = config.as_searched()
+    unused = config.unused_fields()
     seen = Trajectory.of(config.space, config.depth, records)
     metrics = records[-1].metrics
     checks = []
@@ -107,10 +111,11 @@ def check_health(config: SearchConfig, records: Sequence[EpochRecord]) -> list[H
     if seen.train_count_ELO is not None:
         num_ops = len(get_space(config.space).ops)
         counts_LO = seen.train_count_ELO[~seen.is_joint_E].sum(0)[:, :num_ops]
-        checks.append(_check_warmup(float(counts_LO.mean()), "was"))
+        checks.append(_check_warmup(float(counts_LO.mean()), "was", unused))
     if config.elasticity:
-        weight = "latency_multiplier_lr" if has_multiplier(config.objective) else "latency_weight"
-        checks.append(_check_latency(metrics["latency_error_percent"], config.derivation, weight))
+        weight = next((name for name in _WEIGHTS_OF_LATENCY if name not in unused), None)
+        may_reach = "derivation" not in unused and config.derivation != "in_reach"
+        checks.append(_check_latency(metrics["latency_error_percent"], weight, may_reach))
         checks.append(_check_widths(records[-1], weight))
     joint = [record for record in records if record.phase == "joint"]
     if joint:
@@ -174,29 +179,35 @@ def _check_temperature(last: float, verb: str) -> HealthCheck:
     )
 
 
-def _check_warmup(mean_steps: float, verb: str) -> HealthCheck:
+def _check_warmup(mean_steps: float, verb: str, unused: Set[str]) -> HealthCheck:
+    epochs = "num_epochs" if "num_warmup_epochs" in unused else "num_warmup_epochs"
     return _check(
         "warmup",
         mean_steps >= MIN_WARMUP_STEPS,
         f"each candidate {verb} trained in {mean_steps:.1f} warm-up steps on average",
-        f"at least {MIN_WARMUP_STEPS} are needed: raise num_warmup_epochs or max_train_images, or lower "
-        "batch_size",
+        f"at least {MIN_WARMUP_STEPS} are needed: raise {epochs} or max_train_images, or lower batch_size",
     )
 
 
-def _check_latency(error_percent: float, derivation: str, weight: str) -> HealthCheck:
-    """Checks the error; `weight` is the field to raise so that latency weighs more."""
+def _check_latency(error_percent: float, weight: str | None, may_reach: bool) -> HealthCheck:
+    """Checks the error.
+
+    Args:
+        weight: the field to raise so that latency weighs more, if there is one.
+        may_reach: whether `derivation` can still be set to `in_reach`.
+    """
     side, direction = ("above", "raise") if error_percent > 0 else ("below", "lower")
-    first = "" if derivation == "in_reach" else "set derivation: in_reach, "
+    first = "set derivation: in_reach, " if may_reach else ""
+    first += f"raise {weight}, or " if weight else ""
     return _check(
         "latency",
         abs(error_percent) <= MAX_LATENCY_ERROR_PERCENT,
         f"the derived latency is {abs(error_percent):.1f} % {side} its target",
-        f"{first}raise {weight}, or {direction} target_latency_ms",
+        f"{first}{direction} target_latency_ms",
     )
 
 
-def _check_widths(record: EpochRecord, weight: str) -> HealthCheck:
+def _check_widths(record: EpochRecord, weight: str | None) -> HealthCheck:
     layers = record.architecture.layers
     intervals = [op.width_interval(layer.in_channels) for layer, op, _ in layers]
     num_lowest, num_highest = (
@@ -210,7 +221,7 @@ def _check_widths(record: EpochRecord, weight: str) -> HealthCheck:
         f"{num_lowest + num_highest} of {len(layers)} widths are at a bound"
         if stuck is None
         else f"every width is at its {stuck} bound",
-        f"the depth does not suit the target: raise {weight}, or "
+        f"the depth does not suit the target: {f'raise {weight}, or ' if weight else ''}"
         f"{'raise' if stuck == 'lower' else 'lower'} target_latency_ms",
     )
 

@@ -7,8 +7,7 @@ Source: Li et al., GP-NAS: Gaussian Process based Neural Architecture Search, CV
 """
 
 import warnings
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,14 +25,14 @@ _MAX_FOLDS = 10
 _NUM_RESAMPLES = 2000
 
 
-def make_kernel(num_features: int) -> Any:
+def make_kernel() -> Kernel:
     """The kernel before any accuracy is known: a linear mean, deviations from it, and noise.
 
-    A linear mean with a Gaussian prior on its weights is the dot product as a kernel. Deviations have one
-    length scale per feature. The initial values suit features of about 0 to 2.
+    A linear mean with a Gaussian prior on its weights is the dot product as a kernel. The initial values suit
+    features of about 0 to 1. Deviations have one length scale for all features: one for each would be more to
+    learn than the accuracies can teach (docs/oracle.md).
     """
-    deviation = ConstantKernel(1.0) * RBF(np.full(num_features, 2.0))
-    return DotProduct() + deviation + WhiteKernel(0.1)
+    return DotProduct() + ConstantKernel(1.0) * RBF(2.0) + WhiteKernel(0.1)
 
 
 class AccuracyPredictor:
@@ -43,16 +42,12 @@ class AccuracyPredictor:
     outweigh the differences among the good ones. Predictions are such scores, so only their order has a
     meaning. Equal input gives equal output to the last bit; no random numbers are drawn.
 
-    Args:
-        kernel: with hyper-parameters that are kept. None fits those of `make_kernel` by marginal likelihood.
-
     Attributes:
-        kernel: with the fitted hyper-parameters, once there was a fit.
+        kernel: that of `make_kernel`; after a fit, with hyper-parameters of highest marginal likelihood.
     """
 
-    def __init__(self, kernel: Kernel | None = None) -> None:
-        self.kernel = kernel
-        self._optimizer = "fmin_l_bfgs_b" if kernel is None else None
+    def __init__(self) -> None:
+        self.kernel = make_kernel()
 
     def fit(self, codes_NF: Floats, accuracies_N: Floats) -> Self:
         """Learns from architectures of known accuracy, in any unit.
@@ -60,12 +55,11 @@ class AccuracyPredictor:
         Raises:
             ValueError: a code or an accuracy is not finite, or the lengths differ.
         """
-        kernel = make_kernel(codes_NF.shape[1]) if self._optimizer else self.kernel
-        process = GaussianProcessRegressor(kernel, optimizer=self._optimizer, random_state=0)
+        process = GaussianProcessRegressor(make_kernel(), random_state=0)
         # One thread: on matrices this small, several wait for each other ten times as long as they work.
         with warnings.catch_warnings(), threadpool_limits(1):
-            # A feature without effect has its length scale at the upper bound, and good labels have their
-            # noise at the lower one. Both are right.
+            # Where nothing deviates from the mean, the length scale is at its upper bound; good labels have
+            # their noise at the lower one. Both are right.
             warnings.filterwarnings("ignore", "The optimal value found for", ConvergenceWarning)
             self._process = process.fit(codes_NF, _normal_scores(accuracies_N))
         self.kernel = process.kernel_
@@ -74,11 +68,6 @@ class AccuracyPredictor:
     def predict(self, codes_MF: Floats) -> Floats:
         """Returns scores_M: the higher, the more accurate."""
         return np.asarray(self._process.predict(codes_MF))
-
-    def predict_with_deviation(self, codes_MF: Floats) -> tuple[Floats, Floats]:
-        """Returns scores_M and their standard deviations_M, the noise of a label included."""
-        scores_M, deviations_M = self._process.predict(codes_MF, return_std=True)
-        return np.asarray(scores_M), np.asarray(deviations_M)
 
 
 class KendallTau(NamedTuple):
@@ -96,17 +85,16 @@ def cross_validated_tau(codes_NF: Floats, accuracies_N: Floats) -> KendallTau:
     """Estimates how well a predictor that learns from these architectures ranks others.
 
     Ten folds (fewer with fewer architectures, in a fixed random order): each architecture is predicted by a
-    predictor that was fitted without it. The hyper-parameters are those of the fit on all, which makes the
-    estimate slightly too high. The interval is the percentile bootstrap over architectures.
+    predictor that was fitted without it, hyper-parameters included. The interval is the percentile bootstrap
+    over architectures.
 
     Raises:
         ValueError: there are fewer than two architectures, or as in `AccuracyPredictor.fit`.
     """
-    kernel = AccuracyPredictor().fit(codes_NF, accuracies_N).kernel
     scores_N = np.empty(len(codes_NF))
     folds = KFold(min(_MAX_FOLDS, len(codes_NF)), shuffle=True, random_state=0)
     for known, others in folds.split(codes_NF):
-        predictor = AccuracyPredictor(kernel).fit(codes_NF[known], accuracies_N[known])
+        predictor = AccuracyPredictor().fit(codes_NF[known], accuracies_N[known])
         scores_N[others] = predictor.predict(codes_NF[others])
     return bootstrap_tau(scores_N, accuracies_N)
 
@@ -141,14 +129,13 @@ def _weighted_tau(one_N: Floats, other_N: Floats, counts_BN: NDArray[np.int64]) 
     return np.asarray(total_B(sign_NN * other_sign_NN) / np.sqrt(untied_B))
 
 
-def choose_informative(codes_NF: Floats, known: Sequence[int], num: int, kernel: Kernel) -> list[int]:
+def choose_informative(codes_NF: Floats, num: int, kernel: Kernel) -> list[int]:
     """Chooses from a pool the architectures whose accuracies would tell most about those of the others.
 
-    Greedily adds the x that maximizes var(x | A) / var(x | rest without A and x), where A starts as what is
-    known and the variances are those of the Gaussian process. That is the mutual information gained.
+    Greedily adds the x that maximizes var(x | A) / var(x | rest without A and x), where A is what was added
+    before and the variances are those of the Gaussian process. That is the mutual information gained.
 
     Args:
-        known: indices in the pool that are evaluated already.
         num: how many to choose.
         kernel: of the process, with a noise term; else equal codes have no finite ratio.
 
@@ -156,22 +143,17 @@ def choose_informative(codes_NF: Floats, known: Sequence[int], num: int, kernel:
         Indices in the pool, in the order in which they were chosen.
 
     Raises:
-        ValueError: fewer than `num` are left.
+        ValueError: the pool has fewer than `num`.
 
     Source: Krause, Singh and Guestrin, Near-Optimal Sensor Placements in Gaussian Processes, JMLR 2008.
     """
+    if num > len(codes_NF):
+        raise ValueError(f"num: {num}; the pool has {len(codes_NF)}")
     is_left_N = np.ones(len(codes_NF), bool)
-    is_left_N[list(known)] = False
-    if num > is_left_N.sum():
-        raise ValueError(f"num: {num}; at most {is_left_N.sum()} are left in the pool")
-    left = np.ix_(is_left_N, is_left_N)
     # Of all given A; and the inverse of the covariance of the rest, whose diagonal is 1 / var(x | others).
     covariance_NN = np.asarray(kernel(codes_NF))
-    precision_NN = np.zeros_like(covariance_NN)
     with threadpool_limits(1):
-        precision_NN[left] = cho_solve(cho_factor(covariance_NN[left]), np.eye(is_left_N.sum()))
-    for index in dict.fromkeys(known):
-        covariance_NN = _eliminate(covariance_NN, index)
+        precision_NN = cho_solve(cho_factor(covariance_NN), np.eye(len(codes_NF)))
     chosen: list[int] = []
     for _ in range(num):
         ratio_N = np.diag(covariance_NN) * np.diag(precision_NN)

@@ -88,6 +88,7 @@ class Search:
     """
 
     def __init__(self, config: SearchConfig, table: LatencyTable, listing: Listing | None = None) -> None:
+        config = config.as_searched()
         check_fit(config, table, Hardware.of(resolve_device(config.device)))
         keep_freed_memory()
         self.task = SearchTask.of(config, table, listing)

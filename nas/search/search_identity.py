@@ -26,14 +26,11 @@ FIELDS_AFTER_WARMUP = (
     *("initial_temperature", "final_temperature", "temperature_decay"),
     *("num_evaluations", "evaluation_sample"),
 )
-"""Fields that only joint epochs read. Warm-up trains weights alone, on one path, at the initial widths."""
-
+"""Fields that are read after the epochs that searches can share, which train weights alone."""
 
 VALUES_OF_BEFORE = {
     "derivation": "argmax",
     "arch_lr_schedule": "constant",
-    "num_evaluations": 100,
-    "evaluation_sample": "mutual_information",
 }
 """Fields that are newer than the results version, with the value under which results are as before.
 
@@ -43,6 +40,7 @@ At that value they are no part of an identity, so that results of before are kep
 
 def result_fields(config: SearchConfig) -> dict[str, Any]:
     """The fields of a config that determine its result, defaults resolved."""
+    config = config.as_searched()
     # The reported error depends on the target even where nothing else does; and a device is no part of this.
     ignored = {*FIELDS_WITHOUT_EFFECT, *config.unused_fields()} - {"target_latency_ms", "deterministic"}
     fields = config.model_dump(mode="json", exclude=ignored)

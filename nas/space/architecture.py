@@ -9,6 +9,7 @@ from numpy.random import Generator
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nas.foundation.errors import UserError
+from nas.foundation.files import write_atomically
 from nas.foundation.validation import first_error, read_json
 from nas.space.macro_space import LayerSpec, Space, get_space
 from nas.space.operators import CandidateOp
@@ -89,9 +90,9 @@ class Architecture(BaseModel):
         return Architecture(space=self.space, stages=stages, name=self.name)
 
     def save(self, path: str | Path) -> None:
-        """Writes the record as indented JSON."""
-        text = json.dumps(self.model_dump(exclude_none=True), indent=1)
-        Path(path).write_text(text + "\n", encoding="utf-8")
+        """Writes the record as indented JSON, atomically."""
+        text = json.dumps(self.model_dump(exclude_none=True), indent=1) + "\n"
+        write_atomically(Path(path), text.encode())
 
     @classmethod
     def load(cls, path: str | Path) -> "Architecture":

@@ -1,7 +1,7 @@
-"""All networks of a small space, at their initial widths."""
+"""Networks at their initial widths, by their operators; and all networks of a small space."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from nas.foundation.errors import UserError
 from nas.space.architecture import Architecture, LayerChoice
@@ -21,8 +21,19 @@ def all_architectures(space: Space) -> Iterator[Architecture]:
             f"space: '{space.name}' has {space.num_networks():.3g} networks, too many to list; use 'nano'"
         )
     choices = [list(_stage_choices(space, stage)) for stage in range(len(space.stages))]
-    for stages in itertools.product(*choices):
-        yield Architecture(space=space.name, stages=stages)
+    for ops in itertools.product(*choices):
+        yield initial_network(space, list(itertools.chain(*ops)))
+
+
+def initial_network(space: Space, ops_L: Sequence[int]) -> Architecture:
+    """The network of these operators (indices; -1 where a layer is not kept), at its initial widths."""
+    stages: list[list[LayerChoice]] = [[] for _ in space.stages]
+    for layer, index in zip(space.layers, ops_L, strict=True):
+        if index >= 0:
+            op = space.ops[index]
+            width = op.initial_width(layer.in_channels)
+            stages[layer.stage].append(LayerChoice(op=op.name, mid_channels=width))
+    return Architecture(space=space.name, stages=tuple(map(tuple, stages)))
 
 
 def operator_code(architecture: Architecture, space: Space) -> str:
@@ -33,11 +44,8 @@ def operator_code(architecture: Architecture, space: Space) -> str:
     )
 
 
-def _stage_choices(space: Space, stage: int) -> Iterator[tuple[LayerChoice, ...]]:
-    for depth in range(space.min_depth(stage), space.stages[stage].num_layers + 1):
-        layers = space.stage_layers(stage)[:depth]
-        for ops in itertools.product(space.ops, repeat=depth):
-            yield tuple(
-                LayerChoice(op=op.name, mid_channels=op.initial_width(layer.in_channels))
-                for layer, op in zip(layers, ops, strict=True)
-            )
+def _stage_choices(space: Space, stage: int) -> Iterator[tuple[int, ...]]:
+    num_layers = space.stages[stage].num_layers
+    for depth in range(space.min_depth(stage), num_layers + 1):
+        for ops in itertools.product(range(len(space.ops)), repeat=depth):
+            yield ops + (-1,) * (num_layers - depth)

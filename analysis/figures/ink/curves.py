@@ -43,19 +43,23 @@ def draw_course(
     )
 
 
-def draw_epoch_axis(axes: Axes, run: Run) -> None:
-    """Draws the axis of epochs, with warm-up shaded."""
-    num_warmup, num_epochs = run.number("num_warmup_epochs"), int(run.number("num_epochs"))
-    # Methods without a warm-up have the field too, and rounds of evaluation come on top.
-    if run.trajectory is not None:
-        num_epochs = len(run.trajectory.epoch_E)
-        num_warmup = (~run.trajectory.is_joint_E).sum()
-    if run.evaluations is not None:
-        num_warmup = run.evaluations["epoch"].min() - 1
-    mark_warmup(axes, int(num_warmup))
-    axes.set_xlim(0.5, num_epochs + 0.5)
+def draw_epoch_axis(axes: Axes, runs: Sequence[Run]) -> None:
+    """Draws the axis of epochs up to the longest run, with the epochs shaded in which none searches yet."""
+    lengths = [_lengths(run) for run in runs]
+    mark_warmup(axes, min(num_warmup for num_warmup, _ in lengths))
+    axes.set_xlim(0.5, max(num_epochs for _, num_epochs in lengths) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
+
+
+def _lengths(run: Run) -> tuple[int, int]:
+    """How many epochs only train weights, and how many there are in all."""
+    # Methods without a warm-up have the field too, and rounds of evaluation come on top.
+    if run.evaluations is not None and run.epochs is not None:
+        return int(run.evaluations["epoch"].min()) - 1, len(run.epochs)
+    if run.trajectory is not None:
+        return int((~run.trajectory.is_joint_E).sum()), len(run.trajectory.epoch_E)
+    return int(run.number("num_warmup_epochs")), int(run.number("num_epochs"))
 
 
 def stack_epochs(runs: Sequence[Run], column: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

@@ -38,7 +38,7 @@ class GpNas(RandomSearch):
         if self.task.config.evaluation_sample == "random":
             return list(range(num_sampled))
         codes_NF = self.codes_NF[: max(_NUM_SAMPLED_FROM, num_sampled)]
-        return choose_informative(codes_NF, [], num_sampled, make_kernel(codes_NF.shape[1]))
+        return choose_informative(codes_NF, num_sampled, make_kernel())
 
     def _propose(self, *, is_last: bool) -> Proposal:
         """The next of the sample, or at last the best predicted that are left."""
@@ -66,7 +66,7 @@ class GpNas(RandomSearch):
 def encode(architecture: Architecture) -> list[float]:
     """The code of a network: for each layer of the space whether it is kept, and its operator's traits.
 
-    They are scaled to about 0 to 2, as the predictor's kernel expects. Widths are no part of it: they
+    They are scaled to 0 to 1, as the predictor's kernel expects. Widths are no part of it: they
     follow from the operators and the target.
     """
     space = get_space(architecture.space)

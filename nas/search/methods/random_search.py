@@ -8,7 +8,7 @@ Shapes: L searchable layers, O candidate operators.
 Source: Li and Talwalkar, "Random Search and Reproducibility for Neural Architecture Search", UAI 2019.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -82,7 +82,8 @@ class RandomSearch(SupernetMethod):
         if self.task.config.reset_optimizers_each_epoch:
             self._steps.reset_optimizers()
         weight_lr = self._steps.set_weight_lr(epoch)
-        self._draw_widths()
+        if self.task.config.elasticity:
+            self._draw_widths()
         metrics, train_count_LO = self._train()
         self._check_finite(epoch, metrics)
         metrics |= {"val_accuracy": self._evaluate_initial(), "weight_lr": weight_lr}
@@ -92,11 +93,20 @@ class RandomSearch(SupernetMethod):
 
     def _draw_widths(self) -> None:
         """Gives each candidate a random width, so that any width can be evaluated later."""
-        for layer, spec in enumerate(self.task.space.layers):
-            for index, op in enumerate(self.task.space.ops):
-                low, high = op.width_interval(spec.in_channels)
-                width = int(torch.randint(low, high + 1, (), generator=self._generators["paths"]))
-                self.supernet.candidate(layer, index).set_width(width, self._steps.weight_optimizer)
+
+        def draw(layer: int, op: int) -> int:
+            in_channels = self.task.space.layers[layer].in_channels
+            low, high = self.task.space.ops[op].width_interval(in_channels)
+            return int(torch.randint(low, high + 1, (), generator=self._generators["paths"]))
+
+        self._set_widths(draw)
+
+    def _set_widths(self, width_of: Callable[[int, int], int]) -> None:
+        """Gives each candidate a width, and sorts its channels by their present norms."""
+        for layer in range(len(self.task.space.layers)):
+            for op in range(len(self.task.space.ops)):
+                width = width_of(layer, op)
+                self.supernet.candidate(layer, op).set_width(width, self._steps.weight_optimizer)
 
     def _train(self) -> tuple[dict[str, float], NDArray[np.int64]]:
         """One epoch of weight steps, each along a random network."""
@@ -125,6 +135,9 @@ class RandomSearch(SupernetMethod):
     # Evaluation
 
     def _run_round(self, *, is_last: bool) -> EpochResult:
+        if not self._evaluations:
+            # Until now channels are in the order of when their candidate last had another width.
+            self._set_widths(lambda layer, op: self.supernet.candidate(layer, op).width)
         proposal = self._propose(is_last=is_last)
         new = tuple(
             self._evaluate_candidate(len(self._evaluations) + place, index, proposal.scores)
@@ -137,6 +150,8 @@ class RandomSearch(SupernetMethod):
             "num_evaluations": float(len(self._evaluations)),
         }
         if is_last:
+            space = self.task.space
+            self._set_widths(lambda layer, op: space.ops[op].initial_width(space.layers[layer].in_channels))
             metrics["initial_accuracy"] = self._evaluate_initial()
         nothing_LO = np.zeros(tuple(self.supernet.alpha.shape), dtype=np.int64)
         return self._result("evaluation", metrics, nothing_LO, self._kernels, best.architecture, new)
@@ -149,9 +164,7 @@ class RandomSearch(SupernetMethod):
     def _evaluate_candidate(self, number: int, index: int, scores: Sequence[float] | None) -> Evaluation:
         architecture = self.pool[index]
         ops_L = self._set_network(architecture)
-        accuracy = self._evaluate(
-            lambda images_BCHW: self.supernet.forward_derived(self.supernet.stem_features(images_BCHW), ops_L)
-        )
+        accuracy = self._evaluate_ops(ops_L)
         latency_ms = self.task.table.latency_ms(architecture)
         score = None if scores is None else float(scores[index])
         return Evaluation(number, architecture, latency_ms, accuracy, score)
@@ -169,8 +182,10 @@ class RandomSearch(SupernetMethod):
         return ops_L
 
     def _evaluate_initial(self) -> float:
-        """Held-out accuracy of the first operator in every layer of the deepest network."""
-        ops_L = [0] * len(self.task.space.layers)
+        """Held-out accuracy of the deepest network of first operators, at their present widths."""
+        return self._evaluate_ops([0] * len(self.task.space.layers))
+
+    def _evaluate_ops(self, ops_L: Sequence[int]) -> float:
         return self._evaluate(
             lambda images_BCHW: self.supernet.forward_derived(self.supernet.stem_features(images_BCHW), ops_L)
         )
@@ -206,7 +221,8 @@ class RandomSearch(SupernetMethod):
     @staticmethod
     def shared_hash(config: SearchConfig, data_fingerprint: str, device_type: str) -> str:
         """See `SharingMethod`; equal for all methods whose supernets are trained alike."""
-        ignored = {*FIELDS_AFTER_WARMUP, "method"}
+        # Widths are drawn with elasticity only.
+        ignored = {*FIELDS_AFTER_WARMUP, "method"} - {"elasticity"}
         fields = {name: value for name, value in result_fields(config).items() if name not in ignored}
         return fingerprint(
             {

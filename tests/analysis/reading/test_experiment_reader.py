@@ -131,7 +131,7 @@ def test_the_newest_finished_run_of_a_cell_is_read(tmp_path: Path):
 
 
 def test_the_table_and_the_derived_network_of_a_run_are_read(experiment: Experiment):
-    table, architecture = experiment.read_table(), experiment.runs[0].architecture
+    table, architecture = experiment.table, experiment.runs[0].architecture
     assert table is not None
     assert table.fingerprint == experiment.basis.table_fingerprint
     assert architecture is not None

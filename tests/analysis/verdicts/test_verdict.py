@@ -453,3 +453,35 @@ def test_the_estimate_is_of_treated_minus_baseline():
     assert values.tolist() == [0, 0, 0, 0.1, 0.2, 0.3]
     verdict = judged(samplings(3), locked_early_share=of_differences([0.1, 0.2, 0.3]))["a"]
     assert verdict.estimate.mean == pytest.approx(0.2)
+
+
+METHODS = {"f": "tf_nas", "g": "gp_nas"}
+
+
+def methods(**fields: Any) -> list[Run]:
+    fields = {"elasticity": True, "target_latency_ms": 2.0} | fields
+    return [run(method=m, seed=i, **fields) for m in ("random", *METHODS.values()) for i in range(12)]
+
+
+@pytest.mark.parametrize("claim", METHODS)
+@pytest.mark.parametrize(
+    ("gain", "status"), [(0.0, "supported"), (-0.004, "undecided"), (-0.02, "not supported")]
+)
+def test_a_method_is_as_accurate_as_random_search_if_it_loses_less_than_half_a_point(
+    claim: str, gain: float, status: str
+):
+    def accuracy(r: Run) -> float:
+        return 0.8 + (gain + 0.1 * SPREAD[int(str(r.seed))] if r.config["method"] == METHODS[claim] else 0)
+
+    verdict = judged(methods(), test_accuracy=accuracy)[claim]
+    assert (verdict.status, verdict.estimate.n) == (status, 12)
+
+
+def test_methods_wait_for_their_networks_to_be_trained():
+    verdicts = judged(methods())
+    assert verdicts["f"].status == verdicts["g"].status == "pending"
+
+
+def test_methods_that_need_not_meet_their_targets_are_not_compared():
+    verdicts = judged(methods(elasticity=False), test_accuracy=lambda r: 0.8)
+    assert verdicts["f"].status == verdicts["g"].status == "not asked"

@@ -1,21 +1,25 @@
 """One grid of all search methods, from launch to report, and what it leaves in MLflow."""
 
-import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from mlflow import MlflowClient
+from scipy.stats import kendalltau
 
 from analysis.figures import make_drawings
 from analysis.figures.evaluations_figure import best_so_far, seconds_of
-from analysis.measures import measure_runs
+from analysis.figures.oracle_figure import regret_drawings
+from analysis.measures import measure_runs, oracle_regret
 from analysis.reading.experiment import Experiment
 from analysis.reading.experiment_reader import read_experiment
+from analysis.reading.nothing_to_draw import OutOfPlaceError
 from analysis.tables.budget_table import budget_table
-from analysis.verdicts import judge
-from nas.space.architecture import Architecture
+from nas.oracle.space_oracle import SpaceOracle
+from nas.space.enumeration import all_architectures, operator_code
 from nas.space.macro_space import NANO
 from tests.experiments.launching.test_launch import tfnas
 from tests.support.study_files import BASE
@@ -23,14 +27,15 @@ from tests.support.tiny import make_dense_table
 
 METHODS = ("tf_nas", "random", "gp_nas")
 NUM_EVALUATIONS = 20
+NETWORKS = list(all_architectures(NANO))
+TABLE = make_dense_table(NANO)
 
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output folder of a launch of each method on `nano`."""
     folder = tmp_path_factory.mktemp("methods")
-    table = make_dense_table(NANO)
-    table.save(folder / "table.json")
+    TABLE.save(folder / "table.json")
     base = BASE | {"space": "nano", "elasticity": False, "num_evaluations": NUM_EVALUATIONS}
     spec = {"experiment": "methods", "base": base, "grid": {"method": list(METHODS)}}
     (folder / "spec.yaml").write_text(yaml.safe_dump(spec))
@@ -61,8 +66,7 @@ def test_a_run_has_every_evaluated_network_as_a_table(out: Path, experiment: Exp
             continue
         assert run.evaluations.index.tolist() == list(range(1, NUM_EVALUATIONS + 1))
         best = run.evaluations["val_accuracy"].idxmax()
-        network = Architecture.model_validate(json.loads(run.evaluations.loc[best, "architecture"]))
-        assert run.architecture == network
+        assert run.architecture == run.evaluations.loc[best, "architecture"]
         assert run.metrics["val_accuracy"] == run.evaluations.loc[best, "val_accuracy"]
 
 
@@ -98,7 +102,65 @@ def test_figures_of_evaluations_are_drawn(experiment: Experiment) -> None:
         drawing.draw()
 
 
-def test_the_claims_about_methods_wait_for_trainings(experiment: Experiment) -> None:
-    verdicts = {verdict.name: verdict.status for verdict in judge(experiment, measure_runs(experiment))}
-    assert verdicts["f"] == verdicts["g"] == "pending"
-    assert verdicts["b"] == "not asked"
+@pytest.fixture
+def oracle(monkeypatch: pytest.MonkeyPatch) -> SpaceOracle:
+    """Made up: no two networks are worth the same."""
+    accuracies_N = np.random.default_rng(0).permutation(np.linspace(0.7, 0.9, len(NETWORKS)))
+    codes = tuple(operator_code(network, NANO) for network in NETWORKS)
+    made_up = SpaceOracle(
+        "nano", "fashion_mnist_subset", codes, accuracies_N[:, None], np.ones(len(NETWORKS)), {}
+    )
+    monkeypatch.setattr(oracle_regret, "load_oracle", {"nano": made_up}.get)
+    return made_up
+
+
+def test_what_searches_found_is_judged_by_the_oracle_under_their_own_table_and_target(
+    experiment: Experiment, oracle: SpaceOracle
+) -> None:
+    latencies_ms = [TABLE.latency_ms(network) for network in NETWORKS]
+    for run in experiment.runs:
+        number = NETWORKS.index(run.architecture)
+        allowed_ms = max(run.config["target_latency_ms"], latencies_ms[number])
+        best = max(
+            oracle.accuracies_N[other] for other, ms in enumerate(latencies_ms) if ms <= allowed_ms + 1e-9
+        )
+        numbers = measure_runs(experiment)[run.run_id]
+        assert numbers["oracle_accuracy"] == oracle.accuracies_N[number]
+        assert numbers["oracle_regret"] == pytest.approx(best - oracle.accuracies_N[number])
+        by_epoch = oracle_regret.regret_by_epoch(run, experiment)
+        assert len(by_epoch) == len(run.epochs)
+        assert by_epoch[-1] == pytest.approx(numbers["oracle_regret"])
+
+
+def test_the_ranking_of_a_supernet_is_compared_with_the_oracles(
+    experiment: Experiment, oracle: SpaceOracle
+) -> None:
+    for run in experiment.runs:
+        tau = measure_runs(experiment)[run.run_id]["supernet_tau"]
+        if run.evaluations is None:
+            assert np.isnan(tau)
+            continue
+        truths = [oracle.accuracies_N[NETWORKS.index(each)] for each in run.evaluations["architecture"]]
+        assert tau == pytest.approx(kendalltau(truths, run.evaluations["val_accuracy"]).statistic)
+
+
+def test_regret_by_epoch_is_drawn_up_to_the_longest_search_with_what_no_method_searches_in_gray(
+    experiment: Experiment, oracle: SpaceOracle
+) -> None:
+    (drawing,) = regret_drawings(experiment)
+    (axes,) = (axes for axes in drawing.draw().axes if axes.get_lines())
+    num_epochs = BASE["num_epochs"]
+    assert axes.get_xlim() == (0.5, num_epochs + NUM_EVALUATIONS // 10 + 0.5)
+    (gray,) = axes.patches
+    assert gray.get_bbox().x1 == BASE["num_warmup_epochs"] + 0.5
+
+
+@pytest.mark.parametrize("field", ["dataset", "elasticity"])
+def test_the_oracle_of_other_images_or_widths_does_not_judge(
+    experiment: Experiment, oracle: SpaceOracle, field: str
+) -> None:
+    other = {"dataset": "cifar10", "elasticity": True}[field]
+    runs = tuple(replace(run, config={**run.config, field: other}) for run in experiment.runs)
+    with pytest.raises(OutOfPlaceError):
+        regret_drawings(replace(experiment, runs=runs))
+    assert np.isnan(oracle_regret.oracle_regret(runs[0], experiment))

@@ -208,6 +208,12 @@ def test_a_small_space_stands_for_all_of_its_networks(folder: Path) -> None:
     loaded = {path.stem: Architecture.load(path) for path in networks}
     codes = {f"nano-{operator_code(each, NANO)}": each for each in all_architectures(NANO)}
     assert loaded == codes
+    # A file of before the space was changed, and one that was cut off.
+    one, other, *_ = sorted(networks)
+    one.write_text(other.read_text())
+    other.write_text(other.read_text()[:20])
+    cells_of(folder, SMALL | {"architectures": ["space:nano"]})
+    assert {path.stem: Architecture.load(path) for path in networks} == codes
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,9 @@ CODES = [operator_code(each, NANO) for each in all_architectures(NANO)]
 
 
 def training(code: str, seed: int, accuracy: float, num_epochs: int = 8) -> Run:
-    made = run(f"{code}-{seed}", {"test_accuracy": accuracy}, seed=seed, num_epochs=num_epochs)
+    made = run(
+        f"{code}-{seed}", {"test_accuracy": accuracy}, seed=seed, num_epochs=num_epochs, dataset="cifar10"
+    )
     tags = {"factor.architecture": f"nano-{code}", "tfnas.data_fingerprint": "f" * 64}
     return replace(made, kind="train", tags=tags)
 
@@ -40,6 +42,7 @@ def test_made_in_pieces_it_reads_as_made_at_once(tmp_path: Path) -> None:
     path = tmp_path / "nano.json"
     path.write_text(to_text(content))
     oracle = read_oracle(path)
+    assert oracle.dataset == "cifar10"
     expected = [[0.5 + index / 1000, 0.51 + index / 1000] for index in range(len(CODES))]
     np.testing.assert_allclose(oracle.accuracies_NR, expected)
     for architecture, latency_ms in zip(all_architectures(NANO), oracle.latencies_ms_N, strict=True):

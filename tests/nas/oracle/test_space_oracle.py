@@ -25,21 +25,38 @@ def write(folder: Path, **changes: Any) -> Path:
         }
         for index, code in enumerate(CODES)
     }
-    content = {"space": "nano", "provenance": {"protocol": "made up"}, "networks": networks} | changes
+    content = {
+        "space": "nano",
+        "dataset": "cifar10",
+        "provenance": {"protocol": "made up"},
+        "networks": networks,
+    } | changes
     path = folder / "nano.json"
     path.write_text(json.dumps(content))
     return path
 
 
-def test_regret_is_against_the_best_network_that_is_no_slower(tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_other_table", [False, True])
+def test_regret_is_against_the_best_network_that_meets_the_target(
+    tmp_path: Path, has_other_table: bool
+) -> None:
     oracle = read_oracle(write(tmp_path))
-    means_N, latencies_ms_N = oracle.accuracies_N, oracle.latencies_ms_N
-    for index in range(0, 400, 37):
-        no_slower = [other for other in range(400) if latencies_ms_N[other] <= latencies_ms_N[index]]
-        expected = max(means_N[other] for other in no_slower) - means_N[index]
-        assert oracle.regrets_N[index] == pytest.approx(expected)
-    assert (oracle.regrets_N >= 0).all()
-    assert oracle.regrets_N[latencies_ms_N.argmin()] == 0
+    other_ms_N = oracle.latencies_ms_N[::-1] if has_other_table else None
+    latencies_ms_N = oracle.latencies_ms_N if other_ms_N is None else other_ms_N
+    for target_ms in (0.5, 2.0, 3.3, 9.0):
+        regrets_N = oracle.regrets_N(target_ms, other_ms_N)
+        for index in range(400):
+            budget_ms = max(target_ms, latencies_ms_N[index])
+            rivals = [
+                oracle.accuracies_N[other] for other in range(400) if latencies_ms_N[other] <= budget_ms
+            ]
+            assert regrets_N[index] == pytest.approx(max(rivals) - oracle.accuracies_N[index])
+
+
+def test_a_network_far_below_the_target_has_the_regret_of_what_it_left_unused(tmp_path: Path) -> None:
+    oracle = read_oracle(write(tmp_path))
+    fastest = oracle.latencies_ms_N.argmin()
+    assert oracle.regrets_N(9.0)[fastest] == oracle.accuracies_N.max() - oracle.accuracies_N[fastest]
 
 
 def test_a_network_is_found_at_its_initial_widths_only(tmp_path: Path) -> None:
@@ -79,5 +96,5 @@ def test_a_damaged_oracle_is_refused_in_one_line(damage: Any, tmp_path: Path) ->
 
 
 def test_equal_accuracies_have_no_regret() -> None:
-    oracle = SpaceOracle("nano", tuple(CODES), np.full((400, 2), 0.8), np.arange(1.0, 401.0), {})
-    assert not oracle.regrets_N.any()
+    oracle = SpaceOracle("nano", "cifar10", tuple(CODES), np.full((400, 2), 0.8), np.arange(1.0, 401.0), {})
+    assert not oracle.regrets_N(100.0).any()

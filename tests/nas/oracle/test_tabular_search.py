@@ -83,11 +83,14 @@ def test_gp_nas_comes_within_a_twentieth_of_a_point_of_the_best_public_network(m
 
 
 @needs_public_file
-def test_the_interval_of_tau_from_90_networks_contains_tau_on_all_others() -> None:
+def test_nearly_all_intervals_of_tau_from_90_networks_contain_tau_on_all_others() -> None:
     oracle = load_nas_bench_macro(PUBLIC_FILE)
-    for seed in range(5):
+    num_right = 0
+    for seed in range(12):
         search = search_table(oracle, "gp_nas_random", 100, seed)
         known = search.networks_V[:90]
         estimate = cross_validated_tau(oracle.codes_NF[known], oracle.mean_accuracies_N[known])
         assert search.tau is not None
-        assert estimate.low < search.tau < estimate.high
+        num_right += estimate.low < search.tau < estimate.high
+    # Of 95 % intervals, fewer are right in one of 50 such tests.
+    assert num_right >= 10

@@ -52,7 +52,7 @@ def test_until_then_it_evaluates_what_tells_most_about_the_others() -> None:
     config = config_of()
     pool = draw_pool(config, TABLE)
     codes_NF = codes_of(pool)[:250]
-    chosen = choose_informative(codes_NF, [], 30, make_kernel(codes_NF.shape[1]))
+    chosen = choose_informative(codes_NF, 30, make_kernel())
     assert networks_of(search(config))[:30] == [pool[index] for index in chosen]
 
 

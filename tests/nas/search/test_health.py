@@ -102,6 +102,29 @@ def test_a_fault_fails_its_check_alone_and_names_the_field_to_change(
     assert field in next(check.remedy for check in checks if check.name == name)
 
 
+METHODS_AND_OBJECTIVES = [
+    *({"objective": name} for name in ("tfnas", "fbnet", "proxyless_add", "proxyless_mul", "lagrangian")),
+    *({"method": name} for name in ("random", "gp_nas")),
+]
+
+
+@pytest.mark.parametrize("fields", METHODS_AND_OBJECTIVES, ids=str)
+def test_a_remedy_names_no_field_that_has_no_effect(
+    config: SearchConfig, searched: list[EpochRecord], fields: dict[str, str]
+) -> None:
+    config = config.model_copy(update=fields)
+    narrow = network(tuple(stage.num_layers for stage in TINY.stages), 0)
+    records = healthy_records(searched, narrow, latency_error_percent=26.0)
+    records[0] = replace(records[0], arrays=searched[0].arrays)
+    remedies = {check.name: check.remedy for check in check_health(config, records)}
+    assert all(remedies[name] for name in ("warmup", "latency", "widths"))
+    # The depth of a network is named, too.
+    names = SearchConfig.model_fields.keys() - {"depth"}
+    named = {name for name in names if any(name in text for text in remedies.values())}
+    assert named
+    assert not named & config.unused_fields()
+
+
 @pytest.mark.parametrize(("end", "bound"), [(0, "lower"), (1, "upper")])
 def test_widths_that_are_all_at_one_bound_fail(
     config: SearchConfig, searched: list[EpochRecord], end: int, bound: str

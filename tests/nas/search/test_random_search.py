@@ -100,3 +100,42 @@ def test_the_widths_of_training_differ_from_epoch_to_epoch_within_their_interval
 def test_a_target_that_few_networks_meet_is_refused_before_anything_is_trained() -> None:
     with pytest.raises(UserError, match="num_evaluations"):
         Search(config_of(elasticity=False, target_latency_ms=2.09), TABLE)
+
+
+def test_without_elasticity_the_initial_widths_are_trained_that_are_evaluated(tmp_path: Path) -> None:
+    run = Search(config_of(elasticity=False), TABLE)
+    run.run_epoch()
+    initial_LO = [[op.initial_width(layer.in_channels) for op in TINY.ops] for layer in TINY.layers]
+    assert run.method.supernet.widths() == initial_LO
+    search(config_of(elasticity=False), tmp_path)
+    assert not any(record.is_shared for record in search(config_of(), tmp_path))
+
+
+def test_what_a_network_is_worth_does_not_depend_on_those_evaluated_before() -> None:
+    run = Search(config_of(), TABLE)
+    for _ in range(5):
+        run.run_epoch()
+    method = run.method
+    backwards = [method._evaluate_candidate(1, index, None).val_accuracy for index in reversed(range(20))]
+    found = [each.val_accuracy for record in run.records for each in record.evaluations]
+    assert found == backwards[::-1]
+    # If all were alike, this would show nothing.
+    assert len(set(found)) > 2
+
+
+@pytest.mark.parametrize("first", ["sink", "skip"])
+def test_a_depth_that_is_ignored_changes_nothing(tmp_path: Path, first: str) -> None:
+    other = {"sink": "skip", "skip": "sink"}[first]
+    expected = search(config_of(depth=first), tmp_path / "warmups")
+    assert_identical(search(config_of(depth=other), tmp_path / "warmups"), expected)
+    begun = run_search(config_of(depth=first), table=TABLE, checkpoint_dir=tmp_path / "own")
+    for _ in range(2):
+        next(begun)
+    begun.close()
+    resumed = list(run_search(config_of(depth=other), table=TABLE, checkpoint_dir=tmp_path / "own"))
+    assert_identical(resumed, expected)
+
+
+def test_fields_that_are_ignored_are_not_checked() -> None:
+    config = config_of(num_epochs=2, num_warmup_epochs=10, final_temperature=99.0)
+    assert [record.phase for record in search(config)].count("warmup") == 2
