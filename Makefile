@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install house goldens demo test test-faults test-slow test-cluster check format figures bench bench-latency readme clean
+.PHONY: install house oracle goldens demo test test-faults test-slow test-cluster check format figures bench bench-latency readme clean
 
 install: .venv/installed
 
@@ -59,6 +59,12 @@ clean:
 
 house: install
 	$(BIN)/python -m scripts.house
+
+oracle: install
+	$(BIN)/tfnas launch tune_configs/oracle_nano.yaml --out results/oracle_nano
+	test -f results/oracle_nano/table.json || $(BIN)/tfnas latency measure --space nano --batch-size 32 \
+		--out results/oracle_nano/table.json
+	$(BIN)/python -m scripts.make_oracle nano results/oracle_nano --table results/oracle_nano/table.json
 
 goldens: install
 	$(BIN)/python -m tests.support.goldens

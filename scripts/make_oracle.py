@@ -2,7 +2,7 @@
 
     tfnas launch tune_configs/oracle_nano.yaml --out results/oracle_nano
     tfnas latency measure --space nano --batch-size 32 --out results/oracle_nano/table.json
-    python scripts/make_oracle.py nano results/oracle_nano --table results/oracle_nano/table.json
+    python -m scripts.make_oracle nano results/oracle_nano --table results/oracle_nano/table.json
 
 Trainings that the file has already stay as they are, so that it can be made in pieces, on several machines.
 Until all networks were trained with one seed, it is `nas/oracle/SPACE.partial.json`, which nothing reads;

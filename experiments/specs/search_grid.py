@@ -16,11 +16,12 @@ from nas.config import SearchConfig
 from nas.foundation.errors import UserError
 from nas.latency.compatibility import Hardware
 from nas.latency.table import LatencyTable, reachable_interval_ms
+from nas.search.methods import METHODS
 from nas.search.search import check_fit
 
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 _PLACEHOLDER_MS = 1.0
-_NAMED_FIELDS = ("sampling", "depth", "target_latency_ms", "seed")
+_NAMED_FIELDS = ("method", "sampling", "depth", "target_latency_ms", "seed")
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,9 @@ def _fields_without_effect(drafts: list[Draft]) -> list[str]:
 
 
 def _name(config: SearchConfig, factors: Mapping[str, Any]) -> str:
+    ignored = METHODS[config.method].ignored_fields
+    switches = [getattr(config, field) for field in ("sampling", "depth") if field not in ignored]
+    method = [] if config.method == "tf_nas" else [config.method]
     others = [f"{field}={value}" for field, value in factors.items() if field not in _NAMED_FIELDS]
-    return "-".join(
-        [config.sampling, config.depth, f"T{config.target_latency_ms}", *others, f"s{config.seed}"]
-    )
+    target = f"T{config.target_latency_ms:g}"
+    return "-".join([*method, *switches, target, *others, f"s{config.seed}"])

@@ -81,8 +81,15 @@ def test_names_tell_the_switches_the_target_and_the_seed(folder: Path) -> None:
     target_ms = round((low_ms + high_ms) / 2, 1)
     content = SMALL | {"base": BASE | {"target_latency_ms": target_ms}, "grid": {"latency_weight": [0.3]}}
     assert [cell.name for cell in cells_of(folder, content)] == [
-        f"bi_random-sink-T{target_ms}-latency_weight=0.3-s0"
+        f"bi_random-sink-T{target_ms:g}-latency_weight=0.3-s0"
     ]
+
+
+def test_names_tell_the_method_and_only_switches_that_it_has(folder: Path) -> None:
+    content = SMALL | {"grid": {"method": ["tf_nas", "random"]}, "base": BASE | {"target_latency_ms": "50%"}}
+    one, other = cells_of(folder, content)
+    target = f"T{one.config.target_latency_ms:g}"
+    assert [one.name, other.name] == [f"bi_random-sink-{target}-s0", f"random-{target}-s0"]
 
 
 @pytest.mark.parametrize("share", ["0%", "12.5%", "40%", "100 %"])
