@@ -39,15 +39,16 @@ class OwnLaunches:
         """Notes how a launch ended, in case that MLflow cannot be reached now."""
         self._write(launch_id, status)
 
-    def __contains__(self, launch_id: str | None) -> bool:
-        """Whether a launch was begun here."""
-        if launch_id is None or not self._path(launch_id).is_file():
-            return False
-        return self._owns_store or self._read(launch_id)["host"] == socket.gethostname()
+    def __contains__(self, launch_id: str) -> bool:
+        """Whether a launch was begun into the folder."""
+        if self._owns_store:
+            return True
+        return self._path(launch_id).is_file() and self._read(launch_id)["host"] == socket.gethostname()
 
     def status(self, launch_id: str) -> str:
         """How one of these launches ended: KILLED if nobody noted it."""
-        return self._read(launch_id)["status"] or "KILLED"
+        noted = self._read(launch_id)["status"] if self._path(launch_id).is_file() else ""
+        return noted or "KILLED"
 
     def _write(self, launch_id: str, status: str) -> None:
         content = {"host": socket.gethostname(), "status": status}

@@ -174,7 +174,7 @@ class Tracker:
         """
         with _reaching(self.uri):
             for run in self._search(f"tags.`{REGISTERS_TAG}` = '{kind}' and attributes.status = 'RUNNING'"):
-                if run.data.tags.get(LAUNCH_ID_TAG) in self._launches:
+                if _launch_id(run) in self._launches:
                     continue
                 registered = self._read_registration(run.info.run_id)
                 common = [registered[cell] for cell in cells if cell in registered]
@@ -249,14 +249,13 @@ class Tracker:
         """
         with _reaching(self.uri):
             found = self._search(f"tags.`tfnas.study` = '{name}'")
-            own = {run.info.run_id: run.data.tags.get(LAUNCH_ID_TAG) for run in found}
-            own = {run_id: launch_id for run_id, launch_id in own.items() if launch_id in self._launches}
+            own = next((run for run in found if _launch_id(run) in self._launches), None)
             if own:
-                run_id, launch_id = next(iter(own.items()))
-                self._launch_ids[run_id] = launch_id
+                run_id = str(own.info.run_id)
+                self._launch_ids[run_id] = _launch_id(own)
                 self._client.log_artifact(run_id, str(spec_path))
                 self._client.update_run(run_id, status="RUNNING")
-                return str(run_id)
+                return run_id
             run_id = self.start_launch(f"study {name}", spec_path, {"tfnas.study": name})
             self._client.log_batch(run_id, params=[Param(*item) for item in params.items()])
             return run_id
@@ -281,13 +280,13 @@ class Tracker:
             UserError: the tracking server is unreachable.
         """
         with _reaching(self.uri):
-            open_runs = list(self._search("attributes.status = 'RUNNING'"))
-            launch_ids = {run.info.run_id: run.data.tags.get(LAUNCH_ID_TAG) for run in open_runs}
-            parents = {run_id: own for run_id, own in launch_ids.items() if own in self._launches}
+            open_runs = list(self._search("attributes.status = 'RUNNING' and tags.`tfnas.kind` != ''"))
+            launches = [run for run in open_runs if run.data.tags["tfnas.kind"] == "launch"]
+            own = {run.info.run_id: _launch_id(run) for run in launches if _launch_id(run) in self._launches}
             for run in open_runs:
-                if run.data.tags.get(_PARENT_TAG) in parents:
+                if run.data.tags.get(_PARENT_TAG) in own:
                     self._client.set_terminated(run.info.run_id, "KILLED")
-            for run_id, launch_id in parents.items():
+            for run_id, launch_id in own.items():
                 self._client.set_terminated(run_id, self._launches.status(launch_id))
 
     def deliver(self, folder: CellFolder) -> None:
@@ -475,6 +474,11 @@ def _read_cells(client: MlflowClient, experiment_id: str) -> dict[str, TrackedCe
         )
         for run in runs
     }
+
+
+def _launch_id(run: Run) -> str:
+    """The id of a launch; empty for launches of earlier versions."""
+    return str(run.data.tags.get(LAUNCH_ID_TAG, ""))
 
 
 def _attempted_ms(run: Run) -> int:
