@@ -88,7 +88,7 @@ def good_values(positive_floats: st.SearchStrategy[float]) -> dict[str, st.Searc
         "sampling": st.sampled_from([*SAMPLINGS, "bi"]),
         "depth": st.sampled_from(get_args(Depth)),
         "elasticity": st.booleans(),
-        "num_evaluations": st.integers(2, 900).map(lambda number: 10 * number),
+        "num_evaluations": st.integers(2, 100).map(lambda number: 10 * number),
         "evaluation_sample": st.sampled_from(["mutual_information", "random"]),
         "derivation": st.sampled_from(["argmax", "in_reach"]),
         "refine_widths": st.booleans(),
