@@ -53,6 +53,11 @@ class Experiment:
         """Config fields that differ between the cells, except the seed."""
         return varying_fields([*self.runs, *self.missing])
 
+    @property
+    def is_read(self) -> bool:
+        """Whether the files of all finished searches could be read; the notices say which could not."""
+        return all(run.is_read for run in self.runs)
+
     def other_factors(self, *factors: str) -> tuple[str, ...]:
         """The factors except these."""
         return tuple(factor for factor in self.factors if factor not in factors)

@@ -15,7 +15,7 @@ from experiments.tracking.named_network import NamedNetwork, check_network, find
 from experiments.tracking.named_run import RUN_PREFIX
 from nas.config import TrainConfig
 from nas.data.image_lists import Listing
-from nas.foundation.errors import UserError
+from nas.foundation.errors import ErrorList, UserError
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,16 @@ class TrainingGrid(Grid):
             UserError: names file, field, value and remedy.
         """
         references = tuple(resolve_file(each, path.resolve().parent) for each in spec.architectures)
-        try:
-            for reference in references:
+        errors = ErrorList()
+        for reference in references:
+            try:
                 check_network(reference)
-        except UserError as error:
-            raise UserError(f"{path}: architectures: {error}") from None
+            except UserError as error:
+                errors.add(f"{path}: architectures: {error}")
         for factors in spec.combinations():
-            parse_fields(TrainConfig, spec, spec.base | factors | {"architecture": references[0]}, path)
+            with errors.collecting():
+                parse_fields(TrainConfig, spec, spec.base | factors | {"architecture": references[0]}, path)
+        errors.check()
         return cls(path, spec, references)
 
     def with_searches(self, run_ids: Iterable[str]) -> Self:

@@ -123,7 +123,7 @@ def lists(folder):
 
 
 def search_config(fields, **more):
-    return SearchConfig(**{"target_latency_ms": 1.0, "batch_size": 1} | fields | more)
+    return SearchConfig(**{"space": "paper", "target_latency_ms": 1.0, "batch_size": 1} | fields | more)
 
 
 ALL = [f"{name}/{number}.png {label}" for label, name in enumerate("ab") for number in range(3)]
@@ -222,7 +222,7 @@ def test_trainings_have_no_list_for_architecture_steps(lists):
 def test_worker_processes_for_images_in_memory_are_refused():
     for num_workers in (0, 2):
         with pytest.raises(ValidationError, match="num_data_workers: has no effect with dataset 'fashion"):
-            SearchConfig(target_latency_ms=1.0, num_data_workers=num_workers)
+            SearchConfig(space="paper", target_latency_ms=1.0, num_data_workers=num_workers)
 
 
 # Listing once
