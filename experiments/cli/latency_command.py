@@ -1,9 +1,10 @@
 """`tfnas latency`: measure, import, check and read lookup tables."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from nas.latency.calibration import TableCheck
     from nas.latency.table import LatencyTable
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 _table_argument = click.argument("table_path", metavar="TABLE", type=_FILE)
@@ -21,9 +24,16 @@ _space_option = click.option(
     "--space", type=click.Choice(list(SPACES)), required=True, help="Space whose operators the table covers."
 )
 _device_option = click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
-_busy_option = click.option(
-    "--even-if-busy", is_flag=True, help="Measure even if other processes use the machine."
-)
+
+
+def busy_option(help_text: str) -> Callable[[Command], Command]:
+    """The option that insists on measuring."""
+    return click.option(
+        "--even-if-busy", is_flag=True, envvar="TFNAS_EVEN_IF_BUSY", show_envvar=True, help=help_text
+    )
+
+
+_busy_option = busy_option("Measure even if other processes use the machine.")
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
@@ -69,10 +79,8 @@ def measure(
     Example: tfnas latency measure --space paper --out table.json
     """
     from nas.latency.measurement import measure_table
-    from nas.latency.timing import check_idle
 
     _check_folder(out)
-    check_idle(even_if_busy)
     table = measure_table(
         get_space(space),
         device=device,
@@ -80,6 +88,7 @@ def measure(
         batch_size=batch_size,
         num_classes=classes,
         max_duration_s=max_seconds,
+        even_if_busy=even_if_busy,
         report=_report,
     )
     _write(table, out, as_json)
@@ -146,7 +155,6 @@ def check(
     from analysis.figures.calibration_figure import save_calibration
     from nas.latency.calibration import check_predictions
     from nas.latency.table import LatencyTable
-    from nas.latency.timing import check_idle
 
     table = LatencyTable.load(table_path)
     plot = plot or table_path.with_suffix(".check.png")
@@ -154,8 +162,14 @@ def check(
         raise UserError(f"--plot {plot}: use a name that ends in {', '.join(_PLOT_SUFFIXES)}")
     for path in (plot, out or plot):
         _check_folder(path)
-    check_idle(even_if_busy)
-    result = check_predictions(table, num_networks=networks, device=device, seed=seed, report=_report)
+    result = check_predictions(
+        table,
+        num_networks=networks,
+        device=device,
+        seed=seed,
+        even_if_busy=even_if_busy,
+        report=_report,
+    )
     save_calibration(table_path.name, table, result, plot)
     if out is not None:
         table.with_calibration(result.calibration).save(out)
@@ -210,6 +224,10 @@ def _write(table: "LatencyTable", out: Path, as_json: bool) -> None:
     from nas.latency.table import reachable_interval_ms
 
     table.save(out)
+    if doubt := table.provenance.doubt:
+        _report(
+            f"tfnas: warning: {escape_unprintable(str(out))}: {doubt}; measure it again on a quiet machine"
+        )
     low_ms, high_ms = reachable_interval_ms(table)
     if as_json:
         summary = {
