@@ -31,7 +31,8 @@ HOW_TO_RESUME = "interrupted; rerun the command to resume"
 @click.option(
     "--measure",
     is_flag=True,
-    help="With --dry-run: measure missing lookup tables into the output folder, and estimate the cost.",
+    help="With --dry-run: measure missing lookup tables into the output folder, and estimate the cost by "
+    "timing a few steps of each kind of cell: seconds each in small spaces, minutes in `paper` on a CPU.",
 )
 @busy_option(
     "Measure lookup tables, and use tables measured before, even if other processes use the machine."
