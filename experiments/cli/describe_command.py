@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from experiments.cli.latency_command import busy_option
+from experiments.cli.launch_command import busy_option
 from experiments.console import make_console
 from nas.foundation.errors import UserError
 

@@ -1,21 +1,19 @@
 """`tfnas latency`: measure, import, check and read lookup tables."""
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from experiments.cli.launch_command import busy_option
 from nas.foundation.errors import UserError, escape_unprintable
 from nas.space.macro_space import SPACES, get_space
 
 if TYPE_CHECKING:
     from nas.latency.calibration import TableCheck
     from nas.latency.table import LatencyTable
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _PLOT_SUFFIXES = (".png", ".pdf", ".svg")
@@ -24,13 +22,6 @@ _space_option = click.option(
     "--space", type=click.Choice(list(SPACES)), required=True, help="Space whose operators the table covers."
 )
 _device_option = click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
-
-
-def busy_option(help_text: str) -> Callable[[Command], Command]:
-    """The option that insists on measuring."""
-    return click.option(
-        "--even-if-busy", is_flag=True, envvar="TFNAS_EVEN_IF_BUSY", show_envvar=True, help=help_text
-    )
 
 
 _busy_option = busy_option("Measure even if other processes use the machine.")

@@ -1,13 +1,13 @@
 """`tfnas launch`: run the searches, trainings or study of a YAML file."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from experiments.cli.latency_command import busy_option
 from experiments.console import make_console, say
 from nas.foundation.errors import UserError
 
@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from experiments.launching.grid_launch import LaunchResult
     from experiments.specs.grid import Grid
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+
 HOW_TO_RESUME = "interrupted; rerun the command to resume"
+
+
+def busy_option(help_text: str) -> Callable[[Command], Command]:
+    """The option that insists on measuring."""
+    return click.option(
+        "--even-if-busy", is_flag=True, envvar="TFNAS_EVEN_IF_BUSY", show_envvar=True, help=help_text
+    )
 
 
 @click.command()
@@ -35,7 +44,7 @@ HOW_TO_RESUME = "interrupted; rerun the command to resume"
     "timing a few steps of each kind of cell: seconds each in small spaces, minutes in `paper` on a CPU.",
 )
 @busy_option(
-    "Measure lookup tables, and use tables measured before, even if other processes use the machine."
+    "Measure lookup tables even if other processes use the machine, and use tables that were measured so."
 )
 @click.option("--status", is_flag=True, help="Print the state of each cell without starting anything.")
 @click.option(
