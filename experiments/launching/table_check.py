@@ -15,7 +15,7 @@ def check_tables(cells: Sequence[Cell], place: Place, report: Callable[[str], No
 
     Args:
         cells: that are about to run; no trial of theirs may be running.
-        place: where they run. Trials of other launches may be running there: then there is no telling.
+        place: where they run. If trials of other launches are running there, nothing is compared.
     """
     searches = {cell.input_name: cell for cell in cells if isinstance(cell, SearchCell)}
     for cell in searches.values():
