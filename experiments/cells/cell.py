@@ -129,6 +129,15 @@ class Cell(ABC, Generic[Config, Given]):
         """
 
     @classmethod
+    def count_weight_steps(cls, config: Config, listing: Listing) -> int:
+        """Steps of an epoch that train the weights of a supernet; 0 for a training. Decodes no image file.
+
+        Raises:
+            UserError: the images are missing.
+        """
+        return 0
+
+    @classmethod
     @abstractmethod
     def time_epochs(cls, config: Config, given: Given, listing: Listing) -> EpochCost:
         """Times an epoch of each kind over a few batches, scaled to all images.
@@ -170,11 +179,11 @@ class Cell(ABC, Generic[Config, Given]):
     def result(self, metrics: Mapping[str, float]) -> str:
         """The state after an epoch, beside loss and accuracy, in a few characters."""
 
-    def foresee(self, cost: EpochCost) -> list[HealthCheck]:
+    def foresee(self, num_weight_steps: int) -> list[HealthCheck]:
         """The health checks whose outcome is known before it runs.
 
         Args:
-            cost: what `time_epochs` returned.
+            num_weight_steps: what `count_weight_steps` returned.
         """
         return []
 

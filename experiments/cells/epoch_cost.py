@@ -12,11 +12,9 @@ class EpochCost:
 
     Attributes:
         seconds: by the phase of the epoch, see `Cell.phases`.
-        num_weight_steps: steps of an epoch that train the weights of a supernet; 0 for a training.
     """
 
     seconds: Mapping[str, float]
-    num_weight_steps: int
 
     def left_s(self, phases: Sequence[str], num_done: int, *, warms_up: bool) -> float:
         """Seconds that a search or a training still takes.

@@ -12,7 +12,7 @@ from experiments.cells.cell import COMMON_COST_FIELDS, Cell
 from experiments.cells.epoch_cost import NUM_TIMED_BATCHES, EpochCost
 from nas.config import SearchConfig
 from nas.data.image_lists import Listing
-from nas.data.image_source import fingerprint_data, list_images
+from nas.data.image_source import list_images
 from nas.data.search_data import load_search_data
 from nas.foundation.identity import fingerprint
 from nas.foundation.world import ALONE, World
@@ -21,7 +21,7 @@ from nas.search.health import HealthCheck, check_health, foresee_health
 from nas.search.method import SharingMethod
 from nas.search.methods import METHODS
 from nas.search.records import EpochRecord, Trajectory
-from nas.search.search import run_search
+from nas.search.search import count_images, run_search
 from nas.search.search_identity import RESULTS_VERSION, search_identity, warmup_hash
 from nas.space.macro_space import get_space
 from nas.supernet.sampling import SAMPLINGS, no_second_path
@@ -98,15 +98,18 @@ class SearchCell(Cell[SearchConfig, LatencyTable]):
     def look_at_images(cls, config: SearchConfig, resolution: int, listing: Listing) -> str:
         """See `Cell`; finding broken images takes as long as an epoch, so the trial does that."""
         if config.skip_broken_images:
-            return fingerprint_data(config, listing=listing)
+            return count_images(config, listing).fingerprint
         return load_search_data(config, resolution, listing).fingerprint
+
+    @classmethod
+    def count_weight_steps(cls, config: SearchConfig, listing: Listing) -> int:
+        """See `Cell`."""
+        return count_images(config, listing).num_weight_images // config.batch_size
 
     @classmethod
     def time_epochs(cls, config: SearchConfig, given: LatencyTable, listing: Listing) -> EpochCost:
         """See `Cell`."""
-        # To count images, none has to be decoded; the probe decodes a few.
-        counted = config.model_copy(update={"skip_broken_images": False})
-        data = load_search_data(counted, cls.resolution(config), listing)
+        data = count_images(config, listing)
         probe = _probe(config, data.num_arch_images / (data.num_weight_images + data.num_arch_images))
         probe_data = load_search_data(probe, cls.resolution(config), listing)
         scale = data.num_weight_images / probe_data.num_weight_images
@@ -116,7 +119,7 @@ class SearchCell(Cell[SearchConfig, LatencyTable]):
                 str(record.phase): record.metrics["epoch_seconds"] * scale
                 for record in run_search(probe, table=given, listing=listing)
             }
-        return EpochCost(seconds, data.num_weight_images // config.batch_size)
+        return EpochCost(seconds)
 
     @classmethod
     def resolution(cls, config: SearchConfig) -> int:
@@ -176,9 +179,9 @@ class SearchCell(Cell[SearchConfig, LatencyTable]):
         shown = "-" if latency_ms is None else f"{latency_ms:.3g}"
         return f"{shown} of {self.config.target_latency_ms:.3g} ms"
 
-    def foresee(self, cost: EpochCost) -> list[HealthCheck]:
+    def foresee(self, num_weight_steps: int) -> list[HealthCheck]:
         """See `Cell`; what follows from its fields and the number of steps."""
-        return foresee_health(self.config, cost.num_weight_steps)
+        return foresee_health(self.config, num_weight_steps)
 
     @property
     def tags(self) -> dict[str, str]:

@@ -118,7 +118,7 @@ class TrainingCell(Cell[TrainConfig, Architecture | None]):
             # The second: the first also pays for PyTorch's one-time setup, the last for the test images.
             second = next(itertools.islice(run_training(probe, listing=listing), 1, None))
         epoch_s = second.metrics["epoch_seconds"] * scale
-        return EpochCost({_PHASE: epoch_s}, num_weight_steps=0)
+        return EpochCost({_PHASE: epoch_s})
 
     @classmethod
     def resolution(cls, config: TrainConfig) -> int:

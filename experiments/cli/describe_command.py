@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
+from experiments.cli.launch_command import busy_option
 from experiments.console import make_console
 from nas.foundation.errors import UserError
 
@@ -55,7 +56,7 @@ class _Subject:
     show_default=True,
     help="With --measure: images at a time.",
 )
-@click.option("--even-if-busy", is_flag=True, help="With --measure: measure even if others use the machine.")
+@busy_option("With --measure: measure even if other processes use the machine.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: an object, or a list for several ARCH.")
 def describe(
     references: tuple[str, ...],
@@ -174,11 +175,11 @@ def _add_measurements(
 ) -> None:
     from nas.foundation.device import resolve_device
     from nas.latency.calibration import compare_networks
-    from nas.latency.timing import check_idle, make_images, prepare_network
+    from nas.latency.quiet import quiet_machine
+    from nas.latency.timing import make_images, prepare_network
     from nas.space.baselines import make_network
 
     device = resolve_device(device_name)
-    check_idle(even_if_busy)
     networks = [
         (
             prepare_network(make_network(s.architecture or s.name, num_classes, s.resolution), device),
@@ -186,9 +187,12 @@ def _add_measurements(
         )
         for s in subjects
     ]
-    timings = compare_networks(
-        networks, num_threads=num_threads, report=lambda message: click.echo(message, err=True)
-    )
+
+    def report(message: str) -> None:
+        click.echo(message, err=True)
+
+    with quiet_machine(even_if_busy=even_if_busy, report=report):
+        timings = compare_networks(networks, num_threads=num_threads, report=report)
     for description, timing in zip(descriptions, timings, strict=True):
         description["measured"] = {
             "median_ms": timing.median_ms,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from experiments.cli.launch_command import busy_option
 from nas.foundation.errors import UserError, escape_unprintable
 from nas.space.macro_space import SPACES, get_space
 
@@ -21,9 +22,9 @@ _space_option = click.option(
     "--space", type=click.Choice(list(SPACES)), required=True, help="Space whose operators the table covers."
 )
 _device_option = click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
-_busy_option = click.option(
-    "--even-if-busy", is_flag=True, help="Measure even if other processes use the machine."
-)
+
+
+_busy_option = busy_option("Measure even if other processes use the machine.")
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
@@ -69,10 +70,8 @@ def measure(
     Example: tfnas latency measure --space paper --out table.json
     """
     from nas.latency.measurement import measure_table
-    from nas.latency.timing import check_idle
 
     _check_folder(out)
-    check_idle(even_if_busy)
     table = measure_table(
         get_space(space),
         device=device,
@@ -80,6 +79,7 @@ def measure(
         batch_size=batch_size,
         num_classes=classes,
         max_duration_s=max_seconds,
+        even_if_busy=even_if_busy,
         report=_report,
     )
     _write(table, out, as_json)
@@ -146,7 +146,6 @@ def check(
     from analysis.figures.calibration_figure import save_calibration
     from nas.latency.calibration import check_predictions
     from nas.latency.table import LatencyTable
-    from nas.latency.timing import check_idle
 
     table = LatencyTable.load(table_path)
     plot = plot or table_path.with_suffix(".check.png")
@@ -154,8 +153,14 @@ def check(
         raise UserError(f"--plot {plot}: use a name that ends in {', '.join(_PLOT_SUFFIXES)}")
     for path in (plot, out or plot):
         _check_folder(path)
-    check_idle(even_if_busy)
-    result = check_predictions(table, num_networks=networks, device=device, seed=seed, report=_report)
+    result = check_predictions(
+        table,
+        num_networks=networks,
+        device=device,
+        seed=seed,
+        even_if_busy=even_if_busy,
+        report=_report,
+    )
     save_calibration(table_path.name, table, result, plot)
     if out is not None:
         table.with_calibration(result.calibration).save(out)
@@ -210,6 +215,10 @@ def _write(table: "LatencyTable", out: Path, as_json: bool) -> None:
     from nas.latency.table import reachable_interval_ms
 
     table.save(out)
+    if doubt := table.provenance.doubt:
+        _report(
+            f"tfnas: warning: {escape_unprintable(str(out))}: {doubt}; measure it again on a quiet machine"
+        )
     low_ms, high_ms = reachable_interval_ms(table)
     if as_json:
         summary = {

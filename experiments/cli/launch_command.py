@@ -1,9 +1,10 @@
 """`tfnas launch`: run the searches, trainings or study of a YAML file."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -18,13 +19,33 @@ if TYPE_CHECKING:
     from experiments.launching.grid_launch import LaunchResult
     from experiments.specs.grid import Grid
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+
 HOW_TO_RESUME = "interrupted; rerun the command to resume"
+
+
+def busy_option(help_text: str) -> Callable[[Command], Command]:
+    """The option that insists on measuring."""
+    return click.option(
+        "--even-if-busy", is_flag=True, envvar="TFNAS_EVEN_IF_BUSY", show_envvar=True, help=help_text
+    )
 
 
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Output folder.  [default: results/EXPERIMENT]")
-@click.option("--dry-run", is_flag=True, help="Print cells, cost and feasibility without starting anything.")
+@click.option(
+    "--dry-run", is_flag=True, help="Print cells and feasibility; start, measure and write nothing."
+)
+@click.option(
+    "--measure",
+    is_flag=True,
+    help="With --dry-run: measure missing lookup tables into the output folder, and estimate the cost by "
+    "timing a few steps of each kind of cell: seconds each in small spaces, minutes in `paper` on a CPU.",
+)
+@busy_option(
+    "Measure lookup tables even if other processes use the machine, and use tables that were measured so."
+)
 @click.option("--status", is_flag=True, help="Print the state of each cell without starting anything.")
 @click.option(
     "--then-train",
@@ -51,6 +72,8 @@ def launch(
     config: Path,
     out: Path | None,
     dry_run: bool,
+    measure: bool,
+    even_if_busy: bool,
     status: bool,
     training: Path | None,
     spread_from: str | None,
@@ -83,6 +106,8 @@ def launch(
         raise UserError(
             "--then-train: does not go with --dry-run or --status; run these for each file separately"
         )
+    if measure and not dry_run:
+        raise UserError("--measure: is for planning, a launch measures what it needs; add --dry-run")
     if spread_from is not None and not dry_run:
         raise UserError(f"--spread-from: {spread_from}: is for planning; add --dry-run")
     grid = load_grid(config)
@@ -97,14 +122,33 @@ def launch(
             raise UserError(f"--spread-from: {spread_from}: a study tests no claims; remove it")
         if training is not None:
             raise UserError("--then-train: not after a study; launch the best.yaml that it writes instead")
-        return study(study_grid, out, console, dry_run=dry_run, status=status, address=address, storage=files)
+        return study(
+            study_grid,
+            out,
+            console,
+            dry_run=dry_run,
+            status=status,
+            address=address,
+            storage=files,
+            measure=measure,
+            even_if_busy=even_if_busy,
+        )
     trainings = load_grid(training).as_trainings() if training is not None else None
     if trainings is not None:
         trainings.check_follows(grid.spec.experiment)
     claims = claims_of(grid)
     if dry_run:
         earlier = _open_earlier(spread_from) if spread_from else None
-        planned = print_dry_run(grid, out, console, claims=claims, retry_failed=retry_failed, address=address)
+        planned = print_dry_run(
+            grid,
+            out,
+            console,
+            claims=claims,
+            retry_failed=retry_failed,
+            address=address,
+            measure=measure,
+            even_if_busy=even_if_busy,
+        )
         if claims:
             _print_seed_plan(planned, earlier, console)
         return 0
@@ -118,6 +162,7 @@ def launch(
         retry_failed=retry_failed,
         address=address,
         storage=files,
+        even_if_busy=even_if_busy,
     )
     try:
         result = run_grid(grid, claims=claims)

@@ -24,19 +24,21 @@ def study(
     status: bool,
     address: str | None,
     storage: "Storage | None",
+    measure: bool,
+    even_if_busy: bool,
 ) -> int:
     """Runs, previews or shows a study, as the options of `tfnas launch` ask; returns the exit code."""
     from experiments.studies.study_launch import launch_study
     from experiments.studies.study_preview import print_study, print_study_status
 
     if dry_run:
-        print_study(plan, out, console, address=address)
+        print_study(plan, out, console, address=address, measure=measure, even_if_busy=even_if_busy)
         return 0
     if status:
         print_study_status(plan, out, console)
         return 0
     try:
-        result = launch_study(plan, out, console, address=address, storage=storage)
+        result = launch_study(plan, out, console, address=address, storage=storage, even_if_busy=even_if_busy)
     except KeyboardInterrupt:
         say(console, HOW_TO_RESUME)
         return 130

@@ -2,8 +2,10 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
@@ -14,9 +16,9 @@ from experiments.cells.epoch_cost import EpochCost
 from experiments.console import format_count, format_duration, say
 from experiments.launching.cell_states import CellState, cell_states, note_on_sources
 from experiments.launching.grid_record import GridRecord
-from experiments.launching.launch_lock import is_launch_running
+from experiments.launching.launch_lock import is_launch_running, only_user_of
 from experiments.places.place import Place
-from experiments.specs.grid import Grid
+from experiments.specs.grid import Grid, Plan
 from experiments.tracking.tracker import TrackedCell, read_tracked_cells
 from nas.foundation.errors import UserError
 
@@ -29,12 +31,17 @@ def print_dry_run(
     claims: Mapping[str, Any] = {},
     retry_failed: bool,
     address: str | None = None,
+    measure: bool = False,
+    even_if_busy: bool = False,
 ) -> dict[str, Any]:
-    """Prints the cells, the feasibility of each target (or the network), the estimated cost, and warnings.
+    """Prints the cells, the feasibility of each target (or the network), and warnings.
 
     Args:
         claims: what the grid is to test, JSON by name.
         address: of a Ray cluster; None for this machine.
+        measure: whether to measure lookup tables that are missing, into the output folder, and to time a few
+            steps, which gives the cost. Without, nothing is measured or written.
+        even_if_busy: see `launch`.
 
     Returns:
         What a launch would register, see `GridRecord`.
@@ -42,40 +49,77 @@ def print_dry_run(
     Raises:
         UserError: the file is wrong, or a target is out of reach.
     """
-    with grid.place(address) as place:
-        cells = grid.cells(out, place, partial(say, console))
-        states = cell_states(cells, read_tracked_cells(grid.spec.experiment, out), out)
+    report = partial(say, console)
+    with grid.place(address) as place, TemporaryDirectory() as scratch, locked(out if measure else None):
+        if measure:
+            plan = Plan.of(grid.cells(out, place, report, even_if_busy=even_if_busy))
+        else:
+            plan = grid.plan(out, Path(scratch), place, report, even_if_busy=even_if_busy)
+        states = cell_states(plan.cells, read_tracked_cells(grid.spec.experiment, out), out)
         to_run = [state for state in states if state.is_to_run(retry_failed)]
-        costs = time_all([state.cell for state in to_run], place, console)
-        at_a_time = grid.num_parallel(place, len(to_run))
-    costs_s = _costs_s(to_run, costs, share_warmup=grid.spec.share_warmup)
-    table = Table(cells[0].noun, "state", cells[0].subject_heading, "epochs", "cost")
+        cells = [state.cell for state in to_run]
+        costs_s = None
+        if measure:
+            costs = time_all(cells, place, console)
+            costs_s = _costs_s(to_run, costs, share_warmup=grid.spec.share_warmup)
+        _print_cells(states, len(to_run), costs_s, grid.num_parallel(place, len(to_run)), console)
+        if not measure:
+            print_unmeasured(plan, cells, console)
+        for line in _foreseen(cells, _count_all(cells, place)):
+            say(console, f"warning: {line}")
+        return GridRecord.of(plan.cells, claims, grid.path.name).content
+
+
+def locked(out: Path | None) -> AbstractContextManager[None]:
+    """Keeps launches out of a folder into which tables are written; None if none are."""
+    return nullcontext() if out is None else only_user_of(out)
+
+
+def _print_cells(
+    states: Sequence[CellState],
+    num_to_run: int,
+    costs_s: Mapping[str, float] | None,
+    at_a_time: int,
+    console: Console,
+) -> None:
+    """Prints all cells, with the cost of those to run, by their hashes, if it was measured."""
+    cell = states[0].cell
+    table = Table(cell.noun, "state", cell.subject_heading, "epochs", *([] if costs_s is None else ["cost"]))
     for state in states:
-        cost_s = costs_s.get(state.cell.hash, 0)
-        cost = format_duration(cost_s) if cost_s else "-"
-        table.add_row(state.cell.name, state.state, state.cell.subject, _epochs(state), cost)
+        row = [state.cell.name, state.state, state.cell.subject, _epochs(state)]
+        if costs_s is not None:
+            cost_s = costs_s.get(state.cell.hash, 0)
+            row.append(format_duration(cost_s) if cost_s else "-")
+        table.add_row(*row)
     console.print(table)
-    total_s = sum(costs_s.values())
-    say(
-        console,
-        f"{len(to_run)} of {len(cells)} {cells[0].plural} to run, {at_a_time} at a time: about "
-        f"{format_duration(total_s / at_a_time)}, estimated by timing a few steps of each kind",
-    )
-    for line in _foreseen([state.cell for state in to_run], costs):
-        say(console, f"warning: {line}")
-    return GridRecord.of(cells, claims, grid.path.name).content
+    line = f"{num_to_run} of {len(states)} {cell.plural} to run, {at_a_time} at a time"
+    if costs_s is not None:
+        total = format_duration(sum(costs_s.values()) / at_a_time)
+        line += f": about {total}, estimated by timing a few steps of each kind"
+    say(console, line)
+
+
+def print_unmeasured(plan: Plan, to_run: Sequence[Cell], console: Console) -> None:
+    """Prints what a dry run did not measure, and how to ask for it."""
+    for table in plan.tables:
+        say(console, f"Not measured yet: {table}; a launch measures it first")
+    if to_run:
+        kinds = format_count(len({cell.cost_key for cell in to_run}), "kind")
+        steps = f"a few steps of {kinds} of {to_run[0].plural}"
+        first = "measures the lookup table first, and " if plan.tables else ""
+        say(console, f"For the cost, add --measure: it {first}times {steps}")
 
 
 def print_status(grid: Grid, out: Path, console: Console, *, address: str | None = None) -> None:
     """Prints the state of each cell; measures nothing and writes nothing."""
-    with grid.place(address) as place:
-        measured, num_unmeasured = grid.measured_part(out, place, partial(say, console))
-        cells = measured.cells(out, place, partial(say, console)) if measured else []
-    if cells:
-        _print_states(cells, _read_tracked_cells(grid, out, console), out, console)
-    if num_unmeasured:
-        searches = format_count(num_unmeasured, "search", "searches")
-        say(console, f"{searches} without a lookup table; a launch measures it")
+    with grid.place(address) as place, TemporaryDirectory() as scratch:
+        # The state of what was run with a table does not depend on how that was measured.
+        plan = grid.plan(out, Path(scratch), place, partial(say, console), even_if_busy=True)
+        if plan.measured:
+            _print_states(plan.measured, _read_tracked_cells(grid, out, console), out, console)
+        if num_waiting := len(plan.cells) - len(plan.measured):
+            searches = format_count(num_waiting, "search", "searches")
+            say(console, f"{searches} without a lookup table; a launch measures it")
 
 
 def _print_states(
@@ -111,6 +155,12 @@ def time_all(cells: Sequence[Cell], place: Place, console: Console) -> Mapping[s
     }
 
 
+def _count_all(cells: Sequence[Cell], place: Place) -> Mapping[str, int]:
+    """Number of weight steps of an epoch, by `cost_key`, counted where the images are."""
+    kinds = {cell.cost_key: cell for cell in cells}
+    return {key: place.run(cell.count_weight_steps, cell.config, cell.listing) for key, cell in kinds.items()}
+
+
 def _costs_s(
     states: list[CellState], costs: Mapping[str, EpochCost], *, share_warmup: bool
 ) -> dict[str, float]:
@@ -125,9 +175,13 @@ def _costs_s(
     return costs_s
 
 
-def _foreseen(cells: Sequence[Cell], costs: Mapping[str, EpochCost]) -> list[str]:
-    """What makes searches unhealthy and is known already, with the number of cells that it concerns."""
-    checks = [check for cell in cells for check in cell.foresee(costs[cell.cost_key])]
+def _foreseen(cells: Sequence[Cell], num_steps: Mapping[str, int]) -> list[str]:
+    """What makes searches unhealthy and is known already, with the number of cells that it concerns.
+
+    Args:
+        num_steps: of `_count_all`.
+    """
+    checks = [check for cell in cells for check in cell.foresee(num_steps[cell.cost_key])]
     findings = Counter(check for check in checks if not check.is_healthy)
     return [f"{count} of {len(cells)} {cells[0].plural}: {check}" for check, count in findings.items()]
 

@@ -20,12 +20,13 @@ from experiments.launching.grid_record import GridRecord
 from experiments.launching.launch_lock import only_user_of
 from experiments.launching.progress import Progress
 from experiments.launching.signals import stopping_cleanly
+from experiments.launching.table_check import check_tables
 from experiments.places.place import Place
 from experiments.places.storage import Storage
 from experiments.products.trained_latency import measure_trained
 from experiments.specs.grid import Grid
 from experiments.tracking.delivery import Delivery
-from experiments.tracking.tracker import Tracker, require_server, tracking_uri
+from experiments.tracking.tracker import Tracker, read_tracked_cells, require_server, tracking_uri
 from nas.foundation.errors import UserError
 
 _MAX_PROCESS_DEATHS = 3
@@ -79,6 +80,7 @@ def launch(
     retry_failed: bool = False,
     address: str | None = None,
     storage: Storage | None = None,
+    even_if_busy: bool = False,
 ) -> LaunchResult:
     """Registers a grid and its claims, then runs the cells that are not done.
 
@@ -88,6 +90,8 @@ def launch(
         retry_failed: whether to rerun cells that failed before.
         address: of a Ray cluster, `HOST:PORT` or `auto`; None for this machine.
         storage: where trials keep checkpoints and artifacts; None for the output folder.
+        even_if_busy: whether to measure lookup tables though other processes use the machine, and to use
+            tables that were measured so.
 
     Raises:
         UserError: something that the cells need is missing, another launch into the folder is running,
@@ -100,7 +104,9 @@ def launch(
     if storage:
         storage.check_writable()
     with only_user_of(out), grid.place(address) as place:
-        cells = grid.cells(out, place, partial(say, console))
+        # Looked at before a lookup table is measured, which takes minutes.
+        read_tracked_cells(grid.spec.experiment, out)
+        cells = grid.cells(out, place, partial(say, console), even_if_busy=even_if_busy)
         tracker = Tracker(grid.spec.experiment, out)
         folders = find_cell_folders(out, partial(say, console))
         close_cut_off_attempts(folders)
@@ -114,6 +120,7 @@ def launch(
         for folder in folders:
             delivery.notify(folder)
         if to_run:
+            check_tables([state.cell for state in to_run], place, partial(say, console))
             work = Work(grid, [state.cell for state in to_run], out, place, storage)
             undelivered = _run(work, len(states) - len(to_run), record, tracker, delivery, console)
         else:

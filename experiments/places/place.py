@@ -83,7 +83,11 @@ class ThisMachine:
 
     def run(self, function: Callable[..., Result], *arguments: Any, alone: bool = False) -> Result:
         """Calls the function; a launch does so before any trial starts."""
-        return function(*arguments)
+        try:
+            return function(*arguments)
+        finally:
+            # Memory of a GPU that torch would keep for this process, and that trials may need.
+            torch.cuda.empty_cache()
 
     def num_slots(self) -> int:
         """Number of trials that the cores and GPUs allow."""

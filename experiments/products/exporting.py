@@ -20,7 +20,8 @@ from nas.data.image_source import load_images
 from nas.foundation.device import resolve_device
 from nas.foundation.errors import UserError
 from nas.latency.calibration import summarize_networks, time_networks_in_turn
-from nas.latency.timing import MAX_BUSY_CPUS, device_name, make_images, measure_busy_cpus, prepare_network
+from nas.latency.quiet import measure_load
+from nas.latency.timing import device_name, make_images, prepare_network
 from nas.space.baselines import find_architecture
 from nas.space.profile import count_macs, count_parameters
 from nas.training.export import ExportFormat, PixelClassifier, export_network, fold_batch_norm
@@ -150,7 +151,7 @@ def _measure(source: Source) -> str:
     device = resolve_device("cpu")
     network = prepare_network(fold_batch_norm(source.network), device)
     images_BCHW = make_images(source.record.resolution, 1, device)
-    num_busy_cpus = measure_busy_cpus()
+    is_busy = measure_load().is_busy
     times_RNK = time_networks_in_turn(
         [(network, images_BCHW)],
         num_threads=1,
@@ -158,9 +159,7 @@ def _measure(source: Source) -> str:
         num_rounds=_NUM_TIMING_ROUNDS,
     )
     (timing,) = summarize_networks(times_RNK)
-    busy = (
-        " (an upper bound: other processes were using the machine)" if num_busy_cpus > MAX_BUSY_CPUS else ""
-    )
+    busy = " (an upper bound: other processes were using the machine)" if is_busy else ""
     return (
         f"{timing.median_ms:.2f} ms, interquartile range {timing.iqr_ms:.2f} ms, n = {timing.num_repeats}, "
         f"batch size 1, one thread of {device_name(device)}, torch {torch.__version__}{busy}"

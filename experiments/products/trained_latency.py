@@ -17,8 +17,9 @@ from nas.data.datasets import DATASETS
 from nas.foundation.device import resolve_device
 from nas.foundation.identity import fingerprint
 from nas.latency.calibration import NetworkTiming, compare_networks
+from nas.latency.quiet import measure_load
 from nas.latency.table import LatencyTable, Provenance
-from nas.latency.timing import MAX_BUSY_CPUS, device_name, make_images, measure_busy_cpus, prepare_network
+from nas.latency.timing import device_name, make_images, prepare_network
 from nas.space.baselines import make_network
 from nas.training.training import NetworkChoice
 
@@ -107,7 +108,7 @@ def time_session(choices: list[NetworkChoice], config: TrainConfig, table: Prove
         for choice in choices
     ]
     # Gives the processes of trials time to end.
-    is_busy = all(measure_busy_cpus() > MAX_BUSY_CPUS for _ in range(_MAX_WAITS))
+    is_busy = all(measure_load().is_busy for _ in range(_MAX_WAITS))
     timings = compare_networks(networks, num_threads=num_threads)
     threads = "" if device.type == "cuda" else f"threads {num_threads}, "
     conditions = (

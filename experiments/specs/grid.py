@@ -18,6 +18,26 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """What a launch would run, and what it would measure before.
+
+    Attributes:
+        cells: all cells, in the order of the YAML file.
+        measured: those that wait for no lookup table; of the others, name, target and hash are provisional.
+        tables: lookup tables that are still to be measured, each described with the time that it takes.
+    """
+
+    cells: Sequence[Cell]
+    measured: Sequence[Cell]
+    tables: Sequence[str]
+
+    @classmethod
+    def of(cls, cells: Sequence[Cell]) -> Self:
+        """A plan with nothing to measure."""
+        return cls(cells, cells, ())
+
+
+@dataclass(frozen=True)
 class Grid(ABC):
     """A YAML file whose fields are all checked.
 
@@ -44,25 +64,37 @@ class Grid(ABC):
         return max(min(place.num_slots(), limit, num_cells), 1)
 
     @abstractmethod
-    def cells(self, out: Path, place: Place, report: Callable[[str], None]) -> Sequence[Cell]:
+    def cells(
+        self, out: Path, place: Place, report: Callable[[str], None], *, even_if_busy: bool = False
+    ) -> Sequence[Cell]:
         """The cells; writes what they need, such as a measured lookup table, into the output folder.
+
+        Before anything is measured, all is checked that can be known before.
 
         Args:
             report: receives warnings, and a line before anything that takes a while.
+            even_if_busy: whether to measure though other processes use the machine, and to use tables that
+                were measured so.
 
         Raises:
             UserError: something that they need is missing or does not fit, or two of them are the same.
         """
 
-    def measured_part(
-        self, out: Path, place: Place, report: Callable[[str], None]
-    ) -> tuple[Self | None, int]:
-        """The cells whose lookup table exists, and the number of the others.
+    @abstractmethod
+    def plan(
+        self,
+        out: Path,
+        scratch: Path,
+        place: Place,
+        report: Callable[[str], None],
+        *,
+        even_if_busy: bool = False,
+    ) -> Plan:
+        """The cells as far as they are known without measuring anything; see `cells`.
 
-        Returns:
-            None instead of a grid if no cell has its table.
+        Args:
+            scratch: folder for files that the cells need, in place of the output folder.
         """
-        return self, 0
 
     def as_study(self) -> "StudyGrid | None":
         """This grid if it is a study."""

@@ -6,14 +6,17 @@ from pathlib import Path
 
 from experiments.cells.cell import Cell, listing_key
 from experiments.cells.cell_folder import CODE_TAG, DEVICE_TAG, LIBRARIES_TAG
+from experiments.console import format_duration
 from experiments.places.place import Place
 from nas.config import DataConfig, SearchConfig, TrainConfig
 from nas.data.image_lists import Listing
 from nas.foundation.errors import UserError
 from nas.foundation.identity import code_version, fingerprint, library_versions
 from nas.latency.compatibility import Hardware, check_table
+from nas.latency.duration import foresee_duration_s
+from nas.latency.quiet import PATIENCE_S
 from nas.latency.table import LatencyTable
-from nas.search.search import load_or_measure_table
+from nas.search.search import measure_table_of
 from nas.space.macro_space import get_space
 
 _DATA_FIELDS = {
@@ -30,13 +33,23 @@ class Preparation:
         place: where trials run: it has the images, and tables are measured there.
         where: the YAML file, for errors.
         report: receives a line before anything that takes a while.
+        even_if_busy: whether to measure a table though the machine is busy, and use one that was measured so.
     """
 
-    def __init__(self, folder: Path, place: Place, where: str, report: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        place: Place,
+        where: str,
+        report: Callable[[str], None],
+        *,
+        even_if_busy: bool = False,
+    ) -> None:
         self._folder = folder
         self._place = place
         self._where = where
         self._report = report
+        self._even_if_busy = even_if_busy
         self._tables: dict[Path, LatencyTable] = {}
         self._hardware: dict[str, Hardware] = {}
         self._provenance: dict[str, dict[str, str]] = {}
@@ -44,36 +57,68 @@ class Preparation:
         self._data_fingerprints: dict[str, str] = {}
 
     def table(self, config: SearchConfig) -> tuple[Path, LatencyTable]:
-        """The lookup table of a config and its file.
+        """The lookup table of a config and its file; measures it if necessary.
 
         Raises:
-            UserError: the file is missing or damaged, or the table is for another space or device.
+            UserError: the file is missing or damaged, the table is for another space or device, or the
+                machine is too busy to measure one.
         """
-        try:
-            return self._table(config)
-        except UserError as error:
-            remedy = (
-                "; or remove the file to measure a new table" if config.latency_table == "measure" else ""
-            )
-            raise UserError(f"{self._where}: latency_table: {error}{remedy}") from None
+        path = self.table_path(config)
+        if self.is_to_measure(config):
+            self._measure(config, path)
+        return path, self._load(config)
 
     def is_to_measure(self, config: SearchConfig) -> bool:
-        """Whether the lookup table of a config still has to be measured."""
-        return config.latency_table == "measure" and not self._path(config).is_file()
+        """Whether the lookup table of a config still has to be measured, or has to be measured again.
 
-    def _path(self, config: SearchConfig) -> Path:
+        Raises:
+            UserError: see `table`.
+        """
+        if config.latency_table != "measure":
+            return False
+        if not self.table_path(config).is_file():
+            return True
+        return self._load(config).provenance.doubt is not None and not self._even_if_busy
+
+    def describe_measurement(self, config: SearchConfig) -> str:
+        """The lookup table that a config has to measure, and how long that takes."""
+        hardware = self.hardware(config)
+        durations_s = foresee_duration_s(
+            get_space(config.space),
+            "cuda" if hardware.gpu_name else "cpu",
+            batch_size=config.latency_batch_size,
+            num_threads=config.num_threads,
+        )
+        low, high = map(format_duration, durations_s)
+        takes = high if low == high else f"{low} to {high}"
+        return f"the lookup table of space '{config.space}' on {hardware.device_name}, about {takes}"
+
+    def table_path(self, config: SearchConfig) -> Path:
+        """The file of the lookup table of a config, whether it exists or not."""
         if config.latency_table != "measure":
             return Path(config.latency_table)
         return self._folder / _file_name(config, self.hardware(config))
 
-    def _table(self, config: SearchConfig) -> tuple[Path, LatencyTable]:
-        path = self._path(config)
-        if path not in self._tables:
-            if self.is_to_measure(config):
-                self._measure(config, path)
-            self._tables[path] = LatencyTable.load(path)
-        check_table(self._tables[path], get_space(config.space), self.hardware(config), str(path))
-        return path, self._tables[path]
+    def _load(self, config: SearchConfig) -> LatencyTable:
+        """The table in the file of a config; says once if it was measured on a busy machine."""
+        path, is_ours = self.table_path(config), config.latency_table == "measure"
+        try:
+            if path not in self._tables:
+                self._tables[path] = LatencyTable.load(path)
+                if doubt := self._tables[path].provenance.doubt:
+                    line = f"warning: latency_table: {path}: {doubt}; {self._remedy(is_ours)}"
+                    self._report(f"{self._where}: {line}")
+            check_table(self._tables[path], get_space(config.space), self.hardware(config), str(path))
+        except UserError as error:
+            remedy = "; or remove the file to measure a new table" if is_ours else ""
+            raise UserError(f"{self._where}: latency_table: {error}{remedy}") from None
+        return self._tables[path]
+
+    def _remedy(self, is_ours: bool) -> str:
+        """What makes a table good that was measured on a busy machine."""
+        if not is_ours:
+            return "measure it again on a quiet machine"
+        return f"a launch{' without --even-if-busy' if self._even_if_busy else ''} measures it again"
 
     def hardware(self, config: SearchConfig | TrainConfig) -> Hardware:
         """The hardware that a search or a training of that config runs on."""
@@ -122,14 +167,17 @@ class Preparation:
         return self._data_fingerprints[key]
 
     def _measure(self, config: SearchConfig, path: Path) -> None:
-        self._report(
-            f"Measuring the lookup table of space '{config.space}' on {self.hardware(config).device_name} ..."
-        )
-        table = self._place.run(load_or_measure_table, config, alone=True)
+        waiting = "" if self._even_if_busy else f"; waits up to {PATIENCE_S:.0f} s for a quiet machine"
+        self._report(f"Measuring {self.describe_measurement(config)}{waiting} ...")
+        try:
+            table = self._place.run(measure_table_of, config, self._even_if_busy, alone=True)
+        except UserError as error:
+            raise UserError(f"{self._where}: latency_table: {error}") from None
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".partial")
         table.save(partial)
         partial.replace(path)
+        self._tables.pop(path, None)
         self._report(f"Saved as {path}; other launches into this folder reuse it")
 
 

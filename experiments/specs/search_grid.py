@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,7 +10,7 @@ from experiments.cells.cell import check_distinct
 from experiments.cells.search_cell import SearchCell
 from experiments.places.place import Place
 from experiments.specs.experiment_spec import ExperimentSpec, parse_fields
-from experiments.specs.grid import Grid
+from experiments.specs.grid import Grid, Plan
 from experiments.specs.preparation import Preparation
 from nas.config import SearchConfig
 from nas.foundation.errors import ErrorList, UserError
@@ -20,7 +20,9 @@ from nas.search.methods import METHODS
 from nas.search.search import check_fit
 
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
-_PLACEHOLDER_MS = 1.0
+_PLACEHOLDER_MS = 1e6
+"""Longer than a network takes. A share is added, so that drafts with different targets differ."""
+
 _NAMED_FIELDS = ("method", "sampling", "depth", "target_latency_ms", "seed")
 
 
@@ -53,20 +55,52 @@ class SearchGrid(Grid):
         """
         return cls(path, spec, draft_cells(spec, path))
 
-    def measured_part(
-        self, out: Path, place: Place, report: Callable[[str], None]
-    ) -> tuple[Self | None, int]:
-        """See `Grid`."""
-        preparation = Preparation(out, place, str(self.path), report)
-        drafts = [draft for draft in self.drafts if not preparation.is_to_measure(draft.config)]
-        return replace(self, drafts=drafts) if drafts else None, len(self.drafts) - len(drafts)
-
-    def cells(self, out: Path, place: Place, report: Callable[[str], None]) -> list[SearchCell]:
+    def cells(
+        self, out: Path, place: Place, report: Callable[[str], None], *, even_if_busy: bool = False
+    ) -> list[SearchCell]:
         """The searches; measures a lookup table into the output folder if necessary."""
+        self._report_unused(report)
+        preparation = Preparation(out, place, str(self.path), report, even_if_busy=even_if_busy)
+        return make_cells(self.drafts, preparation, str(self.path))
+
+    def plan(
+        self,
+        out: Path,
+        scratch: Path,
+        place: Place,
+        report: Callable[[str], None],
+        *,
+        even_if_busy: bool = False,
+    ) -> Plan:
+        """See `Grid`."""
+        self._report_unused(report)
+        preparation = Preparation(out, place, str(self.path), report, even_if_busy=even_if_busy)
+        cells = plan_cells(self.drafts, preparation, str(self.path))
+        check_distinct(cells, str(self.path))
+        return plan_of(cells, preparation)
+
+    def _report_unused(self, report: Callable[[str], None]) -> None:
         for field in _fields_without_effect(self.drafts):
             report(f"{self.path}: warning: {field} has no effect in any of these searches")
-        preparation = Preparation(out, place, str(self.path), report)
-        return make_cells(self.drafts, preparation, str(self.path))
+
+
+@dataclass(frozen=True)
+class UnmeasuredSearch(SearchCell):
+    """A search whose lookup table is still to be measured, with all that is known before.
+
+    Its hash is not that of the search: the table is a part of it, and often decides the target.
+
+    Attributes:
+        table_fingerprint: name of the file that the table will have.
+        target: as in `Draft`.
+    """
+
+    target: float | str
+
+    @property
+    def subject(self) -> str:
+        """The target; only the table says what is within reach."""
+        return self.target if isinstance(self.target, str) else f"{self.target:.4g} ms"
 
 
 def draft_cells(spec: ExperimentSpec, path: Path) -> list[Draft]:
@@ -94,12 +128,16 @@ def _draft(spec: ExperimentSpec, factors: dict[str, Any], path: Path) -> Draft:
         config = parse_fields(SearchConfig, spec, fields, path)
         return Draft(factors, config, config.target_latency_ms)
     _check_share(target, f"{path}: {spec.section_of('target_latency_ms')}")
-    config = parse_fields(SearchConfig, spec, fields | {"target_latency_ms": _PLACEHOLDER_MS}, path)
+    config = parse_fields(
+        SearchConfig, spec, fields | {"target_latency_ms": _PLACEHOLDER_MS + _parse_share(target)}, path
+    )
     return Draft(factors, config, target)
 
 
 def make_cells(drafts: list[Draft], preparation: Preparation, where: str) -> list[SearchCell]:
     """Resolves the targets and gives every cell its name and identity.
+
+    Measures tables only after all else is checked, because that takes minutes.
 
     Args:
         where: the YAML file, for errors.
@@ -107,29 +145,76 @@ def make_cells(drafts: list[Draft], preparation: Preparation, where: str) -> lis
     Raises:
         UserError: a table or images are missing, a target is out of reach, or two cells are the same.
     """
-    cells = []
-    for draft in drafts:
-        table_path, table = preparation.table(draft.config)
-        fields = draft.config.model_dump(exclude_unset=True) | {
-            "target_latency_ms": _resolve_target(draft.target, table),
-            "latency_table": str(table_path),
-        }
-        config = SearchConfig(**fields)
-        _check_fit(config, table, preparation.hardware(config), where)
-        factors = {field: getattr(config, field) for field in draft.factors}
-        cells.append(
-            SearchCell(
-                name=_name(config, factors),
-                factors=factors,
-                config=config,
-                table_fingerprint=table.fingerprint,
-                data_fingerprint=preparation.data_fingerprint(SearchCell, config),
-                provenance=preparation.provenance(config),
-                listing=preparation.listing(SearchCell, config),
-            )
-        )
+    planned = plan_cells(drafts, preparation, where)
+    check_distinct(planned, where)
+    cells = [
+        _make_cell(draft, preparation, where) if isinstance(cell, UnmeasuredSearch) else cell
+        for draft, cell in zip(drafts, planned, strict=True)
+    ]
     check_distinct(cells, where)
     return cells
+
+
+def plan_cells(drafts: list[Draft], preparation: Preparation, where: str) -> list[SearchCell]:
+    """The cells as far as they are known without measuring a table.
+
+    Args:
+        where: the YAML file, for errors.
+
+    Raises:
+        UserError: images are missing, or a table that should be there; or a target is out of reach.
+    """
+    return [
+        _plan_cell(draft, preparation)
+        if preparation.is_to_measure(draft.config)
+        else _make_cell(draft, preparation, where)
+        for draft in drafts
+    ]
+
+
+def _plan_cell(draft: Draft, preparation: Preparation) -> UnmeasuredSearch:
+    return UnmeasuredSearch(
+        name=_name(draft.config, draft.factors, draft.target),
+        factors=draft.factors,
+        config=draft.config,
+        table_fingerprint=preparation.table_path(draft.config).name,
+        target=draft.target,
+        **_images(draft.config, preparation),
+    )
+
+
+def _make_cell(draft: Draft, preparation: Preparation, where: str) -> SearchCell:
+    table_path, table = preparation.table(draft.config)
+    fields = draft.config.model_dump(exclude_unset=True) | {
+        "target_latency_ms": _resolve_target(draft.target, table),
+        "latency_table": str(table_path),
+    }
+    config = SearchConfig(**fields)
+    _check_fit(config, table, preparation.hardware(config), where)
+    factors = {field: getattr(config, field) for field in draft.factors}
+    return SearchCell(
+        name=_name(config, factors, config.target_latency_ms),
+        factors=factors,
+        config=config,
+        table_fingerprint=table.fingerprint,
+        **_images(config, preparation),
+    )
+
+
+def _images(config: SearchConfig, preparation: Preparation) -> dict[str, Any]:
+    """What a cell knows of its images, and of what computes it."""
+    return {
+        "data_fingerprint": preparation.data_fingerprint(SearchCell, config),
+        "provenance": preparation.provenance(config),
+        "listing": preparation.listing(SearchCell, config),
+    }
+
+
+def plan_of(cells: list[SearchCell], preparation: Preparation) -> Plan:
+    """What a launch of cells measures first; see `plan_cells`."""
+    waiting = {cell.table_fingerprint: cell.config for cell in cells if isinstance(cell, UnmeasuredSearch)}
+    measured = [cell for cell in cells if not isinstance(cell, UnmeasuredSearch)]
+    return Plan(cells, measured, [preparation.describe_measurement(config) for config in waiting.values()])
 
 
 def _check_share(target: str, where: str) -> None:
@@ -141,11 +226,15 @@ def _check_share(target: str, where: str) -> None:
         )
 
 
+def _parse_share(target: str) -> float:
+    return float(target.strip().rstrip("%")) / 100
+
+
 def _resolve_target(target: float | str, table: LatencyTable) -> float:
     if not isinstance(target, str):
         return target
     low_ms, high_ms = reachable_interval_ms(table)
-    share = float(target.strip().rstrip("%")) / 100
+    share = _parse_share(target)
     # Three digits: what a person would write, and enough to tell cells apart.
     rounded_ms = float(f"{low_ms + share * (high_ms - low_ms):.3g}")
     return min(max(rounded_ms, low_ms), high_ms)
@@ -164,10 +253,10 @@ def _fields_without_effect(drafts: list[Draft]) -> list[str]:
     return sorted(set.intersection(*ineffective))
 
 
-def _name(config: SearchConfig, factors: Mapping[str, Any]) -> str:
+def _name(config: SearchConfig, factors: Mapping[str, Any], target: float | str) -> str:
     ignored = METHODS[config.method].ignored_fields
     switches = [getattr(config, field) for field in ("sampling", "depth") if field not in ignored]
     method = [] if config.method == "tf_nas" else [config.method]
     others = [f"{field}={value}" for field, value in factors.items() if field not in _NAMED_FIELDS]
-    target = f"T{config.target_latency_ms:g}"
-    return "-".join([*method, *switches, target, *others, f"s{config.seed}"])
+    shown = target if isinstance(target, str) else f"{target:g}"
+    return "-".join([*method, *switches, f"T{shown}", *others, f"s{config.seed}"])

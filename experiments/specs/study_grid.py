@@ -7,8 +7,9 @@ from typing import Any, Self
 
 from experiments.cells.search_cell import SearchCell
 from experiments.specs.experiment_spec import ExperimentSpec
+from experiments.specs.grid import Plan
 from experiments.specs.preparation import Preparation
-from experiments.specs.search_grid import Draft, SearchGrid, draft_cells, make_cells
+from experiments.specs.search_grid import Draft, SearchGrid, draft_cells, make_cells, plan_cells, plan_of
 from experiments.specs.study_spec import Study
 from nas.config import DataConfig
 from nas.foundation.errors import UserError
@@ -80,13 +81,23 @@ class StudyGrid(SearchGrid):
         Raises:
             UserError: a table or images are missing, or a target is out of reach.
         """
+        kinds = self._kinds()
+        # Before a table is measured, which takes minutes.
+        plan_cells(kinds, preparation, str(self.path))
+        return [make_cells([draft], preparation, str(self.path))[0] for draft in kinds]
+
+    def plan_reach(self, preparation: Preparation) -> Plan:
+        """The same as far as it is known without measuring a table."""
+        return plan_of(plan_cells(self._kinds(), preparation, str(self.path)), preparation)
+
+    def _kinds(self) -> list[Draft]:
         kinds = {
             fingerprint(
                 draft.config.model_dump(mode="json", include=_FIELDS_OF_REACH) | {"target": draft.target}
             ): draft
             for draft in self.drafts
         }
-        return [make_cells([draft], preparation, str(self.path))[0] for draft in kinds.values()]
+        return list(kinds.values())
 
     def definition(self, kinds: list[SearchCell]) -> dict[str, Any]:
         """What must not change between launches of a study, so that its points can be compared.

@@ -9,7 +9,7 @@ from experiments.cells.cell import check_distinct
 from experiments.cells.training_cell import TrainingCell
 from experiments.places.place import Place
 from experiments.specs.experiment_spec import TrainingSpec, parse_fields
-from experiments.specs.grid import Grid
+from experiments.specs.grid import Grid, Plan
 from experiments.specs.preparation import Preparation
 from experiments.tracking.named_network import NamedNetwork, check_network, find_networks, resolve_file
 from experiments.tracking.named_run import RUN_PREFIX
@@ -54,11 +54,30 @@ class TrainingGrid(Grid):
         runs = (f"{RUN_PREFIX}{run_id}" for run_id in run_ids)
         return replace(self, references=tuple(dict.fromkeys((*runs, *self.references))))
 
-    def cells(self, out: Path, place: Place, report: Callable[[str], None]) -> list[TrainingCell]:
+    def cells(
+        self, out: Path, place: Place, report: Callable[[str], None], *, even_if_busy: bool = False
+    ) -> list[TrainingCell]:
         """The trainings; downloads architectures of searches into the output folder."""
+        return self._cells(out, out, place, report)
+
+    def plan(
+        self,
+        out: Path,
+        scratch: Path,
+        place: Place,
+        report: Callable[[str], None],
+        *,
+        even_if_busy: bool = False,
+    ) -> Plan:
+        """See `Grid`; trainings wait for no table."""
+        return Plan.of(self._cells(out, scratch, place, report))
+
+    def _cells(
+        self, out: Path, files: Path, place: Place, report: Callable[[str], None]
+    ) -> list[TrainingCell]:
         preparation = Preparation(out, place, str(self.path), report)
         try:
-            networks = find_networks(self.references, out)
+            networks = find_networks(self.references, out, files)
         except UserError as error:
             raise UserError(f"{self.path}: architectures: {error}") from None
         cells = [

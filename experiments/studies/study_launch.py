@@ -21,6 +21,7 @@ from experiments.console import say
 from experiments.launching.grid_launch import HASTE_S, PATIENCE_S, Work, close_cut_off_attempts, run_trials
 from experiments.launching.launch_lock import only_user_of
 from experiments.launching.progress import Progress
+from experiments.launching.table_check import check_tables
 from experiments.places.storage import Storage
 from experiments.specs.preparation import Preparation
 from experiments.specs.study_grid import StudyGrid
@@ -30,7 +31,7 @@ from experiments.studies.samplers import make_pruner
 from experiments.studies.study_results import write_results
 from experiments.studies.study_search import StudyCallback, StudyScheduler, StudySearch
 from experiments.tracking.delivery import Delivery
-from experiments.tracking.tracker import Tracker, require_server, tracking_uri
+from experiments.tracking.tracker import Tracker, read_tracked_cells, require_server, tracking_uri
 from nas.foundation.errors import UserError, first_line
 
 _DEFINITION = "tfnas.definition"
@@ -73,6 +74,7 @@ def launch_study(
     *,
     address: str | None = None,
     storage: Storage | None = None,
+    even_if_busy: bool = False,
 ) -> StudyResult:
     """Runs or resumes a study until its budget is spent.
 
@@ -80,6 +82,7 @@ def launch_study(
         out: output folder on this machine; created if it is missing.
         address: of a Ray cluster, `HOST:PORT` or `auto`; None for this machine.
         storage: where trials keep checkpoints and artifacts; None for the output folder.
+        even_if_busy: see `launch` of grids.
 
     Raises:
         UserError: the folder holds another study, another launch into it is running, or cluster, storage or
@@ -91,7 +94,11 @@ def launch_study(
     if storage:
         storage.check_writable()
     with only_user_of(out), plan.place(address) as place:
-        preparation = Preparation(out, place, str(plan.path), partial(say, console))
+        # Looked at before a lookup table is measured, which takes minutes.
+        read_tracked_cells(plan.spec.experiment, out)
+        read_study(plan, out)
+        report = partial(say, console)
+        preparation = Preparation(out, place, str(plan.path), report, even_if_busy=even_if_busy)
         kinds = plan.check_reach(preparation)
         study = open_study(plan, out, plan.definition(kinds))
         tracker = Tracker(plan.spec.experiment, out)
@@ -109,6 +116,7 @@ def launch_study(
         patience_s = HASTE_S
         try:
             if points.num_open or not points.is_spent():
+                check_tables(kinds, place, report)
                 _run(points, run_id, delivery, console)
                 # Ray only logs what a callback raises; here it is raised again.
                 points.tell_ended()

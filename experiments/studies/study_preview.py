@@ -9,18 +9,28 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.console import format_count, format_duration, say
-from experiments.launching.dry_run import time_all
+from experiments.launching.dry_run import locked, print_unmeasured, time_all
 from experiments.specs.preparation import Preparation
 from experiments.specs.study_grid import StudyGrid
 from experiments.studies.points import FAILURE, finished_trials, searched_hours
 from experiments.studies.study_launch import describe_study, read_study, show_storage
 
 
-def print_study(plan: StudyGrid, out: Path, console: Console, *, address: str | None = None) -> None:
-    """Prints the space, the objectives, the rest of the budget and the estimated cost.
+def print_study(
+    plan: StudyGrid,
+    out: Path,
+    console: Console,
+    *,
+    address: str | None = None,
+    measure: bool = False,
+    even_if_busy: bool = False,
+) -> None:
+    """Prints the space, the objectives and the rest of the budget.
 
     Args:
         address: of a Ray cluster; None for this machine.
+        measure: whether to measure missing lookup tables and to estimate the cost, see `print_dry_run`.
+        even_if_busy: see `launch_study`.
 
     Raises:
         UserError: a target is out of reach.
@@ -31,18 +41,22 @@ def print_study(plan: StudyGrid, out: Path, console: Console, *, address: str | 
     console.print(table)
     study = read_study(plan, out)
     num_told = len(list(finished_trials(study))) if study else 0
-    with plan.place(address) as place:
-        kinds = plan.check_reach(Preparation(out, place, str(plan.path), partial(say, console)))
-        costs = time_all(kinds, place, console)
-        at_a_time = plan.num_parallel(place, len(plan.seeds) * (plan.study.budget.num_trials or sys.maxsize))
-    search_s = [costs[cell.cost_key].left_s(cell.phases, 0, warms_up=True) for cell in kinds]
     searches = format_count(len(plan.seeds), "search", "searches")
+    summary = f"{format_count(num_told, 'point')} done; a point has {searches}"
+    with plan.place(address) as place, locked(out if measure else None):
+        report = partial(say, console)
+        preparation = Preparation(out, place, str(plan.path), report, even_if_busy=even_if_busy)
+        at_a_time = plan.num_parallel(place, len(plan.seeds) * (plan.study.budget.num_trials or sys.maxsize))
+        if not measure:
+            reach = plan.plan_reach(preparation)
+            say(console, f"{summary}; {at_a_time} at a time")
+            print_unmeasured(reach, reach.cells, console)
+            return
+        kinds = plan.check_reach(preparation)
+        costs = time_all(kinds, place, console)
+    search_s = [costs[cell.cost_key].left_s(cell.phases, 0, warms_up=True) for cell in kinds]
     point_s = sum(search_s) / len(search_s) * len(plan.seeds)
-    say(
-        console,
-        f"{format_count(num_told, 'point')} done; a point has {searches} and costs about "
-        f"{format_duration(point_s)} of searching; {at_a_time} at a time",
-    )
+    say(console, f"{summary} and costs about {format_duration(point_s)} of searching; {at_a_time} at a time")
     budget = plan.study.budget
     limits_s = [(budget.hours - searched_hours(out)) * 3600] if budget.hours else []
     if budget.num_trials is not None:

@@ -1,7 +1,7 @@
 """Networks to train, as people name them: files, names, results of searches, and whole spaces."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from experiments.tracking.named_run import EXPERIMENT_PREFIX, RUN_PREFIX, NamedRun, find_run, find_searches
@@ -31,13 +31,14 @@ class NamedNetwork:
     search: NamedRun | None = None
 
 
-def find_networks(references: Iterable[str], out: Path) -> list[NamedNetwork]:
+def find_networks(references: Iterable[str], out: Path, files: Path | None = None) -> list[NamedNetwork]:
     """Finds the named networks; the network of each search counts once.
 
     Args:
         references: architecture files, names, `run:RUN_ID`, `experiment:NAME` for all of its finished
             searches, or `space:NAME` for all networks of a small space.
         out: folder of the launch whose runs are named.
+        files: folder for the files of networks; None for the same.
 
     Raises:
         UserError: there is no such file, name, run, experiment or space, a search is not finished, or the
@@ -48,10 +49,10 @@ def find_networks(references: Iterable[str], out: Path) -> list[NamedNetwork]:
     for reference in references:
         for search in _searches(reference, out):
             if search.run_id not in found:
-                networks.append(_of_search(search))
+                networks.append(_of_search(replace(search, out=files or out)))
                 found.add(search.run_id)
         if reference.startswith(SPACE_PREFIX):
-            networks += _of_space(reference, out)
+            networks += _of_space(reference, files or out)
         elif not is_run(reference):
             find_architecture(reference)
             networks.append(NamedNetwork(reference, reference, Path(reference).stem))
@@ -93,9 +94,9 @@ def _searches(reference: str, out: Path) -> list[NamedRun]:
     return find_searches(reference, out) if reference.startswith(EXPERIMENT_PREFIX) else []
 
 
-def _of_space(reference: str, out: Path) -> list[NamedNetwork]:
+def _of_space(reference: str, files: Path) -> list[NamedNetwork]:
     space = SPACES[reference.removeprefix(SPACE_PREFIX)]
-    folder = out / "networks" / space.name
+    folder = files / "networks" / space.name
     folder.mkdir(parents=True, exist_ok=True)
     networks = []
     for architecture in all_architectures(space):

@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import Experiment, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from requests import RequestException
 
@@ -102,7 +102,7 @@ def read_tracked_cells(experiment: str, out: Path) -> dict[str, TrackedCell]:
     """All cells of an experiment, by hash; creates neither a store nor an experiment.
 
     Raises:
-        UserError: the tracking server is unreachable.
+        UserError: the tracking server is unreachable, or the experiment was deleted there.
     """
     uri = tracking_uri(out)
     if uri == _default_uri(out) and not _default_file(out).is_file():
@@ -110,7 +110,10 @@ def read_tracked_cells(experiment: str, out: Path) -> dict[str, TrackedCell]:
     client = MlflowClient(uri)
     with _reaching(uri):
         found = client.get_experiment_by_name(experiment)
-        return _read_cells(client, found.experiment_id) if found else {}
+        if found is None:
+            return {}
+        _check_active(found, uri)
+        return _read_cells(client, found.experiment_id)
 
 
 def require_server(uri: str) -> None:
@@ -356,10 +359,7 @@ class Tracker:
                 experiment = self._client.get_experiment_by_name(name)
                 if experiment is None:
                     raise
-        if experiment.lifecycle_stage != "active":
-            raise UserError(
-                f"experiment: '{name}' was deleted in {self.uri}; restore it there, or choose another name"
-            )
+        _check_active(experiment, self.uri)
         return str(experiment.experiment_id)
 
     def _find_or_create_run(self, folder: CellFolder) -> str | None:
@@ -447,6 +447,13 @@ class Tracker:
 
     def _search(self, condition: str) -> Iterator[Run]:
         return search_runs(self._client, self.experiment_id, condition)
+
+
+def _check_active(experiment: Experiment, uri: str) -> None:
+    if experiment.lifecycle_stage != "active":
+        raise UserError(
+            f"experiment: '{experiment.name}' was deleted in {uri}; restore it there, or choose another name"
+        )
 
 
 def _health_tags(checks: Sequence[HealthCheck]) -> dict[str, str]:

@@ -17,8 +17,15 @@ from torch import Tensor, nn
 from nas.foundation.device import resolve_device
 from nas.latency.compatibility import Hardware, check_table
 from nas.latency.drift import Timing, summarize_timings
-from nas.latency.table import Calibration, LatencyTable
-from nas.latency.timing import make_images, make_network, time_network_ms, timing_conditions
+from nas.latency.quiet import quiet_machine
+from nas.latency.table import Calibration, LatencyTable, Provenance
+from nas.latency.timing import (
+    default_batch_size,
+    make_images,
+    make_network,
+    time_network_ms,
+    timing_conditions,
+)
 from nas.space.architecture import Architecture, draw_architecture
 from nas.space.macro_space import get_space
 
@@ -106,28 +113,24 @@ def check_predictions(
     num_networks: int = 30,
     device: str | torch.device = "cpu",
     seed: int = 0,
+    even_if_busy: bool = False,
     report: Callable[[str], None] = lambda message: None,
 ) -> TableCheck:
     """Measures random networks under the conditions of a table, and compares them with its predictions.
 
+    Args:
+        even_if_busy: whether to measure though other processes use the machine.
+
     Raises:
-        UserError: the table was measured on another device.
+        UserError: the table was measured on another device; or the machine is busy and stays so, or was busy
+            meanwhile.
     """
     space, device = get_space(table.space), resolve_device(device)
     check_table(table, space, Hardware.of(device))
     rng = np.random.default_rng(seed)
     architectures = tuple(draw_architecture(space, rng) for _ in range(num_networks))
-    provenance = table.provenance
-    batch_size = provenance.batch_size or (32 if device.type == "cuda" else 1)
-    images_BCHW = make_images(space.resolution, batch_size, device)
-    networks = [make_network(a, provenance.num_classes or 1000, device) for a in architectures]
-    times_RNK = time_networks_in_turn(
-        [(network, images_BCHW) for network in networks],
-        num_threads=provenance.num_threads or 1,
-        rng=rng,
-        report=report,
-    )
-    timings = tuple(summarize_networks(times_RNK))
+    with quiet_machine(even_if_busy=even_if_busy, report=report):
+        timings = tuple(time_architectures(architectures, table.provenance, device, rng, report=report))
     measured_ms_N = np.array([timing.median_ms for timing in timings])
     predicted_ms_N = predict_ms(table, architectures)
     return TableCheck(
@@ -137,6 +140,29 @@ def check_predictions(
         Agreement.of(predicted_ms_N, measured_ms_N),
         fit_calibration(predict_ms(table.with_calibration(None), architectures), measured_ms_N),
     )
+
+
+def time_architectures(
+    architectures: Sequence[Architecture],
+    conditions: Provenance,
+    device: torch.device,
+    rng: np.random.Generator,
+    *,
+    num_rounds: int = NUM_ROUNDS,
+    report: Callable[[str], None] = lambda message: None,
+) -> list[Timing]:
+    """Times networks of a space, whole and in turn, under the conditions of a table."""
+    batch_size = conditions.batch_size or default_batch_size(device.type)
+    images_BCHW = make_images(get_space(architectures[0].space).resolution, batch_size, device)
+    networks = [make_network(each, conditions.num_classes or 1000, device) for each in architectures]
+    times_RNK = time_networks_in_turn(
+        [(network, images_BCHW) for network in networks],
+        num_threads=conditions.num_threads or 1,
+        rng=rng,
+        num_rounds=num_rounds,
+        report=report,
+    )
+    return summarize_networks(times_RNK)
 
 
 def predict_ms(table: LatencyTable, architectures: Sequence[Architecture]) -> Floats:

@@ -14,10 +14,14 @@ import numpy as np
 import torch
 
 from nas.latency.drift import Timing, summarize_timings
-from nas.latency.entry import OpKey
+from nas.latency.entry import OpKey, space_keys
 from nas.latency.timing import make_images, make_network, time_parts_ms
+from nas.latency.widths import initial_widths
 from nas.space.architecture import Architecture, LayerChoice
 from nas.space.macro_space import LayerSpec, Space
+
+MEASURED_SHARE = 0.045
+"""Largest share of all widths to measure, unless the initial widths are already more."""
 
 PRECISION = 0.02
 """A point is precise once the standard error of its median is below this share of the median."""
@@ -25,9 +29,11 @@ PRECISION = 0.02
 MAX_REPEATS = 160
 """Most timings of a point, however noisy it is."""
 
+NUM_WARMUP_RUNS = 2
+"""Runs of a network that do not count, on each visit."""
+
 _VISIT_S = 0.2
 _VISIT_RUNS = (8, 30)
-_NUM_WARMUP_RUNS = 2
 
 
 class TablePoint(NamedTuple):
@@ -89,11 +95,11 @@ class Campaign:
 
     def _time(self, points: Sequence[TablePoint]) -> None:
         """Runs one network for a while and stores the times of its parts."""
-        network = make_network(_architecture(self.space, points), self._num_classes, self._device)
+        network = make_network(architecture_of(self.space, points), self._num_classes, self._device)
         indices = [self._index_of.setdefault(point, len(self._index_of)) for point in (*points, None)]
-        for _ in range(_NUM_WARMUP_RUNS):
+        for _ in range(NUM_WARMUP_RUNS):
             warmup_ms = time_parts_ms(network, self._images_BCHW).sum()
-        for _ in range(int(np.clip(_VISIT_S * 1e3 / warmup_ms, *_VISIT_RUNS))):
+        for _ in range(count_runs(warmup_ms)):
             self._times_ms += time_parts_ms(network, self._images_BCHW).tolist()
             self._points += indices
             self._runs += [self._num_runs] * len(indices)
@@ -111,6 +117,34 @@ class Campaign:
             for point, timing in self.timings().items()
             if point is not None and timing.relative_error > PRECISION and timing.num_repeats < MAX_REPEATS
         ]
+
+
+def initial_points(space: Space) -> list[TablePoint]:
+    """The points that are measured first: five widths of each key, both ends among them."""
+    return [
+        TablePoint(key, width)
+        for key, interval in space_keys(space).items()
+        for width in initial_widths(*interval)
+    ]
+
+
+def count_widths(space: Space) -> int:
+    """Number of points that there are: all widths of all keys."""
+    return sum(high - low + 1 for low, high in space_keys(space).values())
+
+
+def count_points(space: Space) -> int:
+    """Number of points that are measured, at most."""
+    return max(int(MEASURED_SHARE * count_widths(space)), len(initial_points(space)))
+
+
+def count_runs(run_ms: float) -> int:
+    """Number of runs of a network in a visit.
+
+    Args:
+        run_ms: what one run takes.
+    """
+    return int(np.clip(_VISIT_S * 1e3 / run_ms, *_VISIT_RUNS))
 
 
 def compose_networks(
@@ -147,7 +181,8 @@ def _shape(key: OpKey) -> Shape:
     return key.resolution, key.in_channels, key.out_channels, key.stride, key.activation
 
 
-def _architecture(space: Space, points: Sequence[TablePoint]) -> Architecture:
+def architecture_of(space: Space, points: Sequence[TablePoint]) -> Architecture:
+    """The network at full depth whose layers have these points."""
     stages: list[list[LayerChoice]] = [[] for _ in space.stages]
     for layer, point in zip(space.layers, points, strict=True):
         stages[layer.stage].append(_choice(space, layer, point))

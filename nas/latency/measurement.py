@@ -5,7 +5,6 @@ does not. So operators are timed within networks that run end to end (see `campa
 table's entries is then the time that a network takes.
 """
 
-import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -16,20 +15,22 @@ import torch
 from scipy.optimize import isotonic_regression
 
 from nas.foundation.device import resolve_device
-from nas.latency.campaign import Campaign, TablePoint, Timings
+from nas.latency.campaign import Campaign, TablePoint, Timings, count_points, count_widths, initial_points
 from nas.latency.drift import Timing
-from nas.latency.entry import LatencyEntry, OpKey, space_keys
+from nas.latency.entry import LatencyEntry, OpKey
+from nas.latency.quiet import quiet_machine
 from nas.latency.table import LatencyTable, Provenance
-from nas.latency.timing import CONDITIONS, MAX_BUSY_CPUS, device_name, measure_busy_cpus, timing_conditions
-from nas.latency.widths import initial_widths, next_widths
+from nas.latency.timing import CONDITIONS, default_batch_size, device_name, timing_conditions
+from nas.latency.widths import next_widths
 from nas.space.macro_space import Space
 
-MEASURED_SHARE = 0.045
-"""Largest share of all widths to measure, unless the initial widths are already more."""
+MAX_DURATION_S = 900.0
+"""After this time, no further repeats or widths are measured, unless one asks for more."""
+
+NUM_VISITS = 2
+"""Visits of each point, in different networks and at different times: a single one may hit a bad moment."""
 
 _MIN_ERROR = 0.002
-
-logger = logging.getLogger(__name__)
 
 
 def measure_table(
@@ -39,11 +40,12 @@ def measure_table(
     num_threads: int = 1,
     batch_size: int | None = None,
     num_classes: int = 1000,
-    max_duration_s: float = 900.0,
+    max_duration_s: float = MAX_DURATION_S,
     seed: int = 0,
+    even_if_busy: bool = False,
     report: Callable[[str], None] = lambda message: None,
 ) -> LatencyTable:
-    """Measures the lookup table of a space on this machine; warns when the machine is busy.
+    """Measures the lookup table of a space on this machine, once it is quiet.
 
     Args:
         device: `cpu`, `cuda` or `cuda:N`.
@@ -52,30 +54,27 @@ def measure_table(
         num_classes: outputs of the classifier, which is part of the base.
         max_duration_s: after this time, no further repeats or widths are measured.
         seed: seeds the composition of the measurement networks.
+        even_if_busy: whether to measure though other processes use the machine; the table records it.
         report: receives a progress line now and then.
 
     Raises:
-        UserError: there is no such device.
+        UserError: there is no such device; or the machine is busy and stays so, or was busy meanwhile.
     """
     device = resolve_device(device)
-    batch_size = batch_size or (32 if device.type == "cuda" else 1)
-    num_busy_cpus = measure_busy_cpus()
-    if num_busy_cpus > MAX_BUSY_CPUS:
-        logger.warning(
-            "measuring latency on a busy machine (other processes use %.1f CPUs): expect wrong numbers",
-            num_busy_cpus,
+    batch_size = batch_size or default_batch_size(device.type)
+    with quiet_machine(even_if_busy=even_if_busy, report=report) as meter:
+        start_s = time.monotonic()
+        campaign = Campaign(
+            space,
+            device,
+            batch_size=batch_size,
+            num_classes=num_classes,
+            max_duration_s=max_duration_s,
+            seed=seed,
         )
-    start_s = time.monotonic()
-    campaign = Campaign(
-        space,
-        device,
-        batch_size=batch_size,
-        num_classes=num_classes,
-        max_duration_s=max_duration_s,
-        seed=seed,
-    )
-    with timing_conditions(num_threads):
-        _measure_points(campaign, report)
+        with timing_conditions(num_threads):
+            _measure_points(campaign, report)
+    load = meter.load()
     timings = campaign.timings()
     base = timings.pop(None)
     points = timings.values()
@@ -96,7 +95,8 @@ def measure_table(
             duration_s=round(time.monotonic() - start_s, 1),
             num_repeats=int(np.median([point.num_repeats for point in points])),
             spread_percent=float(np.median([100 * point.iqr_ms / point.median_ms for point in points])),
-            num_busy_cpus=round(num_busy_cpus, 2),
+            num_busy_cpus=load.num_busy_cpus,
+            num_cpus=load.num_cpus,
         ),
         entries=tuple(_entry(key, curve) for key, curve in _curves(timings).items()),
     )
@@ -104,17 +104,12 @@ def measure_table(
 
 def _measure_points(campaign: Campaign, report: Callable[[str], None]) -> None:
     """Measures the initial widths, then widths where the table is least certain, then all until precise."""
-    intervals = space_keys(campaign.space)
-    num_widths = sum(high - low + 1 for low, high in intervals.values())
-    points = [
-        TablePoint(key, width) for key, interval in intervals.items() for width in initial_widths(*interval)
-    ]
-    max_points = max(int(MEASURED_SHARE * num_widths), len(points))
+    points, num_widths = initial_points(campaign.space), count_widths(campaign.space)
+    max_points = count_points(campaign.space)
     num_known = 0
     while len(points) > num_known and not (num_known and campaign.is_over):
         report(f"measuring {len(points) - num_known} points beside {num_known} of {num_widths}")
-        # Twice, in different networks and at different times, because a single visit may hit a bad moment.
-        for _ in range(2):
+        for _ in range(NUM_VISITS):
             campaign.visit(points[num_known:])
         num_known = len(points)
         # Doubling lets each choice use the outcome of the previous one, in few rounds.

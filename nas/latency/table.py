@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 from nas.foundation.errors import UserError
 from nas.foundation.validation import first_error, read_json
 from nas.latency.entry import LatencyEntry, Milliseconds, OpKey, Record, space_keys
+from nas.latency.quiet import counts_as_busy
 from nas.space.architecture import Architecture
 from nas.space.macro_space import LayerSpec, Space, get_space
 from nas.space.operators import CandidateOp
@@ -36,7 +37,8 @@ class Provenance(Record):
         duration_s: duration of the measurement.
         num_repeats: number of timings per point, as a median over the points.
         spread_percent: interquartile range relative to the median, as a median over the points.
-        num_busy_cpus: CPUs that other processes used when the measurement began.
+        num_busy_cpus: CPUs that other processes used during the measurement, on average.
+        num_cpus: CPUs that the measurement could have used; None in older tables.
         note: anything else; for an imported table, the file it was read from.
     """
 
@@ -53,7 +55,16 @@ class Provenance(Record):
     num_repeats: int | None = None
     spread_percent: NonNegative | None = None
     num_busy_cpus: NonNegative | None = None
+    # Newer than tables that results are known by, whose fingerprints must not change.
+    num_cpus: Annotated[int | None, Field(ge=1, exclude_if=lambda value: value is None)] = None
     note: str | None = None
+
+    @property
+    def doubt(self) -> str | None:
+        """Why the latencies may be wrong: the machine was busy; None if it was quiet."""
+        if not counts_as_busy(self.num_busy_cpus or 0.0, self.num_cpus or 1):
+            return None
+        return f"measured while other processes used {self.num_busy_cpus:.1f} CPUs, so latencies may be wrong"
 
 
 class Calibration(Record):

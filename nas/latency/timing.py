@@ -12,13 +12,11 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
-import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nas.foundation.device import keep_freed_memory
-from nas.foundation.errors import UserError
 from nas.space.architecture import Architecture
 from nas.space.derived_network import DerivedNetwork
 
@@ -28,9 +26,6 @@ CONDITIONS = (
     "evaluation mode, float32, channels last, batch norm not folded, freed memory kept by the allocator"
 )
 """Conditions of the timing, for the provenance of a table."""
-
-MAX_BUSY_CPUS = 0.25
-"""A machine counts as busy if other processes use more CPUs than this."""
 
 
 @contextmanager
@@ -68,6 +63,11 @@ def make_network(architecture: Architecture, num_classes: int, device: torch.dev
 def prepare_network(network: Network, device: torch.device) -> Network:
     """Brings a network, in place, into the state in which all networks are timed."""
     return network.eval().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def default_batch_size(device_type: str) -> int:
+    """Images at a time, where nobody asks for another number."""
+    return 32 if device_type == "cuda" else 1
 
 
 def make_images(resolution: int, batch_size: int, device: torch.device) -> Tensor:
@@ -131,36 +131,3 @@ def _cpu_name() -> str:
     except OSError:
         names = []
     return names[0] if names else platform.processor() or platform.machine()
-
-
-_BUSY_INTERVAL_S = 0.5
-
-
-def measure_busy_cpus() -> float:
-    """Average number of CPUs that other processes, and other guests of the host, keep busy."""
-    process = psutil.Process()
-    own_before, all_before, start_s = sum(process.cpu_times()[:2]), _busy_cpu_s(), time.perf_counter()
-    time.sleep(_BUSY_INTERVAL_S)
-    own_s, all_s = sum(process.cpu_times()[:2]) - own_before, _busy_cpu_s() - all_before
-    return max((all_s - own_s) / (time.perf_counter() - start_s), 0.0)
-
-
-def check_idle(even_if_busy: bool) -> None:
-    """Checks that the machine is idle enough for timing.
-
-    Raises:
-        UserError: other processes use the CPUs, and `even_if_busy` is False.
-    """
-    num_busy_cpus = measure_busy_cpus()
-    if num_busy_cpus > MAX_BUSY_CPUS and not even_if_busy:
-        raise UserError(
-            f"the machine is busy: other processes use {num_busy_cpus:.1f} CPUs, so timings would be wrong; "
-            "wait until they are done, or add --even-if-busy"
-        )
-
-
-def _busy_cpu_s() -> float:
-    times = psutil.cpu_times()
-    # User time includes guest time. Stolen time is another guest's use of this CPU.
-    not_busy = ("idle", "iowait", "guest", "guest_nice")
-    return float(sum(times) - sum(getattr(times, name, 0.0) for name in not_busy))

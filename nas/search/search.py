@@ -11,6 +11,8 @@ from filelock import FileLock
 
 from nas.config import SearchConfig
 from nas.data.image_lists import Listing
+from nas.data.image_source import list_images
+from nas.data.search_data import SearchData, load_search_data
 from nas.foundation.checkpoint import load_newest_checkpoint, newest_epoch, save_checkpoint
 from nas.foundation.device import determinism, keep_freed_memory, resolve_device
 from nas.foundation.errors import InputWarning, UserError
@@ -18,6 +20,7 @@ from nas.foundation.identity import fingerprint
 from nas.latency.compatibility import Hardware, check_table
 from nas.latency.elasticity import latency_error_percent
 from nas.latency.measurement import measure_table
+from nas.latency.spot_check import spot_check
 from nas.latency.table import LatencyTable, reachable_interval_ms
 from nas.search.health import check_health
 from nas.search.method import EpochResult, SearchTask, SharingMethod
@@ -35,6 +38,7 @@ def run_search(
     checkpoint_dir: Path | None = None,
     warmups_dir: Path | None = None,
     listing: Listing | None = None,
+    even_if_busy: bool = False,
 ) -> Iterator[EpochRecord]:
     """Runs a search and yields a record after each epoch.
 
@@ -46,16 +50,26 @@ def run_search(
             each warm-up epoch is computed once, by one of the searches that have it in common.
         listing: the image files, from `list_images`, for many searches of the same images; None to list
             them now.
+        even_if_busy: whether to measure a lookup table though other processes use the machine.
 
     Raises:
-        UserError: table, target, data or checkpoint do not fit the config.
+        UserError: table, target, data or checkpoint do not fit the config, or the machine is too busy to
+            measure a table.
         DivergedError: a loss or a parameter became infinite or NaN.
     """
     if table is None:
         # The config is as its author wrote it; a launch warns by itself, and hands over the table.
         _warn_of_unused(config)
-        table = load_or_measure_table(config)
-    search = Search(config, table, listing)
+        if config.latency_table == "measure":
+            # What takes minutes comes after what takes a moment.
+            count_images(config, listing)
+            table = measure_table_of(config, even_if_busy)
+        else:
+            table = LatencyTable.load(config.latency_table)
+        search = Search(config, table, listing)
+        _warn_of_doubt(config, table)
+    else:
+        search = Search(config, table, listing)
     with closing(search.task.data.pool):
         if checkpoint_dir is not None:
             search.load(checkpoint_dir)
@@ -237,13 +251,42 @@ def _warn_of_unused(config: SearchConfig) -> None:
             warnings.warn(f"{name}: has no effect on this search", InputWarning, stacklevel=3)
 
 
-def load_or_measure_table(config: SearchConfig) -> LatencyTable:
-    """The lookup table that a config names: read from its file, or measured now."""
-    if config.latency_table != "measure":
-        return LatencyTable.load(config.latency_table)
+def _warn_of_doubt(config: SearchConfig, table: LatencyTable) -> None:
+    """Warns if a table may be wrong: by what it records, or by a few networks that are measured now."""
+    check = spot_check(table, config.device)
+    for doubt in (table.provenance.doubt, check and check.doubt):
+        if doubt:
+            warnings.warn(f"latency_table: {config.latency_table}: {doubt}", InputWarning, stacklevel=3)
+
+
+def count_images(config: SearchConfig, listing: Listing | None = None) -> SearchData:
+    """The images of a search, before broken files are left out; decodes none, so it takes a moment.
+
+    Args:
+        listing: the image files; None to list them now.
+
+    Raises:
+        UserError: images are missing, or fewer than a search needs.
+    """
+    if listing is None:
+        listing = list_images(config, ["train"])
+    counted = config.as_searched().model_copy(update={"skip_broken_images": False})
+    return load_search_data(counted, get_space(config.space).resolution, listing)
+
+
+def measure_table_of(config: SearchConfig, even_if_busy: bool = False) -> LatencyTable:
+    """Measures the lookup table of a search, on the device that it runs on.
+
+    Args:
+        even_if_busy: whether to measure though other processes use the machine.
+
+    Raises:
+        UserError: there is no such device, or the machine is busy.
+    """
     return measure_table(
         get_space(config.space),
         device=resolve_device(config.device),
         num_threads=config.num_threads,
         batch_size=config.latency_batch_size,
+        even_if_busy=even_if_busy,
     )

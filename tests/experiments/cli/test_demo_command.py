@@ -52,9 +52,10 @@ def test_epochs_of_the_smallest_shipped_search_can_be_timed() -> None:
     table = LatencyTable.load(ROOT / "tests" / "support" / "micro_latency_table.json")
     draft, _ = load_grid(QUICKSTART.with_name("smoke.yaml")).drafts
     config = draft.config.model_copy(update={"target_latency_ms": table.base_latency_ms * 3})
-    cost = SearchCell.time_epochs(config, table, SearchCell.list_images(config))
+    listing = SearchCell.list_images(config)
+    cost = SearchCell.time_epochs(config, table, listing)
     assert min(cost.seconds.values()) > 0
-    assert cost.num_weight_steps == 60
+    assert SearchCell.count_weight_steps(config, listing) == 60
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from collections import OrderedDict
 import pytest
 
 from experiments.cli.main import main
+from nas.latency import quiet
 from nas.latency.table import LatencyTable, reachable_interval_ms
-from nas.latency.timing import MAX_BUSY_CPUS, measure_busy_cpus
 from nas.space.macro_space import get_space
 from tests.support.published import make_config, write_config
 from tests.support.tiny import full_depth_architecture, make_dense_table
@@ -91,18 +91,43 @@ def test_check_refuses_a_plot_format_before_it_measures(tfnas, paper_table):
     assert "plot.doc" in err
 
 
-def test_a_busy_machine_is_refused_in_one_line(tfnas, tmp_path):
+def test_a_machine_that_stays_busy_is_refused(tfnas, tmp_path, monkeypatch):
+    monkeypatch.setattr(quiet, "PATIENCE_S", 1.0)
     busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
-        while measure_busy_cpus() < MAX_BUSY_CPUS:
+        while not quiet.measure_load().is_busy:
             pass
         code, _, err = tfnas("latency", "measure", "--space", "micro", "--out", tmp_path / "table.json")
     finally:
         busy.kill()
         busy.wait()
     assert code == 2
-    assert re.fullmatch(r"tfnas: the machine is busy: .*--even-if-busy\n", err)
+    waiting, refusal = err.splitlines()
+    assert re.fullmatch(r"waiting up to 1 s for a quiet machine: other processes use \d\.\d CPUs", waiting)
+    assert re.fullmatch(r"tfnas: the machine is busy: .*--even-if-busy.*", refusal)
     assert not (tmp_path / "table.json").exists()
+
+
+def test_a_table_measured_on_a_busy_machine_says_so_when_it_is_written(tfnas, tmp_path, monkeypatch):
+    busy = make_dense_table(get_space("micro"))
+    busy = busy.model_copy(
+        update={"provenance": busy.provenance.model_copy(update={"num_busy_cpus": 0.9, "num_cpus": 2})}
+    )
+    insisted = []
+
+    def measure_table(*_, even_if_busy, **__):
+        insisted.append(even_if_busy)
+        return busy
+
+    monkeypatch.setattr("nas.latency.measurement.measure_table", measure_table)
+    arguments = ["--space", "micro", "--out", tmp_path / "table.json"]
+    tfnas("latency", "measure", *arguments)
+    tfnas("latency", "measure", *arguments, "--even-if-busy")
+    monkeypatch.setenv("TFNAS_EVEN_IF_BUSY", "1")
+    code, _, err = tfnas("latency", "measure", *arguments)
+    assert insisted == [False, True, True]
+    assert code == 0
+    assert re.fullmatch(r"tfnas: warning: .*table\.json: measured while .* used 0\.9 CPUs, .*\n", err)
 
 
 def test_range_prints_nested_intervals(tfnas, paper_table):

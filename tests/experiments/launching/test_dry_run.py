@@ -11,7 +11,8 @@ from nas.config import SearchConfig, TrainConfig
 from nas.space.macro_space import get_space
 from tests.support.tiny import make_dense_table
 
-COST = EpochCost({"warmup": 1.0, "joint": 10.0}, num_weight_steps=3200)
+COST = EpochCost({"warmup": 1.0, "joint": 10.0})
+NUM_STEPS = 3200
 
 
 def state(num_done: int = 0, **fields: object) -> CellState:
@@ -47,7 +48,7 @@ def test_a_probe_has_an_architecture_step_however_rare_they_are() -> None:
     assert cost.seconds.keys() == {"warmup", "joint"}
     assert min(cost.seconds.values()) > 0
     # 560 of the 700 images are for weight steps of 32.
-    assert cost.num_weight_steps == 17
+    assert SearchCell.count_weight_steps(config, {}) == 17
 
 
 @pytest.mark.parametrize("method", ["random", "gp_nas"])
@@ -74,7 +75,7 @@ PUBLISHED = {"num_epochs": 90, "num_warmup_epochs": 10}
 def test_what_can_be_foreseen_is_warned_of_once_with_the_number_of_searches() -> None:
     short, long = {"num_epochs": 7, "num_warmup_epochs": 3}, PUBLISHED
     cells = [state(seed=seed, **fields).cell for fields in (short, long) for seed in (0, 1)]
-    lines = _foreseen(cells, {cell.cost_key: COST for cell in cells})
+    lines = _foreseen(cells, {cell.cost_key: NUM_STEPS for cell in cells})
     # 5 * 0.96^3 is the temperature of the fourth joint epoch; 6400 steps of 0.01 are a walk of 0.8.
     assert all(line.startswith("2 of 4 searches: ") for line in lines)
     (temperature,) = [line for line in lines if "temperature" in line]
@@ -86,10 +87,10 @@ def test_what_can_be_foreseen_is_warned_of_once_with_the_number_of_searches() ->
 
 def test_nothing_is_warned_of_where_the_protocol_is_the_published_one() -> None:
     cell = state(**PUBLISHED).cell
-    assert _foreseen([cell], {cell.cost_key: COST}) == []
+    assert _foreseen([cell], {cell.cost_key: NUM_STEPS}) == []
 
 
 def test_nothing_is_foreseen_of_trainings() -> None:
     config = TrainConfig(architecture="mobilenet_v2")
     cell = TrainingCell("train", {}, config, "images", {}, "mobilenet_v2")
-    assert _foreseen([cell], {cell.cost_key: EpochCost({"training": 1.0}, num_weight_steps=0)}) == []
+    assert _foreseen([cell], {cell.cost_key: TrainingCell.count_weight_steps(config, {})}) == []

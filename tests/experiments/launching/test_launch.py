@@ -312,7 +312,7 @@ def test_runs_of_two_sources_are_all_finished_and_one_line_says_so(
     assert f"2 versions of the source and 1 set of libraries; results version {RESULTS_VERSION}" in note
 
 
-def test_a_dry_run_tells_cells_cost_and_reach_and_leaves_nothing(
+def test_a_dry_run_tells_cells_and_reach_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_dense_table(get_space("micro")).save(tmp_path / "table.json")
@@ -328,6 +328,7 @@ def test_a_dry_run_tells_cells_cost_and_reach_and_leaves_nothing(
     assert tfnas_here(monkeypatch, "launch", str(spec), "--out", str(tmp_path / "out"), "--dry-run") == 0
     said = capsys.readouterr().out
     assert "4 of 4 searches to run" in said
+    assert "For the cost, add --measure: it times a few steps of 2 kinds of searches" in said
     assert said.count("50% of") == 4
     warnings = [line for line in said.splitlines() if line.startswith("warning: ")]
     assert [line for line in warnings if "5 in the last epoch; set final_temperature" in line]
@@ -336,6 +337,18 @@ def test_a_dry_run_tells_cells_cost_and_reach_and_leaves_nothing(
     (content,) = planned
     assert content["file"] == "spec.yaml"
     assert len(content["cells"]) == 4
+
+
+def test_measuring_goes_with_a_dry_run_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = write_spec(tmp_path, {"seed": [0]})
+    for mode in ((), ("--status",)):
+        arguments = ("launch", str(spec), "--out", str(tmp_path / "out"), "--measure", *mode)
+        assert tfnas_here(monkeypatch, *arguments) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("tfnas: --measure: ")
+    assert not (tmp_path / "out").exists()
 
 
 MINE = {

@@ -168,12 +168,17 @@ def test_a_grid_of_an_experiments_searches_knows_what_is_done_and_what_is_missin
     content["architectures"] = ["experiment:tested", "experiment:tested", "small.json", "mnasnet1_0"]
     path.write_text(yaml.safe_dump(content))
     arguments = ("launch", str(path), "--out", str(folder / "out"))
+    shutil.rmtree(folder / "out" / "fetched")
+    before = set(folder.rglob("*"))
     assert tfnas_here(monkeypatch, *arguments, "--status") == 0
     said = capsys.readouterr().out
     assert said.count("finished") == 2
     assert said.count("missing") == 4
     assert tfnas_here(monkeypatch, *arguments, "--dry-run") == 0
     assert "4 of 6 trainings to run" in capsys.readouterr().out
+    assert set(folder.rglob("*")) == before, "neither writes anything"
+    assert tfnas_here(monkeypatch, *arguments, "--dry-run", "--measure") == 0
+    assert "estimated by timing a few steps of each kind" in capsys.readouterr().out
 
 
 def cells_of(folder: Path, content: dict[str, Any]) -> list[Cell]:
@@ -194,6 +199,20 @@ def test_every_network_is_trained_for_every_combination(folder: Path) -> None:
     assert cells[0].name == "train-small-label_smoothing=0.0-s0"
     assert list(cells[0].factors) == ["architecture", "seed", "label_smoothing"]
     assert {cell.factors["architecture"] for cell in cells} == {"small", "efficientnet_b0"}
+
+
+def test_a_plan_of_a_small_space_writes_elsewhere_and_has_the_same_trainings(
+    folder: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(yaml.safe_dump(SMALL | {"architectures": ["space:nano"]}))
+    grid, out = load_grid(path), tmp_path / "out"
+    with grid.place(None) as place:
+        plan = grid.plan(out, tmp_path / "scratch", place, print)
+        hashes = [cell.hash for cell in plan.cells]
+        assert not out.exists()
+        assert hashes == [cell.hash for cell in grid.cells(out, place, print)]
+    assert (plan.measured, plan.tables) == (plan.cells, ())
 
 
 def test_without_a_grid_each_network_is_trained_once(folder: Path) -> None:

@@ -1,6 +1,7 @@
 import itertools
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,6 +51,28 @@ def _plain_sum_ms(table, architecture):
 def test_latency_is_the_base_and_the_entries_of_the_kept_layers(table, architectures):
     for architecture in architectures:
         assert table.latency_ms(architecture) == pytest.approx(_plain_sum_ms(table, architecture))
+
+
+@pytest.mark.parametrize(
+    ("num_busy_cpus", "num_cpus", "is_busy"),
+    [(None, None, False), (0.25, None, False), (0.26, None, True), (0.26, 2, True), (0.6, 16, False)],
+)
+def test_a_table_that_was_measured_on_a_busy_machine_is_doubted(table, num_busy_cpus, num_cpus, is_busy):
+    load = {"num_busy_cpus": num_busy_cpus, "num_cpus": num_cpus}
+    assert (table.provenance.model_copy(update=load).doubt is not None) == is_busy
+
+
+def test_the_fingerprint_of_a_table_from_before_the_number_of_cpus_was_recorded_stays(tmp_path):
+    """Results are known by it: what it was when this table was measured."""
+    path = Path(__file__).parents[2] / "support" / "micro_latency_table.json"
+    assert LatencyTable.load(path).fingerprint == (
+        "3919550c7aabbe3f8aeb681c2473372d3b5414316c541e7aa793cadb9d085a4e"
+    )
+    table = make_dense_table(TINY)
+    newer = table.model_copy(update={"provenance": table.provenance.model_copy(update={"num_cpus": 2})})
+    assert newer.fingerprint != table.fingerprint
+    newer.save(tmp_path / "newer.json")
+    assert LatencyTable.model_validate_json(newer.model_dump_json()).provenance.num_cpus == 2
 
 
 def test_a_correction_is_in_everything_that_is_read(table, architectures):
