@@ -128,10 +128,9 @@ def _draft(spec: ExperimentSpec, factors: dict[str, Any], path: Path) -> Draft:
         config = parse_fields(SearchConfig, spec, fields, path)
         return Draft(factors, config, config.target_latency_ms)
     _check_share(target, f"{path}: {spec.section_of('target_latency_ms')}")
-    config = parse_fields(
-        SearchConfig, spec, fields | {"target_latency_ms": _PLACEHOLDER_MS + _parse_share(target)}, path
-    )
-    return Draft(factors, config, target)
+    # Another number for each share: cells that differ in it alone are two.
+    numeric = {"target_latency_ms": _PLACEHOLDER_MS + _parse_share(target)}
+    return Draft(factors, parse_fields(SearchConfig, spec, fields | numeric, path), target)
 
 
 def make_cells(drafts: list[Draft], preparation: Preparation, where: str) -> list[SearchCell]:
