@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.cells.cell import COMMON_COST_FIELDS, Cell
 from experiments.cells.epoch_cost import NUM_TIMED_BATCHES, EpochCost
+from experiments.cells.image_survey import ImageSurvey, listed_counts, survey
 from nas.config import SearchConfig
 from nas.data.image_lists import Listing
 from nas.data.image_source import fingerprint_data, list_images
@@ -95,11 +96,18 @@ class SearchCell(Cell[SearchConfig, LatencyTable]):
         return list_images(config, ["train"])
 
     @classmethod
-    def look_at_images(cls, config: SearchConfig, resolution: int, listing: Listing) -> str:
+    def look_at_images(cls, config: SearchConfig, resolution: int, listing: Listing) -> ImageSurvey:
         """See `Cell`; finding broken images takes as long as an epoch, so the trial does that."""
         if config.skip_broken_images:
-            return fingerprint_data(config, listing=listing)
-        return load_search_data(config, resolution, listing).fingerprint
+            images, counts = fingerprint_data(config, listing=listing), listed_counts(listing)
+        else:
+            data = load_search_data(config, resolution, listing)
+            images = data.fingerprint
+            counts = {
+                "images for weight steps": data.num_weight_images,
+                "for architecture steps": data.num_arch_images,
+            }
+        return survey(config, listing, images, counts, config.space)
 
     @classmethod
     def time_epochs(cls, config: SearchConfig, given: LatencyTable, listing: Listing) -> EpochCost:

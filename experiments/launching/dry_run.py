@@ -1,5 +1,6 @@
 """Dry run and status: what a launch would do and cost, and how its cells stand; neither starts anything."""
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -18,7 +19,7 @@ from experiments.launching.launch_lock import is_launch_running
 from experiments.places.place import Place
 from experiments.specs.grid import Grid
 from experiments.tracking.tracker import TrackedCell, read_tracked_cells
-from nas.foundation.errors import UserError
+from nas.foundation.errors import SkippedImagesWarning, UserError
 
 
 def print_dry_run(
@@ -55,6 +56,7 @@ def print_dry_run(
         cost = format_duration(cost_s) if cost_s else "-"
         table.add_row(state.cell.name, state.state, state.cell.subject, _epochs(state), cost)
     console.print(table)
+    print_images(cells, console)
     total_s = sum(costs_s.values())
     say(
         console,
@@ -64,6 +66,12 @@ def print_dry_run(
     for line in _foreseen([state.cell for state in to_run], costs):
         say(console, f"warning: {line}")
     return GridRecord.of(cells, claims, grid.path.name).content
+
+
+def print_images(cells: Sequence[Cell], console: Console) -> None:
+    """Prints a line for each set of images: their number, parts and classes."""
+    for images in dict.fromkeys(cell.images for cell in cells):
+        say(console, f"Images: {images}")
 
 
 def print_status(grid: Grid, out: Path, console: Console, *, address: str | None = None) -> None:
@@ -105,10 +113,13 @@ def time_all(cells: Sequence[Cell], place: Place, console: Console) -> Mapping[s
     kinds = {cell.cost_key: cell for cell in cells}
     if kinds:
         say(console, f"Timing a few steps of {format_count(len(kinds), 'kind')} of {cells[0].plural} ...")
-    return {
-        key: place.run(cell.time_epochs, cell.config, cell.load_input(), cell.listing, alone=True)
-        for key, cell in kinds.items()
-    }
+    with warnings.catch_warnings():
+        # It would give the number among the few images that are timed.
+        warnings.simplefilter("ignore", SkippedImagesWarning)
+        return {
+            key: place.run(cell.time_epochs, cell.config, cell.load_input(), cell.listing, alone=True)
+            for key, cell in kinds.items()
+        }
 
 
 def _costs_s(

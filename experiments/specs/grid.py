@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 from experiments.cells.cell import Cell
 from experiments.places.place import Place, open_place
 from experiments.specs.experiment_spec import ExperimentSpec
+from experiments.specs.searched_images import SearchedImages
 from nas.foundation.errors import UserError
 
 if TYPE_CHECKING:
@@ -63,6 +64,10 @@ class Grid(ABC):
             None instead of a grid if no cell has its table.
         """
         return self, 0
+
+    def searched_images(self) -> set[SearchedImages]:
+        """The images of its searches; none for a grid of trainings."""
+        return set()
 
     def as_study(self) -> "StudyGrid | None":
         """This grid if it is a study."""

@@ -12,6 +12,7 @@ from experiments.places.place import Place
 from experiments.specs.experiment_spec import ExperimentSpec, parse_fields
 from experiments.specs.grid import Grid
 from experiments.specs.preparation import Preparation
+from experiments.specs.searched_images import SearchedImages
 from nas.config import SearchConfig
 from nas.foundation.errors import UserError
 from nas.latency.compatibility import Hardware
@@ -61,6 +62,10 @@ class SearchGrid(Grid):
         drafts = [draft for draft in self.drafts if not preparation.is_to_measure(draft.config)]
         return replace(self, drafts=drafts) if drafts else None, len(self.drafts) - len(drafts)
 
+    def searched_images(self) -> set[SearchedImages]:
+        """See `Grid`."""
+        return {SearchedImages.of_config(draft.config) for draft in self.drafts}
+
     def cells(self, out: Path, place: Place, report: Callable[[str], None]) -> list[SearchCell]:
         """The searches; measures a lookup table into the output folder if necessary."""
         for field in _fields_without_effect(self.drafts):
@@ -109,15 +114,17 @@ def make_cells(drafts: list[Draft], preparation: Preparation, where: str) -> lis
         config = SearchConfig(**fields)
         _check_fit(config, table, preparation.hardware(config), where)
         factors = {field: getattr(config, field) for field in draft.factors}
+        images = preparation.images(SearchCell, config)
         cells.append(
             SearchCell(
                 name=_name(config, factors),
                 factors=factors,
                 config=config,
                 table_fingerprint=table.fingerprint,
-                data_fingerprint=preparation.data_fingerprint(SearchCell, config),
+                data_fingerprint=images.fingerprint,
                 provenance=preparation.provenance(config),
                 listing=preparation.listing(SearchCell, config),
+                images=images.description,
             )
         )
     check_distinct(cells, where)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.console import format_count, format_duration, say
-from experiments.launching.dry_run import time_all
+from experiments.launching.dry_run import print_images, time_all
 from experiments.specs.preparation import Preparation
 from experiments.specs.study_grid import StudyGrid
 from experiments.studies.points import FAILURE, finished_trials, searched_hours
@@ -34,6 +34,7 @@ def print_study(plan: StudyGrid, out: Path, console: Console, *, address: str | 
     with plan.place(address) as place:
         kinds = plan.check_reach(Preparation(out, place, str(plan.path), partial(say, console)))
         costs = time_all(kinds, place, console)
+        print_images(kinds, console)
         at_a_time = plan.num_parallel(place, len(plan.seeds) * (plan.study.budget.num_trials or sys.maxsize))
     search_s = [costs[cell.cost_key].left_s(cell.phases, 0, warms_up=True) for cell in kinds]
     searches = format_count(len(plan.seeds), "search", "searches")
