@@ -97,7 +97,7 @@ def time_launch(spec: Path, out: Path) -> GridTimes:
         patch.object(Tracker, "deliver", timed_deliver),
     ):
         total_s = seconds_of(lambda: launch(load_grid(spec), out, Console(quiet=True)))
-    trials = [_read_times(folder) for folder in find_cell_folders(out)]
+    trials = [_read_times(folder) for folder in find_cell_folders(out, print)]
     return GridTimes(
         total_s,
         trials_s=sum(times["end_s"] - times["start_s"] for times in trials),

@@ -52,7 +52,7 @@ class Setting:
         shape = (batch_size, 3, space.resolution, space.resolution)
         self.images_BCHW = torch.randn(shape, generator=self.generator)
         self.labels_B = torch.randint(NUM_CLASSES, (batch_size,), generator=self.generator)
-        self.config = SearchConfig(target_latency_ms=10.0)
+        self.config = SearchConfig(space="paper", target_latency_ms=10.0)
         self.table: LatencyTable = make_dense_table(space)
         self.supernet = Supernet(space, NUM_CLASSES)
 

@@ -152,7 +152,7 @@ class SearchConfig(DataConfig):
     `num_evaluations` networks with its weights: random ones, or those that a Gaussian process chooses.
     """
 
-    space: Annotated[str, AfterValidator(SPACES.check)] = "paper"
+    space: Annotated[str, AfterValidator(SPACES.check)]
     """Macro space: `paper` (224x224), `small32` (32x32), `micro` (28x28), or one of the variants of `paper`.
 
     `nano` (28x28) has 400 networks, few enough to train them all, see docs/oracle.md. `paper_no_se` has no

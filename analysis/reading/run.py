@@ -106,6 +106,11 @@ class Run:
         return self.status == "FINISHED"
 
     @property
+    def is_read(self) -> bool:
+        """Whether the files that every finished search has could be read; see `problem`."""
+        return None not in (self.trajectory, self.architecture) and self.epochs is not None
+
+    @property
     def is_healthy(self) -> bool | None:
         """Whether it passed all health checks; None without any."""
         return None if self.health is None else all(check.is_healthy for check in self.health)

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from nas.foundation.errors import UserError, first_line
 
+_SQLITE = "sqlite:///"
 _SQLITE_MAGIC = b"SQLite format 3\x00"
 
 
@@ -35,7 +36,7 @@ def tracking_uri_of(out_dir: Path) -> str:
     with path.open("rb") as file:
         if file.read(len(_SQLITE_MAGIC)) != _SQLITE_MAGIC:
             raise UserError(f"{path}: not an MLflow store but another kind of file; launch into a new folder")
-    return f"sqlite:///{path}"
+    return f"{_SQLITE}{path}"
 
 
 @contextmanager
@@ -82,6 +83,18 @@ def is_remote(artifact_uri: str) -> bool:
     return urlparse(artifact_uri).scheme not in ("", "file")
 
 
+def _local_folder(run_id: str, artifact_uri: str, tracking_uri: str) -> Path:
+    """The folder of a run's artifacts: beside the store if there is one, whatever path the store has.
+
+    Stores have absolute paths; the folder may have been moved or copied since.
+    """
+    if tracking_uri.startswith(_SQLITE):
+        beside = Path(tracking_uri.removeprefix(_SQLITE)).parent / "mlartifacts" / run_id / "artifacts"
+        if beside.is_dir():
+            return beside
+    return Path(url2pathname(urlparse(artifact_uri).path))
+
+
 def fetch_artifact(run_id: str, artifact_uri: str, name: str, tracking_uri: str, folder: Path) -> Path | None:
     """Returns the local path of an artifact, downloading it if needed; None if the run has none.
 
@@ -92,7 +105,7 @@ def fetch_artifact(run_id: str, artifact_uri: str, name: str, tracking_uri: str,
         UserError: the store cannot be read.
     """
     if not is_remote(artifact_uri):
-        path = Path(url2pathname(urlparse(artifact_uri).path)) / name
+        path = _local_folder(run_id, artifact_uri, tracking_uri) / name
         return path if path.is_file() else None
     folder.mkdir(parents=True, exist_ok=True)
     with refuse_broken_store(tracking_uri):

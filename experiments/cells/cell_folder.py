@@ -1,10 +1,10 @@
 """The folder of a cell: what must survive a crash, and what is delivered to MLflow."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import yaml
 
@@ -98,6 +98,14 @@ class CellFolder:
                 f"{self._description}: damaged ({error}); remove its folder to run the cell again"
             ) from None
 
+    def check(self) -> None:
+        """Checks that its small files can be read.
+
+        Raises:
+            UserError: one of them is damaged.
+        """
+        _ = self.description, self.delivered_to
+
     def write_config(self, config: ConfigRecord) -> None:
         """Creates the folder of artifacts, with the config in it."""
         self.artifacts.mkdir(exist_ok=True)
@@ -132,11 +140,17 @@ class CellFolder:
 
     def num_delivered(self, run_id: str) -> int:
         """Number of events that a run is known to hold; delivering them again does no harm."""
-        if not self._receipt.is_file():
-            return 0
-        receipt = read_json(self._receipt, "a receipt")
-        is_of_run = isinstance(receipt, dict) and receipt.get("run_id") == run_id
-        return int(receipt["num_events"]) if is_of_run else 0
+        receipt = self._read_receipt()
+        return int(receipt["num_events"]) if receipt.get("run_id") == run_id else 0
+
+    @property
+    def delivered_to(self) -> str | None:
+        """The run that events were delivered to last; None before."""
+        return self._read_receipt().get("run_id")
+
+    def _read_receipt(self) -> dict[str, Any]:
+        receipt = read_json(self._receipt, "a receipt") if self._receipt.is_file() else {}
+        return receipt if isinstance(receipt, dict) else {}
 
     def confirm_delivery(self, run_id: str, num_events: int) -> None:
         """Records that a run holds the first `num_events` events."""
@@ -144,6 +158,18 @@ class CellFolder:
         write_atomically(self._receipt, json.dumps(receipt).encode())
 
 
-def find_cell_folders(out: Path) -> list[CellFolder]:
-    """The folders of all cells below an output folder."""
-    return [CellFolder(path.parent) for path in sorted((out / "cells").glob("*/run.json"))]
+def find_cell_folders(out: Path, report: Callable[[str], None]) -> list[CellFolder]:
+    """The folders of all cells below an output folder, those of earlier grids included.
+
+    Args:
+        report: receives a line for each folder that cannot be read; it is left out, and holds up no other.
+    """
+    folders = []
+    for path in sorted((out / "cells").glob("*/run.json")):
+        try:
+            folder = CellFolder(path.parent)
+            folder.check()
+            folders.append(folder)
+        except UserError as error:
+            report(f"{error}; MLflow gets nothing of it")
+    return folders

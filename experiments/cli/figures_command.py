@@ -78,8 +78,8 @@ def figures(
 
     The runs are those of the grid that was launched last; --all-runs reads every run.
 
-    Each figure is written as PNG, PDF and SVG, with a JSON file that names its runs. With --check, the exit
-    code is 1 if a figure no longer matches the runs.
+    Each figure is written as PNG, PDF and SVG, with a JSON file that names its runs. The exit code is 1 if
+    the files of a run cannot be read, and with --check if a figure no longer matches the runs.
 
     Example: tfnas figures smoke --out results/smoke
     """
@@ -97,7 +97,7 @@ def figures(
         click.echo(json.dumps(result, indent=1))
     else:
         _print(result, len(drawings))
-    return 1 if result.get("outdated") else 0
+    return 1 if result.get("outdated") or not runs.is_read else 0
 
 
 def _print(result: dict[str, list[str]], num_figures: int) -> None:

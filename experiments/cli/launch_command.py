@@ -249,9 +249,10 @@ def _print_trained(result: "LaunchResult", experiment: str, out: Path, console: 
 
 
 def _run_ids(searches: "list[Cell]", experiment: str, out: Path) -> list[str]:
-    from experiments.tracking.tracker import read_tracked_cells
+    from experiments.tracking.tracker import DELETED, read_tracked_cells
 
-    tracked = read_tracked_cells(experiment, out)
+    cells = read_tracked_cells(experiment, out)
+    tracked = {key: cell for key, cell in cells.items() if cell.status != DELETED}
     if lacking := [cell.name for cell in searches if cell.hash not in tracked]:
         raise UserError(f"MLflow lacks the search {lacking[0]}; rerun the command once it is reachable")
     return [tracked[cell.hash].run_id for cell in searches]

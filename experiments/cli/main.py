@@ -65,7 +65,7 @@ def tfnas() -> None:
 
 
 def main() -> None:
-    """Runs the command; wrong input gives one line on stderr and exit code 2."""
+    """Runs the command; each wrong input gives a line on stderr, and the exit code 2."""
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         _run()
@@ -91,7 +91,8 @@ def _run() -> None:
     try:
         sys.exit(tfnas(standalone_mode=False))
     except UserError as error:
-        click.echo(f"tfnas: {error}", err=True)
+        for line in str(error).splitlines():
+            click.echo(f"tfnas: {line}", err=True)
         sys.exit(2)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()

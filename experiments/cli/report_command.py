@@ -24,12 +24,12 @@ def report(
     code_version: str | None,
     all_runs: bool,
     as_json: bool,
-) -> None:
+) -> int:
     """Test the claims of EXPERIMENT with the runs of its grid, and write OUT/report.html.
 
     The page is self-contained: grid, claims, figures, tables, derived networks and provenance. For a study
     it shows the space, the importance of each field and the best points instead of grid and claims. Figures
-    and tables are also written as files.
+    and tables are also written as files. The exit code is 1 if the files of a run cannot be read.
 
     Example: tfnas report ablation_sampling --out results/ablation_sampling
     """
@@ -44,6 +44,7 @@ def report(
     from analysis.verdicts.redundant_encodings import describe_redundancy
 
     runs, folder = open_experiment(experiment, out, table=table, code_version=code_version, all_runs=all_runs)
+    exit_code = 0 if runs.is_read else 1
     numbers = measure_runs(runs)
     verdicts = judge(runs, numbers)
     drawings, undrawn = make_drawings(runs)
@@ -64,7 +65,7 @@ def report(
     if as_json:
         content = [_as_json(verdict) for verdict in verdicts]
         click.echo(json.dumps({"report": str(page), "claims": content}, indent=1))
-        return
+        return exit_code
     for line in (*runs.notices, *undrawn, *unmade):
         click.echo(line, err=True)
     for verdict in verdicts:
@@ -85,6 +86,7 @@ def report(
     if runs.is_study:
         click.echo(NONE_OF_A_STUDY)
     click.echo(page)
+    return exit_code
 
 
 def _as_json(verdict: "Verdict") -> dict[str, Any]:

@@ -14,9 +14,9 @@ from experiments.cells.cell_folder import (
     RunDescription,
 )
 from experiments.console import format_count
-from experiments.tracking.tracker import TrackedCell
+from experiments.tracking.tracker import DELETED, TrackedCell
 
-State = Literal["finished", "failed", "interrupted", "missing"]
+State = Literal["finished", "failed", "interrupted", "missing", "deleted"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class CellState:
 
     Attributes:
         num_epochs: epochs that are done.
-        reason: for `failed`: why; for `missing`: what changed since a run of the same name.
+        reason: for `failed`: why; for `missing`: what changed since a run of the same name; for `deleted`:
+            which run is meant, and how to run the cell again.
         is_open: whether an attempt started and did not end: it is running, or was cut off.
         tags: of its run; empty if there is none.
         is_healthy: whether it finished and passed all health checks; None without any.
@@ -70,6 +71,14 @@ def note_on_sources(states: Sequence[CellState]) -> str | None:
 def _state(cell: Cell, tracked: Mapping[str, TrackedCell], folder: CellFolder) -> CellState:
     end, num_epochs = folder.journal.end, len(folder.journal.epochs)
     run = tracked.get(cell.hash)
+    if run and run.status == DELETED:
+        if run.run_id == folder.delivered_to:
+            remedy = f"to have it back, restore that run there; to run it again, remove {folder.path}"
+            return CellState(
+                cell, "deleted", num_epochs, f"its run {run.run_id} was deleted in MLflow; {remedy}"
+            )
+        # Of a folder that is gone: there is nothing left that could come back.
+        run = None
     outcome = end.outcome if end else (run.status if run and not folder.journal.events else None)
     if outcome == "FINISHED":
         tags = run.tags if run else folder.description.tags

@@ -25,7 +25,7 @@ from experiments.places.storage import Storage
 from experiments.products.trained_latency import measure_trained
 from experiments.specs.grid import Grid
 from experiments.tracking.delivery import Delivery
-from experiments.tracking.tracker import TrackedCell, Tracker, require_server, tracking_uri
+from experiments.tracking.tracker import Tracker, require_server, tracking_uri
 from nas.foundation.errors import UserError
 
 _MAX_PROCESS_DEATHS = 3
@@ -102,16 +102,16 @@ def launch(
     with only_user_of(out), grid.place(address) as place:
         cells = grid.cells(out, place, partial(say, console))
         tracker = Tracker(grid.spec.experiment, out)
-        close_cut_off_attempts(out)
+        folders = find_cell_folders(out, partial(say, console))
+        close_cut_off_attempts(folders)
         tracker.close_dead_launches()
         tracked = tracker.cells()
         states = cell_states(cells, tracked, out)
         to_run = [state for state in states if state.is_to_run(retry_failed)]
-        _check_not_running_elsewhere([state.cell for state in to_run], tracker, tracked, out)
         _print_plan(states, to_run, console)
         record = GridRecord.of(cells, claims, grid.path.name)
         delivery = Delivery(tracker, partial(say, console))
-        for folder in find_cell_folders(out):
+        for folder in folders:
             delivery.notify(folder)
         if to_run:
             work = Work(grid, [state.cell for state in to_run], out, place, storage)
@@ -198,13 +198,14 @@ def _run(
     work: Work, num_done: int, record: GridRecord, tracker: Tracker, delivery: Delivery, console: Console
 ) -> list[str]:
     """Runs cells under a parent run, which ends as they do; returns the folders left to deliver."""
-    folders = {cell.hash: work.prepare(cell) for cell in work.cells}
     if work.has_common_warmups and work.storage and not work.storage.warmups_dir:
         say(console, f"Warm-ups are not shared: {work.storage.uri} is not a folder, so it has no locks")
     launch_id = _start_launch(work.grid, tracker)
     status, patience_s = "KILLED", HASTE_S
     try:
         tracker.register(launch_id, record.text, record.tags)
+        tracker.check_unclaimed(record.kind, [cell.hash for cell in work.cells])
+        folders = {cell.hash: work.prepare(cell) for cell in work.cells}
         num_parallel = work.grid.num_parallel(work.place, len(work.cells))
         with Progress(console, work.cells, num_done, num_parallel) as progress:
             callback = LaunchCallback(work.cells, folders, launch_id, progress, delivery)
@@ -264,22 +265,6 @@ def run_trials(
             tuner.fit()
 
 
-def _check_not_running_elsewhere(
-    cells: Sequence[Cell], tracker: Tracker, tracked: Mapping[str, TrackedCell], out: Path
-) -> None:
-    """Launches into two folders would write into the same runs of a shared tracking server."""
-    for cell in cells:
-        run = tracked.get(cell.hash)
-        if run is None or run.status != "RUNNING" or run.launch is None:
-            continue
-        ours = {event.launch for event in CellFolder.of(out, cell).journal.events}
-        if run.launch not in ours and (folder := tracker.folder_of_launch(run.launch)) != str(out):
-            raise UserError(
-                f"--out: {out}: a launch into {folder} is running {cell.name}; wait for it, rerun that "
-                f"launch if it was killed, or delete run {run.run_id} in MLflow"
-            )
-
-
 def _check_same_storage(folder: CellFolder, storage: Storage | None) -> None:
     if not folder.journal.epochs:
         return
@@ -291,9 +276,9 @@ def _check_same_storage(folder: CellFolder, storage: Storage | None) -> None:
         )
 
 
-def close_cut_off_attempts(out: Path) -> None:
+def close_cut_off_attempts(folders: Sequence[CellFolder]) -> None:
     """Marks as interrupted what a killed launch could not end itself."""
-    for folder in find_cell_folders(out):
+    for folder in folders:
         if folder.journal.is_open:
             folder.journal.finish("KILLED")
 
@@ -301,7 +286,7 @@ def close_cut_off_attempts(out: Path) -> None:
 def _print_plan(states: list[CellState], to_run: list[CellState], console: Console) -> None:
     counts = {
         name: sum(state.state == name for state in states)
-        for name in ("finished", "failed", "interrupted", "missing")
+        for name in ("finished", "failed", "interrupted", "missing", "deleted")
     }
     listed = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     cells = format_count(len(states), states[0].cell.noun, states[0].cell.plural)
@@ -311,6 +296,8 @@ def _print_plan(states: list[CellState], to_run: list[CellState], console: Conso
             say(console, f"{state.cell.name}: resumes after epoch {state.num_epochs}")
         elif state.state == "missing" and state.reason:
             say(console, f"{state.cell.name}: runs from scratch; {state.reason}")
+        elif state.state == "deleted":
+            say(console, f"{state.cell.name}: not run, since {state.reason}")
 
 
 def _print_saved(shared_epochs_s: list[float], console: Console) -> None:

@@ -3,19 +3,20 @@
 import difflib
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from experiments.places.resources import Resources
 from experiments.specs.study_spec import Study, same_value
 from experiments.specs.yaml_file import read_yaml
 from nas.config import ConfigRecord, SearchConfig, TrainConfig
 from nas.data.datasets import DATASETS
-from nas.foundation.errors import UserError
-from nas.foundation.validation import first_error
+from nas.foundation.errors import ErrorList, UserError
+from nas.foundation.validation import describe_error, show_value
 
 Section = Literal["base", "cells", "grid", "study.space"]
 GridKind = Literal["search", "study", "training"]
@@ -26,6 +27,8 @@ EXPERIMENT_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 MAX_CELLS = 10_000
 """Searches or trainings that one file may ask for."""
+
+_TYPE_NAMES = ("int", "float", "str", "bool")
 
 PATH_FIELDS = ("data_dir", "train_list", "arch_list", "test_list", "latency_table")
 """Config fields that name files and folders of one machine."""
@@ -94,6 +97,23 @@ class ExperimentSpec(ConfigRecord):
         """Number of searches or trainings of the grid."""
         return math.prod(map(len, self.grid.values())) * len(self.cells or [{}])
 
+    def values(self) -> Iterator[tuple[Section, str, Any]]:
+        """All values of fields, with their section; without those that only the whole of a cell can judge."""
+        sections: dict[Section, Sequence[tuple[str, Sequence[Any]]]] = {
+            "base": [(field, [value]) for field, value in self.base.items()],
+            "cells": [(field, [value]) for cell in self.cells or [] for field, value in cell.items()],
+            "grid": list(self.grid.items()),
+        }
+        for section, fields in sections.items():
+            for field, values in fields:
+                # A share of an interval is no number yet.
+                yield from (
+                    (section, field, value)
+                    for value in values
+                    if field in self.config_type.model_fields
+                    and not (field == "target_latency_ms" and isinstance(value, str))
+                )
+
     def problems(self) -> Iterator[str]:
         """Contradictions between sections: field, value and remedy of each, in one line."""
         yield from self._grid_problems()
@@ -142,6 +162,10 @@ class ExperimentSpec(ConfigRecord):
                 yield f"base.{field}: also in `{self.section_of(field)}`; remove one of the two"
             if field in self.grid and self.cells and field in self.cells[0]:
                 yield f"grid.{field}: also in `cells`; remove one of the two"
+        yield from self.unknown_fields()
+
+    def unknown_fields(self) -> Iterator[str]:
+        """A line for each field that a config does not have."""
         for field in [*self.base, *self.factor_names()]:
             if field not in self.config_type.model_fields:
                 yield f"{self.section_of(field)}.{field}: unknown field; {_suggest(field, self.config_type)}"
@@ -177,9 +201,14 @@ class TrainingSpec(ExperimentSpec):
         """See `ExperimentSpec`."""
         return super().num_cells * len(self.architectures)
 
-    def _grid_problems(self) -> Iterator[str]:
+    def problems(self) -> Iterator[str]:
+        """See `ExperimentSpec`."""
         if self.study:
             yield "study: does not go with `architectures`: a study is of searches; remove one of the two"
+        else:
+            yield from super().problems()
+
+    def _grid_problems(self) -> Iterator[str]:
         if self.claims:
             yield (
                 f"claims: {', '.join(self.claims)}: does not go with `architectures`: claims are about "
@@ -218,13 +247,38 @@ def check_spec(content: dict[str, Any], path: Path) -> ExperimentSpec:
             f"{path}: pruning: ending searches early would bias the comparison that a grid makes; remove it "
             "(it goes within `study`)"
         )
-    try:
-        spec = (TrainingSpec if "architectures" in content else ExperimentSpec)(**content)
-    except ValidationError as error:
-        raise UserError(f"{path}: {_explain(error)}") from None
-    for problem in spec.problems():
-        raise UserError(f"{path}: {problem}")
+    errors = ErrorList()
+    spec, is_whole = _build(content, path, errors)
+    for problem in spec.problems() if is_whole else spec.unknown_fields():
+        errors.add(f"{path}: {problem}")
+    for section, field, value in spec.values():
+        with errors.collecting():
+            parse_field(spec.config_type, field, value, f"{path}: {section}")
+    errors.check()
     return spec
+
+
+def _build(content: dict[str, Any], path: Path, errors: ErrorList) -> tuple[ExperimentSpec, bool]:
+    """The file without the sections that are wrong, so that the fields of others can be checked, too.
+
+    Returns:
+        The rest, and whether it is all.
+    """
+    is_training = "architectures" in content
+    spec_type = TrainingSpec if is_training else ExperimentSpec
+    try:
+        return spec_type(**content), True
+    except ValidationError as error:
+        wrong = {details["loc"][0] for details in error.errors() if details["loc"]}
+        for details in _distinct(error):
+            errors.add(f"{path}: {_explain(details)}")
+    must_be_there = {"experiment": "any"} | ({"architectures": ["any"]} if is_training else {})
+    rest = {name: value for name, value in content.items() if name not in wrong}
+    try:
+        return spec_type(**must_be_there | rest), False
+    except ValidationError:
+        errors.check()
+        raise
 
 
 def parse_fields(
@@ -241,9 +295,13 @@ def parse_fields(
     try:
         config = config_type(**with_absolute_paths(fields, path.resolve().parent))
     except ValidationError as error:
-        field = str(error.errors()[0]["loc"][0]) if error.errors()[0]["loc"] else ""
-        prefix = f"{spec.section_of(field)}." if field in fields else ""
-        raise UserError(f"{path}: {prefix}{_explain(error)}") from None
+        errors = ErrorList()
+        for details in _distinct(error):
+            field = str(details["loc"][0]) if details["loc"] else ""
+            prefix = f"{spec.section_of(field)}." if field in fields else ""
+            errors.add(f"{path}: {prefix}{_explain(details)}")
+        errors.check()
+        raise
     if config.num_threads > spec.resources.cpus_per_trial:
         raise UserError(
             f"{path}: {spec.section_of('num_threads')}.num_threads: {config.num_threads}; a trial has "
@@ -268,7 +326,7 @@ def parse_field(config_type: type[ConfigRecord], field: str, value: Any, where: 
     try:
         return adapter.dump_python(adapter.validate_python(value), mode="json")
     except ValidationError as error:
-        raise UserError(f"{where}.{field}: {value!r}: {_explain(error)}") from None
+        raise UserError(f"{where}.{field}: {show_value(value)}: {_explain(error.errors()[0])}") from None
 
 
 def _with_data_workers(spec: ExperimentSpec, config: Config) -> Config:
@@ -297,11 +355,20 @@ def _suggest(field: str, config_type: type[ConfigRecord]) -> str:
     return f"did you mean '{close[0]}'?" if close else "remove it or correct its spelling"
 
 
-def _explain(error: ValidationError) -> str:
-    """The first complaint in one line, with a hint about common mistakes in YAML."""
-    message = " ".join(first_error(error).split())
-    value = error.errors()[0]["input"]
-    if isinstance(value, str) and error.errors()[0]["type"] in ("float_type", "int_type"):
+def _distinct(error: ValidationError) -> list[ErrorDetails]:
+    """The complaints, one for each value: a value that may be of several types has one for each of them."""
+    found: dict[tuple[int | str, ...], ErrorDetails] = {}
+    for details in error.errors():
+        loc = details["loc"]
+        found.setdefault(loc[:-1] if loc and loc[-1] in _TYPE_NAMES else loc, details)
+    return list(found.values())
+
+
+def _explain(details: ErrorDetails) -> str:
+    """One of `ValidationError.errors()` in one line, with a hint about common mistakes in YAML."""
+    message = " ".join(describe_error(details).split())
+    value = details["input"]
+    if isinstance(value, str) and details["type"] in ("float_type", "int_type"):
         if _is_number(value):
             return f"{message}; YAML reads it as text: write it like 1.0e-5"
         return f"{message}; write a number"

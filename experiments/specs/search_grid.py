@@ -14,7 +14,7 @@ from experiments.specs.grid import Grid
 from experiments.specs.preparation import Preparation
 from experiments.specs.searched_images import SearchedImages
 from nas.config import SearchConfig
-from nas.foundation.errors import UserError
+from nas.foundation.errors import ErrorList, UserError
 from nas.latency.compatibility import Hardware
 from nas.latency.table import LatencyTable, reachable_interval_ms
 from nas.search.methods import METHODS
@@ -83,16 +83,24 @@ def draft_cells(spec: ExperimentSpec, path: Path) -> list[Draft]:
     Raises:
         UserError: a cell is impossible, or needs more cores than a trial has.
     """
-    drafts = []
+    drafts: list[Draft] = []
+    errors = ErrorList()
     for factors in spec.combinations():
-        fields = spec.base | factors
-        target = fields.get("target_latency_ms")
-        if isinstance(target, str):
-            _check_share(target, f"{path}: {spec.section_of('target_latency_ms')}")
-            fields = fields | {"target_latency_ms": _PLACEHOLDER_MS}
-        config = parse_fields(SearchConfig, spec, fields, path)
-        drafts.append(Draft(factors, config, target if isinstance(target, str) else config.target_latency_ms))
+        with errors.collecting():
+            drafts.append(_draft(spec, factors, path))
+    errors.check()
     return drafts
+
+
+def _draft(spec: ExperimentSpec, factors: dict[str, Any], path: Path) -> Draft:
+    fields = spec.base | factors
+    target = fields.get("target_latency_ms")
+    if not isinstance(target, str):
+        config = parse_fields(SearchConfig, spec, fields, path)
+        return Draft(factors, config, config.target_latency_ms)
+    _check_share(target, f"{path}: {spec.section_of('target_latency_ms')}")
+    config = parse_fields(SearchConfig, spec, fields | {"target_latency_ms": _PLACEHOLDER_MS}, path)
+    return Draft(factors, config, target)
 
 
 def make_cells(drafts: list[Draft], preparation: Preparation, where: str) -> list[SearchCell]:

@@ -16,7 +16,7 @@ from experiments.tracking.named_network import NamedNetwork, check_network, find
 from experiments.tracking.named_run import RUN_PREFIX
 from nas.config import TrainConfig
 from nas.data.datasets import SOURCE_FIELDS
-from nas.foundation.errors import UserError
+from nas.foundation.errors import ErrorList, UserError
 from nas.space.baselines import BASELINE_NAMES
 
 
@@ -39,17 +39,20 @@ class TrainingGrid(Grid):
             UserError: names file, field, value and remedy.
         """
         references = tuple(resolve_file(each, path.resolve().parent) for each in spec.architectures)
-        try:
-            for reference in references:
+        errors = ErrorList()
+        for reference in references:
+            try:
                 check_network(reference)
-        except UserError as error:
-            raise UserError(f"{path}: architectures: {error}") from None
+            except UserError as error:
+                errors.add(f"{path}: architectures: {error}")
         for factors in spec.combinations():
             fields = spec.base | factors | {"architecture": references[0]}
             if "dataset" not in fields:
                 # That of a search may follow, which decides what the others may be.
                 fields = {name: value for name, value in fields.items() if name not in SOURCE_FIELDS}
-            parse_fields(TrainConfig, spec, fields, path)
+            with errors.collecting():
+                parse_fields(TrainConfig, spec, fields, path)
+        errors.check()
         return cls(path, spec, references)
 
     def with_searches(self, run_ids: Iterable[str]) -> Self:

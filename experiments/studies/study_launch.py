@@ -95,10 +95,11 @@ def launch_study(
         kinds = plan.check_reach(preparation)
         study = open_study(plan, out, plan.definition(kinds))
         tracker = Tracker(plan.spec.experiment, out)
-        close_cut_off_attempts(out)
+        folders = find_cell_folders(out, partial(say, console))
+        close_cut_off_attempts(folders)
         tracker.close_dead_launches()
         delivery = Delivery(tracker, partial(say, console))
-        for folder in find_cell_folders(out):
+        for folder in folders:
             delivery.notify(folder)
         work = Work(plan, kinds, out, place, storage)
         points = Points(plan, study, work, preparation)

@@ -8,7 +8,7 @@ from mlflow.exceptions import MlflowException
 
 from experiments.cells.cell_folder import CellFolder
 from experiments.tracking.tracker import Tracker
-from nas.foundation.errors import first_line
+from nas.foundation.errors import UserError, first_line
 
 _RETRY_S = 2.0
 
@@ -27,6 +27,7 @@ class Delivery:
         self._tracker = tracker
         self._report = report
         self._pending: dict[str, CellFolder] = {}
+        self._damaged: set[str] = set()
         self._changed = threading.Condition()
         self._is_closing = False
         self._is_unreachable = False
@@ -44,7 +45,7 @@ class Delivery:
         """Delivers the rest, for at most `patience_s` seconds.
 
         Returns:
-            Names of the folders that the next launch has to deliver.
+            Names of the folders that the next launch has to deliver, if it can read them.
         """
         deadline = time.monotonic() + patience_s
         with self._changed:
@@ -54,7 +55,7 @@ class Delivery:
         if self._bug:
             raise self._bug
         with self._changed:
-            return sorted(self._pending)
+            return sorted(self._damaged.union(self._pending))
 
     def _run(self) -> None:
         try:
@@ -80,6 +81,13 @@ class Delivery:
         num_events = len(folder.journal.events)
         try:
             self._tracker.deliver(folder)
+        except UserError as error:
+            # A damaged file of one cell must not hold up the others.
+            self._report(f"{error}; MLflow gets nothing more of it")
+            with self._changed:
+                del self._pending[folder.path.name]
+                self._damaged.add(folder.path.name)
+            return
         except (MlflowException, OSError) as error:
             if not self._is_unreachable:
                 reason = first_line(error)

@@ -8,6 +8,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
+from experiments.tracking.moved_store import point_artifacts_here
 from experiments.tracking.tracker import search_runs, tracking_uri
 from nas.foundation.errors import UserError, first_line
 
@@ -103,6 +104,11 @@ def find_searches(reference: str, out: Path) -> list[NamedRun]:
 
 def _open_store(reference: str, out: Path) -> MlflowClient:
     uri = tracking_uri(out)
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
-        raise UserError(f"{reference}: no MLflow store in {out}; give the folder of its launch with --out")
+    if uri.startswith("sqlite:///"):
+        database = Path(uri.removeprefix("sqlite:///"))
+        if not database.is_file():
+            raise UserError(
+                f"{reference}: no MLflow store in {out}; give the folder of its launch with --out"
+            )
+        point_artifacts_here(database)
     return MlflowClient(uri)

@@ -7,22 +7,26 @@ agree in key, step, time and value.
 
 import logging
 import os
+import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from requests import RequestException
 
 from experiments import __version__
-from experiments.cells.cell_folder import CellFolder, RunDescription
+from experiments.cells.cell_folder import CellFolder
 from experiments.cells.journal import Event
+from experiments.tracking.moved_store import ARTIFACTS, point_artifacts_here
+from experiments.tracking.own_launches import LAUNCH_ID_TAG, OwnLaunches
 from nas.foundation.errors import UserError, first_line
-from nas.foundation.files import write_atomically
+from nas.foundation.validation import read_json
 from nas.search.health import HealthCheck
 
 # MLflow would log the creation of its tables.
@@ -41,12 +45,20 @@ REGISTRATION_TAG = "tfnas.registration"
 REGISTERS_TAG = "tfnas.registers"
 """Kind of the registered cells."""
 
+DELETED = "DELETED"
+
 _MAX_METRICS_PER_BATCH = 1000
 _HEALTH_TAG = "tfnas.health"
 _FINDINGS_TAG = "tfnas.health_findings"
 _HEALTHY = "healthy"
 _FAILURE_TAG = "tfnas.failure"
 _PARENT_TAG = "mlflow.parentRunId"
+_HOST_TAG = "tfnas.host"
+_ATTEMPT_TAG = "tfnas.attempted_ms"
+"""When the last attempt of a cell started, in ms since 1970."""
+
+_SUPERSEDED_TAG = "tfnas.superseded_by"
+"""On deleted runs that nobody deleted by hand: the run that has taken their place."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +66,8 @@ class TrackedCell:
     """The run of a cell in MLflow.
 
     Attributes:
-        status: RUNNING, FINISHED, FAILED or KILLED.
+        status: RUNNING, FINISHED, FAILED or KILLED; DELETED if somebody deleted it in MLflow, and there is no
+            other run of the cell.
     """
 
     run_id: str
@@ -127,8 +140,13 @@ class Tracker:
     def __init__(self, experiment: str, out: Path) -> None:
         self.uri = tracking_uri(out)
         self._out = out
+        self._is_in_folder = self.uri == _default_uri(out)
+        if self._is_in_folder:
+            point_artifacts_here(_default_file(out))
+        self._launches = OwnLaunches(out, owns_store=self._is_in_folder)
         self._client = MlflowClient(self.uri)
         self._run_ids: dict[str, str] = {}
+        self._launch_ids: dict[str, str] = {}
         with _reaching(self.uri):
             self.experiment_id = self._find_or_create_experiment(experiment)
 
@@ -141,14 +159,39 @@ class Tracker:
         with _reaching(self.uri):
             return _read_cells(self._client, self.experiment_id)
 
-    def folder_of_launch(self, run_id: str) -> str:
-        """The output folder of a launch.
+    def check_unclaimed(self, kind: str, cells: Collection[str]) -> None:
+        """Checks that no launch into another folder runs, or is going to run, one of these cells.
+
+        Call it once these cells are registered: of two launches that begin at once, at least one then sees
+        the other.
+
+        Args:
+            kind: of the cells.
+            cells: their hashes.
 
         Raises:
-            UserError: the tracking server is unreachable.
+            UserError: one does; or the tracking server is unreachable.
         """
         with _reaching(self.uri):
-            return str(self._client.get_run(run_id).data.tags.get("tfnas.out"))
+            for run in self._search(f"tags.`{REGISTERS_TAG}` = '{kind}' and attributes.status = 'RUNNING'"):
+                if _launch_id(run) in self._launches:
+                    continue
+                registered = self._read_registration(run.info.run_id)
+                common = [registered[cell] for cell in cells if cell in registered]
+                if common:
+                    where = f"{run.data.tags.get('tfnas.out')} on {run.data.tags.get(_HOST_TAG, 'a machine')}"
+                    raise UserError(
+                        f"--out: {self._out}: a launch into {where} runs {len(common)} of these cells, among "
+                        f"them {common[0]}; wait for it; if it was killed, start it there again, or end run "
+                        f"{run.info.run_id} in MLflow"
+                    )
+
+    def _read_registration(self, run_id: str) -> dict[str, str]:
+        """Names of the cells that a launch registered, by hash."""
+        with TemporaryDirectory() as folder:
+            path = self._client.download_artifacts(run_id, REGISTRATION_FILE, folder)
+            content = read_json(Path(path), "what a launch registered")
+        return {cell: str(about["name"]) for cell, about in content["cells"].items()}
 
     def start_launch(self, name: str, spec_path: Path, more_tags: Mapping[str, str] = {}) -> str:
         """Creates the parent run of a launch, with the YAML file as its artifact; returns its id.
@@ -156,9 +199,18 @@ class Tracker:
         Raises:
             UserError: the tracking server is unreachable.
         """
-        tags = {"tfnas.kind": "launch", "tfnas.version": __version__, "tfnas.out": str(self._out)}
+        launch_id = self._launches.begin()
+        tags = {
+            "tfnas.kind": "launch",
+            "tfnas.version": __version__,
+            LAUNCH_ID_TAG: launch_id,
+            # For people: where to look. Nothing depends on it.
+            "tfnas.out": str(self._out),
+            _HOST_TAG: socket.gethostname(),
+        }
         with _reaching(self.uri):
             run = self._client.create_run(self.experiment_id, tags=tags | dict(more_tags), run_name=name)
+            self._launch_ids[run.info.run_id] = launch_id
             self._client.log_artifact(run.info.run_id, str(spec_path))
         return str(run.info.run_id)
 
@@ -185,14 +237,9 @@ class Tracker:
 
     def end_launch(self, run_id: str, status: str) -> None:
         """Closes the parent run of a launch; if that is impossible now, `close_dead_launches` does it."""
-        ending = self._ending(run_id)
-        ending.parent.mkdir(exist_ok=True)
-        write_atomically(ending, status.encode())
-        try:
+        self._launches.end(self._launch_ids[run_id], status)
+        with suppress(MlflowException):
             self._client.set_terminated(run_id, status)
-        except MlflowException:
-            return
-        ending.unlink()
 
     def open_study(self, name: str, spec_path: Path, params: dict[str, str]) -> str:
         """Creates or reopens the parent run of a study into this output folder; returns its id.
@@ -202,11 +249,13 @@ class Tracker:
         """
         with _reaching(self.uri):
             found = self._search(f"tags.`tfnas.study` = '{name}'")
-            own = [run.info.run_id for run in found if run.data.tags.get("tfnas.out") == str(self._out)]
+            own = next((run for run in found if _launch_id(run) in self._launches), None)
             if own:
-                self._client.log_artifact(own[0], str(spec_path))
-                self._client.update_run(own[0], status="RUNNING")
-                return str(own[0])
+                run_id = str(own.info.run_id)
+                self._launch_ids[run_id] = _launch_id(own)
+                self._client.log_artifact(run_id, str(spec_path))
+                self._client.update_run(run_id, status="RUNNING")
+                return run_id
             run_id = self.start_launch(f"study {name}", spec_path, {"tfnas.study": name})
             self._client.log_batch(run_id, params=[Param(*item) for item in params.items()])
             return run_id
@@ -223,7 +272,7 @@ class Tracker:
         self._client.log_batch(run_id, metrics=entries, synchronous=True)
 
     def close_dead_launches(self) -> None:
-        """Closes runs that killed launches into this output folder left RUNNING.
+        """Closes runs that killed launches into this output folder left RUNNING, wherever it was then.
 
         Only the launch that holds the lock of the folder may call it.
 
@@ -231,22 +280,19 @@ class Tracker:
             UserError: the tracking server is unreachable.
         """
         with _reaching(self.uri):
-            open_runs = list(self._search("attributes.status = 'RUNNING'"))
-            tags = {run.info.run_id: run.data.tags for run in open_runs}
-            parents = {key for key, own in tags.items() if own.get("tfnas.out") == str(self._out)}
-            orphans = [key for key, own in tags.items() if own.get(_PARENT_TAG) in parents]
-            for run_id in [*orphans, *parents]:
-                ending = self._ending(run_id)
-                status = ending.read_text() if ending.is_file() else "KILLED"
-                self._client.set_terminated(run_id, status)
-                ending.unlink(missing_ok=True)
-
-    def _ending(self, run_id: str) -> Path:
-        """The file that records how a launch ended until MLflow knows it."""
-        return self._out / "launches" / run_id
+            open_runs = list(self._search("attributes.status = 'RUNNING' and tags.`tfnas.kind` != ''"))
+            launches = [run for run in open_runs if run.data.tags["tfnas.kind"] == "launch"]
+            own = {run.info.run_id: _launch_id(run) for run in launches if _launch_id(run) in self._launches}
+            for run in open_runs:
+                if run.data.tags.get(_PARENT_TAG) in own:
+                    self._client.set_terminated(run.info.run_id, "KILLED")
+            for run_id, launch_id in own.items():
+                self._client.set_terminated(run_id, self._launches.status(launch_id))
 
     def deliver(self, folder: CellFolder) -> None:
         """Delivers the events of a cell's journal that MLflow lacks.
+
+        Nothing of a cell whose run somebody deleted in MLflow, nor if a later attempt has taken its place.
 
         Raises:
             MlflowException, OSError: the server is unreachable; retry later.
@@ -263,7 +309,9 @@ class Tracker:
         description = folder.description
         run_id = self._run_ids.get(description.cell)
         if run_id is None:
-            run_id = self._find_or_create_run(description, folder.journal.events[0].time_ms)
+            run_id = self._find_or_create_run(folder)
+            if run_id is None:
+                return
             self._run_ids[description.cell] = run_id
         num_delivered = folder.num_delivered(run_id)
         epochs: list[Event] = []
@@ -300,8 +348,7 @@ class Tracker:
     def _find_or_create_experiment(self, name: str) -> str:
         experiment = self._client.get_experiment_by_name(name)
         if experiment is None:
-            is_default = self.uri == _default_uri(self._out)
-            location = (self._out / "mlartifacts").as_uri() if is_default else None
+            location = (self._out / ARTIFACTS).as_uri() if self._is_in_folder else None
             try:
                 return str(self._client.create_experiment(name, artifact_location=location))
             except MlflowException:
@@ -315,19 +362,31 @@ class Tracker:
             )
         return str(experiment.experiment_id)
 
-    def _find_or_create_run(self, description: RunDescription, start_time_ms: int) -> str:
+    def _find_or_create_run(self, folder: CellFolder) -> str | None:
+        """The run that is to hold a journal; None if there is to be none."""
+        description, events = folder.description, folder.journal.events
+        begun_ms = events[0].time_ms
+        attempted_ms = max(event.time_ms for event in events if event.kind == "start")
         runs = self._runs_of(description.cell)
-        if not runs:
+        others = [run for run in runs if run.info.start_time != begun_ms]
+        if any(run.info.status == "FINISHED" or _attempted_ms(run) > attempted_ms for run in others):
+            return None
+        if len(others) == len(runs):
+            if folder.delivered_to and self._is_deleted(folder.delivered_to):
+                return None
             # One request, so that no run lacks the tag by which it is found.
             self._client.create_run(
-                self.experiment_id, start_time_ms, tags=description.tags, run_name=description.name
+                self.experiment_id, begun_ms, tags=description.tags, run_name=description.name
             )
             runs = self._runs_of(description.cell)
-        run, *doubles = runs
-        for double in doubles:
-            # Left by a request that was repeated because its answer got lost; the journal has all its data.
-            self._client.set_terminated(double.info.run_id, "KILLED")
-            self._client.delete_run(double.info.run_id)
+        run, *doubles = (run for run in runs if run.info.start_time == begun_ms)
+        # Doubles are left by a request that was repeated because its answer got lost; the journal has all
+        # their data. Others are of another journal of the cell, in a folder that is gone or elsewhere: this
+        # attempt is newer, and its epochs must not stand beside theirs.
+        for old in (*doubles, *others):
+            self._client.set_tag(old.info.run_id, _SUPERSEDED_TAG, run.info.run_id)
+            self._client.set_terminated(old.info.run_id, "KILLED")
+            self._client.delete_run(old.info.run_id)
         run_id = str(run.info.run_id)
         missing = set(description.params) - set(run.data.params)
         if missing:
@@ -335,13 +394,24 @@ class Tracker:
             self._client.log_batch(run_id, params=params, synchronous=True)
         return run_id
 
+    def _is_deleted(self, run_id: str) -> bool:
+        """Whether somebody deleted a run; a store that never had it does not know."""
+        try:
+            run = self._client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
+        return run.info.lifecycle_stage == "deleted" and _SUPERSEDED_TAG not in run.data.tags
+
     def _runs_of(self, cell: str) -> list[Run]:
         """The runs of a cell, oldest first, always in the same order."""
         runs = self._search(f"tags.`tfnas.cell` = '{cell}'")
         return sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
 
     def _reopen(self, run_id: str, event: Event) -> None:
-        tags = [RunTag(_PARENT_TAG, event.launch)] if event.launch else []
+        tags = [RunTag(_ATTEMPT_TAG, str(event.time_ms))]
+        tags += [RunTag(_PARENT_TAG, event.launch)] if event.launch else []
         self._client.log_batch(run_id, tags=tags, synchronous=True)
         run = self._client.get_run(run_id)
         if _FAILURE_TAG in run.data.tags:
@@ -389,24 +459,39 @@ def _health_tags(checks: Sequence[HealthCheck]) -> dict[str, str]:
 
 
 def _read_cells(client: MlflowClient, experiment_id: str) -> dict[str, TrackedCell]:
-    runs = search_runs(client, experiment_id, "tags.`tfnas.kind` != 'launch'")
-    # Oldest last, so that everybody picks the same one of two runs of a cell.
+    found = search_runs(client, experiment_id, "tags.`tfnas.kind` != 'launch'", ViewType.ALL)
+    runs = [run for run in found if "tfnas.cell" in run.data.tags and _SUPERSEDED_TAG not in run.data.tags]
+    # Deleted ones first, so that others take their place; then oldest last, so that everybody picks the same
+    # one of two runs of a cell.
+    runs.sort(key=lambda run: run.info.lifecycle_stage != "deleted")
     return {
         run.data.tags["tfnas.cell"]: TrackedCell(
-            run.info.run_id, run.info.status, run.info.run_name, dict(run.data.params), dict(run.data.tags)
+            run.info.run_id,
+            DELETED if run.info.lifecycle_stage == "deleted" else run.info.status,
+            run.info.run_name,
+            dict(run.data.params),
+            dict(run.data.tags),
         )
         for run in runs
-        if "tfnas.cell" in run.data.tags
     }
 
 
-def search_runs(client: MlflowClient, experiment_id: str, condition: str) -> Iterator[Run]:
+def _launch_id(run: Run) -> str:
+    """The id of a launch; empty for launches of earlier versions."""
+    return str(run.data.tags.get(LAUNCH_ID_TAG, ""))
+
+
+def _attempted_ms(run: Run) -> int:
+    return int(run.data.tags.get(_ATTEMPT_TAG, run.info.start_time))
+
+
+def search_runs(
+    client: MlflowClient, experiment_id: str, condition: str, view: int = ViewType.ACTIVE_ONLY
+) -> Iterator[Run]:
     """All runs of an experiment that meet a condition, newest first."""
-    token = None
+    order, token = ["attributes.start_time DESC"], None
     while True:
-        page = client.search_runs(
-            [experiment_id], condition, order_by=["attributes.start_time DESC"], page_token=token
-        )
+        page = client.search_runs([experiment_id], condition, view, order_by=order, page_token=token)
         yield from page
         token = page.token
         if not token:

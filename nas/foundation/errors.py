@@ -1,18 +1,53 @@
 """Exceptions and warnings of the package."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 _MAX_LENGTH = 1000
+_MAX_LINES = 20
 
 
 class UserError(ValueError):
-    """The user's input is wrong: one line with the place, the problem and the remedy.
+    """The user's input is wrong: a line with the place, the problem and the remedy for each thing.
 
-    The command line prints the line and exits with code 2; a notebook sees a `ValueError`. The message
+    The command line prints the lines and exits with code 2; a notebook sees a `ValueError`. A message
     may quote untrusted files. Line breaks and control characters are therefore escaped, and the middle
     of a very long message is cut out.
     """
 
-    def __init__(self, message: str) -> None:
-        super().__init__(_without_middle(escape_unprintable(message)))
+    def __init__(self, *messages: str) -> None:
+        super().__init__("\n".join(_without_middle(escape_unprintable(each)) for each in messages))
+
+
+class ErrorList:
+    """Collects what is wrong, so that a person learns all of it at once."""
+
+    def __init__(self) -> None:
+        self._messages: dict[str, None] = {}
+
+    def add(self, message: str) -> None:
+        """Adds a line, once."""
+        self._messages[message] = None
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Adds the user error that ends the block, if one does."""
+        try:
+            yield
+        except UserError as error:
+            for line in str(error).splitlines():
+                self.add(line)
+
+    def check(self) -> None:
+        """Ends here if something is wrong.
+
+        Raises:
+            UserError: of the first twenty things.
+        """
+        messages = list(self._messages)
+        if messages:
+            more = [f"and {len(messages) - _MAX_LINES} more"] if len(messages) > _MAX_LINES else []
+            raise UserError(*messages[:_MAX_LINES], *more)
 
 
 class InfeasibleTargetError(UserError):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from nas.foundation.errors import UserError
 from nas.foundation.files import read_text
@@ -16,7 +17,11 @@ _MAX_JSON_BYTES = 50_000_000
 
 def first_error(error: ValidationError) -> str:
     """The first problem of a pydantic error, as `field: value: what is wrong`."""
-    details = error.errors()[0]
+    return describe_error(error.errors()[0])
+
+
+def describe_error(details: ErrorDetails) -> str:
+    """One of `ValidationError.errors()`, as `field: value: what is wrong`."""
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in details["loc"])
     # Not all dots: they may be the name of the field.
     field = path.removeprefix(".")
@@ -27,9 +32,13 @@ def first_error(error: ValidationError) -> str:
         return f"{field}: missing; add it"
     if details["type"] == "value_error" and not field:
         return message
-    value = repr(details["input"])
-    value = value if len(value) <= 60 else value[:57] + "..."
-    return f"{field}: {value}: {message}" if field else message
+    return f"{field}: {show_value(details['input'])}: {message}" if field else message
+
+
+def show_value(value: Any) -> str:
+    """A value as Python writes it, cut where it gets long."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def read_json(path: str | Path, what: str) -> Any:

@@ -88,7 +88,7 @@ def good_values(positive_floats: st.SearchStrategy[float]) -> dict[str, st.Searc
         "sampling": st.sampled_from([*SAMPLINGS, "bi"]),
         "depth": st.sampled_from(get_args(Depth)),
         "elasticity": st.booleans(),
-        "num_evaluations": st.integers(2, 900).map(lambda number: 10 * number),
+        "num_evaluations": st.integers(2, 100).map(lambda number: 10 * number),
         "evaluation_sample": st.sampled_from(["mutual_information", "random"]),
         "derivation": st.sampled_from(["argmax", "in_reach"]),
         "refine_widths": st.booleans(),
@@ -166,9 +166,12 @@ def wild_fields(record: type[ConfigRecord]) -> st.SearchStrategy[dict[str, Any]]
 
 
 def check_refusal(error: UserError, *beginnings: str) -> None:
-    assert str(error).isprintable()
-    assert len(str(error)) <= 1100
-    assert str(error).startswith(beginnings)
+    lines = str(error).splitlines()
+    assert lines
+    for line in lines:
+        assert line.isprintable()
+        assert len(line) <= 1100
+        assert line.startswith((*beginnings, "and "))
 
 
 @pytest.mark.parametrize("record", [SearchConfig, TrainConfig])

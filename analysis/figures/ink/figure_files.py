@@ -107,10 +107,11 @@ def _write_caption(figure: Figure, caption: str) -> None:
 def write_drawings(drawings: Sequence[Drawing], experiment: Experiment, folder: Path) -> list[Path]:
     """Writes all figures, and removes older ones that the runs no longer support.
 
-    Files that somebody has edited are not removed.
+    Files that somebody has edited are not removed; nor is anything while a run cannot be read, which may be
+    what a figure lacks.
     """
     names = {drawing.name for drawing in drawings}
-    for path in folder.glob("*.json"):
+    for path in folder.glob("*.json") if experiment.is_read else ():
         stamp = _read_stamp(path)
         if stamp is not None and path.stem not in names and not _check_files(stamp, folder):
             for name in (*stamp["files"], path.name):
@@ -145,10 +146,10 @@ def _read_stamp(path: Path) -> dict[str, Any] | None:
         return None
     if not isinstance(content, dict) or not isinstance(content.get("runs"), list):
         return None
+    # Other files are nobody's but their owner's, and `write_drawings` removes files.
+    own = {f"{path.stem}.{suffix}" for suffix in FORMATS}
     files = content.get("files")
-    # Other names would lead out of the folder, and `write_drawings` removes files.
-    are_here = isinstance(files, dict) and all(Path(name).name == name for name in files)
-    return content if are_here else None
+    return content if isinstance(files, dict) and files.keys() == own else None
 
 
 def _check_runs(stamp: dict[str, Any], runs: Iterable[Run]) -> list[str]:

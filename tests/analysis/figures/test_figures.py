@@ -159,18 +159,38 @@ def test_figures_that_the_runs_no_longer_support_are_removed_unless_edited(small
     ]
 
 
-def test_a_stamp_that_names_files_elsewhere_removes_nothing(small: Store):
+def test_no_figure_is_removed_while_a_run_cannot_be_read(small: Store):
+    run = draw(small)
+    folder = small.out_dir / "figures"
+    trajectory = next((small.out_dir / "mlartifacts").glob(f"{run.run_id}/**/trajectory.npz"))
+    content = trajectory.read_bytes()
+    trajectory.unlink()
+    before = {path.name: path.read_bytes() for path in folder.glob("depth.*")}
+    code, result = run_figures(small.out_dir)
+    assert code == 1
+    assert any("trajectory.npz is missing" in line for line in result["notices"])
+    assert {path.name: path.read_bytes() for path in folder.glob("depth.*")} == before
+    trajectory.write_bytes(content)
+    assert run_figures(small.out_dir)[0] == 0
+
+
+@pytest.mark.parametrize("name", ["../elsewhere.txt", "notes.txt", "{folder}/notes.txt", "space.png"])
+def test_a_stamp_that_names_files_that_are_not_its_own_removes_nothing(small: Store, name: str):
     draw(small)
     folder = small.out_dir / "figures"
-    elsewhere = small.out_dir / "elsewhere.txt"
-    elsewhere.write_text("mine")
+    name = name.format(folder=folder)
+    if name != "space.png":
+        (folder / name).write_text("mine")
+    content = (folder / name).read_bytes()
     stamp = json.loads((folder / "depth.json").read_text())
-    stamp["files"] = {"../elsewhere.txt": hashlib.sha256(b"mine").hexdigest()}
+    stamp["files"] |= {name: hashlib.sha256(content).hexdigest()}
     (folder / "depth.json").write_text(json.dumps(stamp))
     experiment = read_experiment("demo", small.tracking_uri)
-    assert "depth: depth.json cannot be read; draw the figure again" in check_drawings([], folder)
-    write_drawings([], experiment, folder)
-    assert elsewhere.read_text() == "mine"
+    drawings = [drawing for drawing in some_drawings(experiment) if drawing.name == "space"]
+    assert "depth: depth.json cannot be read; draw the figure again" in check_drawings(drawings, folder)
+    write_drawings(drawings, experiment, folder)
+    assert (folder / name).read_bytes() == content
+    assert (folder / "depth.png").is_file()
 
 
 def test_the_command_checks_with_an_exit_code(store: Store, reported: Result):
@@ -189,7 +209,7 @@ def test_a_run_without_trajectory_still_gives_what_needs_none(store: Store, tmp_
         {"target_latency_ms": 1.0, "num_epochs": 4, "num_warmup_epochs": 1, "seed": 0}, ["seed"], older=True
     )
     code, result = run_figures(tmp_path)
-    assert code == 0
+    assert code == 1
     assert {Path(path).stem for path in result["written"]} == {"tradeoff", "space", "networks"}
     assert "operator collapse: not drawn: no run with a trajectory" in result["undrawn"]
     assert "0.0.1" in result["notices"][0]

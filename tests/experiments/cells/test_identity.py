@@ -85,7 +85,7 @@ TRAIN_WITHOUT_EFFECT = {
 
 
 def search(**fields: Any) -> SearchConfig:
-    return SearchConfig(**{"target_latency_ms": 1.0} | fields)
+    return SearchConfig(**{"space": "paper", "target_latency_ms": 1.0} | fields)
 
 
 def test_every_field_is_known_to_have_an_effect_on_the_result_or_none() -> None:
@@ -139,7 +139,10 @@ def test_a_new_field_is_part_of_a_warm_ups_identity_unless_it_is_listed() -> Non
     class Extended(SearchConfig):
         stem_dropout: float = 0.0
 
-    plain, other = Extended(target_latency_ms=1.0), Extended(target_latency_ms=1.0, stem_dropout=0.1)
+    plain, other = (
+        Extended(space="paper", target_latency_ms=1.0),
+        Extended(space="paper", target_latency_ms=1.0, stem_dropout=0.1),
+    )
     assert warmup_hash(plain, "data", "cpu") != warmup_hash(other, "data", "cpu")
 
 

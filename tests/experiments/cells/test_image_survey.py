@@ -77,7 +77,7 @@ def test_a_space_that_does_not_suit_the_size_of_images_is_doubted_if_another_one
 
 
 def test_bundled_images_in_the_space_for_photos_are_doubted() -> None:
-    (doubt,) = look(SearchConfig(target_latency_ms=1.0)).doubts
+    (doubt,) = look(SearchConfig(space="paper", target_latency_ms=1.0)).doubts
     assert doubt.startswith("space: images are 28 pixels wide or high, and 'paper' enlarges them")
 
 

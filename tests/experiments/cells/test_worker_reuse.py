@@ -99,7 +99,7 @@ def note_processes(monkeypatch: pytest.MonkeyPatch, pids: set[int]) -> None:
 def read_results(out: Path) -> dict[str, dict[str, Any]]:
     """All that the searches of an output folder left, as arrays by name, but how long they took."""
     results = {}
-    for folder in find_cell_folders(out):
+    for folder in find_cell_folders(out, print):
         found: dict[str, Any] = {"journal": np.array([describe(event) for event in folder.journal.events])}
         if (folder.artifacts / "trajectory.npz").is_file():
             found |= vars(Trajectory.load(folder.artifacts / "trajectory.npz"))

@@ -22,7 +22,7 @@ from nas.config import SearchConfig, TrainConfig
 from nas.search.search_identity import RESULTS_VERSION
 
 SOURCE = {CODE_TAG: "a" * 64, LIBRARIES_TAG: "torch 2.14.1"}
-FIELDS = {"target_latency_ms": 1.0, "latency_table": "table.json"}
+FIELDS = {"space": "paper", "target_latency_ms": 1.0, "latency_table": "table.json"}
 
 
 def search(**changes: Any) -> SearchCell:

@@ -16,7 +16,7 @@ COST = EpochCost({"warmup": 1.0, "joint": 10.0}, num_weight_steps=3200)
 
 def state(num_done: int = 0, **fields: object) -> CellState:
     config = SearchConfig.model_validate(
-        {"target_latency_ms": 1.0, "num_epochs": 7, "num_warmup_epochs": 3} | fields
+        {"space": "paper", "target_latency_ms": 1.0, "num_epochs": 7, "num_warmup_epochs": 3} | fields
     )
     return CellState(SearchCell(str(fields), {}, config, "data", {}, "table"), "missing", num_done)
 

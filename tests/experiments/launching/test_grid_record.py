@@ -13,7 +13,9 @@ CLAIMS = {"e": {"measure": "val_accuracy", "sha256": "1"}}
 
 
 def cell(**fields: Any) -> SearchCell:
-    config = SearchConfig.model_validate({"target_latency_ms": 1.0, "latency_table": "/here/t.json"} | fields)
+    config = SearchConfig.model_validate(
+        {"space": "paper", "target_latency_ms": 1.0, "latency_table": "/here/t.json"} | fields
+    )
     return SearchCell(str(fields), fields, config, "da7a" * 16, {"tfnas.device": "cpu"}, "table")
 
 

@@ -22,7 +22,7 @@ from experiments.cells.cell_folder import CellFolder, RunDescription
 from experiments.cli import main as cli
 from experiments.cli.launch_command import claims_of
 from experiments.launching import dry_run
-from experiments.launching.grid_record import CLAIMS_TAG
+from experiments.launching.grid_record import CLAIMS_TAG, GridRecord
 from experiments.specs.grid_file import load_grid
 from experiments.tracking.tracker import (
     REGISTERS_TAG,
@@ -65,6 +65,10 @@ def runs_of(out: Path, kind: str) -> list[Run]:
     client = MlflowClient(f"sqlite:///{out / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("tested")
     return list(client.search_runs([experiment.experiment_id], f"tags.`tfnas.kind` = '{kind}'"))
+
+
+def runs_in(tracker: Tracker) -> list[Run]:
+    return list(MlflowClient(tracker.uri).search_runs([tracker.experiment_id]))
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +213,33 @@ def test_an_edit_that_leaves_nothing_to_run_is_registered_once(
     assert not experiment.missing
 
 
+def test_a_folder_that_was_moved_is_read_where_it_is_and_goes_on_there(
+    launched: Launched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = launched
+    write_spec(folder, {"weight_lr": [LEARNS]})
+    copy, moved = tmp_path / "copy", tmp_path / "moved"
+    shutil.copytree(folder, copy)
+    copy.rename(moved)
+    before = {path.name for path in (folder / "out" / "mlartifacts").iterdir()}
+    # The original is gone, or it might be read in place of the copy.
+    folder.rename(tmp_path / "away")
+    try:
+        uri = f"sqlite:///{moved / 'out' / 'mlflow.db'}"
+        assert read_experiment("tested", uri).is_read
+        spec = write_spec(moved, {"weight_lr": [LEARNS, DIVERGES]})
+        assert tfnas_here(monkeypatch, "launch", str(spec), "--out", str(moved / "out")) == 1
+        assert "0 to run" in capsys.readouterr().out
+        assert not folder.exists()
+    finally:
+        (tmp_path / "away").rename(folder)
+    (new,) = {path.name for path in (moved / "out" / "mlartifacts").iterdir()} - before
+    assert list((moved / "out" / "mlartifacts" / new).glob(f"**/{REGISTRATION_FILE}"))
+    # MLflow itself finds all files at the new place.
+    for run in runs_of(moved / "out", "search"):
+        assert run.info.artifact_uri.startswith(moved.as_uri())
+
+
 def tfnas_here(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """The command in this process: quicker where no search is run."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -231,7 +262,7 @@ def test_a_second_launch_into_the_same_folder_is_refused_while_one_is_running(
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
 
 
-def test_a_search_that_a_launch_into_another_folder_is_running_is_not_run_beside_it(
+def test_cells_that_a_launch_into_another_folder_is_going_to_run_are_not_run_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_dense_table(get_space("micro")).save(tmp_path / "table.json")
@@ -241,17 +272,22 @@ def test_a_search_that_a_launch_into_another_folder_is_running_is_not_run_beside
     with grid.place(None) as place:
         (cell,) = grid.cells(tmp_path / "there", place, str)
     tracker = Tracker("tested", tmp_path / "there")
-    folder = CellFolder.of(tmp_path / "there", cell)
-    folder.describe(RunDescription.of(cell))
-    folder.journal.start(tracker.start_launch("launch", spec))
-    tracker.deliver(folder)
+    record = GridRecord.of([cell], {}, spec.name)
+    launch_id = tracker.start_launch("launch", spec)
+    tracker.register(launch_id, record.text, record.tags)
     monkeypatch.setattr(sys, "argv", ["tfnas", "launch", str(spec), "--out", str(tmp_path / "here")])
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert caught.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"a launch into {tmp_path / 'there'} is running {cell.name}" in line
+    assert f"a launch into {tmp_path / 'there'}" in line
+    assert cell.name in line
+    assert launch_id in line
     assert not (tmp_path / "here" / "cells").exists()
+    runs = {run.info.run_id: run for run in runs_in(tracker)}
+    assert runs.pop(launch_id).info.status == "RUNNING"
+    (refused,) = runs.values()
+    assert refused.info.status == "KILLED"
 
 
 def test_runs_of_two_sources_are_all_finished_and_one_line_says_so(

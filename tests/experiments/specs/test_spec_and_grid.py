@@ -243,7 +243,7 @@ def test_cells_whose_warm_ups_differ_start_before_those_that_wait(folder: Path) 
 
 @settings(max_examples=100, deadline=None)
 @given(st.data())
-def test_any_content_is_read_or_refused_in_one_line(data: st.DataObject) -> None:
+def test_any_content_is_read_or_refused_in_a_line_for_each_fault(data: st.DataObject) -> None:
     scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
     anything = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3), max_leaves=5)
     fields = st.dictionaries(st.sampled_from([*SearchConfig.model_fields, "oops"]), anything, max_size=4)
@@ -261,10 +261,51 @@ def test_any_content_is_read_or_refused_in_one_line(data: st.DataObject) -> None
         )
     )
     path = Path("any.yaml")
-    complaint = ""
+    complaints: list[str] = []
     try:
         draft_cells(check_spec(content, path), path)
     except UserError as error:
-        complaint = str(error)
-    assert "\n" not in complaint
-    assert complaint == "" or complaint.startswith("any.yaml: ")
+        complaints = str(error).splitlines()
+        assert complaints
+    assert all(line.startswith(("any.yaml: ", "and ")) for line in complaints)
+
+
+def test_all_that_is_wrong_in_a_file_is_said_at_once(folder: Path) -> None:
+    content = {
+        "experiment": "not/a name",
+        "oops": 1,
+        "base": {"space": "huge", "weight_lrr": 0.1, "batch_size": 0},
+        "grid": {"seed": [0, -1], "sampling": ["single", "double"], "target_latency_ms": ["40%", 3.0]},
+    }
+    with pytest.raises(UserError) as caught:
+        cells_of(folder, content)
+    where = f"{folder / 'spec.yaml'}: "
+    begins = (
+        "experiment",
+        "oops",
+        "base.space",
+        "base.weight_lrr",
+        "base.batch_size",
+        "grid.seed",
+        "grid.sampling",
+    )
+    lines = str(caught.value).splitlines()
+    assert sorted(line.removeprefix(where).split(":")[0] for line in lines) == sorted(begins)
+
+
+def test_what_only_whole_cells_show_is_said_of_all_cells_once(folder: Path) -> None:
+    grid = {"num_warmup_epochs": [0, 90, 95], "seed": [0, 1]}
+    with pytest.raises(UserError) as caught:
+        cells_of(folder, SMALL | {"grid": grid, "base": BASE | {"num_epochs": 60}})
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 2
+    assert "num_warmup_epochs: 90" in lines[0]
+    assert "num_warmup_epochs: 95" in lines[1]
+
+
+def test_of_many_faults_the_first_twenty_are_said(folder: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        cells_of(folder, SMALL | {"grid": {"seed": [-1 - number for number in range(30)]}})
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 21
+    assert lines[-1] == "and 10 more"

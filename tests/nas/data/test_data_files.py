@@ -53,7 +53,13 @@ def image_list(folder):
 
 
 def make_config(folder, **fields):
-    defaults = {"target_latency_ms": 1.0, "dataset": "image_folder", "batch_size": 2, "arch_fraction": 0.34}
+    defaults = {
+        "space": "paper",
+        "target_latency_ms": 1.0,
+        "dataset": "image_folder",
+        "batch_size": 2,
+        "arch_fraction": 0.34,
+    }
     is_part = folder.name == "train" and "train_list" not in fields
     return SearchConfig(**defaults | {"data_dir": folder.parent if is_part else folder} | fields)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nas.config import DataConfig, SearchConfig
+from nas.config import DataConfig
 from nas.data import image_doubts
 from nas.data.image_doubts import find_doubts, shorter_side
 from nas.data.image_lists import list_folder
@@ -91,9 +91,7 @@ def test_the_size_of_images_is_the_median_of_their_shorter_sides(tmp_path):
 
 
 def fingerprint(folder):
-    return fingerprint_data(
-        SearchConfig(target_latency_ms=1.0, dataset="image_folder", data_dir=folder, batch_size=1)
-    )
+    return fingerprint_data(DataConfig(dataset="image_folder", data_dir=folder))
 
 
 def test_two_data_sets_of_equal_names_sizes_and_labels_are_told_apart(tmp_path):

@@ -133,9 +133,7 @@ def test_a_fifth_of_each_class_is_set_apart_for_tests_and_nothing_gets_lost(clas
 def test_searches_never_get_the_images_that_trainings_are_tested_on(classes):
     tested = set(divided(classes)["test"].paths)
     for seed in range(3):
-        config = SearchConfig(
-            target_latency_ms=1.0, dataset="image_folder", data_dir=classes, batch_size=1, seed=seed
-        )
+        config = search_config({"dataset": "image_folder", "data_dir": classes}, seed=seed)
         data = load_search_data(config, 8)
         assert not tested & {*paths_of(data.weight_split), *paths_of(data.arch_split)}
         training = training_config({"dataset": "image_folder", "data_dir": classes}, seed=seed)
@@ -213,7 +211,7 @@ def lists(folder):
 
 
 def search_config(fields, **more):
-    return SearchConfig(**{"target_latency_ms": 1.0, "batch_size": 1} | fields | more)
+    return SearchConfig(**{"space": "paper", "target_latency_ms": 1.0, "batch_size": 1} | fields | more)
 
 
 ALL = [f"{name}/{number}.png {label}" for label, name in enumerate("ab") for number in range(3)]
@@ -328,7 +326,7 @@ def test_a_test_image_that_is_also_for_training_is_refused_with_both_lines(lists
 def test_worker_processes_for_images_in_memory_are_refused():
     for num_workers in (0, 2):
         with pytest.raises(ValidationError, match="num_data_workers: has no effect with dataset 'fashion"):
-            SearchConfig(target_latency_ms=1.0, num_data_workers=num_workers)
+            SearchConfig(space="paper", target_latency_ms=1.0, num_data_workers=num_workers)
 
 
 # Listing once

@@ -65,7 +65,9 @@ def test_auto_is_compiled_in_float32_on_the_cpu(device: str, mixed_precision: bo
 @pytest.mark.parametrize("fields", [{"device": "cuda"}, {"device": "cuda:1"}, {"mixed_precision": True}])
 def test_a_config_refuses_compiled_kernels_that_can_never_run(fields: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="kernels"):
-        SearchConfig.model_validate({"target_latency_ms": 2.0, "kernels": "compiled", **fields})
+        SearchConfig.model_validate(
+            {"space": "paper", "target_latency_ms": 2.0, "kernels": "compiled", **fields}
+        )
 
 
 def test_compiled_kernels_on_a_gpu_are_refused() -> None:

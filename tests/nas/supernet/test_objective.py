@@ -117,7 +117,9 @@ def test_each_form_heeds_its_own_constants_and_no_other(objective: str, field: s
 @pytest.mark.parametrize("objective", NAMES)
 def test_only_an_objective_that_learns_a_multiplier_reads_its_rate(objective: str) -> None:
     fields = ("latency_weight", "objective_scale", "objective_exponent", "latency_multiplier_lr")
-    config = SearchConfig(target_latency_ms=TARGET_MS, objective=objective, **dict.fromkeys(fields, 0.3))
+    config = SearchConfig(
+        space="paper", target_latency_ms=TARGET_MS, objective=objective, **dict.fromkeys(fields, 0.3)
+    )
     is_learned = objective == "lagrangian"
     assert ("latency_multiplier_lr" in config.ineffective_fields()) == (not is_learned)
     assert not is_learned or set(config.ineffective_fields()) == set(fields) - {"latency_multiplier_lr"}
@@ -138,7 +140,7 @@ def test_a_plugin_may_learn_a_multiplier_beside_a_weight(monkeypatch: pytest.Mon
         return cross_entropy + latency_multiplier * excess + latency_weight * excess**2
 
     monkeypatch.setitem(OBJECTIVES._values, "augmented", augmented)
-    config = SearchConfig(target_latency_ms=3.0, objective="augmented", latency_weight=0.0)
+    config = SearchConfig(space="paper", target_latency_ms=3.0, objective="augmented", latency_weight=0.0)
     assert config.objective_fields() == {"target_latency_ms": 3.0, "latency_weight": 0.0}
     assert not {"latency_weight", "latency_multiplier_lr"} & config.unused_fields()
     # The multiplier starts at 0, and its slope does not.
@@ -154,13 +156,13 @@ def test_a_parameter_that_is_no_config_field_needs_a_default(monkeypatch: pytest
         return cross_entropy + slack
 
     monkeypatch.setattr(OBJECTIVES, "_values", {"constant": with_constant, "incomplete": without_default})
-    config = SearchConfig(target_latency_ms=1.0, objective="constant")
+    config = SearchConfig(space="paper", target_latency_ms=1.0, objective="constant")
     assert config.objective_fields() == {"slack": 0.5}
     unused = set(config.unused_fields())
     assert {"latency_weight", "objective_scale", "objective_exponent"} <= unused
     assert not {"target_latency_ms", "slack"} & unused
     with pytest.raises(ValueError, match="'incomplete' reads 'slack'"):
-        SearchConfig(target_latency_ms=1.0, objective="incomplete")
+        SearchConfig(space="paper", target_latency_ms=1.0, objective="incomplete")
 
 
 def test_a_one_sided_objective_of_a_plugin_depends_on_its_target(

@@ -126,10 +126,10 @@ def test_single_has_no_second_path() -> None:
 
 
 def test_bi_is_read_as_bi_random_and_an_unknown_name_is_refused() -> None:
-    assert SearchConfig(target_latency_ms=1.0, sampling="bi").sampling == "bi_random"
+    assert SearchConfig(space="paper", target_latency_ms=1.0, sampling="bi").sampling == "bi_random"
     assert "bi" not in SAMPLINGS
     with pytest.raises(ValueError, match="did you mean 'bi_random'"):
-        SearchConfig(target_latency_ms=1.0, sampling="bi_randon")
+        SearchConfig(space="paper", target_latency_ms=1.0, sampling="bi_randon")
 
 
 def test_gumbel_weights_are_those_of_torch_for_the_same_noise() -> None:
