@@ -128,7 +128,7 @@ def _make_cells(
     out = out or Path("results") / (experiment or _DEFAULT_EXPERIMENT)
     networks = find_networks(architectures, out)
     inheritance = Inheritance(networks)
-    preparation = Preparation(out, ThisMachine(Resources(), "--set"), None, _report)
+    preparation = Preparation(out, ThisMachine(Resources(), "--set"), "--set", _report)
     cells = []
     for network in networks:
         config = TrainConfig.parse(inheritance.complete(fields, network), "--set")

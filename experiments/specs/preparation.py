@@ -31,14 +31,14 @@ class Preparation:
     Args:
         folder: for measured tables; later launches find them there.
         place: where trials run: it has the images, and tables are measured there.
-        where: the YAML file, for errors; None without one.
+        where: the YAML file, or the option, that has the fields, for errors.
         report: receives warnings, and a line before anything that takes a while.
     """
 
-    def __init__(self, folder: Path, place: Place, where: str | None, report: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, place: Place, where: str, report: Callable[[str], None]) -> None:
         self._folder = folder
         self._place = place
-        self._prefix = f"{where}: " if where else ""
+        self._where = where
         self._report = report
         self._tables: dict[Path, LatencyTable] = {}
         self._hardware: dict[str, Hardware] = {}
@@ -60,7 +60,7 @@ class Preparation:
             remedy = (
                 "; or remove the file to measure a new table" if config.latency_table == "measure" else ""
             )
-            raise UserError(f"{self._prefix}latency_table: {error}{remedy}") from None
+            raise UserError(f"{self._where}: latency_table: {error}{remedy}") from None
 
     def is_to_measure(self, config: SearchConfig) -> bool:
         """Whether the lookup table of a config still has to be measured."""
@@ -103,7 +103,7 @@ class Preparation:
             try:
                 self._listings[key] = self._place.run(kind.list_images, config)
             except UserError as error:
-                raise UserError(f"{self._prefix}{error}") from None
+                raise UserError(f"{self._where}: {error}") from None
             self._report_doubts(self._place.run(find_doubts, self._listings[key]))
         return self._listings[key]
 
@@ -122,7 +122,7 @@ class Preparation:
                 self.hardware(config)
                 self._surveys[key] = self._place.run(kind.look_at_images, config, resolution, listing)
             except UserError as error:
-                raise UserError(f"{self._prefix}{error}") from None
+                raise UserError(f"{self._where}: {error}") from None
             self._report_doubts(self._surveys[key].doubts)
         return self._surveys[key]
 
@@ -141,7 +141,7 @@ class Preparation:
     def _report_doubts(self, doubts: Sequence[str]) -> None:
         for doubt in doubts:
             if doubt not in self._doubts:
-                self._report(f"{self._prefix}warning: {escape_unprintable(doubt)}")
+                self._report(f"{self._where}: warning: {escape_unprintable(doubt)}")
                 self._doubts.add(doubt)
 
     def _measure(self, config: SearchConfig, path: Path) -> None:

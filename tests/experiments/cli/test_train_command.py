@@ -212,7 +212,8 @@ def test_broken_image_is_named_in_one_line(architecture, tmp_path, monkeypatch, 
     settings = (*SMALL, "dataset=image_folder", f"data_dir={images}", "batch_size=2")
     code, _, err = run(monkeypatch, capsys, arguments(architecture, out=tmp_path, settings=settings))
     assert code == 2
-    assert err.splitlines()[-1].startswith(f"tfnas: {images / 'train' / 'b' / '000.png'}: not an image")
+    broken = images / "train" / "b" / "000.png"
+    assert err.splitlines()[-1].startswith(f"tfnas: {broken}: not an image")
     assert len(err.splitlines()) == 1
 
 
