@@ -84,11 +84,19 @@ class DataConfig(ConfigRecord):
     """Folder of the images, for every dataset that does not come with the package.
 
     `fashion_mnist`, `cifar10`, `cifar100`: files as torchvision has them. `image_folder`: `train/CLASS/*`
-    and, optionally, `test/CLASS/*`; or `CLASS/*`. `image_list`: the paths in the lists are relative to it.
+    and, for trainings, `test/CLASS/*`; or `CLASS/*`, of which a fifth of each class is set apart as test
+    images. `image_list`: the paths in the lists are relative to it.
     """
 
     train_list: Path | None = Field(default=None, strict=False)
     """For `image_list`: text file with a line `path label` per training image."""
+
+    arch_list: Path | None = Field(default=None, strict=False)
+    """For `image_list`: a text file like `train_list` with the images for architecture steps.
+
+    In a search, `train_list` then names the images for weight steps, and `arch_fraction` has no effect;
+    without it, the search splits the images of `train_list`. Trainings train on the images of both.
+    """
 
     test_list: Path | None = Field(default=None, strict=False)
     """For `image_list`: the same for the test images. Searches do not read it."""
@@ -221,13 +229,6 @@ class SearchConfig(DataConfig):
 
     arch_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of the training images held out for architecture steps, stratified by class."""
-
-    arch_list: Path | None = Field(default=None, strict=False)
-    """For `image_list`: a text file like `train_list` with the images for architecture steps.
-
-    `train_list` then names the images for weight steps, and `arch_fraction` has no effect. None: the search
-    splits the images of `train_list`.
-    """
 
     num_evaluations: Annotated[int, Field(ge=20, le=1000, multiple_of=10)] = 100
     """Networks that `random` and `gp_nas` evaluate after training, in rounds of 10."""

@@ -22,6 +22,7 @@ from analysis.reading.run import (
     SEED,
     ComparisonBasis,
     Run,
+    name_images,
     notice_makers,
     sort_runs,
     training_terms,
@@ -62,6 +63,7 @@ def read_experiment(
     study = _newest_study(records, tracking_uri)
     grid = None if all_runs else _last_registered("search", registrations, damaged)
     searches, left_out = _searches_of_grid(grid, records, study)
+    searches = name_images(searches)
     _check_any_finished(name, grid, searches, left_out)
     notices = [one.problem for one in damaged]
     if grid and left_out:
@@ -75,7 +77,8 @@ def read_experiment(
     if num_superseded:
         notices.append(f"{num_superseded} runs left out: a newer run of the same cell is used")
     runs = read_files(finished, tracking_uri)
-    trained = _of_source([run for run in records if run.kind == "train"], code_version or "")
+    trained = name_images(run for run in records if run.kind == "train")
+    trained = _of_source(trained, code_version or "")
     if not all_runs:
         trained, not_in_grid = _trainings_of_grid(trained, registrations, damaged)
         notices += not_in_grid
@@ -113,11 +116,11 @@ def read_trainings(name: str, tracking_uri: str, cells: Collection[str]) -> Expe
         UserError: no such experiment.
     """
     experiment_id, all_runs = _read_records(name, tracking_uri)
-    training = tuple(run for run in all_runs if run.is_finished and run.tags.get(tags.CELL) in cells)
+    training = name_images(run for run in all_runs if run.is_finished and run.tags.get(tags.CELL) in cells)
     found = {run.tags.get(tags.SEARCH_RUN) for run in training}
-    searches = sort_runs([run for run in all_runs if run.run_id in found], (SEED,))
+    searches = sort_runs(name_images(run for run in all_runs if run.run_id in found), (SEED,))
     basis = searches[0].basis if searches else ComparisonBasis("none", "none")
-    return Experiment(name, experiment_id, tracking_uri, basis, tuple(searches), (), training, ())
+    return Experiment(name, experiment_id, tracking_uri, basis, tuple(searches), (), tuple(training), ())
 
 
 def read_run(run: MlflowRun, tracking_uri: str) -> Run:

@@ -1,8 +1,10 @@
 """One run: its config, metrics and files, and what it must share with others to be compared with them."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import PurePath
 
 import pandas as pd
 
@@ -16,7 +18,10 @@ from nas.space.macro_space import Space, get_space
 SEED = "seed"
 
 IMAGES = "images"
-"""Beside the fields of its config, a search has this one: the first digits of its images' fingerprint."""
+"""Beside the fields of its config, a run has this one: the first digits of its images' fingerprint.
+
+Where runs are to be compared, it is the name of a folder instead, see `name_images`.
+"""
 
 _IMAGE_FIELDS = ("dataset", "max_train_images", "skip_broken_images")
 """Settings that choose images."""
@@ -54,7 +59,7 @@ class Run:
 
     Attributes:
         run_id: empty for a registered cell that MLflow has no run of.
-        config: the flat config, with values of their types; a search's `images` are part of it.
+        config: the flat config, with values of their types; its `images` are part of it.
         metrics: the last value of each metric.
         failure: why the run failed, in one line; None if unknown.
         start_time_ms: since 1970.
@@ -152,6 +157,28 @@ def sort_runs(runs: Iterable[Run], factors: Iterable[str]) -> list[Run]:
     """Sorts runs by setting, then seed."""
     order = (*factors, SEED)
     return sorted(runs, key=lambda run: [_sort_key(value) for value in run.setting(order)])
+
+
+def name_images(runs: Iterable[Run]) -> list[Run]:
+    """Returns the runs with the names of their images: of a list, else of a folder, else digits.
+
+    Images of the same name keep digits beside it.
+    """
+    runs = list(runs)
+    name_of = {run.config.get(IMAGES): name for run in runs if (name := _source_name(run))}
+    counts = Counter(name_of.values())
+
+    def named(value: Value) -> Value:
+        name = name_of.get(value)
+        return value if name is None else name if counts[name] == 1 else f"{name} ({str(value)[:6]})"
+
+    return [replace(run, config={**run.config, IMAGES: named(run.config.get(IMAGES))}) for run in runs]
+
+
+def _source_name(run: Run) -> str:
+    """The name of the list or folder of a run's images; empty if they have none, or MLflow has no run."""
+    source = run.config.get("train_list") or run.config.get("data_dir")
+    return PurePath(str(source)).name if source else ""
 
 
 def varying_fields(runs: Sequence[Run]) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ def record_run(run: MlflowRun) -> Run:
     run_tags = dict(run.data.tags)
     kind = run_tags.get(tags.KIND, "other")
     config = {name: parse_value(text) for name, text in _complete(kind, run.data.params).items()}
-    if kind == "search":
+    if kind in ("search", "train"):
         config[IMAGES] = run_tags.get(tags.DATA_FINGERPRINT, tags.UNKNOWN)[:_NUM_DIGITS_OF_IMAGES]
     return Run(
         run_id=run.info.run_id,

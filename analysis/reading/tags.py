@@ -5,6 +5,7 @@ CELL = "tfnas.cell"
 FAILURE = "tfnas.failure"
 STUDY = "tfnas.study"
 SEARCH_RUN = "tfnas.search_run"
+SEARCHED_ON = "tfnas.searched_on"
 PARENT = "mlflow.parentRunId"
 
 REGISTRATION = "tfnas.registration"

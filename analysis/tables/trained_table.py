@@ -1,5 +1,7 @@
 """Networks trained from scratch: accuracy, size and speed of each."""
 
+from collections.abc import Sequence
+
 from analysis.measures.accuracy import is_selected_on_test, selection_note
 from analysis.measures.measure import Numbers
 from analysis.measures.run_measures import LATENCY, TEST_ACCURACY
@@ -11,6 +13,7 @@ from analysis.measures.trained_groups import (
     describe_measurement,
     trained_groups,
 )
+from analysis.reading import tags
 from analysis.reading.experiment import Experiment
 from analysis.reading.nothing_to_draw import NothingToDrawError, OutOfPlaceError
 from analysis.tables.result_table import INTERVALS, Column, ResultTable
@@ -34,7 +37,7 @@ def trained_table(experiment: Experiment, numbers: Numbers | None = None) -> Res
         "the mean with the 95 % interval that follows from the number of test images (Wilson). Other "
         f"columns: {INTERVALS}. Table latency: by the lookup table of the search. "
         f"{describe_measurement(groups)} Size: of the file best.pt. Epoch chosen on: the images whose "
-        f"accuracy chose the epoch.{selection_note(runs)}",
+        f"accuracy chose the epoch.{selection_note(runs)}{_other_images_note(groups)}",
         (
             Column("network", "network"),
             Column("n", "n"),
@@ -65,6 +68,16 @@ def trained_table(experiment: Experiment, numbers: Numbers | None = None) -> Res
         ),
         (*experiment.runs, *runs),
     )
+
+
+def _other_images_note(groups: Sequence[TrainedGroup]) -> str:
+    """A sentence, after a space, if searches used other images than the trainings; empty if none did."""
+    searched_on = {
+        group.name: sorted({run.tag(tags.SEARCHED_ON) for run in group.runs if tags.SEARCHED_ON in run.tags})
+        for group in groups
+    }
+    listed = [f"{name} on {' and '.join(images)}" for name, images in searched_on.items() if images]
+    return f" Searched on other images than trained on: {'; '.join(listed)}." if listed else ""
 
 
 def sizes_in_millions(group: TrainedGroup) -> tuple[Summary, Summary]:

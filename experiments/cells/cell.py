@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal
 from typing_extensions import TypeVar
 
 from experiments.cells.epoch_cost import EpochCost
+from experiments.cells.image_survey import ImageSurvey
 from nas.config import DataConfig, SearchConfig, TrainConfig
 from nas.data.datasets import SOURCE_FIELDS
 from nas.data.image_lists import Listing
@@ -54,6 +55,7 @@ class Cell(ABC, Generic[Config, Given]):
         data_fingerprint: identifies the images.
         provenance: tags that name source, libraries and device; no part of the identity.
         listing: the image files, which cells of the same images share.
+        images: data set, numbers and classes, in one line.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Cell(ABC, Generic[Config, Given]):
     data_fingerprint: str
     provenance: Mapping[str, str]
     listing: Listing = field(default_factory=dict, kw_only=True, repr=False, compare=False)
+    images: str = field(default="", kw_only=True, repr=False, compare=False)
 
     kind: ClassVar[Kind]
     config_type: ClassVar[type[SearchConfig | TrainConfig]]
@@ -121,8 +124,8 @@ class Cell(ABC, Generic[Config, Given]):
 
     @classmethod
     @abstractmethod
-    def look_at_images(cls, config: Config, resolution: int, listing: Listing) -> str:
-        """Fingerprint of the images.
+    def look_at_images(cls, config: Config, resolution: int, listing: Listing) -> ImageSurvey:
+        """What a launch has to know about the images.
 
         Raises:
             UserError: they are missing, cannot be read or are too few.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.cells.cell import COMMON_COST_FIELDS, Cell
 from experiments.cells.epoch_cost import NUM_TIMED_BATCHES, EpochCost
+from experiments.cells.image_survey import ImageSurvey, listed_counts, survey
 from nas.config import SearchConfig
 from nas.data.image_lists import Listing
 from nas.data.image_source import list_images
@@ -95,11 +96,17 @@ class SearchCell(Cell[SearchConfig, LatencyTable]):
         return list_images(config, ["train"])
 
     @classmethod
-    def look_at_images(cls, config: SearchConfig, resolution: int, listing: Listing) -> str:
+    def look_at_images(cls, config: SearchConfig, resolution: int, listing: Listing) -> ImageSurvey:
         """See `Cell`; finding broken images takes as long as an epoch, so the trial does that."""
         if config.skip_broken_images:
-            return count_images(config, listing).fingerprint
-        return load_search_data(config, resolution, listing).fingerprint
+            counted = count_images(config, listing)
+            return survey(config, listing, counted.fingerprint, listed_counts(listing), config.space)
+        data = load_search_data(config, resolution, listing)
+        counts = {
+            "images for weight steps": data.num_weight_images,
+            "for architecture steps": data.num_arch_images,
+        }
+        return survey(config, listing, data.fingerprint, counts, config.space)
 
     @classmethod
     def count_weight_steps(cls, config: SearchConfig, listing: Listing) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.cells.cell import COMMON_COST_FIELDS, Cell
 from experiments.cells.epoch_cost import NUM_TIMED_BATCHES, EpochCost
+from experiments.cells.image_survey import ImageSurvey, listed_counts, survey
 from nas.config import TrainConfig
 from nas.data.image_lists import Listing
 from nas.data.image_source import list_images
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from experiments.cells.cell_folder import CellFolder
 
 SEARCH_RUN_TAG = "tfnas.search_run"
+SEARCHED_ON_TAG = "tfnas.searched_on"
 
 _PHASE = "training"
 
@@ -46,10 +48,12 @@ class TrainingCell(Cell[TrainConfig, Architecture | None]):
         config: `architecture` may be a downloaded file.
         architecture: as the person named it, `run:RUN_ID` for instance.
         search_run: the MLflow run that found the network, if one did.
+        searched_on: the images of that search, if they were other ones.
     """
 
     architecture: str
     search_run: str | None = None
+    searched_on: str | None = None
 
     kind = "train"
     config_type = TrainConfig
@@ -100,11 +104,19 @@ class TrainingCell(Cell[TrainConfig, Architecture | None]):
         return [_PHASE] * self.config.num_epochs
 
     @classmethod
-    def look_at_images(cls, config: TrainConfig, resolution: int, listing: Listing) -> str:
+    def look_at_images(cls, config: TrainConfig, resolution: int, listing: Listing) -> ImageSurvey:
         """See `Cell`; finding broken images takes as long as an epoch, so the trial does that."""
         if config.skip_broken_images:
-            return fingerprint_training_data(config, listing)
-        return load_training_data(config, resolution, listing=listing).fingerprint
+            images, counts = fingerprint_training_data(config, listing), listed_counts(listing)
+        else:
+            data = load_training_data(config, resolution, listing=listing)
+            images = data.fingerprint
+            counts = {
+                "training images": data.num_train_images,
+                **({"held out": len(data.val_split)} if config.val_fraction else {}),
+                "test images": len(data.test_split),
+            }
+        return survey(config, listing, images, counts)
 
     @classmethod
     def time_epochs(cls, config: TrainConfig, given: Architecture | None, listing: Listing) -> EpochCost:
@@ -160,8 +172,9 @@ class TrainingCell(Cell[TrainConfig, Architecture | None]):
 
     @property
     def tags(self) -> dict[str, str]:
-        """The search that found the network."""
-        return {} if self.search_run is None else {SEARCH_RUN_TAG: self.search_run}
+        """The search that found the network, and its images if they were other ones."""
+        tags = {SEARCH_RUN_TAG: self.search_run, SEARCHED_ON_TAG: self.searched_on}
+        return {name: value for name, value in tags.items() if value is not None}
 
 
 def _with_own_file(config: TrainConfig, architecture: Architecture | None, folder: Path) -> TrainConfig:

@@ -155,6 +155,9 @@ def launch(
     if status:
         print_status(grid, out, console, address=address)
         return 0
+    if trainings is not None:
+        with trainings.place(address) as place:
+            trainings.check_images(grid.searched_images(), place)
     run_grid = partial(
         run_launch,
         out=out,

@@ -13,7 +13,6 @@ from nas.foundation.errors import UserError
 if TYPE_CHECKING:
     from experiments.cells.training_cell import TrainingCell
     from experiments.launching.single_training import TrainingResult
-    from nas.data.image_lists import Listing
 
 _DEFAULT_EXPERIMENT = "training"
 
@@ -46,6 +45,9 @@ def train(
     efficientnet_b0, mobilenet_v3_large, mobilenet_v2, mnasnet1_0. Networks made for larger images lose their
     first strides, until the last features are 4 pixels wide.
 
+    The network of a search is trained on the images of that search, and so are those beside it, unless --set
+    names others.
+
     ARCH may also be a single YAML file of trainings; `tfnas launch` runs several of them at a time. Under
     torchrun all processes train one network together, one GPU each, then the next network.
 
@@ -64,10 +66,13 @@ def train(
         if not world.is_first:
             follow(world)
             return 0
+        from experiments.launching.dry_run import print_images
         from experiments.launching.single_training import train_here
 
         console = make_console()
         cells, experiment, out = _make_cells(architectures, settings, experiment, out)
+        if not as_json:
+            print_images(cells, console)
         results = []
         for cell in cells:
             result = train_here(
@@ -96,9 +101,11 @@ def _parse_setting(setting: str) -> tuple[str, Any]:
 def _make_cells(
     architectures: tuple[str, ...], settings: tuple[str, ...], experiment: str | None, out: Path | None
 ) -> "tuple[list[TrainingCell], str, Path]":
-    from experiments.cells.training_cell import TrainingCell
-    from experiments.specs.experiment_spec import EXPERIMENT_NAME
-    from experiments.specs.preparation import describe_installation
+    from experiments.places.place import ThisMachine
+    from experiments.places.resources import Resources
+    from experiments.specs.experiment_spec import EXPERIMENT_NAME, with_absolute_paths
+    from experiments.specs.preparation import Preparation
+    from experiments.specs.searched_images import Inheritance
     from experiments.specs.training_grid import make_training_cell
     from experiments.tracking.named_network import find_networks
     from nas.config import TrainConfig
@@ -115,27 +122,20 @@ def _make_cells(
                 f"{architectures[0]}: holds all settings; remove --set, --experiment and other ARCH"
             )
         return _read_cells(Path(architectures[0]), out)
-    fields = dict(_parse_setting(setting) for setting in settings)
+    fields = with_absolute_paths(dict(map(_parse_setting, settings)), Path.cwd())
     if "architecture" in fields:
         raise UserError("--set architecture: give the architecture as ARCH instead")
     out = out or Path("results") / (experiment or _DEFAULT_EXPERIMENT)
+    networks = find_networks(architectures, out)
+    inheritance = Inheritance(networks)
+    preparation = Preparation(out, ThisMachine(Resources(), "--set"), "--set", _report)
     cells = []
-    listing: Listing = {}
-    fingerprints: dict[int, str] = {}
-    for network in find_networks(architectures, out):
-        config = TrainConfig.parse(fields | {"architecture": network.architecture}, "--set")
+    for network in networks:
+        config = TrainConfig.parse(inheritance.complete(fields, network), "--set")
         # Checks device, network and images before writing anything.
         resolve_device(config.device)
-        listing = listing or TrainingCell.list_images(config)
-        resolution = TrainingCell.resolution(config)
-        if resolution not in fingerprints:
-            fingerprints[resolution] = TrainingCell.look_at_images(config, resolution, listing)
+        cells.append(make_training_cell(network, config, preparation, inheritance, {}))
         experiment = experiment or (network.search.experiment if network.search else None)
-        cells.append(
-            make_training_cell(
-                network, config, fingerprints[resolution], describe_installation(config.device), {}, listing
-            )
-        )
     return cells, experiment or _DEFAULT_EXPERIMENT, out
 
 
@@ -146,8 +146,11 @@ def _read_cells(path: Path, out: Path | None) -> "tuple[list[TrainingCell], str,
     grid = load_grid(path).as_trainings()
     out = out or Path("results") / grid.spec.experiment
     place = ThisMachine(grid.spec.resources, str(path))
-    cells = grid.cells(out, place, lambda message: click.echo(message, err=True))
-    return cells, grid.spec.experiment, out
+    return grid.cells(out, place, _report), grid.spec.experiment, out
+
+
+def _report(message: str) -> None:
+    click.echo(message, err=True)
 
 
 def _summarize(cell: "TrainingCell", result: "TrainingResult") -> dict[str, Any]:
@@ -157,6 +160,7 @@ def _summarize(cell: "TrainingCell", result: "TrainingResult") -> dict[str, Any]
         "failure": result.failure,
         "metrics": result.metrics,
         "is_selected_on_test_images": cell.config.val_fraction == 0,
+        "searched_on": cell.searched_on,
         "networks": str(result.folder.artifacts),
     }
 
@@ -165,7 +169,8 @@ def _describe(cell: "TrainingCell", result: "TrainingResult") -> str:
     if result.failure:
         return f"{cell.name}: failed: {result.failure}"
     selected = "" if cell.config.val_fraction else ", selected on test images"
+    searched = f", searched on other images ({cell.searched_on})" if cell.searched_on else ""
     return (
         f"{cell.name}: test accuracy {result.metrics['test_accuracy']:.4f}{selected} "
-        f"(epoch {result.metrics['best_epoch']:.0f}); networks in {result.folder.artifacts}"
+        f"(epoch {result.metrics['best_epoch']:.0f}){searched}; networks in {result.folder.artifacts}"
     )

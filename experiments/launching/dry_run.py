@@ -1,5 +1,6 @@
 """Dry run and status: what a launch would do and cost, and how its cells stand; neither starts anything."""
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -20,7 +21,7 @@ from experiments.launching.launch_lock import is_launch_running, only_user_of
 from experiments.places.place import Place
 from experiments.specs.grid import Grid, Plan
 from experiments.tracking.tracker import TrackedCell, read_tracked_cells
-from nas.foundation.errors import UserError
+from nas.foundation.errors import SkippedImagesWarning, UserError
 
 
 def print_dry_run(
@@ -63,6 +64,7 @@ def print_dry_run(
             costs = time_all(cells, place, console)
             costs_s = _costs_s(to_run, costs, share_warmup=grid.spec.share_warmup)
         _print_cells(states, len(to_run), costs_s, grid.num_parallel(place, len(to_run)), console)
+        print_images(plan.cells, console)
         if not measure:
             print_unmeasured(plan, cells, console)
         for line in _foreseen(cells, _count_all(cells, place)):
@@ -110,6 +112,12 @@ def print_unmeasured(plan: Plan, to_run: Sequence[Cell], console: Console) -> No
         say(console, f"For the cost, add --measure: it {first}times {steps}")
 
 
+def print_images(cells: Sequence[Cell], console: Console) -> None:
+    """Prints a line for each set of images: their number, parts and classes."""
+    for images in dict.fromkeys(cell.images for cell in cells):
+        say(console, f"Images: {images}")
+
+
 def print_status(grid: Grid, out: Path, console: Console, *, address: str | None = None) -> None:
     """Prints the state of each cell; measures nothing and writes nothing."""
     with grid.place(address) as place, TemporaryDirectory() as scratch:
@@ -149,10 +157,13 @@ def time_all(cells: Sequence[Cell], place: Place, console: Console) -> Mapping[s
     kinds = {cell.cost_key: cell for cell in cells}
     if kinds:
         say(console, f"Timing a few steps of {format_count(len(kinds), 'kind')} of {cells[0].plural} ...")
-    return {
-        key: place.run(cell.time_epochs, cell.config, cell.load_input(), cell.listing, alone=True)
-        for key, cell in kinds.items()
-    }
+    with warnings.catch_warnings():
+        # It would give the number among the few images that are timed.
+        warnings.simplefilter("ignore", SkippedImagesWarning)
+        return {
+            key: place.run(cell.time_epochs, cell.config, cell.load_input(), cell.listing, alone=True)
+            for key, cell in kinds.items()
+        }
 
 
 def _count_all(cells: Sequence[Cell], place: Place) -> Mapping[str, int]:

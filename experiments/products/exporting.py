@@ -12,7 +12,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 from torch import Generator, Tensor, nn
 
-from experiments.cells.training_cell import SEARCH_RUN_TAG
+from experiments.cells.training_cell import SEARCH_RUN_TAG, SEARCHED_ON_TAG
 from experiments.products.model_card import Facts, write_card
 from experiments.tracking.named_run import RUN_PREFIX, NamedRun, find_run
 from nas.config import TrainConfig
@@ -105,6 +105,7 @@ def export(source: Source, path: Path, export_format: ExportFormat) -> Exported:
         checked_on=checked_on,
         max_error=max_error,
         table_latency=_table_latency(source.run),
+        searched_on=source.run.run.data.tags.get(SEARCHED_ON_TAG) if source.run else None,
         run=f"`{source.run.run_id}` (experiment `{source.run.experiment}`)" if source.run else None,
     )
     card = path.with_name(f"{path.name}.md")

@@ -21,6 +21,7 @@ class Facts:
     Attributes:
         latency: measured here, with its conditions, in one line.
         table_latency: predicted by the lookup table of its search, if a search found it.
+        searched_on: the images of its search, if they were other ones.
         run: its run in MLflow, if it is tracked.
         checked_on: images on which the export was compared.
         max_error: largest difference of a logit there.
@@ -35,6 +36,7 @@ class Facts:
     checked_on: str
     max_error: float
     table_latency: str | None = None
+    searched_on: str | None = None
     run: str | None = None
 
 
@@ -70,7 +72,7 @@ def write_card(record: TrainedNetwork, facts: Facts) -> str:
         "## Training",
         "",
         f"From scratch on `{record.dataset}`; the weights are those of epoch {record.epoch} of "
-        f"{record.config.get('num_epochs', '?')}. {_describe_choice(record)}",
+        f"{record.config.get('num_epochs', '?')}. {_describe_choice(record)}{_describe_search(facts)}",
         "",
         "| field | value |",
         "|---|---|",
@@ -94,6 +96,12 @@ def _describe_choice(record: TrainedNetwork) -> str:
         "The best epoch was chosen on held-out training images; the test images were used once, after that "
         "choice."
     )
+
+
+def _describe_search(facts: Facts) -> str:
+    if facts.searched_on is None:
+        return ""
+    return f" The search that found the network used other images: {facts.searched_on}."
 
 
 def describe_accuracy(record: TrainedNetwork) -> str:

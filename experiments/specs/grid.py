@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 from experiments.cells.cell import Cell
 from experiments.places.place import Place, open_place
 from experiments.specs.experiment_spec import ExperimentSpec
+from experiments.specs.searched_images import SearchedImages
 from nas.foundation.errors import UserError
 
 if TYPE_CHECKING:
@@ -95,6 +96,10 @@ class Grid(ABC):
         Args:
             scratch: folder for files that the cells need, in place of the output folder.
         """
+
+    def searched_images(self) -> set[SearchedImages]:
+        """The images of its searches; none for a grid of trainings."""
+        return set()
 
     def as_study(self) -> "StudyGrid | None":
         """This grid if it is a study."""

@@ -1,16 +1,19 @@
 """What cells need before they start: lookup tables, lists of images, and a record of what computes them."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from experiments.cells.cell import Cell, listing_key
 from experiments.cells.cell_folder import CODE_TAG, DEVICE_TAG, LIBRARIES_TAG
+from experiments.cells.image_survey import ImageSurvey
 from experiments.console import format_duration
 from experiments.places.place import Place
 from nas.config import DataConfig, SearchConfig, TrainConfig
+from nas.data.image_doubts import find_doubts
 from nas.data.image_lists import Listing
-from nas.foundation.errors import UserError
+from nas.data.image_source import fingerprint_data
+from nas.foundation.errors import UserError, escape_unprintable
 from nas.foundation.identity import code_version, fingerprint, library_versions
 from nas.latency.compatibility import Hardware, check_table
 from nas.latency.duration import foresee_duration_s
@@ -31,8 +34,8 @@ class Preparation:
     Args:
         folder: for measured tables; later launches find them there.
         place: where trials run: it has the images, and tables are measured there.
-        where: the YAML file, for errors.
-        report: receives a line before anything that takes a while.
+        where: the YAML file, or the option, that has the fields, for errors.
+        report: receives warnings, and a line before anything that takes a while.
         even_if_busy: whether to measure a table though the machine is busy, and use one that was measured so.
     """
 
@@ -54,7 +57,9 @@ class Preparation:
         self._hardware: dict[str, Hardware] = {}
         self._provenance: dict[str, dict[str, str]] = {}
         self._listings: dict[str, Listing] = {}
-        self._data_fingerprints: dict[str, str] = {}
+        self._surveys: dict[str, ImageSurvey] = {}
+        self._training_images: dict[str, str] = {}
+        self._doubts: set[str] = set()
 
     def table(self, config: SearchConfig) -> tuple[Path, LatencyTable]:
         """The lookup table of a config and its file; measures it if necessary.
@@ -133,7 +138,7 @@ class Preparation:
         return self._provenance[config.device]
 
     def listing(self, kind: type[Cell], config: SearchConfig | TrainConfig) -> Listing:
-        """The image files of a cell, listed once for all cells that use the same.
+        """The image files of a cell, listed once for all cells that use the same; reports doubts.
 
         Raises:
             UserError: images are missing, or lists or folders are wrong.
@@ -144,10 +149,11 @@ class Preparation:
                 self._listings[key] = self._place.run(kind.list_images, config)
             except UserError as error:
                 raise UserError(f"{self._where}: {error}") from None
+            self._report_doubts(self._place.run(find_doubts, self._listings[key]))
         return self._listings[key]
 
-    def data_fingerprint(self, kind: type[Cell], config: SearchConfig | TrainConfig) -> str:
-        """Fingerprint of the images of a cell; checks that images and device are there.
+    def images(self, kind: type[Cell], config: SearchConfig | TrainConfig) -> ImageSurvey:
+        """The images of a cell; checks that images and device are there, and reports doubts.
 
         Raises:
             UserError: there is no such device; images are missing, or fewer than a batch.
@@ -155,16 +161,33 @@ class Preparation:
         resolution = kind.resolution(config)
         fields = config.model_dump(mode="json", include=_DATA_FIELDS)
         key = fingerprint(fields | {"resolution": resolution})
-        if key not in self._data_fingerprints:
+        if key not in self._surveys:
             listing = self.listing(kind, config)
             try:
                 self.hardware(config)
-                self._data_fingerprints[key] = self._place.run(
-                    kind.look_at_images, config, resolution, listing
-                )
+                self._surveys[key] = self._place.run(kind.look_at_images, config, resolution, listing)
             except UserError as error:
                 raise UserError(f"{self._where}: {error}") from None
-        return self._data_fingerprints[key]
+            self._report_doubts(self._surveys[key].doubts)
+        return self._surveys[key]
+
+    def training_images(self, kind: type[Cell], config: SearchConfig | TrainConfig) -> str:
+        """Fingerprint of the training images alone, which a search and a training of them have in common.
+
+        Raises:
+            UserError: see `listing`.
+        """
+        listing = self.listing(kind, config)
+        key = f"{listing_key(config)} {config.max_train_images}"
+        if key not in self._training_images:
+            self._training_images[key] = self._place.run(fingerprint_data, config, "train", listing)
+        return self._training_images[key]
+
+    def _report_doubts(self, doubts: Sequence[str]) -> None:
+        for doubt in doubts:
+            if doubt not in self._doubts:
+                self._report(f"{self._where}: warning: {escape_unprintable(doubt)}")
+                self._doubts.add(doubt)
 
     def _measure(self, config: SearchConfig, path: Path) -> None:
         waiting = "" if self._even_if_busy else f"; waits up to {PATIENCE_S:.0f} s for a quiet machine"

@@ -12,6 +12,7 @@ from experiments.places.place import Place
 from experiments.specs.experiment_spec import ExperimentSpec, parse_fields
 from experiments.specs.grid import Grid, Plan
 from experiments.specs.preparation import Preparation
+from experiments.specs.searched_images import SearchedImages
 from nas.config import SearchConfig
 from nas.foundation.errors import ErrorList, UserError
 from nas.latency.compatibility import Hardware
@@ -54,6 +55,10 @@ class SearchGrid(Grid):
             UserError: names file, field, value and remedy.
         """
         return cls(path, spec, draft_cells(spec, path))
+
+    def searched_images(self) -> set[SearchedImages]:
+        """See `Grid`."""
+        return {SearchedImages.of_config(draft.config) for draft in self.drafts}
 
     def cells(
         self, out: Path, place: Place, report: Callable[[str], None], *, even_if_busy: bool = False
@@ -202,8 +207,10 @@ def _make_cell(draft: Draft, preparation: Preparation, where: str) -> SearchCell
 
 def _images(config: SearchConfig, preparation: Preparation) -> dict[str, Any]:
     """What a cell knows of its images, and of what computes it."""
+    images = preparation.images(SearchCell, config)
     return {
-        "data_fingerprint": preparation.data_fingerprint(SearchCell, config),
+        "data_fingerprint": images.fingerprint,
+        "images": images.description,
         "provenance": preparation.provenance(config),
         "listing": preparation.listing(SearchCell, config),
     }

@@ -1,6 +1,6 @@
 """TrainingGrid: the trainings of a YAML file, each network with each combination of the grid."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -11,11 +11,13 @@ from experiments.places.place import Place
 from experiments.specs.experiment_spec import TrainingSpec, parse_fields
 from experiments.specs.grid import Grid, Plan
 from experiments.specs.preparation import Preparation
+from experiments.specs.searched_images import Inheritance, SearchedImages
 from experiments.tracking.named_network import NamedNetwork, check_network, find_networks, resolve_file
 from experiments.tracking.named_run import RUN_PREFIX
 from nas.config import TrainConfig
-from nas.data.image_lists import Listing
+from nas.data.datasets import SOURCE_FIELDS
 from nas.foundation.errors import ErrorList, UserError
+from nas.space.baselines import BASELINE_NAMES
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class TrainingGrid(Grid):
 
     @classmethod
     def of(cls, spec: TrainingSpec, path: Path) -> Self:
-        """Checks every field, and that files exist; runs are looked up when they are needed.
+        """Checks fields, and that files exist; runs, and so their images, are looked up when they are needed.
 
         Raises:
             UserError: names file, field, value and remedy.
@@ -44,8 +46,12 @@ class TrainingGrid(Grid):
             except UserError as error:
                 errors.add(f"{path}: architectures: {error}")
         for factors in spec.combinations():
+            fields = spec.base | factors | {"architecture": references[0]}
+            if "dataset" not in fields:
+                # That of a search may follow, which decides what the others may be.
+                fields = {name: value for name, value in fields.items() if name not in SOURCE_FIELDS}
             with errors.collecting():
-                parse_fields(TrainConfig, spec, spec.base | factors | {"architecture": references[0]}, path)
+                parse_fields(TrainConfig, spec, fields, path)
         errors.check()
         return cls(path, spec, references)
 
@@ -78,10 +84,11 @@ class TrainingGrid(Grid):
         preparation = Preparation(out, place, str(self.path), report)
         try:
             networks = find_networks(self.references, out, files)
+            inheritance = Inheritance(networks)
         except UserError as error:
             raise UserError(f"{self.path}: architectures: {error}") from None
         cells = [
-            self._cell(network, factors, preparation)
+            self._cell(network, factors, preparation, inheritance)
             for network in networks
             for factors in self.spec.combinations()
         ]
@@ -104,31 +111,69 @@ class TrainingGrid(Grid):
                 "searches', so that figures and report show both"
             )
 
-    def _cell(self, network: NamedNetwork, factors: dict[str, Any], preparation: Preparation) -> TrainingCell:
-        fields = self.spec.base | factors | {"architecture": network.architecture}
+    def check_images(self, searched: Iterable[SearchedImages], place: Place) -> None:
+        """Checks that networks found on some images can be trained on them, before anything is searched.
+
+        Raises:
+            UserError: fields do not fit the images, or images for the training or its test are missing.
+        """
+        preparation = Preparation(Path(), place, str(self.path), report=lambda _: None)
+        for images in searched:
+            for factors in self.spec.combinations():
+                said = {"architecture": BASELINE_NAMES[0], "resolution": images.resolution}
+                fields = images.add_to(said | self.spec.base | factors)
+                preparation.images(TrainingCell, parse_fields(TrainConfig, self.spec, fields, self.path))
+
+    def _cell(
+        self,
+        network: NamedNetwork,
+        factors: dict[str, Any],
+        preparation: Preparation,
+        inheritance: Inheritance,
+    ) -> TrainingCell:
+        try:
+            fields = inheritance.complete(self.spec.base | factors, network)
+        except UserError as error:
+            raise UserError(f"{self.path}: {error}") from None
         config = parse_fields(TrainConfig, self.spec, fields, self.path)
-        images = preparation.data_fingerprint(TrainingCell, config)
-        listing = preparation.listing(TrainingCell, config)
-        return make_training_cell(network, config, images, preparation.provenance(config), factors, listing)
+        return make_training_cell(network, config, preparation, inheritance, factors)
 
 
 def make_training_cell(
     network: NamedNetwork,
     config: TrainConfig,
-    data_fingerprint: str,
-    provenance: Mapping[str, str],
+    preparation: Preparation,
+    inheritance: Inheritance,
     factors: dict[str, Any],
-    listing: Listing,
 ) -> TrainingCell:
-    """The training of a network with a config, named after both."""
+    """The training of a network with a config, named after both.
+
+    Raises:
+        UserError: device or images are missing.
+    """
     others = [f"{field}={value}" for field, value in factors.items() if field != "seed"]
+    images = preparation.images(TrainingCell, config)
     return TrainingCell(
         name="-".join(["train", network.name, *others, f"s{config.seed}"]),
         factors={"architecture": network.name, **factors},
         config=config,
-        data_fingerprint=data_fingerprint,
-        provenance=provenance,
-        listing=listing,
+        data_fingerprint=images.fingerprint,
+        provenance=preparation.provenance(config),
+        listing=preparation.listing(TrainingCell, config),
+        images=images.description,
         architecture=network.reference,
         search_run=network.search.run_id if network.search else None,
+        searched_on=_searched_on(inheritance.images(network), config, preparation),
     )
+
+
+def _searched_on(
+    searched: SearchedImages | None, config: TrainConfig, preparation: Preparation
+) -> str | None:
+    """The images of a search if a training is on other ones, wherever they lie; None if not, or not known."""
+    if searched is None or searched.fingerprint is None:
+        return None
+    as_searched = config.model_copy(update={"max_train_images": searched.max_train_images})
+    if preparation.training_images(TrainingCell, as_searched) == searched.fingerprint:
+        return None
+    return searched.describe_for(config)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.console import format_count, format_duration, say
-from experiments.launching.dry_run import locked, print_unmeasured, time_all
+from experiments.launching.dry_run import locked, print_images, print_unmeasured, time_all
 from experiments.specs.preparation import Preparation
 from experiments.specs.study_grid import StudyGrid
 from experiments.studies.points import FAILURE, finished_trials, searched_hours
@@ -50,10 +50,12 @@ def print_study(
         if not measure:
             reach = plan.plan_reach(preparation)
             say(console, f"{summary}; {at_a_time} at a time")
+            print_images(reach.cells, console)
             print_unmeasured(reach, reach.cells, console)
             return
         kinds = plan.check_reach(preparation)
         costs = time_all(kinds, place, console)
+        print_images(kinds, console)
     search_s = [costs[cell.cost_key].left_s(cell.phases, 0, warms_up=True) for cell in kinds]
     point_s = sum(search_s) / len(search_s) * len(plan.seeds)
     say(console, f"{summary} and costs about {format_duration(point_s)} of searching; {at_a_time} at a time")

@@ -66,15 +66,16 @@ def decode_batch(task: DecodingTask) -> Tensor | str:
 
 def find_sound_files(paths: Sequence[str]) -> list[bool]:
     """Whether each file can be decoded."""
-    return [_is_sound(path) for path in paths]
+    return [why_broken(path) is None for path in paths]
 
 
-def _is_sound(path: str) -> bool:
+def why_broken(path: str) -> str | None:
+    """A line about a file that cannot be decoded; None if it can."""
     try:
         read_image(path)
-    except BrokenImageError:
-        return False
-    return True
+    except BrokenImageError as error:
+        return str(error)
+    return None
 
 
 def read_image(path: "str | Path") -> Image.Image:

@@ -3,15 +3,17 @@
 Shapes: B batch, N images, H W space, C channels.
 """
 
+import warnings
 from collections.abc import Iterator
 
 import torch
 from torch import Generator, Tensor
 
 from nas.data.augmentation import Augmentation
-from nas.data.image_decoding import DecodingTask, decode_batch, find_sound_files
+from nas.data.image_decoding import DecodingTask, decode_batch, find_sound_files, why_broken
 from nas.data.image_lists import FileList, refuse_file
 from nas.data.worker_pool import WorkerPool
+from nas.foundation.errors import SkippedImagesWarning
 from nas.foundation.world import ALONE, World
 
 _NUM_FILES_PER_CHECK = 64
@@ -66,7 +68,10 @@ class FileImages:
 
 
 def without_broken_files(files: FileList, pool: WorkerPool, world: World = ALONE) -> FileList:
-    """The files that can be decoded. Decodes every file; each process decodes its share."""
+    """The files that can be decoded, with a warning if these are not all.
+
+    Decodes every file; each process decodes its share.
+    """
     share = range(len(files))[world.share(len(files))]
     paths = [files.path(index) for index in share]
     chunks = (
@@ -75,4 +80,13 @@ def without_broken_files(files: FileList, pool: WorkerPool, world: World = ALONE
     is_sound = [sound for _, chunk in pool.map(find_sound_files, chunks) for sound in chunk]
     is_sound_N = torch.zeros(len(files), dtype=torch.uint8)
     is_sound_N[share.start : share.stop] = torch.tensor(is_sound, dtype=torch.uint8)
-    return files.take(world.sum(is_sound_N).nonzero()[:, 0])
+    is_sound_N = world.sum(is_sound_N)
+    broken = (is_sound_N == 0).nonzero()[:, 0].tolist()
+    if broken and world.is_first:
+        warnings.warn(
+            f"skip_broken_images: {len(broken)} of {len(files)} image files are left out, for instance "
+            f"{why_broken(files.path(broken[0]))}",
+            SkippedImagesWarning,
+            stacklevel=3,
+        )
+    return files.take(is_sound_N.nonzero()[:, 0])

@@ -1,6 +1,8 @@
 """The image files of a data set: class folders, and lists of paths with labels."""
 
+import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +23,19 @@ IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
 )
 MISSING = -1
+
+TEST_SHARE = 0.2
+"""Share of each class that becomes test images where class folders are not divided into train and test."""
+
+_MIN_TO_DIVIDE = 3
+"""Images of a class for one test image, and one for each of the two parts of a search or a training."""
+
+_PART_NAME = re.compile(
+    r"(train|training|trn|val|valid|validation|dev|test|testing|tst|eval|evaluation|holdout)"
+    r"([ _-]?(set|split|data|images|\d+))*",
+    re.IGNORECASE,
+)
+"""What people call a part of a data set."""
 
 
 class ImageFile(NamedTuple):
@@ -53,6 +68,7 @@ class FileList:
         sizes_bytes_N: int64; see `ImageFile`.
         class_names: one per label; for a list of files, the label itself.
         is_arch_N: which images are for architecture steps; None if a search is to split them.
+        is_divided: whether test images were set apart from classes here, see `TEST_SHARE`.
     """
 
     root: Path
@@ -61,10 +77,17 @@ class FileList:
     sizes_bytes_N: Tensor
     class_names: tuple[str, ...]
     is_arch_N: Tensor | None = None
+    is_divided: bool = False
 
     @classmethod
     def of(
-        cls, root: Path, files: Iterable[ImageFile], class_names: tuple[str, ...], *, is_split: bool = False
+        cls,
+        root: Path,
+        files: Iterable[ImageFile],
+        class_names: tuple[str, ...],
+        *,
+        is_split: bool = False,
+        is_divided: bool = False,
     ) -> "FileList":
         """Puts files in order.
 
@@ -79,6 +102,7 @@ class FileList:
             torch.tensor([file.size_bytes for file in ordered], dtype=torch.int64),
             class_names,
             torch.tensor([file.is_arch for file in ordered]) if is_split else None,
+            is_divided,
         )
 
     def __len__(self) -> int:
@@ -106,11 +130,14 @@ Listing = Mapping[Part, FileList]
 def list_folder(config: "DataConfig", parts: Sequence[Part]) -> Listing:
     """Lists the images of class folders; opens none.
 
-    Subfolders of a class belong to it, also if they are links. Hidden files and folders are left out.
+    Subfolders of a class belong to it, also if they are links. Hidden files and folders are left out. If the
+    classes lie in `data_dir` itself, the test images are `TEST_SHARE` of each class, chosen by a hash of
+    their paths: neither a seed nor the place of the folder decides, so that searches never see them.
 
     Raises:
-        UserError: a folder is missing, unreadable, without images, or there twice by way of links. Also if
-            an image is empty, unless broken images are skipped.
+        UserError: a folder is missing, unreadable, without images, there twice by way of links, or looks like
+            a part of a data set rather than a class. Also if an image is empty, unless broken images are
+            skipped.
     """
     root = _image_root(config)
     return {part: _list_part(root, part, config) for part in parts}
@@ -120,18 +147,18 @@ def read_lists(config: "DataConfig", parts: Sequence[Part]) -> Listing:
     """Lists the images that text files name; opens none.
 
     Raises:
-        UserError: a list is missing or malformed, or an image is for weight and for architecture steps.
-            Also if an image is missing or empty, unless broken images are skipped.
+        UserError: a list is missing or malformed, or an image is in two of them. Also if an image is missing
+            or empty, unless broken images are skipped.
     """
     root = _image_root(config)
     train_files = _read_train_lists(config)
     class_names = _count_classes(train_files, config)
     listing = {}
     for part in parts:
-        files = train_files if part == "train" else _read_test_list(config, len(class_names))
+        files = train_files if part == "train" else _read_test_list(config, len(class_names), train_files)
         measured = [file._replace(size_bytes=_size_bytes(f"{root}/{file.path}")) for file in files]
         _check_presence(root, measured, config)
-        is_split = part == "train" and _arch_list(config) is not None
+        is_split = part == "train" and config.arch_list is not None
         listing[part] = FileList.of(root, measured, class_names, is_split=is_split)
     return listing
 
@@ -183,23 +210,61 @@ def _check_presence(root: Path, files: Iterable[ImageFile], config: "DataConfig"
 
 def _list_part(data_dir: Path, part: Part, config: "DataConfig") -> FileList:
     has_parts = (data_dir / "train").is_dir()
-    if part == "test" and not (has_parts and (data_dir / "test").is_dir()):
+    if part == "test" and has_parts and not (data_dir / "test").is_dir():
         raise UserError(
-            f"data_dir: {data_dir}: has no test images; arrange it as train/CLASS/* and test/CLASS/*"
+            f"data_dir: {data_dir}: has train, but no test images; add them as test/CLASS/*, or move the "
+            f"class folders up into data_dir, where {TEST_SHARE:.0%} of each become test images"
         )
     root = data_dir / part if has_parts else data_dir
     classes = _class_folders(root)
-    if part == "test":
+    if part == "test" and has_parts:
         _check_same_classes(classes, _class_folders(data_dir / "train"), root)
     seen: dict[tuple[int, int], str] = {}
-    files: list[ImageFile] = []
+    of_class: list[list[ImageFile]] = []
     for label, name in enumerate(classes):
         found = [ImageFile(path, label, size_bytes) for path, size_bytes in _walk(root, name, seen)]
         if not found:
             raise UserError(f"data_dir: {root / name}: holds no images; fill the class or remove its folder")
-        files += sorted(found)
+        of_class.append(sorted(found))
+    if not has_parts:
+        _check_are_classes(root, classes, seen.values())
+        of_class = [_divide(found, part, root / name) for name, found in zip(classes, of_class, strict=True)]
+    files = [file for found in of_class for file in found]
     _check_presence(root, files, config)
-    return FileList.of(root, files, tuple(classes))
+    return FileList.of(root, files, tuple(classes), is_divided=not has_parts)
+
+
+def _divide(files: list[ImageFile], part: Part, folder: Path) -> list[ImageFile]:
+    """The training or the test images of a class of which no folder says which are which."""
+    if len(files) < _MIN_TO_DIVIDE:
+        raise UserError(
+            f"data_dir: {folder}: holds {len(files)} images; at least {_MIN_TO_DIVIDE} are needed, since "
+            "some become test images; add images, or arrange data_dir as train/CLASS/* and test/CLASS/*"
+        )
+    num_test = max(round(TEST_SHARE * len(files)), 1)
+    # A name that is added or removed moves hardly any other from one part to the other.
+    by_hash = sorted(files, key=lambda file: hashlib.sha256(os.fsencode(file.path)).digest())
+    return by_hash[:num_test] if part == "test" else by_hash[num_test:]
+
+
+def _check_are_classes(root: Path, classes: Sequence[str], folders: Iterable[str]) -> None:
+    """Checks that the folders of a root without `train` are classes, and not parts of a data set.
+
+    Args:
+        folders: all folders below the root.
+    """
+    below = [folder.split("/") for folder in folders]
+    with_subfolders = {names[0] for names in below if len(names) > 1}
+    named = [name for name in classes if _PART_NAME.fullmatch(name)]
+    # A class may have such a name: the vehicle "train". But then it holds images, and is not the only one.
+    parts = named if len(named) == len(classes) else [name for name in named if name in with_subfolders]
+    parts += ["/".join(names) for names in below if len(names) == 2 and _PART_NAME.fullmatch(names[1])]
+    if parts:
+        raise UserError(
+            f"data_dir: {root}: {', '.join(sorted(parts)[:4])}: parts of a data set by their names, not "
+            "classes; arrange it as train/CLASS/* and test/CLASS/* (a class of such a name: move all classes "
+            "into train)"
+        )
 
 
 def _walk(root: Path, name: str, seen: dict[tuple[int, int], str]) -> Iterator[tuple[str, int]]:
@@ -265,20 +330,13 @@ def _check_same_classes(classes: list[str], train_classes: list[str], root: Path
 # Lists
 
 
-def _arch_list(config: "DataConfig") -> Path | None:
-    """Only searches have architecture steps."""
-    arch_list: Path | None = getattr(config, "arch_list", None)
-    return arch_list
-
-
 def _read_train_lists(config: "DataConfig") -> list[ImageFile]:
     assert config.train_list is not None
     files = _parse_list(config.train_list)
-    arch_list = _arch_list(config)
-    if arch_list is None:
+    if config.arch_list is None:
         return files
-    arch_files = [file._replace(is_arch=True) for file in _parse_list(arch_list)]
-    _check_apart(files, arch_files)
+    arch_files = [file._replace(is_arch=True) for file in _parse_list(config.arch_list)]
+    _check_apart(files, arch_files, "arch_list", "either for weight or for architecture steps")
     if missing := {file.label for file in arch_files} - {file.label for file in files}:
         raise UserError(
             f"train_list: {config.train_list}: no image of class {min(missing)}, but arch_list has some; add "
@@ -287,20 +345,27 @@ def _read_train_lists(config: "DataConfig") -> list[ImageFile]:
     return files + arch_files
 
 
-def _check_apart(files: list[ImageFile], arch_files: list[ImageFile]) -> None:
+def _check_apart(files: list[ImageFile], others: list[ImageFile], field: str, rule: str) -> None:
+    """Checks that no image of a list is among those of another.
+
+    Args:
+        others: of the list that `field` names.
+        rule: why, after "an image is".
+    """
     line_of = {file.path: file.line for file in files}
-    for file in arch_files:
+    for file in others:
         if file.path in line_of:
             raise UserError(
-                f"arch_list: {file.line}: '{file.path}' is also in {line_of[file.path]}, but an image is "
-                "either for weight or for architecture steps; remove one of the two lines"
+                f"{field}: {file.line}: '{file.path}' is also in {line_of[file.path]}, but an image is "
+                f"{rule}; remove one of the two lines"
             )
 
 
-def _read_test_list(config: "DataConfig", num_classes: int) -> list[ImageFile]:
+def _read_test_list(config: "DataConfig", num_classes: int, train_files: list[ImageFile]) -> list[ImageFile]:
     if config.test_list is None:
         raise UserError("test_list: missing; name the text file of the test images")
     files = _parse_list(config.test_list)
+    _check_apart(train_files, files, "test_list", "either for training or for testing")
     for file in files:
         if file.label >= num_classes:
             raise UserError(

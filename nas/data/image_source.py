@@ -4,6 +4,7 @@ Shapes: B batch, N images, H W space, C channels.
 """
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -19,10 +20,18 @@ from nas.data.image_files import FileImages, without_broken_files
 from nas.data.image_lists import FileList, Listing
 from nas.data.memory_images import Arrays, MemoryImages, Part
 from nas.data.worker_pool import WorkerPool
+from nas.foundation.errors import UserError
+from nas.foundation.files import read_file
 from nas.foundation.world import ALONE, World
 
 if TYPE_CHECKING:
     from nas.config import DataConfig
+
+_NUM_TELLING_SIZES = 32
+"""With fewer different sizes, as uncompressed images have, two data sets may agree in all of them."""
+
+_NUM_READ_FILES = 256
+_NUM_READ_BYTES = 1_000_000
 
 
 class Images(Protocol):
@@ -117,7 +126,8 @@ def fingerprint_data(config: "DataConfig", part: Part = "train", listing: Listin
     Images in memory: their bytes and labels. Image files: relative paths, sizes, labels and, with lists for
     weight and architecture steps, which one names them. Their order has no effect on results. Pixels are not
     part of it, since reading them would take longer than an epoch: who replaces an image by another of the
-    same size in bytes has to rename it or its folder.
+    same size in bytes has to rename it or its folder. But where sizes tell little, since there are only a few
+    different ones, it includes the content of 256 files.
 
     Args:
         listing: of `list_images`, with this part; None to list now.
@@ -181,4 +191,16 @@ def _fingerprint_files(files: FileList) -> str:
         columns.append(files.is_arch_N.int().tolist())
     rows = ("\0".join(map(str, row)) for row in zip(*columns, strict=True))
     # File names may hold bytes that are no text.
-    return hashlib.sha256("\n".join(rows).encode(errors="surrogateescape")).hexdigest()
+    digest = hashlib.sha256("\n".join(rows).encode(errors="surrogateescape"))
+    if len(set(files.sizes_bytes_N.tolist())) < _NUM_TELLING_SIZES:
+        for index in range(0, len(files), max(math.ceil(len(files) / _NUM_READ_FILES), 1)):
+            digest.update(hashlib.sha256(_start_of(files.path(index))).digest())
+    return digest.hexdigest()
+
+
+def _start_of(path: str) -> bytes:
+    try:
+        return read_file(path, "an image", num_bytes=_NUM_READ_BYTES)
+    except UserError:
+        # It is missing or cannot be read, which is for others to say or to skip.
+        return b""

@@ -70,6 +70,10 @@ class DamagedCheckpointWarning(RunWarning):
     """A checkpoint is damaged; its content is recomputed."""
 
 
+class SkippedImagesWarning(RunWarning):
+    """Image files are missing or broken, and were left out as asked."""
+
+
 class InputWarning(UserWarning):
     """The input can be used, but is perhaps not what was meant."""
 

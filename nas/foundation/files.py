@@ -11,12 +11,15 @@ from nas.foundation.errors import UserError
 MAX_BYTES = 1_000_000_000
 
 
-def read_file(path: str | Path, what: str, max_bytes: int = MAX_BYTES) -> bytes:
+def read_file(
+    path: str | Path, what: str, max_bytes: int = MAX_BYTES, *, num_bytes: int | None = None
+) -> bytes:
     """Reads a whole file. Never waits for a pipe, and never reads an endless device.
 
     Args:
         what: what the file should hold, for the error; for instance `an architecture`.
         max_bytes: largest size accepted.
+        num_bytes: how many bytes to read, from the start; None for all.
 
     Raises:
         UserError: the file is missing, unreadable, not a regular file, or too large.
@@ -30,7 +33,7 @@ def read_file(path: str | Path, what: str, max_bytes: int = MAX_BYTES) -> bytes:
                 raise UserError(
                     f"{path}: cannot read {what}: larger than {max_bytes:,} bytes; name another file"
                 )
-            return file.read()
+            return file.read(num_bytes)
     except OSError as error:
         raise UserError(f"{path}: cannot read {what}: {error.strerror}; check the path") from None
     # No file can have this path: it contains a NUL, or half a surrogate pair.

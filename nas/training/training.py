@@ -63,7 +63,7 @@ See `nas.search.search_identity.RESULTS_VERSION`.
 """
 
 _FIELDS_WITHOUT_EFFECT = {
-    *("architecture", "resolution", "data_dir", "train_list", "test_list", "download"),
+    *("architecture", "resolution", "data_dir", "train_list", "arch_list", "test_list", "download"),
     *("device", "num_data_workers"),
 }
 """Fields that locate inputs, which are identified by their content, or that only affect speed."""

@@ -49,8 +49,8 @@ LISTS = {
 def test_a_list_of_images_that_is_wrong_is_refused_in_one_line(reason: str, command: Command) -> None:
     content, expected = LISTS[reason]
     os.mkdir("images")
-    for name in ("a.png", "b.png"):
-        Image.new("RGB", (8, 8)).save(f"images/{name}")
+    for name, color in (("a.png", "red"), ("b.png", "blue")):
+        Image.new("RGB", (8, 8), color).save(f"images/{name}")
     os.mkdir("images/folder")
     os.mkfifo("images/pipe")
     os.symlink("loop", "images/loop")

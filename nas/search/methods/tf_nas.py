@@ -112,6 +112,8 @@ class TfNas(SupernetMethod):
                 loss = self._steps.arch_step(images_BCHW, labels_B, temperature, self._generators["paths"])
                 sums.add("arch_loss", loss)
                 log_alpha_LO = self.supernet.log_alpha().detach().cpu()
+        # `load_search_data` refuses too few images for a step: alphas would stay as they are.
+        assert phase == "warmup" or sums.count("arch_loss"), "a joint epoch without an architecture step"
         return sums.means() | {"num_weight_steps": sums.count("train_loss")}, train_count_LO
 
     def _sample_paths(self, phase: Phase, log_alpha_LO: Tensor) -> list[list[int]]:

@@ -117,6 +117,32 @@ def test_the_table_has_accuracy_size_cost_and_both_latencies_of_every_network(ex
     assert "test_accuracy_on_images_low" in to_csv(table)
 
 
+def test_the_table_says_which_networks_were_searched_on_other_images_than_they_are_trained_on(experiment):
+    assert "other images" not in trained_table(experiment).caption
+    runs = [
+        replace(each, tags={**each.tags, "tfnas.searched_on": "image_folder 'birds'"})
+        if "tfnas.search_run" in each.tags
+        else each
+        for each in experiment.training
+    ]
+    caption = trained_table(replace(experiment, training=tuple(runs))).caption
+    assert caption.endswith(" Searched on other images than trained on: bi_random on image_folder 'birds'.")
+
+
+def test_trainings_on_two_folders_of_images_are_rows_of_their_own_by_name(experiment):
+    runs = [
+        replace(each, config={**each.config, "images": name})
+        for each in experiment.training
+        for name in ("birds", "cats")
+    ]
+    names = [group.name for group in trained_groups(replace(experiment, training=tuple(runs)))]
+    assert sorted(names) == [
+        f"{network}, images {name}"
+        for network in ("bi_random", "efficientnet_b0")
+        for name in ("birds", "cats")
+    ]
+
+
 SELECTED = "selected on test images"
 
 

@@ -14,7 +14,7 @@ from analysis.reading.captions import missing_note, name_runs
 from analysis.reading.experiment import Experiment
 from analysis.reading.experiment_reader import read_experiment
 from analysis.reading.registration import FILE, parse_registration
-from analysis.reading.run import NOT_A_SETTING, Run, varying_fields
+from analysis.reading.run import NOT_A_SETTING, Run, name_images, varying_fields
 from experiments.cells.search_cell import SearchCell
 from experiments.cli.figures_command import figures
 from experiments.launching.grid_record import CLAIMS_TAG, NOT_REGISTERED, GridRecord
@@ -274,6 +274,32 @@ def test_the_same_search_on_other_images_is_another_cell(is_registered: bool, st
     assert len(experiment.by_setting()) == 4
     labels = {experiment.label(run) for run in experiment.runs}
     assert "single, images 1a9e51a9e51a" in labels
+
+
+def test_a_grid_over_folders_has_one_setting_per_folder_by_its_name(store: Store):
+    """As a launch leaves it: paths are in the runs and not in the registration; one search is to come."""
+    for name, images in (("A", IMAGES), ("B", OTHER_IMAGES)):
+        params = {"dataset": "image_folder", "data_dir": f"/data/{name}"}
+        store.add_grid(SHORT, CELLS[: 4 if name == "A" else 3], images=images, params=params)
+    store.register(SHORT, CELLS, images=(IMAGES, OTHER_IMAGES))
+    experiment = read(store)
+    assert set(experiment.factors) == {"sampling", "images"}
+    assert (len(experiment.runs), len(experiment.missing)) == (7, 1)
+    labels = {experiment.label(run) for run in experiment.cells}
+    assert labels == {f"{sampling}, images {name}" for sampling in ("single", "bi_random") for name in "AB"}
+
+
+def test_images_are_named_by_list_or_folder_and_by_digits_where_that_does_not_tell_them_apart():
+    runs = [
+        on("a" * 12, data_dir="/data/birds"),
+        on("b" * 12, data_dir="/data/birds", train_list="/lists/few.txt"),
+        on("c" * 12, data_dir="/one/cats"),
+        on("d" * 12, data_dir="/other/cats"),
+        on("d" * 12, data_dir="/moved/cats"),
+        on("e" * 12, data_dir=None),
+    ]
+    names = [each.config["images"] for each in name_images(runs)]
+    assert names == ["birds", "few.txt", "cats (cccccc)", "cats (dddddd)", "cats (dddddd)", "e" * 12]
 
 
 def test_runs_on_other_images_are_not_in_the_registered_grid(store: Store):

@@ -78,7 +78,10 @@ TRAIN_CHANGES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "mixed_precision": (False, True, {}),
     "num_threads": (1, 2, {}),
 }
-TRAIN_WITHOUT_EFFECT = {"data_dir", "train_list", "test_list", "download", "device", "num_data_workers"}
+TRAIN_WITHOUT_EFFECT = {
+    *("data_dir", "train_list", "arch_list", "test_list", "download"),
+    *("device", "num_data_workers"),
+}
 
 
 def search(**fields: Any) -> SearchConfig:

@@ -8,13 +8,15 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from mlflow import MlflowClient
-from PIL import Image
 
 from experiments.cli import main as cli
+from nas.config import DataConfig
+from nas.data.image_source import fingerprint_data
 from nas.space.macro_space import get_space
+from nas.training.trained_network import load_trained_network
+from tests.support.class_folders import write_class_folders
 from tests.support.published import make_config, write_config
 from tests.support.tiny import full_depth_architecture
 
@@ -136,6 +138,8 @@ def test_network_of_a_search_is_taken_from_its_run(architecture, tmp_path, monke
     client.log_artifact(
         search.info.run_id, str(architecture.rename(architecture.with_name("architecture.json")))
     )
+    for name, value in {"dataset": "fashion_mnist_subset", "data_dir": None, "space": "micro"}.items():
+        client.log_param(search.info.run_id, name, value)
     code, _, _ = run(monkeypatch, capsys, arguments(reference, out=out))
     assert code == 0
     _, runs = runs_of(out, "ablation")
@@ -143,6 +147,51 @@ def test_network_of_a_search_is_taken_from_its_run(architecture, tmp_path, monke
     assert training.info.run_name == "train-bi-sink-T4.0-s0-s0"
     assert training.data.tags["tfnas.search_run"] == search.info.run_id
     assert training.data.params["architecture"] == reference
+
+
+def test_a_network_is_trained_on_the_images_of_its_search_and_others_are_said(
+    architecture, tmp_path, monkeypatch, capsys
+):
+    images = write_class_folders(tmp_path / "flowers", ("daisy", "rose"), 20)
+    fields = {"dataset": "image_folder", "data_dir": str(images), "space": "micro"}
+    out = tmp_path / "out"
+    out.mkdir()
+    client = MlflowClient(f"sqlite:///{out}/mlflow.db")
+    experiment_id = client.create_experiment("mine", artifact_location=(out / "mlartifacts").as_uri())
+    config = DataConfig(dataset="image_folder", data_dir=images)
+    tags = {"tfnas.data_fingerprint": fingerprint_data(config)}
+    search = client.create_run(experiment_id, run_name="search", tags=tags).info.run_id
+    for name, value in (fields | {"target_latency_ms": 4.0}).items():
+        client.log_param(search, name, value)
+    client.log_metric(search, "derived_latency_ms", 4.0)
+    path = architecture.rename(architecture.with_name("architecture.json"))
+    client.log_artifact(search, str(path))
+
+    code, said, _ = run(monkeypatch, capsys, arguments(f"run:{search}", out=out))
+    assert code == 0
+    assert (
+        f"Images: image_folder in {images}: 28 training images, 4 held out, 8 test images; 2 classes" in said
+    )
+    (own,) = [run for run in runs_of(out, "mine")[1] if run.data.tags.get("tfnas.kind") == "train"]
+    assert own.data.params["data_dir"] == str(images)
+    (networks,) = out.glob("trainings/*/artifacts/best.pt")
+    assert load_trained_network(networks)[0].class_names == ("daisy", "rose")
+    assert "searched on" not in said
+
+    # Relative to where the command runs, as paths of a shell are.
+    monkeypatch.chdir(write_class_folders(tmp_path / "elsewhere" / "shirts", ("a", "b"), 20).parent)
+    settings = (*SMALL, "data_dir=shirts")
+    code, said, _ = run(monkeypatch, capsys, arguments(f"run:{search}", out=out, settings=settings))
+    assert code == 0
+    assert "searched on other images (image_folder 'flowers')" in said
+    runs = [run for run in runs_of(out, "mine")[1] if run.data.params.get("data_dir", "").endswith("shirts")]
+    (other,) = runs
+    assert other.data.params["data_dir"] == str(tmp_path / "elsewhere" / "shirts")
+    exported = ("export", f"run:{other.info.run_id}", "--out", str(out), "--format", "state-dict", "--json")
+    code, said, _ = run(monkeypatch, capsys, exported)
+    assert code == 0
+    card = Path(json.loads(said)["card"]).read_text()
+    assert "The search that found the network used other images: image_folder 'flowers'." in card
 
 
 def test_divergence_fails_the_run_with_its_reason(architecture, tmp_path, monkeypatch, capsys):
@@ -158,16 +207,13 @@ def test_divergence_fails_the_run_with_its_reason(architecture, tmp_path, monkey
 def test_broken_image_is_named_in_one_line(architecture, tmp_path, monkeypatch, capsys):
     images = tmp_path / "images"
     for part in ("train", "test"):
-        for name in ("a", "b"):
-            (images / part / name).mkdir(parents=True)
-            for number in range(4):
-                pixels = np.full((30, 30, 3), 20 * number, np.uint8)
-                Image.fromarray(pixels).save(images / part / name / f"{number}.png")
-    (images / "train" / "b" / "0.png").write_text("broken")
+        write_class_folders(images / part, ("a", "b"), 4)
+    (images / "train" / "b" / "000.png").write_text("broken")
     settings = (*SMALL, "dataset=image_folder", f"data_dir={images}", "batch_size=2")
     code, _, err = run(monkeypatch, capsys, arguments(architecture, out=tmp_path, settings=settings))
     assert code == 2
-    assert err.splitlines()[-1].startswith(f"tfnas: {images / 'train' / 'b' / '0.png'}: not an image")
+    broken = images / "train" / "b" / "000.png"
+    assert err.splitlines()[-1].startswith(f"tfnas: {broken}: not an image")
     assert len(err.splitlines()) == 1
 
 

@@ -330,6 +330,9 @@ def test_a_dry_run_tells_cells_and_reach_and_leaves_nothing(
     assert "4 of 4 searches to run" in said
     assert "For the cost, add --measure: it times a few steps of 2 kinds of searches" in said
     assert said.count("50% of") == 4
+    # 60 images of 10 classes, of which one in five is for architecture steps: rounded, one of each class.
+    images = "Images: fashion_mnist_subset: 50 images for weight steps, 10 for architecture steps; 10 classes"
+    assert said.count(images) == 1
     warnings = [line for line in said.splitlines() if line.startswith("warning: ")]
     assert [line for line in warnings if "5 in the last epoch; set final_temperature" in line]
     assert all(line.startswith("warning: 4 of 4 searches: ") for line in warnings)

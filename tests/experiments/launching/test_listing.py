@@ -108,7 +108,9 @@ def test_a_dry_run_and_a_status_list_once_for_all_cells(
 def test_a_grid_of_trainings_lists_once(folder: Path, num_read: Counter[str]) -> None:
     fields = {name: BASE[name] for name in ("dataset", "data_dir", "train_list", "batch_size")}
     base = fields | {"test_list": "test.txt", "num_epochs": 2, "num_warmup_epochs": 0}
-    (folder / "test.txt").write_text("0.png 0\n1.png 1\n")
+    lines = (folder / "train.txt").read_text().splitlines()
+    (folder / "train.txt").write_text("\n".join(lines[2:]))
+    (folder / "test.txt").write_text("\n".join(lines[:2]))
     path = write_spec(folder, base=base, architectures=["tf-nas-a", "mobilenet_v2"])
     grid = load_grid(path)
     with grid.place(None) as place:

@@ -15,13 +15,16 @@ from experiments.cells.cell import Cell
 from experiments.specs.experiment_spec import TrainingSpec, check_spec
 from experiments.specs.grid_file import load_grid
 from experiments.specs.training_grid import TrainingGrid
-from nas.config import TrainConfig
+from nas.config import SearchConfig, TrainConfig
+from nas.data.image_source import fingerprint_data
 from nas.foundation.errors import UserError
 from nas.space.architecture import Architecture
 from nas.space.enumeration import all_architectures, operator_code
 from nas.space.macro_space import NANO, get_space
 from nas.training.trained_network import load_trained_network
+from nas.training.training import training_identity
 from tests.experiments.launching.test_launch import BASE, tfnas, tfnas_here
+from tests.support.class_folders import write_class_folders
 from tests.support.tiny import full_depth_architecture, make_dense_table
 
 TRAIN_BASE = {
@@ -33,6 +36,7 @@ TRAIN_BASE = {
     "grad_clip_norm": 1.0e30,
 }
 LEARNS, DIVERGES = 0.05, 1.0e30
+FLOWERS = ("daisy", "rose", "tulip")
 
 
 @pytest.fixture(autouse=True)
@@ -42,11 +46,17 @@ def _own_store(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two YAML files, the lookup table of the one and an architecture file of the other."""
+    """Two YAML files, the lookup table and the images of the one and an architecture file of the other.
+
+    Only the file of the search names images: class folders without any for tests, and with a broken file.
+    """
     folder = tmp_path_factory.mktemp("training_grid")
     make_dense_table(get_space("micro")).save(folder / "table.json")
     full_depth_architecture(get_space("micro")).save(folder / "small.json")
-    search = {"experiment": "tested", "base": BASE, "grid": {"seed": [0]}}
+    write_class_folders(folder / "flowers", FLOWERS, 30)
+    (folder / "flowers" / "rose" / "000-broken.png").write_text("no image")
+    images = {"dataset": "image_folder", "data_dir": "flowers", "skip_broken_images": True}
+    search = {"experiment": "tested", "base": BASE | images, "grid": {"seed": [0]}}
     (folder / "search.yaml").write_text(yaml.safe_dump(search))
     write(folder, "train.yaml", lr=[LEARNS, DIVERGES])
     return folder
@@ -101,6 +111,39 @@ def test_what_a_search_found_is_trained_beside_the_files_under_one_budget(
         assert run.data.tags.get("tfnas.search_run") == (search.info.run_id if is_searched else None)
         budget = {name: run.data.params[name] for name in TRAIN_BASE}
         assert budget == {name: str(value) for name, value in TRAIN_BASE.items()}
+
+
+def test_all_networks_are_trained_on_the_images_of_the_search_and_tested_on_what_it_never_saw(
+    folder: Path, launched: Launched
+) -> None:
+    for run in runs_of(folder / "out", "train"):
+        expected = {
+            "dataset": "image_folder",
+            "data_dir": str(folder / "flowers"),
+            "skip_broken_images": "True",
+            "resolution": "28",
+        }
+        assert {name: run.data.params[name] for name in expected} == expected
+        assert "tfnas.searched_on" not in run.data.tags
+        if run.info.status == "FINISHED":
+            assert run.data.metrics["num_test_images"] == len(FLOWERS) * 30 / 5
+            artifacts = Path(
+                MlflowClient(f"sqlite:///{folder}/out/mlflow.db").download_artifacts(
+                    run.info.run_id, "best.pt"
+                )
+            )
+            assert load_trained_network(artifacts)[0].class_names == FLOWERS
+    assert "Searched on other images" not in launched.stdout
+
+
+def test_the_number_of_broken_images_left_out_is_said_of_each_search_and_training(
+    folder: Path, launched: Launched
+) -> None:
+    left_out = (
+        f"warning: skip_broken_images: 1 of 60 image files are left out, for instance {folder}/flowers/rose/"
+    )
+    names = {run.info.run_name for kind in ("search", "train") for run in runs_of(folder / "out", kind)}
+    assert {line.partition(": ")[0] for line in launched.stdout.splitlines() if left_out in line} == names
 
 
 def test_a_finished_training_has_epochs_networks_and_its_launch(folder: Path, launched: Launched) -> None:
@@ -267,6 +310,155 @@ def test_what_is_wrong_is_one_line_with_the_file(
     assert expected in str(caught.value)
     assert str(caught.value).startswith(f"{tmp_path / 'spec.yaml'}: ")
     assert "\n" not in str(caught.value)
+
+
+# The images of searches
+
+
+def log_search(folder: Path, images: Path | None, **fields: Any) -> str:
+    """A finished search as a launch leaves it in MLflow; returns its id."""
+    config = SearchConfig.model_validate(
+        {"space": "micro", "target_latency_ms": 5.0}
+        | ({"dataset": "image_folder", "data_dir": images} if images else {})
+        | fields
+    )
+    (folder / "out").mkdir(exist_ok=True)
+    client = MlflowClient(f"sqlite:///{folder / 'out' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("found")
+    experiment_id = (
+        experiment.experiment_id
+        if experiment
+        else client.create_experiment("found", artifact_location=(folder / "artifacts").as_uri())
+    )
+    tags = {"tfnas.kind": "search", "tfnas.data_fingerprint": fingerprint_data(config)}
+    run_id = str(
+        client.create_run(experiment_id, tags=tags, run_name=f"{config.space} of {images}").info.run_id
+    )
+    for name, value in config.model_dump(mode="json").items():
+        client.log_param(run_id, name, value)
+    full_depth_architecture(get_space("micro")).save(folder / "architecture.json")
+    client.log_artifact(run_id, str(folder / "architecture.json"))
+    client.set_terminated(run_id)
+    return run_id
+
+
+def training(folder: Path, *architectures: str, **base: Any) -> list[Cell]:
+    content = {"experiment": "found", "architectures": list(architectures), "base": TRAIN_BASE | base}
+    return cells_of(folder, content)
+
+
+def image_fields(cell: Cell) -> tuple[Any, ...]:
+    fields = cell.fields
+    return fields["dataset"], fields["data_dir"], fields["resolution"]
+
+
+def test_each_network_of_an_experiment_is_trained_on_the_images_of_its_own_search(tmp_path: Path) -> None:
+    one, other = (write_class_folders(tmp_path / name, FLOWERS, 20) for name in ("one", "other"))
+    log_search(tmp_path, one)
+    log_search(tmp_path, other, skip_broken_images=True)
+    cells = training(tmp_path, "experiment:found")
+    assert [image_fields(cell) for cell in cells] == [
+        ("image_folder", str(one), 28),
+        ("image_folder", str(other), 28),
+    ]
+    assert [cell.fields["skip_broken_images"] for cell in cells] == [False, True]
+    with pytest.raises(UserError, match="dataset: missing for 'mobilenet_v2': the searches beside it used"):
+        training(tmp_path, "experiment:found", "mobilenet_v2")
+
+
+def test_a_network_beside_searches_of_one_set_of_images_is_trained_on_these_at_their_size(
+    tmp_path: Path,
+) -> None:
+    images = write_class_folders(tmp_path / "images", FLOWERS, 20)
+    run_ids = [log_search(tmp_path, images, seed=seed) for seed in (0, 1)]
+    names = (*(f"run:{run_id}" for run_id in run_ids), "mobilenet_v2")
+    cells = training(tmp_path, *names)
+    assert {image_fields(cell) for cell in cells} == {("image_folder", str(images), 28)}
+    assert training(tmp_path, *names, resolution=32)[-1].fields["resolution"] == 32
+    log_search(tmp_path, images, space="small32")
+    with pytest.raises(UserError, match=r"resolution: missing for 'mobilenet_v2': .* of 28, 32 pixels"):
+        training(tmp_path, "experiment:found", "mobilenet_v2")
+
+
+def test_moved_images_are_the_same_and_other_or_changed_ones_are_said(tmp_path: Path) -> None:
+    images = write_class_folders(tmp_path / "images", FLOWERS, 20)
+    network = f"run:{log_search(tmp_path, images, max_train_images=24)}"
+
+    def searched_on(**base: Any) -> str | None:
+        (cell,) = training(tmp_path, network, **base)
+        return cell.tags.get("tfnas.searched_on")
+
+    assert searched_on() is None
+    shutil.copytree(images, tmp_path / "moved")
+    assert searched_on(data_dir="moved") is None
+    write_class_folders(tmp_path / "others", FLOWERS, 20)
+    assert searched_on(data_dir="others") == "image_folder 'images'"
+    assert searched_on(dataset="fashion_mnist_subset") == "image_folder 'images'"
+    write_class_folders(images / "rose" / "new", ("more",), 30)
+    assert searched_on() == "image_folder 'images', as it was then"
+
+
+def test_another_data_set_takes_over_nothing(tmp_path: Path) -> None:
+    images = write_class_folders(tmp_path / "images", FLOWERS, 20)
+    network = f"run:{log_search(tmp_path, images, skip_broken_images=True)}"
+    cells = training(tmp_path, network, "mobilenet_v2", dataset="fashion_mnist_subset")
+    assert {image_fields(cell) for cell in cells} == {("fashion_mnist_subset", None, 28)}
+    assert not any(cell.fields["skip_broken_images"] for cell in cells)
+
+
+def test_trainings_after_a_search_of_the_bundled_images_are_known_as_before(tmp_path: Path) -> None:
+    network = f"run:{log_search(tmp_path, None)}"
+    inherited = training(tmp_path, network, "mobilenet_v2")
+    said = training(tmp_path, network, "mobilenet_v2", dataset="fashion_mnist_subset")
+    for cell, other in zip(inherited, said, strict=True):
+        assert cell.hash == other.hash
+        assert cell.identity == training_identity(cell.config, cell.data_fingerprint) | {
+            "search run": cell.search_run
+        }
+        assert cell.fields["max_train_images"] == TRAIN_BASE["max_train_images"]
+
+
+def test_lists_of_a_search_are_taken_over_and_its_test_images_asked_for(tmp_path: Path) -> None:
+    images = write_class_folders(tmp_path / "images", FLOWERS, 20)
+    rows = [
+        f"{path.relative_to(images)} {FLOWERS.index(path.parent.name)}"
+        for path in sorted(images.rglob("*.png"))
+    ]
+    for name, part in (("train", rows[0::3]), ("arch", rows[1::3]), ("test", rows[2::3])):
+        (tmp_path / f"{name}.txt").write_text("\n".join(part))
+    lists = {"train_list": tmp_path / "train.txt", "arch_list": tmp_path / "arch.txt"}
+    network = f"run:{log_search(tmp_path, images, dataset='image_list', **lists)}"
+    with pytest.raises(UserError, match="test_list: missing"):
+        training(tmp_path, network)
+    (cell,) = training(tmp_path, network, test_list="test.txt")
+    assert {name: cell.fields[name] for name in lists} == {name: str(path) for name, path in lists.items()}
+    assert "tfnas.searched_on" not in cell.tags
+    assert "37 training images, 3 held out, 20 test images" in cell.images
+
+
+def test_a_run_that_is_no_search_is_refused(tmp_path: Path) -> None:
+    run_id = log_search(tmp_path, None)
+    client = MlflowClient(f"sqlite:///{tmp_path / 'out' / 'mlflow.db'}")
+    other = client.create_run(client.get_run(run_id).info.experiment_id, run_name="other").info.run_id
+    client.log_artifact(other, str(tmp_path / "architecture.json"))
+    with pytest.raises(UserError, match=f"run:{other}: run 'other' is no search of `tfnas launch`"):
+        training(tmp_path, f"run:{other}")
+
+
+def test_images_that_a_training_could_not_use_are_refused_before_the_search(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_class_folders(tmp_path / "images" / "train", FLOWERS, 20)
+    images = {"dataset": "image_folder", "data_dir": "images", "latency_table": str(folder / "table.json")}
+    search = {"experiment": "tested", "base": BASE | images, "grid": {"seed": [0]}}
+    (tmp_path / "search.yaml").write_text(yaml.safe_dump(search))
+    arguments = ("launch", str(tmp_path / "search.yaml"), "--then-train", str(folder / "train.yaml"))
+    assert tfnas_here(monkeypatch, *arguments, "--out", str(tmp_path / "out")) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        f"tfnas: {folder / 'train.yaml'}: data_dir: {tmp_path / 'images'}: has train, but no"
+    )
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_shipped_grid_trains_the_demos_networks_and_efficientnet_b0() -> None:

@@ -13,7 +13,7 @@ from nas.config import SearchConfig
 from nas.data.image_decoding import read_image
 from nas.data.image_source import fingerprint_data
 from nas.data.search_data import load_search_data
-from nas.foundation.errors import UserError
+from nas.foundation.errors import SkippedImagesWarning, UserError
 from nas.space.macro_space import get_space
 from nas.supernet.supernet import Supernet
 
@@ -33,12 +33,12 @@ def write_image(path, color, size=(40, 30), mode="RGB", **options):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two classes of six JPEGs, red and blue."""
+    """Two classes of six JPEGs, red and blue, all of them for training."""
     for name, channel in (("red", 0), ("blue", 2)):
         for number in range(NUM_PER_CLASS):
             color = [30 * number * (c == channel) for c in range(3)]
-            write_image(tmp_path / "images" / name / f"{number}.jpg", color)
-    return tmp_path / "images"
+            write_image(tmp_path / "images" / "train" / name / f"{number}.jpg", color)
+    return tmp_path / "images" / "train"
 
 
 @pytest.fixture
@@ -60,7 +60,8 @@ def make_config(folder, **fields):
         "batch_size": 2,
         "arch_fraction": 0.34,
     }
-    return SearchConfig(**defaults | {"data_dir": folder} | fields)
+    is_part = folder.name == "train" and "train_list" not in fields
+    return SearchConfig(**defaults | {"data_dir": folder.parent if is_part else folder} | fields)
 
 
 def all_images(batches):
@@ -194,7 +195,12 @@ def test_empty_file_is_found_before_anything_is_decoded(folder):
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_broken_files_are_skipped_and_counted_when_asked(folder, num_workers):
     damage(folder)
-    data = load_search_data(make_config(folder, skip_broken_images=True, num_data_workers=num_workers), 24)
+    config = make_config(folder, skip_broken_images=True, num_data_workers=num_workers)
+    first = folder / "blue" / "2.jpg"
+    with pytest.warns(
+        SkippedImagesWarning, match=f"3 of 12 image files are left out, for instance {first}: "
+    ):
+        data = load_search_data(config, 24)
     assert data.num_skipped_images == 3
     assert data.num_weight_images + data.num_arch_images == 9
     assert len(all_images(data.val_batches())) == data.num_arch_images
@@ -204,15 +210,18 @@ def test_missing_files_of_a_list_are_named_or_skipped(folder, image_list):
     config = make_config(folder, dataset="image_list", train_list=image_list("red/gone.jpg 0"))
     with pytest.raises(UserError, match=r"train\.txt:13: .*red/gone\.jpg: no such file"):
         load_search_data(config, 24)
-    assert (
-        load_search_data(config.model_copy(update={"skip_broken_images": True}), 24).num_skipped_images == 1
-    )
+    skipping = config.model_copy(update={"skip_broken_images": True})
+    with pytest.warns(SkippedImagesWarning, match=r"1 of 13 .*red/gone\.jpg"):
+        assert load_search_data(skipping, 24).num_skipped_images == 1
 
 
 def test_class_whose_files_are_all_broken_is_refused(folder):
     for path in (folder / "red").iterdir():
         path.write_text("no")
-    with pytest.raises(UserError, match="class 1 has 0 training images"):
+    with (
+        pytest.warns(SkippedImagesWarning, match="6 of 12"),
+        pytest.raises(UserError, match="class 1 has 0 training images"),
+    ):
         load_search_data(make_config(folder, skip_broken_images=True), 24)
 
 

@@ -26,14 +26,15 @@ def write_images(folder, num):
 
 @pytest.fixture
 def folder(tmp_path):
-    root = tmp_path / "images"
+    """Two classes of three images, all of them for training."""
+    root = tmp_path / "images" / "train"
     write_images(root / "a", 3)
     write_images(root / "b", 3)
     return root
 
 
 def folder_config(folder, **fields):
-    return DataConfig(dataset="image_folder", data_dir=folder, **fields)
+    return DataConfig(dataset="image_folder", data_dir=folder.parent, **fields)
 
 
 def listed_paths(folder):
@@ -44,7 +45,7 @@ def test_subfolders_and_linked_folders_of_a_class_belong_to_it(folder, tmp_path)
     write_images(folder / "a" / "more", 2)
     write_images(tmp_path / "elsewhere", 3)
     (folder / "b" / "session2").symlink_to(tmp_path / "elsewhere")
-    (folder / "c").symlink_to(folder.parent / "other")
+    (folder / "c").symlink_to(tmp_path / "other")
     write_images(tmp_path / "other", 1)
     counts = Counter(path.rpartition("/")[0] for path in listed_paths(folder))
     assert counts == {"a": 3, "a/more": 2, "b": 3, "b/session2": 3, "c": 1}
@@ -103,6 +104,93 @@ def test_a_folder_that_cannot_be_read_is_named(folder):
 def test_names_that_are_no_text_have_a_fingerprint(folder):
     os.rename(folder / "a" / "0.png", os.fsencode(folder / "a") + b"/\xff.png")
     assert len(fingerprint_data(folder_config(folder))) == 64
+
+
+# Class folders that no folder divides into parts
+
+
+def divided(folder):
+    return list_images(DataConfig(dataset="image_folder", data_dir=folder), PARTS)
+
+
+@pytest.fixture
+def classes(tmp_path):
+    """Two classes of 20 and of 4 images."""
+    write_images(tmp_path / "flowers" / "daisy", 20)
+    write_images(tmp_path / "flowers" / "rose", 4)
+    return tmp_path / "flowers"
+
+
+def test_a_fifth_of_each_class_is_set_apart_for_tests_and_nothing_gets_lost(classes):
+    listing = divided(classes)
+    train, test = (listing[part] for part in PARTS)
+    assert torch.bincount(train.labels_N).tolist() == [16, 3]
+    assert torch.bincount(test.labels_N).tolist() == [4, 1]
+    files = sorted(path.relative_to(classes).as_posix() for path in classes.rglob("*.png"))
+    assert sorted(train.paths + test.paths) == files
+
+
+def test_searches_never_get_the_images_that_trainings_are_tested_on(classes):
+    tested = set(divided(classes)["test"].paths)
+    for seed in range(3):
+        config = search_config({"dataset": "image_folder", "data_dir": classes}, seed=seed)
+        data = load_search_data(config, 8)
+        assert not tested & {*paths_of(data.weight_split), *paths_of(data.arch_split)}
+        training = training_config({"dataset": "image_folder", "data_dir": classes}, seed=seed)
+        assert set(paths_of(load_training_data(training, 8).test_split)) == tested
+
+
+def test_who_is_set_apart_depends_neither_on_the_place_nor_much_on_other_images(classes):
+    before = divided(classes)["test"].paths
+    moved = classes.rename(classes.parent / "elsewhere")
+    assert divided(moved)["test"].paths == before
+    write_images(moved / "daisy" / "more", 1)
+    after = divided(moved)["test"].paths
+    assert len(set(before) - set(after)) <= 1
+
+
+def test_a_class_too_small_to_be_divided_is_refused(classes):
+    for path in sorted((classes / "rose").iterdir())[:2]:
+        path.unlink()
+    with pytest.raises(UserError, match=r"rose: holds 2 images; at least 3 are needed"):
+        divided(classes)
+
+
+def test_a_test_folder_is_missed_where_there_is_one_for_training(folder):
+    assert list_images(folder_config(folder), ["train"])["train"].is_divided is False
+    with pytest.raises(UserError, match="has train, but no test images"):
+        list_images(folder_config(folder), PARTS)
+
+
+@pytest.mark.parametrize(
+    ("folders", "named"),
+    [
+        (["Train/a", "Train/b", "Test/a", "Test/b"], "Test, Train"),
+        (["training/a", "training/b", "val/a", "val/b", "other"], "training, val"),
+        (["train_set/a", "train_set/b", "test-images/a", "test-images/b"], "test-images, train_set"),
+        (["Train", "Test"], "Test, Train"),
+        (["a/train", "a/test", "b/train", "b/test"], "a/test, a/train, b/test, b/train"),
+    ],
+    ids=["capitals", "validation", "suffixes", "without classes", "below classes"],
+)
+def test_folders_that_are_parts_of_a_data_set_are_not_taken_for_classes(tmp_path, folders, named):
+    for name in folders:
+        write_images(tmp_path / "images" / name, 3)
+    with pytest.raises(UserError) as caught:
+        divided(tmp_path / "images")
+    assert f": {named}: parts of a data set" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_class_may_be_called_like_a_part_if_it_holds_images(tmp_path):
+    for name in ("bus", "test", "trainer/old"):
+        write_images(tmp_path / "images" / name, 5)
+    assert divided(tmp_path / "images")["train"].class_names == ("bus", "test", "trainer")
+    (tmp_path / "images" / "train").mkdir()
+    for name in ("bus", "train"):
+        write_images(tmp_path / "images" / "train" / name / "session", 5)
+    config = DataConfig(dataset="image_folder", data_dir=tmp_path / "images")
+    assert list_images(config, ["train"])["train"].class_names == ("bus", "train")
 
 
 # Lists
@@ -214,9 +302,25 @@ def test_a_list_for_architecture_steps_needs_lists(dataset):
         search_config(fields, arch_list="b.txt")
 
 
-def test_trainings_have_no_list_for_architecture_steps(lists):
-    with pytest.raises(ValidationError, match="arch_list"):
-        TrainConfig(architecture="tf-nas-a", **lists(train_list=ALL, arch_list=ALL))
+def training_config(fields, **more):
+    return TrainConfig(**{"architecture": "tf-nas-a", "batch_size": 1, "val_fraction": 0.4} | fields | more)
+
+
+def test_trainings_train_on_the_images_of_both_lists_of_a_search(lists):
+    fields = lists(train_list=[*ALL[:2], *ALL[3:5]], arch_list=[ALL[2]], test_list=[ALL[5]])
+    data = load_training_data(training_config(fields), 8)
+    assert sorted(paths_of(data.train_split) + paths_of(data.val_split)) == sorted(
+        line.split()[0] for line in ALL[:5]
+    )
+    assert paths_of(data.test_split) == ["b/2.png"]
+
+
+@pytest.mark.parametrize("field", ["train_list", "arch_list"])
+def test_a_test_image_that_is_also_for_training_is_refused_with_both_lines(lists, field):
+    rows = {"train_list": [ALL[0], ALL[3]], "arch_list": [ALL[1], ALL[4]]}
+    fields = lists(**rows, test_list=[ALL[5], "./" + rows[field][1]])
+    with pytest.raises(UserError, match=rf"^test_list: .*test_list\.txt:2: .* also in .*{field}\.txt:2"):
+        load_training_data(training_config(fields), 8)
 
 
 def test_worker_processes_for_images_in_memory_are_refused():
@@ -230,7 +334,8 @@ def test_worker_processes_for_images_in_memory_are_refused():
 
 @pytest.mark.parametrize("dataset", ["image_folder", "image_list"])
 def test_a_given_listing_is_used_and_nothing_is_listed_again(folder, lists, dataset, monkeypatch):
-    fields = {"dataset": dataset, "data_dir": folder} if dataset == "image_folder" else lists(train_list=ALL)
+    of_folder = {"dataset": dataset, "data_dir": folder.parent}
+    fields = of_folder if dataset == "image_folder" else lists(train_list=ALL)
     config = search_config(fields, arch_fraction=0.4)
     listing = list_images(config, ["train"])
     expected = load_search_data(config, 8)
@@ -250,12 +355,7 @@ def test_a_given_listing_is_used_and_nothing_is_listed_again(folder, lists, data
 
 
 def test_each_list_is_read_once(lists, monkeypatch):
-    config = TrainConfig(
-        architecture="tf-nas-a",
-        batch_size=1,
-        val_fraction=0.4,
-        **lists(train_list=ALL, test_list=ALL[:2]),
-    )
+    config = training_config(lists(train_list=ALL[:5], test_list=ALL[5:]))
     read, original = Counter(), image_lists.read_text
 
     def counting(path, what):
@@ -276,9 +376,8 @@ def test_a_listing_takes_little_more_room_than_its_paths(folder):
 
 
 def test_parts_of_a_training_have_the_same_classes(folder):
-    folder.rename(folder.parent / "train")
     for name in "ab":
         write_images(folder.parent / "test" / name, 1)
-    listing = list_images(folder_config(folder.parent), PARTS)
+    listing = list_images(folder_config(folder), PARTS)
     assert {part: len(files) for part, files in listing.items()} == {"train": 6, "test": 2}
     assert listing["train"].class_names == listing["test"].class_names == ("a", "b")
