@@ -2,13 +2,14 @@
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
 
-from experiments.console import make_console
+from experiments.console import echo, make_console
 from nas.foundation.errors import UserError
 
 if TYPE_CHECKING:
@@ -186,9 +187,7 @@ def _add_measurements(
         )
         for s in subjects
     ]
-    timings = compare_networks(
-        networks, num_threads=num_threads, report=lambda message: click.echo(message, err=True)
-    )
+    timings = compare_networks(networks, num_threads=num_threads, report=partial(echo, err=True))
     for description, timing in zip(descriptions, timings, strict=True):
         description["measured"] = {
             "median_ms": timing.median_ms,
@@ -206,8 +205,8 @@ def _print(descriptions: list[dict[str, Any]]) -> None:
         if "layers" in description:
             console.print(_layer_table(description))
         for line in _summary(description):
-            click.echo(line)
-        click.echo()
+            echo(line)
+        echo("")
     if len(descriptions) > 1 and "measured" in descriptions[0]:
         console.print(_comparison_table(descriptions))
 

@@ -2,12 +2,13 @@
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from experiments.console import make_console, say
+from experiments.console import echo, make_console, say
 from nas.foundation.errors import UserError
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def _read_cells(path: Path, out: Path | None) -> "tuple[list[TrainingCell], str,
     grid = load_grid(path).as_trainings()
     out = out or Path("results") / grid.spec.experiment
     place = ThisMachine(grid.spec.resources, str(path))
-    cells = grid.cells(out, place, lambda message: click.echo(message, err=True))
+    cells = grid.cells(out, place, partial(echo, err=True))
     return cells, grid.spec.experiment, out
 
 

@@ -17,8 +17,7 @@ from experiments.launching.grid_record import GridRecord
 from experiments.launching.launch_lock import is_launch_running
 from experiments.places.place import Place
 from experiments.specs.grid import Grid
-from experiments.tracking.tracker import TrackedCell, read_tracked_cells
-from nas.foundation.errors import UserError
+from experiments.tracking.tracker import TrackedCell, UnreachableStoreError, read_tracked_cells
 
 
 def print_dry_run(
@@ -42,9 +41,10 @@ def print_dry_run(
     Raises:
         UserError: the file is wrong, or a target is out of reach.
     """
+    tracked = read_tracked_cells(grid.spec.experiment, out)
     with grid.place(address) as place:
         cells = grid.cells(out, place, partial(say, console))
-        states = cell_states(cells, read_tracked_cells(grid.spec.experiment, out), out)
+        states = cell_states(cells, tracked, out)
         to_run = [state for state in states if state.is_to_run(retry_failed)]
         costs = time_all([state.cell for state in to_run], place, console)
         at_a_time = grid.num_parallel(place, len(to_run))
@@ -95,7 +95,7 @@ def _print_states(
 def _read_tracked_cells(grid: Grid, out: Path, console: Console) -> Mapping[str, TrackedCell]:
     try:
         return read_tracked_cells(grid.spec.experiment, out)
-    except UserError as error:
+    except UnreachableStoreError as error:
         say(console, f"warning: {error}; states below come from the output folder alone")
         return {}
 

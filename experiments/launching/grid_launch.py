@@ -25,7 +25,7 @@ from experiments.places.storage import Storage
 from experiments.products.trained_latency import measure_trained
 from experiments.specs.grid import Grid
 from experiments.tracking.delivery import Delivery
-from experiments.tracking.tracker import Tracker, require_server, tracking_uri
+from experiments.tracking.tracker import Tracker, read_tracked_cells, require_server, tracking_uri
 from nas.foundation.errors import UserError
 
 _MAX_PROCESS_DEATHS = 3
@@ -99,6 +99,8 @@ def launch(
         require_server(tracking_uri(out))
     if storage:
         storage.check_writable()
+    # Before anything is measured: a store that cannot be used must not cost that time.
+    read_tracked_cells(grid.spec.experiment, out)
     with only_user_of(out), grid.place(address) as place:
         cells = grid.cells(out, place, partial(say, console))
         tracker = Tracker(grid.spec.experiment, out)
