@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures.ink.curves import READING, draw_course, draw_epoch_axis, legend_below
+from analysis.figures.ink.curves import READING, draw_course, draw_epoch_axis, epochs_of, legend_below
 from analysis.figures.ink.drawing import Drawing
 from analysis.figures.ink.panels import (
     Course,
@@ -38,9 +38,8 @@ def regret_drawings(experiment: Experiment) -> list[Drawing]:
     runs = drawn_runs(panels)
     caption = (
         "Regret by epoch: by how many points the best network that meets the target is more accurate than "
-        f"the one that would be derived, both trained from scratch (see docs/oracle.md). {READING} Gray: no "
-        "method searches architectures yet. Methods that evaluate networks have the first network of their "
-        "pool until they do. n = "
+        f"the one that would be derived, both trained from scratch (see docs/oracle.md). {READING} A "
+        "line begins once its method searches architectures; gray: none does yet. n = "
         f"{count(len(runs), 'trial')}.{shown}{missing_note(experiment)}"
     )
 
@@ -56,8 +55,9 @@ def regret_drawings(experiment: Experiment) -> list[Drawing]:
 def _draw_panel(axes: Axes, experiment: Experiment, panel: Panel, courses: Sequence[Course]) -> None:
     for course in courses:
         rows = [100 * regret_by_epoch(run, experiment) for run in course.runs]
-        epochs = np.arange(1, min(map(len, rows)) + 1)
-        regret_NE = np.stack([row[: len(epochs)] for row in rows])
+        first = max(epochs_of(run)[0] for run in course.runs)
+        epochs = np.arange(first + 1, min(map(len, rows)) + 1)
+        regret_NE = np.stack([row[epochs - 1] for row in rows])
         draw_course(axes, epochs, regret_NE, course.index, f"{course.label}, n = {len(rows)}")
     draw_epoch_axis(axes, panel.runs)
     axes.set_ylim(bottom=0)

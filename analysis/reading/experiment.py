@@ -122,8 +122,13 @@ class Experiment:
         return list(groups.values())
 
     def label(self, run: Run, factors: Iterable[str] | None = None) -> str:
-        """Writes a run's setting for people: `single, sink, T = 4 ms`."""
-        factors = self.factors if factors is None else factors
+        """Writes a run's setting for people: `single, sink, T = 4 ms`.
+
+        Beside the name of a method that has neither, sampling and depth space are left out.
+        """
+        factors = list(self.factors if factors is None else factors)
+        if "method" in factors and run.trajectory is not None and run.trajectory.alpha_ELO is None:
+            factors = [factor for factor in factors if factor not in ("sampling", "depth")]
         return ", ".join(show_value(factor, run.config.get(factor)) for factor in factors)
 
     @cached_property

@@ -45,15 +45,15 @@ def draw_course(
 
 def draw_epoch_axis(axes: Axes, runs: Sequence[Run]) -> None:
     """Draws the axis of epochs up to the longest run, with the epochs shaded in which none searches yet."""
-    lengths = [_lengths(run) for run in runs]
+    lengths = [epochs_of(run) for run in runs]
     mark_warmup(axes, min(num_warmup for num_warmup, _ in lengths))
     axes.set_xlim(0.5, max(num_epochs for _, num_epochs in lengths) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
 
 
-def _lengths(run: Run) -> tuple[int, int]:
-    """How many epochs only train weights, and how many there are in all."""
+def epochs_of(run: Run) -> tuple[int, int]:
+    """Returns how many epochs only train weights, and how many there are in all."""
     # Methods without a warm-up have the field too, and rounds of evaluation come on top.
     if run.evaluations is not None and run.epochs is not None:
         return int(run.evaluations["epoch"].min()) - 1, len(run.epochs)

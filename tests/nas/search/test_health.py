@@ -214,7 +214,11 @@ def test_the_last_epoch_alone_counts_the_findings(config: SearchConfig, searched
 
 
 def foreseen(num_weight_steps: int, **fields: Any) -> list[str]:
-    return failed(foresee_health(SearchConfig(target_latency_ms=1.0, **fields), num_weight_steps))
+    return failed(
+        foresee_health(
+            SearchConfig(**{"space": "paper", "target_latency_ms": 1.0} | fields), num_weight_steps
+        )
+    )
 
 
 def test_the_published_protocol_foresees_nothing() -> None:
@@ -237,7 +241,7 @@ def test_what_is_foreseen_of_the_temperature_is_what_the_last_epoch_has(
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_the_rate_that_is_asked_for_is_enough_and_a_tenth_of_it_is_not(schedule: str) -> None:
     fields = {"space": "micro", "num_epochs": 34, "num_warmup_epochs": 4, "arch_lr_schedule": schedule}
-    config = SearchConfig(target_latency_ms=1.0, **fields, arch_lr=1e-3)
+    config = SearchConfig(**{"space": "paper", "target_latency_ms": 1.0} | fields, arch_lr=1e-3)
     (check,) = [one for one in foresee_health(config, 60) if one.name == "alphas"]
     rate = float(check.remedy.split()[3].rstrip(","))
     assert "alphas" not in foreseen(60, **fields, arch_lr=rate)
