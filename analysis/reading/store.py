@@ -37,7 +37,10 @@ def tracking_uri_of(out_dir: Path) -> str:
         )
     with path.open("rb") as file:
         if file.read(len(_SQLITE_MAGIC)) != _SQLITE_MAGIC:
-            raise UserError(f"{path}: not an MLflow store but another kind of file; launch into a new folder")
+            raise UserError(
+                f"{path}: not an MLflow store but another kind of file; correct --out or "
+                "MLFLOW_TRACKING_URI, or launch into a new folder"
+            )
     return uri
 
 

@@ -47,7 +47,7 @@ class Storage:
             return cls(str(Path(text).resolve()))
         if redact(text) != text:
             raise UserError(
-                f"--storage: {text}: contains a user or a secret, which would be stored; set "
+                f"--storage: {text}: contains a secret or a user, which would be stored; set "
                 "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead"
             )
         storage = cls(text)

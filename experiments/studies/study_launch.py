@@ -224,7 +224,7 @@ def open_study(plan: StudyGrid, out: Path, definition: dict[str, Any]) -> optuna
 def _refuse_broken_storage(plan: StudyGrid, out: Path) -> Iterator[None]:
     try:
         yield
-    except (SQLAlchemyError, OptunaError, ImportError, RuntimeError) as error:
+    except (SQLAlchemyError, OptunaError, ImportError, RuntimeError, ValueError) as error:
         reason = first_line(error)
         if plan.study.storage is None:
             raise UserError(

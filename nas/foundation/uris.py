@@ -6,14 +6,15 @@ from urllib.parse import quote, unquote
 
 HIDDEN = "***"
 
+# Lengths are limited, so that no text takes a long time.
 _USER_INFO = re.compile(
     r"(?<=://)(?:[^\s/?#]*|"
     # A database's password may have slashes, and a person may write one for a server, where it would follow
     # host and port.
-    r"(?!(?:(?<=http://)|(?<=https://))(?:\[|[^\s:]*:\d*[/?#]))[^\s/?#@:]*:[^\s@]*)@"
+    r"(?!(?:(?<=http://)|(?<=https://))(?:\[|[^\s:]*:\d*[/?#]))[^\s/?#@:]*:[^\s@]{0,2000})@"
 )
 _SECRET_PARAMETER = re.compile(
-    r"(?<=[?&])([\w.-]*(?:user|pass|pwd|secret|token|key|signature|credential|odbc_connect)[\w.-]*=)"
+    r"(?<=[?&])([\w.-]{0,60}(?:user|pass|pwd|secret|token|key|signature|credential|odbc_connect)[\w.-]{0,60}=)"
     r"[^&#\s\"'<>]+",
     re.IGNORECASE,
 )

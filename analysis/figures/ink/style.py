@@ -163,7 +163,7 @@ def new_figure(width_in: float, height_in: float) -> Figure:
 def keep_names_plain(figure: Figure) -> None:
     """Shows a name with dollar signs as it is; only the numbers at the axes of a figure are formulas."""
     axes = [axis for one in figure.axes for axis in (one.xaxis, one.yaxis)]
-    numbers = {label for axis in axes for label in axis.get_ticklabels(which="both")}
+    numbers = {text for axis in axes for text in axis.findobj(Text) if text is not axis.label}
     for text in figure.findobj(Text):
         if text not in numbers:
             text.set_parse_math(False)
