@@ -16,6 +16,7 @@ import torch
 
 from experiments.places.resources import Resources, num_bundles
 from nas.foundation.errors import RunWarning, UserError
+from nas.foundation.socket_folder import find_socket_folder
 
 Result = TypeVar("Result")
 
@@ -30,10 +31,6 @@ _ENVIRONMENT = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 _OBJECT_STORE_BYTES = 100_000_000
-_MAX_SOCKET_BYTES = 107
-"""Length of the path of a socket, on Linux."""
-
-_SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 _UNITS = {"CPU": ("cores", "cpus_per_trial"), "GPU": ("GPUs", "gpus_per_trial")}
 
 
@@ -133,14 +130,14 @@ def find_ray_folder() -> str:
     Raises:
         UserError: no folder is short and writable.
     """
-    for folder in (_wanted_ray_folder(), *_SHORT_FOLDERS):
-        socket = f"{folder}/ray/session_2000-01-01_00-00-00_000000_{os.getpid()}/sockets/plasma_store"
-        if len(os.fsencode(socket)) <= _MAX_SOCKET_BYTES and os.access(folder, os.W_OK | os.X_OK):
-            return folder
-    raise UserError(
-        f"TMPDIR: {_wanted_ray_folder()}: Ray cannot write there, or its sockets would have too long paths; "
-        "set RAY_TMPDIR to a shorter folder"
-    )
+    socket = f"ray/session_2000-01-01_00-00-00_000000_{os.getpid()}/sockets/plasma_store"
+    folder = find_socket_folder(_wanted_ray_folder(), socket)
+    if folder is None:
+        raise UserError(
+            f"TMPDIR: {_wanted_ray_folder()}: Ray cannot write there, or its sockets would have too long "
+            "paths; set RAY_TMPDIR to a shorter folder"
+        )
+    return folder
 
 
 def _wanted_ray_folder() -> str:

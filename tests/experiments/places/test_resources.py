@@ -71,7 +71,7 @@ def test_ray_uses_the_temporary_folder_unless_the_paths_of_its_sockets_were_too_
         assert find_ray_folder() == short
     monkeypatch.setenv("RAY_TMPDIR", "/nowhere")
     assert find_ray_folder() == "/tmp"
-    monkeypatch.setattr("experiments.places.place._SHORT_FOLDERS", ())
+    monkeypatch.setattr("nas.foundation.socket_folder._SHORT_FOLDERS", ())
     with pytest.raises(UserError, match=r"TMPDIR: /nowhere: .*set RAY_TMPDIR"):
         ThisMachine(Resources(), "x.yaml")
 
