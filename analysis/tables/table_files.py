@@ -63,8 +63,9 @@ def to_latex(table: ResultTable) -> str:
     return "".join(lines)
 
 
-def _keep_off_command(text: str) -> str:
+def _keep_off_command(cell: object) -> str:
     """A cell that the command before it, the end of a row or a rule, does not read as its argument."""
+    text = str(cell)
     return f"{{}}{text}" if text.startswith(("[", "*")) else text
 
 
