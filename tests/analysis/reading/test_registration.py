@@ -224,8 +224,9 @@ def test_what_had_no_effect_on_a_run_is_no_factor_beside_cells_that_never_starte
 
 
 def cells_of(cells: list[dict[str, Any]], **fields: Any) -> list[SearchCell]:
+    base = {"space": "paper"} | SHORT
     return [
-        SearchCell(str(cell), cell, SearchConfig(**SHORT | cell | fields), IMAGES, {}, "table")
+        SearchCell(str(cell), cell, SearchConfig(**base | cell | fields), IMAGES, {}, "table")
         for cell in cells
     ]
 
