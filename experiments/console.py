@@ -1,24 +1,41 @@
 """Lines, counts and durations on the screen."""
 
 import math
+from typing import Any
 
+import click
 from rich.console import Console
+from rich.text import Text
+
+from nas.foundation.escaping import safe_line
 
 _WIDTH = 200
+
+
+class _SafeConsole(Console):
+    """A console for text of others: whatever its lines and tables hold, the terminal only shows it."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(safe_line(text), **options)
 
 
 def make_console() -> Console:
     """The console that commands print to; files and pipes get wide lines, so that tables are not cut.
 
-    Names come from files, so markup in them is printed as it is.
+    Names come from files and stores, so markup, escape sequences and secrets in them are not printed.
     """
-    console = Console(markup=False)
-    return console if console.is_terminal else Console(markup=False, width=_WIDTH)
+    console = _SafeConsole(markup=False, emoji=False)
+    return console if console.is_terminal else _SafeConsole(markup=False, emoji=False, width=_WIDTH)
 
 
 def say(console: Console, message: str) -> None:
     """Prints a line without wrapping, color or markup."""
-    console.print(message, highlight=False, markup=False, soft_wrap=True)
+    console.print(safe_line(message), highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def echo(message: str, *, err: bool = False) -> None:
+    """Prints a line as it is, even to a file; JSON, which escapes by itself, does not come here."""
+    click.echo(safe_line(message), err=err)
 
 
 def format_count(number: int, noun: str, plural: str | None = None) -> str:

@@ -22,8 +22,9 @@ from analysis.measures.trained_groups import network_name
 from analysis.reading import tags
 from analysis.reading.run import NETWORK_FIELDS, NOT_A_SETTING, SEED, Run
 from analysis.reading.run_reader import record_run
-from analysis.reading.store import find_experiment, search_all
+from analysis.reading.store import find_experiment, refuse_broken_store, search_all
 from nas.foundation.errors import UserError
+from nas.foundation.uris import sqlite_uri
 from nas.latency.table import LatencyTable
 from nas.space.enumeration import all_architectures, operator_code
 from nas.space.macro_space import Space, get_space
@@ -104,8 +105,10 @@ def main() -> None:
     parser.add_argument("--table", type=Path, required=True, help="lookup table of the space")
     arguments = parser.parse_args()
     space, table = get_space(arguments.space), LatencyTable.load(arguments.table)
-    client = MlflowClient(tracking_uri=f"sqlite:///{(arguments.folder / 'mlflow.db').resolve()}")
-    found = search_all(client, find_experiment(client, f"oracle_{space.name}"))
+    uri = sqlite_uri(arguments.folder.resolve() / "mlflow.db")
+    with refuse_broken_store(uri):
+        client = MlflowClient(tracking_uri=uri)
+        found = search_all(client, find_experiment(client, f"oracle_{space.name}"))
     runs = [run for run in map(record_run, found) if run.kind == "train" and run.is_finished]
     whole = _FOLDER / f"{space.name}.json"
     partial = whole.with_suffix(".partial.json")

@@ -6,11 +6,18 @@ Shapes: N networks.
 import textwrap
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis.figures.ink.style import GRAY, LIGHT_GRAY, ONE_COLUMN_IN, STYLE, line_style, new_figure
+from analysis.figures.ink.style import (
+    GRAY,
+    LIGHT_GRAY,
+    ONE_COLUMN_IN,
+    keep_names_plain,
+    line_style,
+    new_figure,
+    our_style,
+)
 from nas.foundation.errors import UserError
 from nas.latency.calibration import TableCheck
 from nas.latency.table import LatencyTable
@@ -28,8 +35,9 @@ def save_calibration(name: str, table: LatencyTable, check: TableCheck, path: Pa
     Raises:
         UserError: the file cannot be written.
     """
-    with mpl.rc_context(STYLE):
+    with our_style():
         figure = _draw(name, table, check)
+        keep_names_plain(figure)
         try:
             figure.savefig(path)
         except OSError as error:

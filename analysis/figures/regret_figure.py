@@ -7,14 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
 from analysis.figures.ink.figure_files import FORMATS
-from analysis.figures.ink.style import GRAY, ONE_COLUMN_IN, STYLE, line_style, new_figure
+from analysis.figures.ink.style import (
+    GRAY,
+    ONE_COLUMN_IN,
+    STYLE,
+    keep_names_plain,
+    line_style,
+    new_figure,
+    our_style,
+)
 
 NAME = "regret-by-evaluations"
 
@@ -49,8 +56,9 @@ def save_regrets(
         The files.
     """
     paths = [folder / f"{NAME}.{suffix}" for suffix in FORMATS]
-    with mpl.rc_context(STYLE):
+    with our_style():
         figure = _draw(courses, limits, title)
+        keep_names_plain(figure)
         for path in paths:
             figure.savefig(path)
     return paths

@@ -13,7 +13,8 @@ from analysis.reading import tags
 from analysis.reading.run import IMAGES, Run
 from analysis.reading.store import fetch_artifact
 from analysis.reading.values import Value, parse_value
-from nas.foundation.errors import UserError, escape_unprintable
+from nas.foundation.errors import UserError
+from nas.foundation.escaping import escape_unprintable
 from nas.foundation.validation import first_error, read_json
 
 FILE = "registration.json"

@@ -16,6 +16,7 @@ from analysis.reading.run import IMAGES, Run
 from analysis.reading.store import fetch_artifact, is_remote
 from analysis.reading.values import parse_value
 from nas.foundation.errors import UserError, first_line
+from nas.foundation.escaping import escape_unprintable
 from nas.foundation.validation import read_json
 from nas.search.health import HealthCheck, checks_from_json
 from nas.search.records import METRIC_NAMES, SUPERNET_METRIC_NAMES, Trajectory
@@ -47,7 +48,7 @@ def record_run(run: MlflowRun) -> Run:
         config[IMAGES] = run_tags.get(tags.DATA_FINGERPRINT, tags.UNKNOWN)[:_NUM_DIGITS_OF_IMAGES]
     return Run(
         run_id=run.info.run_id,
-        name=run.info.run_name or run.info.run_id,
+        name=escape_unprintable(run.info.run_name or run.info.run_id),
         status=run.info.status,
         kind=kind,
         config=config,

@@ -15,8 +15,8 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from nas.foundation.errors import UserError, first_line
+from nas.foundation.uris import sqlite_path, sqlite_uri
 
-_SQLITE = "sqlite:///"
 _SQLITE_MAGIC = b"SQLite format 3\x00"
 
 
@@ -24,32 +24,40 @@ def tracking_uri_of(out_dir: Path) -> str:
     """Returns the MLflow store of a launch's folder, or the one that the environment names.
 
     Raises:
-        UserError: the folder holds no store.
+        UserError: the folder holds no store, or the environment names a file that is not there.
     """
-    if uri := os.environ.get("MLFLOW_TRACKING_URI"):
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(out_dir.absolute() / "mlflow.db")
+    path = sqlite_path(uri)
+    if path is None:
         return uri
-    path = out_dir.absolute() / "mlflow.db"
+    # MLflow would create it.
     if not path.is_file():
         raise UserError(
             f"{path}: no MLflow store; give --out the folder of a launch, or set MLFLOW_TRACKING_URI"
         )
     with path.open("rb") as file:
         if file.read(len(_SQLITE_MAGIC)) != _SQLITE_MAGIC:
-            raise UserError(f"{path}: not an MLflow store but another kind of file; launch into a new folder")
-    return f"{_SQLITE}{path}"
+            raise UserError(
+                f"{path}: not an MLflow store but another kind of file; correct --out or "
+                "MLFLOW_TRACKING_URI, or launch into a new folder"
+            )
+    return uri
 
 
 @contextmanager
 def refuse_broken_store(tracking_uri: str) -> Iterator[None]:
-    """Turns errors of MLflow and its database into one line.
+    """Turns errors of MLflow, its database and drivers into one line.
 
     Raises:
         UserError: the store cannot be read.
     """
     try:
         yield
-    except (MlflowException, SQLAlchemyError) as error:
-        raise UserError(f"{tracking_uri}: cannot read this MLflow store: {first_line(error)}") from None
+    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
+        raise UserError(
+            f"{tracking_uri}: cannot read this MLflow store ({first_line(error)}); start its server, end the "
+            "program that locks it, or correct MLFLOW_TRACKING_URI or --out"
+        ) from None
 
 
 def find_experiment(client: MlflowClient, name: str) -> str:
@@ -88,8 +96,8 @@ def _local_folder(run_id: str, artifact_uri: str, tracking_uri: str) -> Path:
 
     Stores have absolute paths; the folder may have been moved or copied since.
     """
-    if tracking_uri.startswith(_SQLITE):
-        beside = Path(tracking_uri.removeprefix(_SQLITE)).parent / "mlartifacts" / run_id / "artifacts"
+    if (database := sqlite_path(tracking_uri)) is not None:
+        beside = database.parent / "mlartifacts" / run_id / "artifacts"
         if beside.is_dir():
             return beside
     return Path(url2pathname(urlparse(artifact_uri).path))
@@ -109,10 +117,21 @@ def fetch_artifact(run_id: str, artifact_uri: str, name: str, tracking_uri: str,
         return path if path.is_file() else None
     folder.mkdir(parents=True, exist_ok=True)
     with refuse_broken_store(tracking_uri):
+        return _download(run_id, name, tracking_uri, folder)
+
+
+def _download(run_id: str, name: str, tracking_uri: str, folder: Path) -> Path | None:
+    try:
         if name not in {item.path for item in MlflowClient(tracking_uri).list_artifacts(run_id)}:
             return None
-        return Path(
-            download_artifacts(
-                run_id=run_id, artifact_path=name, dst_path=str(folder), tracking_uri=tracking_uri
-            )
+        path = download_artifacts(
+            run_id=run_id, artifact_path=name, dst_path=str(folder), tracking_uri=tracking_uri
         )
+    except (MlflowException, OSError):
+        raise
+    except Exception as error:
+        # Libraries of artifact stores have no exceptions in common: botocore, google.auth and azure.
+        raise MlflowException(
+            f"{name} cannot be fetched: {first_line(error)}; give this machine access to the artifact store"
+        ) from error
+    return Path(path)

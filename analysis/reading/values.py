@@ -1,5 +1,7 @@
 """Config values: parsed from the text that MLflow keeps, and written for people."""
 
+from nas.foundation.escaping import escape_unprintable
+
 Value = bool | int | float | str | None
 
 _LABELS = {
@@ -31,7 +33,7 @@ def show_value(name: str, value: Value) -> str:
     """Writes the value of a factor for captions and legends: `T = 4 ms`."""
     if name in _SWITCHES:
         return _SWITCHES[name][0 if value else 1]
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    text = f"{value:.4g}" if isinstance(value, float) else escape_unprintable(str(value))
     if name in _PLAIN:
         return text
     return _LABELS.get(name, name + " = {}").format(text)

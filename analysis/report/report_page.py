@@ -31,6 +31,7 @@ from analysis.tables.table_files import NOTHING, cell_texts
 from analysis.verdicts import NONE_OF_A_STUDY
 from analysis.verdicts.redundant_encodings import describe_redundancy
 from analysis.verdicts.verdict import Verdict
+from nas.foundation.uris import redact
 
 _PX_PER_PT = 1.9
 _LOCAL_MLFLOW = "http://127.0.0.1:5000"
@@ -141,7 +142,7 @@ def write_report(
 
 def _mlflow_url(experiment: Experiment) -> str:
     uri = experiment.tracking_uri
-    return uri.rstrip("/") if uri.startswith("http") else _LOCAL_MLFLOW
+    return redact(uri, user="").rstrip("/") if uri.startswith("http") else _LOCAL_MLFLOW
 
 
 def _levels(experiment: Experiment) -> dict[str, list[str]]:

@@ -11,6 +11,7 @@ from analysis.measures.summary import Summary
 from analysis.reading.experiment import Experiment
 from analysis.reading.stamp import write_stamp
 from analysis.tables.result_table import Column, ResultTable, TableCell
+from nas.foundation.escaping import escape_markdown, escape_unprintable
 
 NOTHING = "–"
 
@@ -31,8 +32,8 @@ def to_markdown(table: ResultTable) -> str:
     """Returns a Markdown table with its caption below it."""
     header = [column.heading for column in table.columns]
     lines = [header, ["---"] * len(header), *cell_texts(table)]
-    rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
-    return "\n".join([*rows, "", table.full_caption]) + "\n"
+    rows = ["| " + " | ".join(map(escape_markdown, line)) + " |" for line in lines]
+    return "\n".join([*rows, "", escape_markdown(table.full_caption)]) + "\n"
 
 
 _LATEX_SYMBOLS = str.maketrans({"|": r"\textbar{}", "–": "--", "−": "$-$", "λ": r"$\lambda$"})
@@ -45,7 +46,7 @@ def to_latex(table: ResultTable) -> str:
     frame.columns = pd.Index([column.heading for column in table.columns])
     text = (
         frame.style.hide(axis="index")
-        .format(escape="latex")
+        .format(_keep_off_command, escape="latex")
         .format_index(escape="latex", axis="columns")
         .to_latex(
             hrules=True,
@@ -62,9 +63,20 @@ def to_latex(table: ResultTable) -> str:
     return "".join(lines)
 
 
+def _keep_off_command(cell: object) -> str:
+    """A cell that the command before it, the end of a row or a rule, does not read as its argument."""
+    text = str(cell)
+    return f"{{}}{text}" if text.startswith(("[", "*")) else text
+
+
 def _escape_latex(text: str) -> str:
     """Escapes a text as pandas escapes a cell; it has no public function for it."""
-    cell = pd.DataFrame([text]).style.hide(axis="index").hide(axis="columns").format(escape="latex")
+    cell = (
+        pd.DataFrame([escape_unprintable(text)])
+        .style.hide(axis="index")
+        .hide(axis="columns")
+        .format(escape="latex")
+    )
     return cell.to_latex().splitlines()[1].removesuffix(r" \\")
 
 
@@ -103,7 +115,7 @@ def _show(cell: TableCell, digits: int | None) -> str:
         return _show_summary(cell, digits or 0)
     if isinstance(cell, float):
         return f"{cell:.4g}" if digits is None else f"{cell:.{digits}f}"
-    return str(cell)
+    return escape_unprintable(str(cell))
 
 
 def _show_summary(summary: Summary, digits: int) -> str:

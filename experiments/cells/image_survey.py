@@ -8,7 +8,7 @@ from nas.config import DataConfig
 from nas.data.datasets import DATASETS
 from nas.data.image_doubts import shorter_side
 from nas.data.image_lists import TEST_SHARE, Listing
-from nas.foundation.errors import escape_unprintable
+from nas.foundation.escaping import escape_unprintable
 from nas.space.macro_space import SPACES, get_space
 
 _MAX_NAMES = 8

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from nas.foundation.errors import UserError
+from nas.foundation.uris import redact
 
 Outcome = Literal["FINISHED", "FAILED", "KILLED", "PRUNED"]
 """How an attempt ended: KILLED is interrupted and can resume, PRUNED was ended early for good."""
@@ -112,8 +113,8 @@ class Journal:
 
 
 def describe_failure(error: Exception) -> str:
-    """An exception in one line, for the reason of an event."""
-    text = " ".join(str(error).split())
+    """An exception in one line, without secrets of URIs, for the reason of an event."""
+    text = redact(" ".join(str(error).split()))
     return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
 
 

@@ -17,6 +17,7 @@ from experiments.cells.journal import describe_failure
 from experiments.places.storage import CellStorage, Storage
 from nas.data.image_lists import Listing
 from nas.foundation.errors import RunWarning, UserError
+from nas.foundation.uris import redact
 from nas.search.health import checks_to_json
 from nas.search.records import EpochRecord
 
@@ -62,7 +63,7 @@ def _run_in(
         if checks := folder.health:
             tune.report({"health": checks_to_json(checks)})
     except Exception:
-        folder.traceback.write_text(traceback.format_exc(), encoding="utf-8")
+        folder.traceback.write_text(redact(traceback.format_exc()), encoding="utf-8")
         files.save_results(folder.path)
         raise
 

@@ -3,6 +3,7 @@
 import time
 from importlib.resources import files
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import click
@@ -77,7 +78,7 @@ def demo(out: Path, minutes: float) -> int:
         for drawing in drawings:
             path, *_ = write_drawing(drawing, runs, folder / "figures")
             say(console, f"  {path}: {meaning}")
-    say(console, f"All figures of this experiment: tfnas figures {runs.name} --out {out}")
+    say(console, f"All figures of this experiment: tfnas figures {runs.name} --out {quote(str(out))}")
     return exit_code
 
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import click
 from rich.table import Table
 
 from experiments.cli.launch_command import busy_option
-from experiments.console import make_console
+from experiments.console import echo, make_console
 from nas.foundation.errors import UserError
 
 if TYPE_CHECKING:
@@ -187,10 +188,7 @@ def _add_measurements(
         )
         for s in subjects
     ]
-
-    def report(message: str) -> None:
-        click.echo(message, err=True)
-
+    report = partial(echo, err=True)
     with quiet_machine(even_if_busy=even_if_busy, report=report):
         timings = compare_networks(networks, num_threads=num_threads, report=report)
     for description, timing in zip(descriptions, timings, strict=True):
@@ -210,8 +208,8 @@ def _print(descriptions: list[dict[str, Any]]) -> None:
         if "layers" in description:
             console.print(_layer_table(description))
         for line in _summary(description):
-            click.echo(line)
-        click.echo()
+            echo(line)
+        echo("")
     if len(descriptions) > 1 and "measured" in descriptions[0]:
         console.print(_comparison_table(descriptions))
 

@@ -3,9 +3,12 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import click
+
+from experiments.console import echo
 
 if TYPE_CHECKING:
     from nas.training.export import ExportFormat
@@ -65,8 +68,8 @@ def export(
     if as_json:
         click.echo(json.dumps(asdict(exported), indent=1, default=str))
         return
-    click.echo(f"{exported.path}: logits within {exported.max_error:.1e}, on {exported.checked_on}")
-    click.echo(f"{exported.card}: model card")
+    echo(f"{exported.path}: logits within {exported.max_error:.1e}, on {exported.checked_on}")
+    echo(f"{exported.card}: model card")
     if source.run is not None:
         command = f"mlflow models serve --model-uri {exported.model_uri} --env-manager local"
-        click.echo(f"serve it: MLFLOW_TRACKING_URI={source.run.client.tracking_uri} {command}")
+        echo(f"serve it: MLFLOW_TRACKING_URI={quote(source.run.client.tracking_uri)} {command}")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from experiments.console import echo
+
 if TYPE_CHECKING:
     from analysis.reading.experiment import Experiment
 
@@ -102,8 +104,8 @@ def figures(
 
 def _print(result: dict[str, list[str]], num_figures: int) -> None:
     for line in (*result["notices"], *result["undrawn"]):
-        click.echo(line, err=True)
+        echo(line, err=True)
     for line in (*result.get("written", ()), *result.get("outdated", ())):
-        click.echo(line)
+        echo(line)
     if "outdated" in result and not result["outdated"]:
-        click.echo(f"{num_figures} figures match the runs")
+        echo(f"{num_figures} figures match the runs")

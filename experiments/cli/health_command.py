@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.cli.figures_command import experiment_options, open_experiment
-from experiments.console import format_count, make_console, say
+from experiments.console import echo, format_count, make_console, say
 
 if TYPE_CHECKING:
     from analysis.measures.search_health import FailedCheck
@@ -46,7 +46,7 @@ def health(
         click.echo(json.dumps(_as_json(found.runs, failed, found.notices), indent=1))
     else:
         for line in found.notices:
-            click.echo(line, err=True)
+            echo(line, err=True)
         _print(found.runs, failed, make_console())
     return 1 if failed else 0
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from experiments.console import echo
 from nas.foundation.errors import UserError
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -44,4 +45,4 @@ def import_search(source: Path, out: Path, space: str, as_json: bool) -> None:
         summary = {"path": str(out), "space": space, "depth": architecture.depth, "stage_depths": depths}
         click.echo(json.dumps(summary, indent=1))
     else:
-        click.echo(f"{out}: a network of '{space}' with {architecture.depth} searchable layers")
+        echo(f"{out}: a network of '{space}' with {architecture.depth} searchable layers")

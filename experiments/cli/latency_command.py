@@ -2,13 +2,15 @@
 
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from experiments.cli.launch_command import busy_option
-from nas.foundation.errors import UserError, escape_unprintable
+from experiments.console import echo
+from nas.foundation.errors import UserError
 from nas.space.macro_space import SPACES, get_space
 
 if TYPE_CHECKING:
@@ -22,9 +24,8 @@ _space_option = click.option(
     "--space", type=click.Choice(list(SPACES)), required=True, help="Space whose operators the table covers."
 )
 _device_option = click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
-
-
 _busy_option = busy_option("Measure even if other processes use the machine.")
+_report = partial(echo, err=True)
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
@@ -108,7 +109,7 @@ def import_(source: Path, space: str, out: Path, device_name: str | None, as_jso
     table = import_table(source, get_space(space), device_name)
     if table.provenance.device_name == UNKNOWN_DEVICE:
         _report(
-            f"tfnas: warning: {escape_unprintable(str(source))}: does not name its device, which the table "
+            f"tfnas: warning: {source}: does not name its device, which the table "
             f"records as '{UNKNOWN_DEVICE}'; name it with --device-name"
         )
     _write(table, out, as_json)
@@ -168,10 +169,10 @@ def check(
         click.echo(json.dumps(_describe(result) | {"plot": str(plot)}, indent=1))
         return
     for line in _lines(result):
-        click.echo(line)
-    click.echo(f"plot: {plot}")
+        echo(line)
+    echo(f"plot: {plot}")
     if out is not None:
-        click.echo(f"table with this correction: {out}")
+        echo(f"table with this correction: {out}")
 
 
 @latency.command("range")
@@ -198,11 +199,7 @@ def range_(table_path: Path, as_json: bool) -> None:
         click.echo(json.dumps({"space": table.space, **content}, indent=1))
         return
     for name, (low_ms, high_ms) in intervals.items():
-        click.echo(f"{name:33} {low_ms:10.3f} to {high_ms:10.3f} ms")
-
-
-def _report(message: str) -> None:
-    click.echo(message, err=True)
+        echo(f"{name:33} {low_ms:10.3f} to {high_ms:10.3f} ms")
 
 
 def _check_folder(path: Path) -> None:
@@ -216,9 +213,7 @@ def _write(table: "LatencyTable", out: Path, as_json: bool) -> None:
 
     table.save(out)
     if doubt := table.provenance.doubt:
-        _report(
-            f"tfnas: warning: {escape_unprintable(str(out))}: {doubt}; measure it again on a quiet machine"
-        )
+        _report(f"tfnas: warning: {out}: {doubt}; measure it again on a quiet machine")
     low_ms, high_ms = reachable_interval_ms(table)
     if as_json:
         summary = {
@@ -231,7 +226,7 @@ def _write(table: "LatencyTable", out: Path, as_json: bool) -> None:
         }
         click.echo(json.dumps(summary, indent=1))
     else:
-        click.echo(f"{out}: networks of '{table.space}' take {low_ms:.3f} to {high_ms:.3f} ms")
+        echo(f"{out}: networks of '{table.space}' take {low_ms:.3f} to {high_ms:.3f} ms")
 
 
 def _describe(result: "TableCheck") -> dict[str, Any]:

@@ -306,4 +306,4 @@ def _run_ids(searches: "list[Cell]", experiment: str, out: Path) -> list[str]:
 def _where_to_look(result: "LaunchResult") -> str:
     if result.tracking_uri.startswith("http"):
         return f"see them at {result.tracking_uri}"
-    return f"see them with: mlflow ui --backend-store-uri {result.tracking_uri}"
+    return f"see them with: mlflow ui --backend-store-uri {quote(result.tracking_uri)}"

@@ -7,13 +7,8 @@ from typing import TextIO
 
 import click
 
-from nas.foundation.errors import (
-    InputWarning,
-    PeerError,
-    RunWarning,
-    UserError,
-    escape_unprintable,
-)
+from nas.foundation.errors import InputWarning, PeerError, RunWarning, UserError
+from nas.foundation.escaping import safe_line
 
 _COMMANDS = {
     "demo": "Run small searches and draw the collapse and depth figures, in minutes.",
@@ -81,7 +76,7 @@ def _show_warning(
 ) -> None:
     """Shows a warning of tfnas in one line, and any other as Python does, with its place in the source."""
     if issubclass(category, RunWarning | InputWarning):
-        shown = f"tfnas: warning: {escape_unprintable(str(message))}\n"
+        shown = f"tfnas: warning: {safe_line(str(message))}\n"
     else:
         shown = warnings.formatwarning(message, category, filename, lineno, line)
     click.echo(shown, nl=False, err=True)
@@ -99,7 +94,8 @@ def _run() -> None:
         sys.exit(error.exit_code)
     except click.ClickException as error:
         where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "tfnas"
-        click.echo(f"tfnas: {' '.join(error.format_message().split())}; see {where} --help", err=True)
+        message = safe_line(" ".join(error.format_message().split()))
+        click.echo(f"tfnas: {message}; see {where} --help", err=True)
         sys.exit(error.exit_code)
     except PeerError:
         # The process that failed first has printed why.

@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from experiments.console import echo
+
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
@@ -24,7 +26,6 @@ def predict(model: Path, images: tuple[Path, ...], top: int, as_json: bool) -> i
     """
     # Imported here: torch takes seconds to import, and `--help` does not need it.
     from nas.data.image_decoding import BrokenImageError
-    from nas.foundation.errors import escape_unprintable
     from nas.training.prediction import load_predictor
 
     predictor = load_predictor(model)
@@ -34,7 +35,7 @@ def predict(model: Path, images: tuple[Path, ...], top: int, as_json: bool) -> i
         try:
             probabilities_K = predictor.predict(path)
         except BrokenImageError as error:
-            click.echo(f"tfnas: {error}", err=True)
+            echo(f"tfnas: {error}", err=True)
             num_broken += 1
             continue
         best = probabilities_K.argsort()[::-1][:top]
@@ -45,7 +46,7 @@ def predict(model: Path, images: tuple[Path, ...], top: int, as_json: bool) -> i
         answers.append({"image": str(path), "classes": classes})
         if not as_json:
             shown = ", ".join(f"{entry['class']} {entry['probability']:.1%}" for entry in classes)
-            click.echo(escape_unprintable(f"{path}: {shown}"))
+            echo(f"{path}: {shown}")
     if as_json:
         click.echo(json.dumps(answers, indent=1))
     return 1 if num_broken else 0

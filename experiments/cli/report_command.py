@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from experiments.cli.figures_command import experiment_options, open_experiment
+from experiments.console import echo
 
 if TYPE_CHECKING:
     from analysis.verdicts.verdict import Verdict
@@ -67,25 +68,25 @@ def report(
         click.echo(json.dumps({"report": str(page), "claims": content}, indent=1))
         return exit_code
     for line in (*runs.notices, *undrawn, *unmade):
-        click.echo(line, err=True)
+        echo(line, err=True)
     for verdict in verdicts:
         if verdict.status == "not asked":
             continue
-        click.echo(f"({verdict.name}) {verdict.claim.statement}")
-        click.echo(f"    {verdict.status.upper()}: {verdict.reason}")
+        echo(f"({verdict.name}) {verdict.claim.statement}")
+        echo(f"    {verdict.status.upper()}: {verdict.reason}")
         num_seeds = count(verdict.estimate.n, "seed")
-        click.echo(f"    {verdict.measure}: {verdict.estimate.text}; n = {num_seeds}")
-        click.echo(f"    {verdict.registration}")
+        echo(f"    {verdict.measure}: {verdict.estimate.text}; n = {num_seeds}")
+        echo(f"    {verdict.registration}")
         for line in (*verdict.sensitivity, *verdict.beside, *verdict.caveats):
-            click.echo(f"    {line}")
+            echo(f"    {line}")
     not_asked = ", ".join(f"({verdict.name})" for verdict in verdicts if verdict.status == "not asked")
     if not_asked:
-        click.echo(f"This grid does not ask {not_asked}")
+        echo(f"This grid does not ask {not_asked}")
     if redundancy := describe_redundancy(runs, numbers):
-        click.echo(f"(c) {redundancy}")
+        echo(f"(c) {redundancy}")
     if runs.is_study:
-        click.echo(NONE_OF_A_STUDY)
-    click.echo(page)
+        echo(NONE_OF_A_STUDY)
+    echo(str(page))
     return exit_code
 
 

@@ -1,6 +1,7 @@
 """`tfnas launch` of a file with a study."""
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from experiments.cli.launch_command import HOW_TO_RESUME
@@ -73,7 +74,7 @@ def _print_result(result: "StudyResult", console: "Console") -> int:
     say(console, f"{result.num_complete} points have values{pruned}{failed}")
     if result.best:
         say(console, f"best points, ready to launch: {result.best}")
-    say(console, f"explore the study with: optuna-dashboard {result.storage_url}")
+    say(console, f"explore the study with: optuna-dashboard {quote(result.storage_url)}")
     if result.num_undelivered:
         say(
             console,

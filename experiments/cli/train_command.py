@@ -2,12 +2,13 @@
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from experiments.console import make_console, say
+from experiments.console import echo, make_console, say
 from nas.foundation.errors import UserError
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def _make_cells(
     out = out or Path("results") / (experiment or _DEFAULT_EXPERIMENT)
     networks = find_networks(architectures, out)
     inheritance = Inheritance(networks)
-    preparation = Preparation(out, ThisMachine(Resources(), "--set"), "--set", _report)
+    preparation = Preparation(out, ThisMachine(Resources(), "--set"), "--set", partial(echo, err=True))
     cells = []
     for network in networks:
         config = TrainConfig.parse(inheritance.complete(fields, network), "--set")
@@ -146,11 +147,7 @@ def _read_cells(path: Path, out: Path | None) -> "tuple[list[TrainingCell], str,
     grid = load_grid(path).as_trainings()
     out = out or Path("results") / grid.spec.experiment
     place = ThisMachine(grid.spec.resources, str(path))
-    return grid.cells(out, place, _report), grid.spec.experiment, out
-
-
-def _report(message: str) -> None:
-    click.echo(message, err=True)
+    return grid.cells(out, place, partial(echo, err=True)), grid.spec.experiment, out
 
 
 def _summarize(cell: "TrainingCell", result: "TrainingResult") -> dict[str, Any]:

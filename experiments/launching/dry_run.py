@@ -20,8 +20,8 @@ from experiments.launching.grid_record import GridRecord
 from experiments.launching.launch_lock import is_launch_running, only_user_of
 from experiments.places.place import Place
 from experiments.specs.grid import Grid, Plan
-from experiments.tracking.tracker import TrackedCell, read_tracked_cells
-from nas.foundation.errors import SkippedImagesWarning, UserError
+from experiments.tracking.tracker import TrackedCell, UnreachableStoreError, read_tracked_cells
+from nas.foundation.errors import SkippedImagesWarning
 
 
 def print_dry_run(
@@ -51,12 +51,13 @@ def print_dry_run(
         UserError: the file is wrong, or a target is out of reach.
     """
     report = partial(say, console)
+    tracked = read_tracked_cells(grid.spec.experiment, out)
     with grid.place(address) as place, TemporaryDirectory() as scratch, locked(out if measure else None):
         if measure:
             plan = Plan.of(grid.cells(out, place, report, even_if_busy=even_if_busy))
         else:
             plan = grid.plan(out, Path(scratch), place, report, even_if_busy=even_if_busy)
-        states = cell_states(plan.cells, read_tracked_cells(grid.spec.experiment, out), out)
+        states = cell_states(plan.cells, tracked, out)
         to_run = [state for state in states if state.is_to_run(retry_failed)]
         cells = [state.cell for state in to_run]
         costs_s = None
@@ -147,7 +148,7 @@ def _print_states(
 def _read_tracked_cells(grid: Grid, out: Path, console: Console) -> Mapping[str, TrackedCell]:
     try:
         return read_tracked_cells(grid.spec.experiment, out)
-    except UserError as error:
+    except UnreachableStoreError as error:
         say(console, f"warning: {error}; states below come from the output folder alone")
         return {}
 

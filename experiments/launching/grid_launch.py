@@ -103,6 +103,8 @@ def launch(
         require_server(tracking_uri(out))
     if storage:
         storage.check_writable()
+    # Before anything is measured: a store that cannot be used must not cost that time.
+    read_tracked_cells(grid.spec.experiment, out)
     with only_user_of(out), grid.place(address) as place:
         # Looked at before a lookup table is measured, which takes minutes.
         read_tracked_cells(grid.spec.experiment, out)

@@ -14,6 +14,7 @@ from experiments.launching.launch_lock import only_user_of
 from experiments.tracking.delivery import Delivery
 from experiments.tracking.tracker import Tracker
 from nas.foundation.errors import DivergedError
+from nas.foundation.uris import redact
 from nas.foundation.world import ALONE, World
 
 _PATIENCE_S = 60.0
@@ -94,7 +95,7 @@ def _run(
         folder.journal.finish("KILLED")
         raise
     except Exception as error:
-        folder.traceback.write_text(traceback.format_exc(), encoding="utf-8")
+        folder.traceback.write_text(redact(traceback.format_exc()), encoding="utf-8")
         folder.journal.finish("FAILED", describe_failure(error))
         if not isinstance(error, DivergedError):
             raise

@@ -7,6 +7,7 @@ Whatever depends on where trials run (the device, its name and speed, the images
 import logging
 import os
 import secrets
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol, TypeVar
@@ -14,7 +15,8 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from experiments.places.resources import Resources, num_bundles
-from nas.foundation.errors import UserError
+from nas.foundation.errors import RunWarning, UserError
+from nas.foundation.socket_folder import find_socket_folder
 
 Result = TypeVar("Result")
 
@@ -68,10 +70,11 @@ class ThisMachine:
         where: the YAML file, for errors.
 
     Raises:
-        UserError: a trial needs more than the machine has.
+        UserError: a trial needs more than the machine has, or Ray finds no folder for its files.
     """
 
     def __init__(self, resources: Resources, where: str) -> None:
+        self._ray_folder = find_ray_folder()
         self.bundle = resources.bundle(on_cluster=False)
         self._has: dict[str, float] = {"CPU": num_cores(), "GPU": torch.cuda.device_count()}
         for name, (unit, field) in _UNITS.items():
@@ -99,6 +102,13 @@ class ThisMachine:
         _prepare_environment()
         # Otherwise Ray writes a token into the home folder.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        if self._ray_folder != _wanted_ray_folder():
+            warnings.warn(
+                f"TMPDIR: {_wanted_ray_folder()}: Ray cannot write there, or its sockets would have too long "
+                f"paths; its files go to {self._ray_folder}",
+                RunWarning,
+                stacklevel=2,
+            )
         import ray
 
         ray.init(
@@ -108,11 +118,35 @@ class ThisMachine:
             log_to_driver=False,
             logging_level=logging.ERROR,
             object_store_memory=_OBJECT_STORE_BYTES,
+            _temp_dir=f"{self._ray_folder}/ray",
         )
         try:
             yield
         finally:
             ray.shutdown()
+
+
+def find_ray_folder() -> str:
+    """The folder for Ray's temporary files: the usual one if the paths of sockets in it are not too long.
+
+    Batch systems make long ones.
+
+    Raises:
+        UserError: no folder is short and writable.
+    """
+    socket = f"ray/session_2000-01-01_00-00-00_000000_{os.getpid()}/sockets/plasma_store"
+    folder = find_socket_folder(_wanted_ray_folder(), socket)
+    if folder is None:
+        raise UserError(
+            f"TMPDIR: {_wanted_ray_folder()}: Ray cannot write there, or its sockets would have too long "
+            "paths; set RAY_TMPDIR to a shorter folder"
+        )
+    return folder
+
+
+def _wanted_ray_folder() -> str:
+    """Where Ray would write by itself."""
+    return os.path.abspath(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp")
 
 
 def num_cores() -> int:

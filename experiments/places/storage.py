@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 from pyarrow import ArrowException
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
 
 from nas.foundation.errors import UserError, first_line
+from nas.foundation.uris import redact
 
 _CHECKPOINTS, _ARTIFACTS, _TRACEBACK = "checkpoints", "artifacts", "traceback.txt"
 
@@ -45,9 +45,10 @@ class Storage:
         """
         if "://" not in text:
             return cls(str(Path(text).resolve()))
-        if urlsplit(text).password:
+        if redact(text) != text:
             raise UserError(
-                "--storage: contains a secret, which would be stored; set AWS_SECRET_ACCESS_KEY instead"
+                f"--storage: {text}: contains a secret or a user, which would be stored; set "
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead"
             )
         storage = cls(text)
         storage._open()

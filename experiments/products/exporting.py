@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 from experiments.cells.training_cell import SEARCH_RUN_TAG, SEARCHED_ON_TAG
 from experiments.products.model_card import Facts, write_card
 from experiments.tracking.named_run import RUN_PREFIX, NamedRun, find_run
+from experiments.tracking.tracker import moving_artifacts, reaching
 from nas.config import TrainConfig
 from nas.data.image_source import load_images
 from nas.foundation.device import resolve_device
@@ -86,7 +87,7 @@ def export(source: Source, path: Path, export_format: ExportFormat) -> Exported:
     """Writes a trained network and its card; if it is tracked, logs both and a model to MLflow.
 
     Raises:
-        UserError: the files cannot be written.
+        UserError: the files cannot be written, or not be logged.
         ExportError: the exported network gives other results.
     """
     images_BCHW, checked_on = _test_images(source.record)
@@ -106,7 +107,7 @@ def export(source: Source, path: Path, export_format: ExportFormat) -> Exported:
         max_error=max_error,
         table_latency=_table_latency(source.run),
         searched_on=source.run.run.data.tags.get(SEARCHED_ON_TAG) if source.run else None,
-        run=f"`{source.run.run_id}` (experiment `{source.run.experiment}`)" if source.run else None,
+        run=f"{source.run.run_id} (experiment {source.run.experiment})" if source.run else None,
     )
     card = path.with_name(f"{path.name}.md")
     card.write_text(write_card(source.record, facts), encoding="utf-8")
@@ -174,7 +175,7 @@ def _table_latency(run: NamedRun | None) -> str | None:
     search = find_run(f"{RUN_PREFIX}{search_id}", run.out).run.data
     latency_ms, target_ms = search.metrics.get("derived_latency_ms"), search.params.get("target_latency_ms")
     fingerprint = search.tags.get("tfnas.table_fingerprint", "unknown")[:8]
-    return f"{latency_ms:.3f} ms, target {target_ms} ms, table {fingerprint}, search `{search_id}`"
+    return f"{latency_ms:.3f} ms, target {target_ms} ms, table {fingerprint}, search {search_id}"
 
 
 def _log_model(source: Source, run: NamedRun, images_BCHW: Tensor, files: list[Path]) -> str:
@@ -184,9 +185,16 @@ def _log_model(source: Source, run: NamedRun, images_BCHW: Tensor, files: list[P
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, len(source.record.class_names)))]),
     )
     logging.getLogger("mlflow").setLevel(logging.ERROR)
+    with reaching(run.client.tracking_uri), moving_artifacts():
+        for file in files:
+            run.client.log_artifact(run.run_id, str(file))
     mlflow.set_tracking_uri(run.client.tracking_uri)
     try:
-        with warnings.catch_warnings(), mlflow.start_run(run_id=run.run_id):
+        with (
+            reaching(run.client.tracking_uri),
+            warnings.catch_warnings(),
+            mlflow.start_run(run_id=run.run_id),
+        ):
             warnings.simplefilter("ignore")
             info = mlflow.pytorch.log_model(
                 PixelClassifier(fold_batch_norm(source.network), source.record).eval(),
@@ -197,9 +205,8 @@ def _log_model(source: Source, run: NamedRun, images_BCHW: Tensor, files: list[P
                 # A graph, which loads without running foreign code.
                 serialization_format="pt2",
             )
-            for file in files:
-                mlflow.log_artifact(str(file))
     finally:
         # Logging reopened the run, which ended with its training, whether or not this export succeeds.
-        run.client.set_terminated(run.run_id, run.run.info.status, run.run.info.end_time)
+        with reaching(run.client.tracking_uri):
+            run.client.set_terminated(run.run_id, run.run.info.status, run.run.info.end_time)
     return str(info.model_uri)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from scipy.stats import binomtest
 
 from nas.data.datasets import DATASETS
+from nas.foundation.escaping import escape_markdown
 from nas.space.architecture import Architecture
 from nas.training.trained_network import TrainedNetwork
 
@@ -47,7 +48,7 @@ def _license(dataset: str) -> str:
 
 
 def write_card(record: TrainedNetwork, facts: Facts) -> str:
-    """The card as Markdown."""
+    """The card as Markdown; names of others in it are shown as they are, whatever they hold."""
     rows = {
         "Task": f"image classification, {len(record.class_names)} classes",
         "Input": _describe_input(record),
@@ -57,33 +58,38 @@ def write_card(record: TrainedNetwork, facts: Facts) -> str:
         "Test accuracy": describe_accuracy(record),
         "Latency": facts.latency,
         "Latency by lookup table": facts.table_latency or "none (not found by a search)",
-        "File": f"`{facts.file_name}`, {facts.file_format}, {facts.size_bytes:,} bytes",
+        "File": f"{facts.file_name}, {facts.file_format}, {facts.size_bytes:,} bytes",
         "Checked": f"logits within {facts.max_error:.1e} of the trained network, on {facts.checked_on}",
         "Run": facts.run or "not tracked",
         "License": _license(record.dataset),
     }
     lines = [
-        f"# {record.name}",
+        f"# {escape_markdown(record.name)}",
         "",
         "| | |",
         "|---|---|",
-        *(f"| {name} | {text} |" for name, text in rows.items()),
+        *(_row(name, text) for name, text in rows.items()),
         "",
         "## Training",
         "",
-        f"From scratch on `{record.dataset}`; the weights are those of epoch {record.epoch} of "
-        f"{record.config.get('num_epochs', '?')}. {_describe_choice(record)}{_describe_search(facts)}",
+        f"From scratch on {escape_markdown(record.dataset)}; the weights are those of epoch {record.epoch} "
+        f"of {escape_markdown(str(record.config.get('num_epochs', '?')))}. "
+        f"{_describe_choice(record)}{_describe_search(facts)}",
         "",
         "| field | value |",
         "|---|---|",
-        *(f"| {name} | {record.config[name]} |" for name in _PROTOCOL if name in record.config),
+        *(_row(name, record.config[name]) for name in _PROTOCOL if name in record.config),
         "",
         "## Classes",
         "",
-        ", ".join(record.class_names),
+        f"In the order of the outputs: {', '.join(map(escape_markdown, record.class_names))}",
         *_layers(record),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _row(*cells: object) -> str:
+    return f"| {' | '.join(escape_markdown(str(cell)) for cell in cells)} |"
 
 
 def _describe_choice(record: TrainedNetwork) -> str:
@@ -101,7 +107,7 @@ def _describe_choice(record: TrainedNetwork) -> str:
 def _describe_search(facts: Facts) -> str:
     if facts.searched_on is None:
         return ""
-    return f" The search that found the network used other images: {facts.searched_on}."
+    return f" The search that found the network used other images: {escape_markdown(facts.searched_on)}."
 
 
 def describe_accuracy(record: TrainedNetwork) -> str:
@@ -126,8 +132,8 @@ def _describe_input(record: TrainedNetwork) -> str:
 
 def _describe_architecture(record: TrainedNetwork) -> str:
     if isinstance(record.network, Architecture):
-        return f"derived network of space `{record.network.space}`, {record.network.depth} searchable layers"
-    return f"`{record.network}` of torchvision"
+        return f"derived network of space {record.network.space}, {record.network.depth} searchable layers"
+    return f"{record.network} of torchvision"
 
 
 def _layers(record: TrainedNetwork) -> list[str]:
@@ -140,7 +146,7 @@ def _layers(record: TrainedNetwork) -> list[str]:
         "| stage | operator | mid channels | out channels | stride |",
         "|---|---|---|---|---|",
         *(
-            f"| {layer.stage + 1} | {op.name} | {mid_channels} | {layer.out_channels} | {layer.stride} |"
+            _row(layer.stage + 1, op.name, mid_channels, layer.out_channels, layer.stride)
             for layer, op, mid_channels in record.network.layers
         ),
     ]

@@ -13,7 +13,7 @@ from nas.config import DataConfig, SearchConfig, TrainConfig
 from nas.data.image_doubts import find_doubts
 from nas.data.image_lists import Listing
 from nas.data.image_source import fingerprint_data
-from nas.foundation.errors import UserError, escape_unprintable
+from nas.foundation.errors import UserError
 from nas.foundation.identity import code_version, fingerprint, library_versions
 from nas.latency.compatibility import Hardware, check_table
 from nas.latency.duration import foresee_duration_s
@@ -186,7 +186,7 @@ class Preparation:
     def _report_doubts(self, doubts: Sequence[str]) -> None:
         for doubt in doubts:
             if doubt not in self._doubts:
-                self._report(f"{self._where}: warning: {escape_unprintable(doubt)}")
+                self._report(f"{self._where}: warning: {doubt}")
                 self._doubts.add(doubt)
 
     def _measure(self, config: SearchConfig, path: Path) -> None:

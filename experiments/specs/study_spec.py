@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -187,6 +188,8 @@ class Study(ConfigRecord):
             yield "sampler: gp: would draw conditional fields (`when`) at random; choose tpe"
         if self.seeds is not None and (not self.seeds or len(set(self.seeds)) < len(self.seeds)):
             yield f"seeds: {self.seeds}: give at least one seed, each once"
+        if self.storage is not None and re.search(r"://[^/]*:[^@]*\s[^@]*@", self.storage):
+            yield "storage: a space in the password; write %20"
         if self.pruning != "none" and len(self.objectives) > 1:
             yield (
                 f"pruning: {self.pruning}: several objectives do not rank searches before they end; "

@@ -11,10 +11,10 @@ from typing import Any
 
 import optuna
 from mlflow.exceptions import MlflowException
+from optuna.exceptions import OptunaError
 from optuna.trial import TrialState
 from rich.console import Console
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from experiments.cells.cell_folder import find_cell_folders
 from experiments.console import say
@@ -33,6 +33,7 @@ from experiments.studies.study_search import StudyCallback, StudyScheduler, Stud
 from experiments.tracking.delivery import Delivery
 from experiments.tracking.tracker import Tracker, read_tracked_cells, require_server, tracking_uri
 from nas.foundation.errors import UserError, first_line
+from nas.foundation.uris import redact, sqlite_path, sqlite_uri
 
 _DEFINITION = "tfnas.definition"
 
@@ -50,7 +51,7 @@ class StudyResult:
         failed: numbers of points without a value, and why.
         num_undelivered: searches whose records MLflow lacks in part; the next launch delivers them.
         run_id: the study's run in MLflow.
-        storage_url: without a password.
+        storage_url: without user and password.
         is_done: whether the budget is spent and no point is open.
         best: the file of the best points, if any point has a value.
     """
@@ -93,6 +94,9 @@ def launch_study(
         require_server(tracking_uri(out))
     if storage:
         storage.check_writable()
+    # Before anything is measured: stores that cannot be used must not cost that time.
+    read_tracked_cells(plan.spec.experiment, out)
+    read_study(plan, out)
     with only_user_of(out), plan.place(address) as place:
         # Looked at before a lookup table is measured, which takes minutes.
         read_tracked_cells(plan.spec.experiment, out)
@@ -164,12 +168,12 @@ def _run(points: Points, run_id: str, delivery: Delivery, console: Console) -> N
 
 def storage_url(plan: StudyGrid, out: Path) -> str:
     """URL of the storage of a study."""
-    return plan.study.storage or f"sqlite:///{out.resolve() / 'study.db'}"
+    return plan.study.storage or sqlite_uri(out.resolve() / "study.db")
 
 
 def show_storage(plan: StudyGrid, out: Path) -> str:
-    """URL of the storage of a study, without a password."""
-    return make_url(storage_url(plan, out)).render_as_string(hide_password=True)
+    """URL of the storage of a study, without user and password."""
+    return redact(storage_url(plan, out))
 
 
 def read_study(plan: StudyGrid, out: Path) -> optuna.Study | None:
@@ -178,9 +182,10 @@ def read_study(plan: StudyGrid, out: Path) -> optuna.Study | None:
     Raises:
         UserError: the storage cannot be used.
     """
-    if plan.study.storage is None and not (out / "study.db").is_file():
+    database = sqlite_path(storage_url(plan, out))
+    if database is not None and not database.is_file():
         return None
-    with _refuse_broken_storage(plan):
+    with _refuse_broken_storage(plan, out):
         try:
             return optuna.load_study(study_name=plan.spec.experiment, storage=storage_url(plan, out))
         except KeyError:
@@ -193,7 +198,7 @@ def open_study(plan: StudyGrid, out: Path, definition: dict[str, Any]) -> optuna
     Raises:
         UserError: the storage cannot be used, or holds another study of that name.
     """
-    with _refuse_broken_storage(plan):
+    with _refuse_broken_storage(plan, out):
         study = optuna.create_study(
             storage=storage_url(plan, out),
             study_name=plan.spec.experiment,
@@ -224,11 +229,16 @@ def open_study(plan: StudyGrid, out: Path, definition: dict[str, Any]) -> optuna
 
 
 @contextmanager
-def _refuse_broken_storage(plan: StudyGrid) -> Iterator[None]:
+def _refuse_broken_storage(plan: StudyGrid, out: Path) -> Iterator[None]:
     try:
         yield
-    except (SQLAlchemyError, ArgumentError, ImportError, RuntimeError) as error:
+    except (SQLAlchemyError, OptunaError, ImportError, RuntimeError, ValueError) as error:
         reason = first_line(error)
+        if plan.study.storage is None:
+            raise UserError(
+                f"{out / 'study.db'}: cannot use this storage of the study ({reason}); end the program that "
+                "locks it, restore the file, or choose another --out"
+            ) from None
         raise UserError(
             f"{plan.path}: study.storage: cannot use it ({reason}); check the URL, or remove it to "
             "use a file in the output folder"

@@ -3,6 +3,7 @@
 import sys
 from functools import partial
 from pathlib import Path
+from shlex import quote
 
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
@@ -82,7 +83,7 @@ def print_study_status(plan: StudyGrid, out: Path, console: Console) -> None:
         table.add_row(str(trial.number), _state(trial), *values, _describe(trial), reason)
     console.print(table)
     if study:
-        say(console, f"explore it with: optuna-dashboard {show_storage(plan, out)}")
+        say(console, f"explore it with: optuna-dashboard {quote(show_storage(plan, out))}")
 
 
 def _state(trial: FrozenTrial) -> str:

@@ -19,7 +19,7 @@ def point_artifacts_here(database: Path) -> None:
         database: an SQLite file of MLflow, or none yet.
 
     Raises:
-        UserError: the folder was moved or copied, and the file cannot be written.
+        UserError: the file cannot be read, or the folder was moved or copied and it cannot be written.
     """
     if not database.is_file():
         return
@@ -41,8 +41,8 @@ def point_artifacts_here(database: Path) -> None:
                 )
     except sqlite3.Error as error:
         raise UserError(
-            f"{database}: this folder was moved or copied, and its store cannot be adapted ({error}); make "
-            "the folder writable, or copy it once more to where it is"
+            f"{database}: cannot use this MLflow store ({error}); end the program that locks it, make it "
+            "writable if its folder was moved or copied, or restore the file"
         ) from None
 
 

@@ -9,8 +9,9 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from experiments.tracking.moved_store import point_artifacts_here
-from experiments.tracking.tracker import search_runs, tracking_uri
+from experiments.tracking.tracker import moving_artifacts, open_store, reaching, search_runs, tracking_uri
 from nas.foundation.errors import UserError, first_line
+from nas.foundation.uris import sqlite_path
 
 # Otherwise MLflow draws a progress bar for every file.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -53,12 +54,12 @@ class NamedRun:
         """
         folder = self.out / "fetched" / self.run_id
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            return Path(self.client.download_artifacts(self.run_id, artifact, str(folder)))
-        except (MlflowException, OSError):
-            raise UserError(
-                f"{self.reference}: run '{self.name}' ({self.run.info.status}) has no {artifact}; {remedy}"
-            ) from None
+        with reaching(self.client.tracking_uri), moving_artifacts():
+            if artifact in {file.path for file in self.client.list_artifacts(self.run_id)}:
+                return Path(self.client.download_artifacts(self.run_id, artifact, str(folder)))
+        raise UserError(
+            f"{self.reference}: run '{self.name}' ({self.run.info.status}) has no {artifact}; {remedy}"
+        )
 
 
 def find_run(reference: str, out: Path) -> NamedRun:
@@ -68,14 +69,17 @@ def find_run(reference: str, out: Path) -> NamedRun:
         UserError: there is no such store or run.
     """
     client = _open_store(reference, out)
-    try:
-        run = client.get_run(reference.removeprefix(RUN_PREFIX))
+    with reaching(client.tracking_uri):
+        try:
+            run = client.get_run(reference.removeprefix(RUN_PREFIX))
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            raise UserError(
+                f"{reference}: not in {client.tracking_uri} ({first_line(error)}); correct the id, or "
+                "give the folder of its launch with --out"
+            ) from None
         experiment = client.get_experiment(run.info.experiment_id)
-    except MlflowException as error:
-        raise UserError(
-            f"{reference}: not in {client.tracking_uri} ({first_line(error)}); correct the id, or "
-            "give the folder of its launch with --out"
-        ) from None
     return NamedRun(reference, run, str(experiment.name), client, out)
 
 
@@ -87,12 +91,10 @@ def find_searches(reference: str, out: Path) -> list[NamedRun]:
     """
     client = _open_store(reference, out)
     name = reference.removeprefix(EXPERIMENT_PREFIX)
-    try:
+    with reaching(client.tracking_uri):
         experiment = client.get_experiment_by_name(name)
         condition = "tags.`tfnas.kind` = 'search' and attributes.status = 'FINISHED'"
         runs = list(search_runs(client, experiment.experiment_id, condition)) if experiment else []
-    except MlflowException as error:
-        raise UserError(f"{reference}: cannot read {client.tracking_uri}: {first_line(error)}") from None
     if not runs:
         raise UserError(
             f"{reference}: no finished search of that experiment in {client.tracking_uri}; launch it first, "
@@ -104,11 +106,10 @@ def find_searches(reference: str, out: Path) -> list[NamedRun]:
 
 def _open_store(reference: str, out: Path) -> MlflowClient:
     uri = tracking_uri(out)
-    if uri.startswith("sqlite:///"):
-        database = Path(uri.removeprefix("sqlite:///"))
+    if (database := sqlite_path(uri)) is not None:
         if not database.is_file():
             raise UserError(
-                f"{reference}: no MLflow store in {out}; give the folder of its launch with --out"
+                f"{reference}: no MLflow store {database}; give the folder of its launch with --out"
             )
         point_artifacts_here(database)
-    return MlflowClient(uri)
+    return open_store(uri)

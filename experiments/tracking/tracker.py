@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from requests import RequestException
+from sqlalchemy.exc import SQLAlchemyError
 
 from experiments import __version__
 from experiments.cells.cell_folder import CellFolder
@@ -26,6 +27,7 @@ from experiments.cells.journal import Event
 from experiments.tracking.moved_store import ARTIFACTS, point_artifacts_here
 from experiments.tracking.own_launches import LAUNCH_ID_TAG, OwnLaunches
 from nas.foundation.errors import UserError, first_line
+from nas.foundation.uris import redact, sqlite_path, sqlite_uri
 from nas.foundation.validation import read_json
 from nas.search.health import HealthCheck
 
@@ -37,6 +39,8 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 # If MLflow itself repeats a request, it may create a run twice and hide for minutes that the server is
 # unreachable: `Delivery` retries instead.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+# MLflow would print where each run is, with the password of the server.
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 REGISTRATION_FILE = "registration.json"
 REGISTRATION_TAG = "tfnas.registration"
@@ -59,6 +63,10 @@ _ATTEMPT_TAG = "tfnas.attempted_ms"
 
 _SUPERSEDED_TAG = "tfnas.superseded_by"
 """On deleted runs that nobody deleted by hand: the run that has taken their place."""
+
+
+class UnreachableStoreError(UserError):
+    """The tracking store does not answer now; nothing says that it never will."""
 
 
 @dataclass(frozen=True)
@@ -101,14 +109,17 @@ def tracking_uri(out: Path) -> str:
 def read_tracked_cells(experiment: str, out: Path) -> dict[str, TrackedCell]:
     """All cells of an experiment, by hash; creates neither a store nor an experiment.
 
+    Call it before what takes long: it refuses a store that can never be used.
+
     Raises:
-        UserError: the tracking server is unreachable, or the experiment was deleted there.
+        UserError: the tracking store cannot be used, or the experiment was deleted there.
+        UnreachableStoreError: it does not answer.
     """
     uri = tracking_uri(out)
-    if uri == _default_uri(out) and not _default_file(out).is_file():
+    if not _is_there(uri):
         return {}
-    client = MlflowClient(uri)
-    with _reaching(uri):
+    client = open_store(uri)
+    with reaching(uri):
         found = client.get_experiment_by_name(experiment)
         if found is None:
             return {}
@@ -147,10 +158,10 @@ class Tracker:
         if self._is_in_folder:
             point_artifacts_here(_default_file(out))
         self._launches = OwnLaunches(out, owns_store=self._is_in_folder)
-        self._client = MlflowClient(self.uri)
+        self._client = open_store(self.uri)
         self._run_ids: dict[str, str] = {}
         self._launch_ids: dict[str, str] = {}
-        with _reaching(self.uri):
+        with reaching(self.uri):
             self.experiment_id = self._find_or_create_experiment(experiment)
 
     def cells(self) -> dict[str, TrackedCell]:
@@ -159,7 +170,7 @@ class Tracker:
         Raises:
             UserError: the tracking server is unreachable.
         """
-        with _reaching(self.uri):
+        with reaching(self.uri):
             return _read_cells(self._client, self.experiment_id)
 
     def check_unclaimed(self, kind: str, cells: Collection[str]) -> None:
@@ -175,7 +186,7 @@ class Tracker:
         Raises:
             UserError: one does; or the tracking server is unreachable.
         """
-        with _reaching(self.uri):
+        with reaching(self.uri):
             for run in self._search(f"tags.`{REGISTERS_TAG}` = '{kind}' and attributes.status = 'RUNNING'"):
                 if _launch_id(run) in self._launches:
                     continue
@@ -192,7 +203,8 @@ class Tracker:
     def _read_registration(self, run_id: str) -> dict[str, str]:
         """Names of the cells that a launch registered, by hash."""
         with TemporaryDirectory() as folder:
-            path = self._client.download_artifacts(run_id, REGISTRATION_FILE, folder)
+            with moving_artifacts():
+                path = self._client.download_artifacts(run_id, REGISTRATION_FILE, folder)
             content = read_json(Path(path), "what a launch registered")
         return {cell: str(about["name"]) for cell, about in content["cells"].items()}
 
@@ -211,11 +223,22 @@ class Tracker:
             "tfnas.out": str(self._out),
             _HOST_TAG: socket.gethostname(),
         }
-        with _reaching(self.uri):
+        with reaching(self.uri):
             run = self._client.create_run(self.experiment_id, tags=tags | dict(more_tags), run_name=name)
-            self._launch_ids[run.info.run_id] = launch_id
-            self._client.log_artifact(run.info.run_id, str(spec_path))
-        return str(run.info.run_id)
+            run_id = str(run.info.run_id)
+            self._launch_ids[run_id] = launch_id
+            try:
+                self._log_spec(run_id, spec_path)
+            except BaseException:
+                self.end_launch(run_id, "FAILED")
+                raise
+        return run_id
+
+    def _log_spec(self, run_id: str, path: Path) -> None:
+        """Logs a YAML file, whose URIs may have passwords."""
+        text = redact(path.read_bytes().decode())
+        with moving_artifacts():
+            self._client.log_text(run_id, text, path.name)
 
     def register(self, run_id: str, text: str, tags: Mapping[str, str]) -> None:
         """Adds what a launch registers to its run.
@@ -223,8 +246,9 @@ class Tracker:
         Raises:
             UserError: the tracking server is unreachable.
         """
-        with _reaching(self.uri):
-            self._client.log_text(run_id, text, REGISTRATION_FILE)
+        with reaching(self.uri):
+            with moving_artifacts():
+                self._client.log_text(run_id, text, REGISTRATION_FILE)
             # Last, so that the tags mean complete.
             self._client.log_batch(run_id, tags=[RunTag(*item) for item in tags.items()], synchronous=True)
 
@@ -234,7 +258,7 @@ class Tracker:
         Raises:
             UserError: the tracking server is unreachable.
         """
-        with _reaching(self.uri):
+        with reaching(self.uri):
             run = next(self._search(f"tags.`{REGISTERS_TAG}` = '{kind}'"), None)
             return run.data.tags.get(REGISTRATION_TAG) if run else None
 
@@ -250,13 +274,13 @@ class Tracker:
         Raises:
             UserError: the tracking server is unreachable.
         """
-        with _reaching(self.uri):
+        with reaching(self.uri):
             found = self._search(f"tags.`tfnas.study` = '{name}'")
             own = next((run for run in found if _launch_id(run) in self._launches), None)
             if own:
                 run_id = str(own.info.run_id)
                 self._launch_ids[run_id] = _launch_id(own)
-                self._client.log_artifact(run_id, str(spec_path))
+                self._log_spec(run_id, spec_path)
                 self._client.update_run(run_id, status="RUNNING")
                 return run_id
             run_id = self.start_launch(f"study {name}", spec_path, {"tfnas.study": name})
@@ -264,9 +288,14 @@ class Tracker:
             return run_id
 
     def add_files(self, run_id: str, paths: Sequence[Path], folder: str | None = None) -> None:
-        """Adds files to the artifacts of a run, in a folder if one is given."""
-        for path in paths:
-            self._client.log_artifact(run_id, str(path), folder)
+        """Adds files to the artifacts of a run, in a folder if one is given.
+
+        Raises:
+            MlflowException, OSError: the server or its artifact store is unreachable.
+        """
+        with moving_artifacts():
+            for path in paths:
+                self._client.log_artifact(run_id, str(path), folder)
 
     def add_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
         """Adds metrics to a run."""
@@ -282,7 +311,7 @@ class Tracker:
         Raises:
             UserError: the tracking server is unreachable.
         """
-        with _reaching(self.uri):
+        with reaching(self.uri):
             open_runs = list(self._search("attributes.status = 'RUNNING' and tags.`tfnas.kind` != ''"))
             launches = [run for run in open_runs if run.data.tags["tfnas.kind"] == "launch"]
             own = {run.info.run_id: _launch_id(run) for run in launches if _launch_id(run) in self._launches}
@@ -339,7 +368,7 @@ class Tracker:
             UserError: the tracking server is unreachable.
         """
         time_ms = time.time_ns() // 1_000_000
-        with _reaching(self.uri):
+        with reaching(self.uri):
             (run, *_) = self._search(f"tags.`tfnas.cell` = '{cell}'")
             self._client.log_batch(
                 run.info.run_id,
@@ -433,14 +462,15 @@ class Tracker:
         if event.outcome != "KILLED":
             folder.fetch_results()
         if event.outcome == "FINISHED":
-            self._client.log_artifacts(run_id, str(folder.artifacts))
+            with moving_artifacts():
+                self._client.log_artifacts(run_id, str(folder.artifacts))
             if checks := folder.health:
                 tags = [RunTag(*item) for item in _health_tags(checks).items()]
                 self._client.log_batch(run_id, tags=tags, synchronous=True)
         elif event.reason:
             self._client.set_tag(run_id, _FAILURE_TAG, event.reason)
             if folder.traceback.is_file():
-                self._client.log_artifact(run_id, str(folder.traceback))
+                self.add_files(run_id, [folder.traceback])
         # Last, so that FINISHED means complete. MLflow has no pruned runs: the failure tag says so.
         status = "KILLED" if event.outcome == "PRUNED" else event.outcome
         self._client.set_terminated(run_id, status, event.time_ms)
@@ -510,16 +540,79 @@ def _default_file(out: Path) -> Path:
 
 
 def _default_uri(out: Path) -> str:
-    return f"sqlite:///{_default_file(out)}"
+    return sqlite_uri(_default_file(out))
+
+
+def _is_there(uri: str) -> bool:
+    """Whether there is a database; of a server, a request has to tell.
+
+    Raises:
+        UserError: not even the folder is there.
+    """
+    database = sqlite_path(uri)
+    if database is None:
+        return True
+    if uri == os.environ.get("MLFLOW_TRACKING_URI") and not database.parent.is_dir():
+        raise UserError(
+            f"MLFLOW_TRACKING_URI: {uri}: the folder {database.parent} does not exist; create it, correct "
+            "the path, or unset the variable"
+        )
+    return database.is_file()
+
+
+def open_store(uri: str) -> MlflowClient:
+    """A client of a tracking store; opens a database, which MLflow creates if it is missing.
+
+    Raises:
+        UserError: MLflow does not know stores of this kind, lacks a driver, or cannot use the database.
+    """
+    try:
+        return MlflowClient(uri)
+    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
+        raise UserError(_explain(uri, error)) from None
 
 
 @contextmanager
-def _reaching(uri: str) -> Iterator[None]:
-    """Turns an unreachable tracking server into a message for the user."""
+def reaching(uri: str) -> Iterator[None]:
+    """Turns an unreachable tracking store into a message for the user.
+
+    Raises:
+        UnreachableStoreError: it does not answer.
+    """
     try:
         yield
-    except (MlflowException, RequestException) as error:
-        reason = first_line(error)
-        raise UserError(
-            f"MLFLOW_TRACKING_URI: cannot use {uri} ({reason}); start the server, or unset the variable"
-        ) from None
+    except (MlflowException, RequestException, SQLAlchemyError) as error:
+        raise UnreachableStoreError(_explain(uri, error)) from None
+
+
+def _explain(uri: str, error: Exception) -> str:
+    reason = first_line(error)
+    if uri == os.environ.get("MLFLOW_TRACKING_URI"):
+        return (
+            f"MLFLOW_TRACKING_URI: cannot use {uri} ({reason}); start the server and set "
+            "http://HOST:PORT, or unset the variable"
+        )
+    return (
+        f"{sqlite_path(uri)}: cannot use this MLflow store ({reason}); end the program that locks it, "
+        "install the MLflow that wrote it, or restore the file"
+    )
+
+
+@contextmanager
+def moving_artifacts() -> Iterator[None]:
+    """Turns what the library of an artifact store raises into an exception of MLflow.
+
+    These have no base in common: missing credentials are an error of botocore, of google.auth or of azure.
+
+    Raises:
+        MlflowException: files cannot be stored or fetched.
+    """
+    try:
+        yield
+    except (MlflowException, OSError):
+        raise
+    except Exception as error:
+        raise MlflowException(
+            f"files cannot be stored or fetched: {first_line(error)}; give this machine access to the "
+            "artifact store"
+        ) from error

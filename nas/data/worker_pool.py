@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 import weakref
@@ -12,12 +13,15 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
+from multiprocessing.util import get_temp_dir
 from typing import TYPE_CHECKING, Self, TypeVar
+from unittest.mock import patch
 
 import torch
 from torch import multiprocessing
 
 from nas.foundation.errors import UserError
+from nas.foundation.socket_folder import find_socket_folder
 
 if TYPE_CHECKING:
     from nas.config import SearchConfig, TrainConfig
@@ -110,6 +114,7 @@ class WorkerPool:
             yield task, self._executor.submit(function, task)
 
     def _start(self) -> ProcessPoolExecutor:
+        _keep_sockets_short()
         executor = ProcessPoolExecutor(
             self.num_workers,
             mp_context=multiprocessing.get_context(_START_METHOD),
@@ -132,6 +137,18 @@ def default_num_workers(num_threads: int) -> int:
     num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     num_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return min(max(num_cores // num_processes - num_threads, 0), MAX_DEFAULT_WORKERS)
+
+
+def _keep_sockets_short() -> None:
+    """Chooses the folder through whose sockets workers hand over tensors; they inherit it."""
+    folder = find_socket_folder(tempfile.gettempdir(), "pymp-12345678/listener-12345678")
+    if folder is None:
+        raise UserError(
+            f"TMPDIR: {tempfile.gettempdir()}: too long for the sockets of worker processes; set TMPDIR to a "
+            "shorter folder, or num_data_workers: 0"
+        )
+    with patch.object(tempfile, "tempdir", folder):
+        get_temp_dir()
 
 
 def _begin_worker(parent_id: int) -> None:

@@ -3,6 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from nas.foundation.escaping import safe_line
+from nas.foundation.uris import redact
+
 _MAX_LENGTH = 1000
 _MAX_LINES = 20
 
@@ -11,12 +14,12 @@ class UserError(ValueError):
     """The user's input is wrong: a line with the place, the problem and the remedy for each thing.
 
     The command line prints the lines and exits with code 2; a notebook sees a `ValueError`. A message
-    may quote untrusted files. Line breaks and control characters are therefore escaped, and the middle
-    of a very long message is cut out.
+    may quote untrusted files, and URIs with passwords. Line breaks and control characters are therefore
+    escaped, secrets are hidden, and the middle of a very long message is cut out.
     """
 
     def __init__(self, *messages: str) -> None:
-        super().__init__("\n".join(_without_middle(escape_unprintable(each)) for each in messages))
+        super().__init__("\n".join(_without_middle(safe_line(each)) for each in messages))
 
 
 class ErrorList:
@@ -87,15 +90,8 @@ class PeerError(RuntimeError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an exception says; its type if it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def escape_unprintable(text: str) -> str:
-    """The text in one line, with everything escaped that would move the cursor or break the line."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
-    )
+    """The first line of what an exception says, without secrets of URIs; its type if it says nothing."""
+    return redact((str(error).strip() or type(error).__name__).splitlines()[0])
 
 
 def _without_middle(text: str) -> str:

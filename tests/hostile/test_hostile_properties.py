@@ -21,7 +21,8 @@ from experiments.specs.yaml_file import read_yaml
 from nas.config import ConfigRecord, SearchConfig, TrainConfig
 from nas.data.augmentation import Augmentation
 from nas.data.datasets import SOURCE_FIELDS
-from nas.foundation.errors import UserError, escape_unprintable
+from nas.foundation.errors import UserError
+from nas.foundation.escaping import escape_unprintable
 from nas.latency.entry import LatencyEntry, space_keys
 from nas.latency.table import LatencyTable, Provenance
 from nas.search.methods import METHODS

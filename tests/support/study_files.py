@@ -11,6 +11,7 @@ import yaml
 
 from experiments.specs.grid_file import load_grid
 from experiments.specs.study_grid import StudyGrid
+from nas.foundation.uris import sqlite_uri
 from nas.space.macro_space import get_space
 from tests.support.tiny import make_dense_table
 
@@ -73,4 +74,4 @@ def tfnas(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def load(out: Path) -> optuna.Study:
     """The study as anybody opens it, `optuna-dashboard` for instance."""
-    return optuna.load_study(study_name="studied", storage=f"sqlite:///{out / 'study.db'}")
+    return optuna.load_study(study_name="studied", storage=sqlite_uri(out / "study.db"))

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from analysis.figures.ink.drawing import Drawing
-from analysis.figures.ink.style import STYLE
+from analysis.figures.ink.style import keep_names_plain, our_style
 from analysis.reading.captions import count
 from analysis.reading.experiment import Experiment
 from analysis.reading.run import Run, describe_makers
@@ -30,9 +29,10 @@ _LINE_IN = 0.115
 def write_drawing(drawing: Drawing, experiment: Experiment, folder: Path) -> list[Path]:
     """Draws a figure and writes it as PNG, PDF and SVG, with a JSON file that lists its runs."""
     folder.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context(STYLE):
+    with our_style():
         figure = drawing.draw()
         _write_caption(figure, drawing.full_caption)
+        keep_names_plain(figure)
         # Laid out once, then printed by each canvas: `savefig` would draw each format twice.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")

@@ -4,15 +4,19 @@ Operators: the hue shows the kernel, the darkness the expansion, hatching squeez
 Lines: color, dashes and marker change together.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
+from matplotlib.text import Text
 
 from nas.space.operators import OPERATORS, SKIP_OP_NAME
 
@@ -50,6 +54,15 @@ STYLE: Any = {
     "svg.fonttype": "path",
     "svg.hashsalt": "tfnas",
 }
+
+
+@contextmanager
+def our_style() -> Iterator[None]:
+    """Draws in the one style for all figures, whatever a person's `matplotlibrc` asks for."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(STYLE)
+        yield
 
 
 @dataclass(frozen=True)
@@ -145,6 +158,15 @@ def new_figure(width_in: float, height_in: float) -> Figure:
     """Returns an empty figure with automatic layout."""
     engine = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)
     return Figure(figsize=(width_in, height_in), layout=engine)
+
+
+def keep_names_plain(figure: Figure) -> None:
+    """Shows a name with dollar signs as it is; only the numbers at the axes of a figure are formulas."""
+    axes = [axis for one in figure.axes for axis in (one.xaxis, one.yaxis)]
+    numbers = {text for axis in axes for text in axis.findobj(Text) if text is not axis.label}
+    for text in figure.findobj(Text):
+        if text not in numbers:
+            text.set_parse_math(False)
 
 
 def mark_warmup(axes: Axes, last_epoch: int) -> None:

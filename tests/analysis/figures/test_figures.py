@@ -4,13 +4,16 @@ import hashlib
 import json
 from pathlib import Path
 
+import matplotlib as mpl
 import pytest
 from click.testing import CliRunner, Result
+from matplotlib.text import Text
 from PIL import Image
 
 from analysis.figures import make_drawings
 from analysis.figures.ink.drawing import Drawing
 from analysis.figures.ink.figure_files import check_drawings, write_drawings
+from analysis.figures.ink.style import keep_names_plain, new_figure
 from analysis.reading.experiment import Experiment
 from analysis.reading.experiment_reader import read_experiment
 from analysis.reading.run import Run
@@ -97,6 +100,33 @@ def test_the_same_runs_give_the_same_bytes(experiment: Experiment, tmp_path: Pat
         write_drawings(some_drawings(experiment), experiment, tmp_path / name)
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+def test_figures_are_the_same_whatever_a_person_has_set_for_their_own(experiment: Experiment, tmp_path: Path):
+    """LaTeX for all texts is the setting that fails where there is none."""
+    own = {"text.usetex": True, "figure.figsize": (1, 1), "axes.grid": True, "savefig.bbox": "tight"}
+    with mpl.rc_context(own):
+        write_drawings(some_drawings(experiment), experiment, tmp_path / "own")
+        assert mpl.rcParams["text.usetex"]
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        write_drawings(some_drawings(experiment), experiment, tmp_path / "defaults")
+    for path in (tmp_path / "own").iterdir():
+        assert path.read_bytes() == (tmp_path / "defaults" / path.name).read_bytes()
+
+
+def test_a_name_with_dollar_signs_is_no_formula_and_numbers_are(tmp_path: Path):
+    figure = new_figure(3, 2)
+    axes = figure.subplots()
+    axes.plot([1, 1000], [1, 2], label="a$\\undefined{$b")
+    axes.set(xscale="log", title="$1 and $2")
+    axes.legend()
+    keep_names_plain(figure)
+    figure.savefig(tmp_path / "x.svg", metadata={"Date": None})
+    texts = {text.get_text(): text.get_parse_math() for text in figure.findobj(Text) if text.get_text()}
+    assert not texts["a$\\undefined{$b"]
+    assert not texts["$1 and $2"]
+    assert any(is_formula for text, is_formula in texts.items() if "mathdefault" in text)
 
 
 @pytest.fixture

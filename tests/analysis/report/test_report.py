@@ -3,12 +3,16 @@
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from analysis.figures import make_drawings
+from analysis.measures import measure_runs
 from analysis.reading.experiment import Experiment
+from analysis.report.report_page import write_report
 from experiments.cli.compare_command import compare
 from nas.foundation.errors import UserError
 from tests.support.synthetic import Store
@@ -47,6 +51,18 @@ def test_text_from_runs_is_escaped(page_path: Path):
     text = page_path.read_text()
     assert "&lt;i&gt;in epoch 5" in text
     assert "<i>" not in text
+
+
+def test_links_lead_to_the_server_without_its_password(store: Store, experiment: Experiment, tmp_path: Path):
+    drawings, _ = make_drawings(experiment)
+    server = replace(experiment, tracking_uri="https://me:hidden@tracking:5000/mlflow/")
+    page = write_report(
+        server, measure_runs(server), [], drawings, [], [], store.out_dir / "figures", tmp_path / "page.html"
+    ).read_text()
+    assert "hidden" not in page
+    base = f"https://tracking:5000/mlflow/#/experiments/{experiment.experiment_id}"
+    assert page.count(f'href="{base}/runs/') == sum(bool(run.run_id) for run in experiment.cells) > 0
+    assert f'href="{base}"' in page
 
 
 def test_the_page_tells_how_many_searches_are_healthy_and_what_to_change(

@@ -1,10 +1,12 @@
 import csv
 import io
 import itertools
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 
 from analysis.measures import MEASURES
 from analysis.measures.measure import Numbers
@@ -83,6 +85,24 @@ def test_latex_escapes_what_it_would_read_as_a_command(experiment, numbers):
     assert r"images\_50\%" in latex
     assert "images_50%" not in latex
     assert r"a\textbar{}b \& c\_$\lambda$ & x" in latex
+
+
+def test_names_change_neither_the_rows_of_a_markdown_table_nor_become_commands_in_latex(experiment, numbers):
+    table = published_table(experiment, numbers)
+    names = ("[5cm] first", "*", "x |\n| y | z", "\\\\ \\input{x} \x1b[2J", "![x](http://evil.example)")
+    rows = tuple((name, "x", *table.rows[0][2:]) for name in names)
+    forged = replace(table, rows=rows, rule_before=None, caption=f"{names[2]} {names[4]}")
+    tokens = MarkdownIt("commonmark").enable("table").parse(to_markdown(forged))
+    kinds = Counter(token.type for token in tokens)
+    assert kinds["tr_open"] == 1 + len(names)
+    assert kinds["td_open"] == len(names) * len(table.columns)
+    within = {child.type for token in tokens for child in token.children or ()}
+    assert within == {"text"}
+    body = to_latex(forged).split("\\midrule\n")[1].split("\\bottomrule")[0].splitlines()
+    assert len(body) == len(names)
+    # The end of a row, and a rule, would read these as their arguments.
+    assert not [line for line in body if line.startswith(("[", "*"))]
+    assert not [line for line in body if "\\input" in line or not line.isprintable()]
 
 
 def test_targets_that_were_met_are_counted(experiment, numbers):

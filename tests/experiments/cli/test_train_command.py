@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import mlflow
 import pytest
 from mlflow import MlflowClient
 
@@ -40,6 +41,9 @@ def architecture(tmp_path):
 @pytest.fixture(autouse=True)
 def _own_store(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    yield
+    # An export sets it.
+    mlflow.set_tracking_uri(None)
 
 
 def arguments(*architectures, out, settings=SMALL, options=()):

@@ -1,12 +1,13 @@
 """What trials reserve: cores, GPUs or parts of them, and nodes of a kind."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
 import yaml
 
-from experiments.places.place import ThisMachine, num_cores
+from experiments.places.place import ThisMachine, find_ray_folder, num_cores
 from experiments.places.resources import Resources, num_bundles
 from experiments.specs.experiment_spec import load_spec
 from experiments.specs.search_grid import Draft, draft_cells
@@ -51,6 +52,28 @@ def test_a_machine_that_is_too_small_is_refused_in_one_line() -> None:
         UserError, match=rf"gpus_per_trial: {num_gpus + 1}.0; this machine has {num_gpus} GPUs"
     ):
         ThisMachine(Resources(gpus_per_trial=num_gpus + 1), "x.yaml")
+
+
+def test_ray_uses_the_temporary_folder_unless_the_paths_of_its_sockets_were_too_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.delenv("TMPDIR", raising=False)
+    assert find_ray_folder() == "/tmp"
+    with TemporaryDirectory(dir="/tmp") as short:
+        monkeypatch.setenv("TMPDIR", short)
+        assert find_ray_folder() == short
+        long = Path(short) / "job_1355700" / "node_local_0123456789_scratch" / "tmp"
+        long.mkdir(parents=True)
+        monkeypatch.setenv("TMPDIR", str(long))
+        assert find_ray_folder() == "/tmp"
+        monkeypatch.setenv("RAY_TMPDIR", short)
+        assert find_ray_folder() == short
+    monkeypatch.setenv("RAY_TMPDIR", "/nowhere")
+    assert find_ray_folder() == "/tmp"
+    monkeypatch.setattr("nas.foundation.socket_folder._SHORT_FOLDERS", ())
+    with pytest.raises(UserError, match=r"TMPDIR: /nowhere: .*set RAY_TMPDIR"):
+        ThisMachine(Resources(), "x.yaml")
 
 
 def drafts_of(folder: Path, device: str, gpus_per_trial: float) -> list[Draft]:

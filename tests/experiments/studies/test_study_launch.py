@@ -2,9 +2,11 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from optuna.trial import TrialState
 
+from analysis.reading.experiment_reader import read_experiment
+from analysis.reading.store import tracking_uri_of
 from experiments.cells.journal import Journal
 from experiments.specs.grid_file import load_grid
+from nas.foundation.uris import sqlite_uri
 from tests.support.study_files import ACCURACY, ERROR, RATES, command, load, make_study, tfnas, write_study
 
 SPACE = {
@@ -24,10 +29,12 @@ SPACE = {
     "latency_weight": {"low": 0.01, "high": 1.0, "log": True, "when": {"objective": "tfnas"}},
 }
 NUM_POINTS, SEEDS = 3, [0, 1]
+NAME = "My%20Drive why? {x}#b%41"
+"""Of the output folder: in a URI each part means something else."""
 
 
 def runs_of(out: Path, kind: str) -> list[Run]:
-    client = MlflowClient(f"sqlite:///{out / 'mlflow.db'}")
+    client = MlflowClient(sqlite_uri(out / "mlflow.db"))
     experiment = client.get_experiment_by_name("studied")
     return list(client.search_runs([experiment.experiment_id], f"tags.`tfnas.kind` = '{kind}'"))
 
@@ -61,11 +68,16 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.
     )
     # So long that none ends between being seen and being killed.
     content["base"] = content["base"] | {"max_train_images": 800}
-    path, out = write_study(folder, content), folder / "out"
-    kill_in_the_middle("launch", str(path), "--out", str(out), out=out)
-    left = load(out).get_trials()
-    assert any(not trial.state.is_finished() for trial in left)
-    return out, tfnas("launch", str(path), "--out", str(out))
+    path, out = write_study(folder, content), folder / NAME
+    temporary = folder / "a_scratch_folder_as_batch_systems_make_them" / "job_1355700" / "node_local_0123"
+    temporary.mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_TMPDIR", raising=False)
+        patch.setenv("TMPDIR", str(temporary))
+        kill_in_the_middle("launch", str(path), "--out", str(out), out=out)
+        left = load(out).get_trials()
+        assert any(not trial.state.is_finished() for trial in left)
+        return out, tfnas("launch", str(path), "--out", str(out))
 
 
 Resumed = tuple[Path, subprocess.CompletedProcess[str]]
@@ -101,6 +113,24 @@ def test_points_are_those_of_a_study_that_nobody_killed_and_respect_conditions(r
         assert trial.params == expected
 
 
+def test_both_databases_are_in_the_output_folder_whatever_its_name(resumed: Resumed) -> None:
+    out, _ = resumed
+    counts = {"mlflow.db": ("runs", 1 + NUM_POINTS * len(SEEDS)), "study.db": ("trials", NUM_POINTS)}
+    for name, (table, count) in counts.items():
+        with closing(sqlite3.connect(out / name)) as database:
+            assert database.execute(f"SELECT count(*) FROM {table}").fetchone() == (count,)
+    beside = {path.name for path in out.parent.iterdir()}
+    assert beside == {NAME, "study.yaml", "table.json", "a_scratch_folder_as_batch_systems_make_them"}
+    found = read_experiment("studied", tracking_uri_of(out))
+    assert len(found.runs) == NUM_POINTS * len(SEEDS)
+    assert all(run.is_read for run in found.runs)
+
+
+def test_a_temporary_folder_that_is_too_long_for_sockets_is_replaced_with_a_warning(resumed: Resumed) -> None:
+    _, done = resumed
+    assert "its files go to /tmp" in done.stderr
+
+
 def test_a_point_has_the_mean_of_its_runs_in_mlflow_for_its_value(resumed: Resumed) -> None:
     out, _ = resumed
     runs = {run.info.run_name: run for run in runs_of(out, "search")}
@@ -122,7 +152,7 @@ def test_the_study_is_the_parent_of_its_runs_and_has_its_results(resumed: Resume
     assert parent.info.status == "FINISHED"
     assert parent.data.params["space.latency_weight"] == "0.01 to 1.0, log, when objective is tfnas"
     assert {run.data.tags["mlflow.parentRunId"] for run in runs_of(out, "search")} == {parent.info.run_id}
-    client = MlflowClient(f"sqlite:///{out / 'mlflow.db'}")
+    client = MlflowClient(sqlite_uri(out / "mlflow.db"))
     names = {item.path for item in client.list_artifacts(parent.info.run_id)}
     assert {"study.yaml", "study.json", "trials.csv", "best.yaml", "figures"} <= names
     figures = {item.path for item in client.list_artifacts(parent.info.run_id, "figures")}

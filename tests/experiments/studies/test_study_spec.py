@@ -167,6 +167,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         | {"base": {name: value for name, value in BASE.items() if not name.startswith("num_")}},
         "num_warmup_epochs: 3; must be below num_epochs (2)",
     ),
+    "a password with a space, which could not be told from other text": (
+        make_study(storage="postgresql://me:my word@host/db"),
+        "study.storage: a space in the password; write %20",
+    ),
     "a field without effect": (
         make_study(space={"objective": {"choices": ["tfnas", "fbnet"]}, "latency_weight": RATES}),
         "study.space.latency_weight: has no effect in some points",

@@ -1,4 +1,4 @@
-"""The README's way to look at a store: MLflow's own page on the SQLite file of a launch."""
+"""MLflow's own server: the README's way to look at a launch, and a password in its address."""
 
 import socket
 import subprocess
@@ -6,26 +6,58 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from mlflow import MlflowClient
 
+from experiments.tracking.tracker import Tracker
 
-def test_mlflow_ui_opens_the_store_of_a_launch(tmp_path: Path) -> None:
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Host and port of a server on a store with `some-experiment`."""
+    folder = tmp_path_factory.mktemp("server")
+    uri = f"sqlite:///{folder}/mlflow.db"
     MlflowClient(uri).create_experiment("some-experiment")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [Path(sys.executable).with_name("mlflow"), "ui", "--backend-store-uri", uri]
-    server = subprocess.Popen([*command, "--port", str(port), "--workers", "1"], cwd=tmp_path)
+    server = subprocess.Popen([*command, "--port", str(port), "--workers", "1"], cwd=folder)
     try:
-        endpoint = "ajax-api/2.0/mlflow/experiments/get-by-name?experiment_name=some-experiment"
-        page = _get(f"http://127.0.0.1:{port}/{endpoint}")
-        assert '"some-experiment"' in page
+        yield f"127.0.0.1:{port}"
     finally:
         server.terminate()
         server.wait(30)
+
+
+def test_mlflow_ui_opens_the_store_of_a_launch(address: str) -> None:
+    endpoint = "ajax-api/2.0/mlflow/experiments/get-by-name?experiment_name=some-experiment"
+    assert '"some-experiment"' in _get(f"http://{address}/{endpoint}")
+
+
+def test_a_password_in_the_address_is_neither_printed_nor_stored(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    _get(f"http://{address}/health")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:hidden@{address}")
+    spec = tmp_path / "spec.yaml"
+    spec.write_bytes(b"study: {storage: 'postgresql://me:hidden@host/db'} # mine\r\n")
+    tracker = Tracker("some-experiment", tmp_path)
+    run_id = tracker.start_launch("\x1b[2Jlaunch", spec)
+    tracker.end_launch(run_id, "FINISHED")
+    # MLflow prints the address of a run that ends, unless it is asked not to.
+    printed = capfd.readouterr()
+    assert "hidden" not in printed.out + printed.err
+    assert "\x1b" not in printed.out + printed.err
+    client = MlflowClient(f"http://{address}")
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert "hidden" not in str(run.data.to_dictionary())
+    logged = client.download_artifacts(run_id, "spec.yaml")
+    assert Path(logged).read_bytes() == b"study: {storage: 'postgresql://***@host/db'} # mine\r\n"
 
 
 def _get(url: str, timeout_s: float = 120) -> str:

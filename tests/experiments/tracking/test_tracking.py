@@ -8,6 +8,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import pytest
@@ -15,8 +16,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
+from analysis.reading.store import fetch_artifact
 from experiments.cells.cell_folder import CellFolder, RunDescription, find_cell_folders
 from experiments.tracking.delivery import Delivery
+from experiments.tracking.named_run import find_run
 from experiments.tracking.tracker import Tracker, read_tracked_cells
 from nas.foundation.errors import UserError
 from nas.search.health import HealthCheck
@@ -407,6 +410,36 @@ def test_a_store_that_cannot_be_used_is_refused_in_one_line(
     with pytest.raises(UserError, match="MLFLOW_TRACKING_URI: cannot use") as caught:
         Tracker("unreachable", tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_files_that_cannot_be_stored_for_want_of_credentials_wait_and_are_named(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Botocore's exceptions are neither MLflow's nor errors of the system."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("experiments.tracking.delivery._RETRY_S", 0.05)
+    uri = Tracker("elsewhere", store).uri
+    MlflowClient(uri).create_experiment("in-a-bucket", artifact_location="s3://nowhere/x")
+    tracker = Tracker("in-a-bucket", store)
+    with pytest.raises(UserError, match="Unable to locate credentials"):
+        tracker.start_launch("launch", Path(__file__))
+    (launch,) = MlflowClient(uri).search_runs([tracker.experiment_id])
+    assert launch.info.status == "FAILED"
+    folder = make_folder(store, "o1")
+    run_all(folder, "launch")
+    said: Queue[str] = Queue()
+    delivery = Delivery(tracker, said.put)
+    delivery.notify(folder)
+    assert "Unable to locate credentials" in said.get(timeout=60)
+    assert delivery.close(patience_s=0.1) == ["o1"]
+    (run,) = runs_of(tracker, "o1")
+    with pytest.raises(UserError, match="Unable to locate credentials"):
+        fetch_artifact(run.info.run_id, str(run.info.artifact_uri), "architecture.json", uri, tmp_path)
+    with pytest.raises(UserError, match="Unable to locate credentials"):
+        find_run(f"run:{run.info.run_id}", store).fetch("architecture.json", "launch it first")
 
 
 def test_an_experiment_deleted_in_the_store_is_refused(store: Path) -> None:

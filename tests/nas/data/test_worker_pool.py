@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import numpy as np
@@ -80,6 +81,21 @@ def test_results_come_in_the_order_of_their_tasks(num_workers):
     pool = WorkerPool(num_workers)
     assert list(pool.map(double, range(20))) == [(number, 2 * number) for number in range(20)]
     pool.close()
+
+
+def test_results_come_back_whatever_the_length_of_the_temporary_folder(tmp_path, monkeypatch):
+    """Tensors go through sockets, whose paths must be short."""
+    long = tmp_path / "a_scratch_folder_as_batch_systems_make_them" / "node_local_0123456789"
+    long.mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    # Where this process has put sockets before.
+    monkeypatch.delitem(multiprocessing.current_process()._config, "tempdir", raising=False)
+    pool = WorkerPool(1)
+    assert [torch.equal(result, torch.zeros(task)) for task, result in pool.map(torch.zeros, [3, 4])] == [
+        True
+    ] * 2
+    pool.close()
+    assert tempfile.gettempdir() == str(long)
 
 
 def test_no_process_starts_before_the_first_task_or_for_zero_workers():
