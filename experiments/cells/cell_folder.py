@@ -99,12 +99,15 @@ class CellFolder:
             ) from None
 
     def check(self) -> None:
-        """Checks that its small files can be read.
+        """Checks that its small files can be read, and that no file is a link: where it leads is not ours.
 
         Raises:
-            UserError: one of them is damaged.
+            UserError: one of them is damaged, or a link.
         """
         _ = self.description, self.delivered_to
+        for path in self.path.rglob("*"):
+            if path.is_symlink():
+                raise UserError(f"{path}: is a link, and may lead to anything; put the file itself there")
 
     def write_config(self, config: ConfigRecord) -> None:
         """Creates the folder of artifacts, with the config in it."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
+from experiments.cli.options import UserPath
 from experiments.console import format_count, make_console, say
 from nas.foundation.errors import UserError
 from nas.foundation.files import write_atomically
@@ -38,7 +39,7 @@ class _Row:
 
 
 @click.command()
-@click.argument("path", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("path", metavar="FILE", type=UserPath(dir_okay=False))
 @click.option(
     "--evaluations",
     type=click.IntRange(20, 250),
@@ -49,7 +50,7 @@ class _Row:
 @click.option("--seeds", type=click.IntRange(1), default=10, show_default=True, help="Searches per method.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=UserPath(file_okay=False),
     help="Folder to write benchmark.csv and the figure regret-by-evaluations into.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
+from experiments.cli.options import UserPath
 from experiments.console import make_console
 
 
@@ -14,7 +15,7 @@ from experiments.console import make_console
 @click.argument("second", metavar="RUN")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=UserPath(file_okay=False),
     default=Path("."),
     help="Folder of the launch, with its mlflow.db.  [default: the current folder]",
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from experiments.cli.launch_command import claims_of, print_result
+from experiments.cli.options import UserPath
 from experiments.console import format_count, format_duration, make_console, say
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _START_S = 15.0
 @click.command()
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=UserPath(),
     default=Path("results/demo"),
     show_default=True,
     help="Output folder.",

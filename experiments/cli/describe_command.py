@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from experiments.cli.launch_command import busy_option
+from experiments.cli.options import UserPath, busy_option
 from experiments.console import echo, make_console
 from nas.foundation.errors import UserError
 
@@ -39,7 +39,7 @@ class _Subject:
     "--latency",
     "table_path",
     metavar="TABLE",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=UserPath(dir_okay=False),
     help="Predict the latency with this lookup table.",
 )
 @click.option(

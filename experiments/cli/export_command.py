@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from experiments.cli.options import UserPath
 from experiments.console import echo
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 @click.argument("architecture", metavar="ARCH")
 @click.option(
     "--checkpoint",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=UserPath(dir_okay=False),
     help="Trained network, best.pt or last.pt of a training.  [default: best.pt of the run]",
 )
 @click.option(
@@ -29,12 +30,10 @@ if TYPE_CHECKING:
     show_default=True,
     help="Export the whole network, from pixels to logits, or its weights alone.",
 )
-@click.option(
-    "--file", "path", type=click.Path(path_type=Path), help="File to write.  [default: OUT/exports/NAME]"
-)
+@click.option("--file", "path", type=UserPath(), help="File to write.  [default: OUT/exports/NAME]")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=UserPath(file_okay=False),
     default=Path("results/training"),
     show_default=True,
     help="Folder of the training, with its mlflow.db.",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from experiments.cli.options import UserPath
 from experiments.console import echo
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def experiment_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.argument("experiment"),
         click.option(
             "--out",
-            type=click.Path(path_type=Path, file_okay=False),
+            type=UserPath(file_okay=False),
             help="Folder of the launch, with its mlflow.db.  [default: results/EXPERIMENT]",
         ),
         click.option(

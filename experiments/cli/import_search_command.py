@@ -5,10 +5,11 @@ from pathlib import Path
 
 import click
 
+from experiments.cli.options import UserPath
 from experiments.console import echo
 from nas.foundation.errors import UserError
 
-_FILE = click.Path(path_type=Path, dir_okay=False)
+_FILE = UserPath(dir_okay=False)
 
 
 @click.command()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from experiments.cli.launch_command import busy_option
+from experiments.cli.options import UserPath, busy_option
 from experiments.console import echo
 from nas.foundation.errors import UserError
 from nas.space.macro_space import SPACES, get_space
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nas.latency.calibration import TableCheck
     from nas.latency.table import LatencyTable
 
-_FILE = click.Path(path_type=Path, dir_okay=False)
+_FILE = UserPath(dir_okay=False)
 _PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 _table_argument = click.argument("table_path", metavar="TABLE", type=_FILE)
 _space_option = click.option(

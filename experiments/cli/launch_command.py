@@ -1,13 +1,13 @@
 """`tfnas launch`: run the searches, trainings or study of a YAML file."""
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from experiments.cli.options import UserPath, busy_option
 from experiments.console import make_console, say
 from nas.foundation.errors import UserError
 
@@ -19,21 +19,12 @@ if TYPE_CHECKING:
     from experiments.launching.grid_launch import LaunchResult
     from experiments.specs.grid import Grid
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
 HOW_TO_RESUME = "interrupted; rerun the command to resume"
 
 
-def busy_option(help_text: str) -> Callable[[Command], Command]:
-    """The option that insists on measuring."""
-    return click.option(
-        "--even-if-busy", is_flag=True, envvar="TFNAS_EVEN_IF_BUSY", show_envvar=True, help=help_text
-    )
-
-
 @click.command()
-@click.argument("config", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Output folder.  [default: results/EXPERIMENT]")
+@click.argument("config", type=UserPath())
+@click.option("--out", type=UserPath(), help="Output folder.  [default: results/EXPERIMENT]")
 @click.option(
     "--dry-run", is_flag=True, help="Print cells and feasibility; start, measure and write nothing."
 )
@@ -51,7 +42,7 @@ def busy_option(help_text: str) -> Callable[[Command], Command]:
     "--then-train",
     "training",
     metavar="TRAIN",
-    type=click.Path(path_type=Path),
+    type=UserPath(),
     help="Then train the networks found, and the other architectures of the YAML file TRAIN.",
 )
 @click.option(

@@ -6,12 +6,13 @@ from typing import Any
 
 import click
 
+from experiments.cli.options import UserPath
 from experiments.console import echo
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path))
-@click.argument("images", metavar="IMAGE...", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.argument("model", type=UserPath())
+@click.argument("images", metavar="IMAGE...", type=UserPath(), nargs=-1, required=True)
 @click.option(
     "--top", type=click.IntRange(1), default=3, show_default=True, help="Number of classes to show per image."
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from experiments.cli.options import UserPath
 from experiments.console import echo, make_console, say
 from nas.foundation.errors import UserError
 
@@ -30,7 +31,7 @@ _DEFAULT_EXPERIMENT = "training"
 @click.option(
     "--experiment", help="MLflow experiment.  [default: the experiment of the search, or 'training']"
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Output folder.  [default: results/EXPERIMENT]")
+@click.option("--out", type=UserPath(), help="Output folder.  [default: results/EXPERIMENT]")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def train(
     architectures: tuple[str, ...],
@@ -117,7 +118,7 @@ def _make_cells(
             f"--experiment {experiment}: use letters, digits, '.', '_' and '-'; set other folders with --out"
         )
 
-    if Path(architectures[0]).suffix in (".yaml", ".yml"):
+    if Path(architectures[0]).suffix.lower() in (".yaml", ".yml"):
         if len(architectures) > 1 or settings or experiment:
             raise UserError(
                 f"{architectures[0]}: holds all settings; remove --set, --experiment and other ARCH"

@@ -10,6 +10,7 @@ import secrets
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -98,7 +99,7 @@ class ThisMachine:
 
     @contextmanager
     def ray(self) -> Iterator[None]:
-        """A private, quiet Ray that ends with its context."""
+        """A private, quiet Ray that ends with its context, and leaves no files behind."""
         _prepare_environment()
         # Otherwise Ray writes a token into the home folder.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -111,19 +112,21 @@ class ThisMachine:
             )
         import ray
 
-        ray.init(
-            address="local",
-            num_cpus=num_cores(),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            _temp_dir=f"{self._ray_folder}/ray",
-        )
-        try:
-            yield
-        finally:
-            ray.shutdown()
+        # Its processes may write last lines while they end.
+        with TemporaryDirectory(prefix="ray-", dir=self._ray_folder, ignore_cleanup_errors=True) as folder:
+            ray.init(
+                address="local",
+                num_cpus=num_cores(),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                _temp_dir=folder,
+            )
+            try:
+                yield
+            finally:
+                ray.shutdown()
 
 
 def find_ray_folder() -> str:
@@ -134,7 +137,7 @@ def find_ray_folder() -> str:
     Raises:
         UserError: no folder is short and writable.
     """
-    socket = f"ray/session_2000-01-01_00-00-00_000000_{os.getpid()}/sockets/plasma_store"
+    socket = f"ray-12345678/session_2000-01-01_00-00-00_000000_{os.getpid()}/sockets/plasma_store"
     folder = find_socket_folder(_wanted_ray_folder(), socket)
     if folder is None:
         raise UserError(

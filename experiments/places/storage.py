@@ -6,6 +6,7 @@ they work in a local folder and upload new files after every epoch. The name of 
 checksum of its content, so an incomplete upload is never used.
 """
 
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,7 +45,7 @@ class Storage:
             UserError: pyarrow does not support the URL, or it contains a secret.
         """
         if "://" not in text:
-            return cls(str(Path(text).resolve()))
+            return cls(str(Path(os.path.expanduser(text)).resolve()))
         if redact(text) != text:
             raise UserError(
                 f"--storage: {text}: contains a secret or a user, which would be stored; set "

@@ -3,6 +3,7 @@
 import difflib
 import itertools
 import math
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
@@ -368,12 +369,18 @@ def _explain(details: ErrorDetails) -> str:
     """One of `ValidationError.errors()` in one line, with a hint about common mistakes in YAML."""
     message = " ".join(describe_error(details).split())
     value = details["input"]
-    if isinstance(value, str) and details["type"] in ("float_type", "int_type"):
-        if _is_number(value):
-            return f"{message}; YAML reads it as text: write it like 1.0e-5"
-        return f"{message}; write a number"
+    expected = details["type"]
+    if isinstance(value, str) and expected in ("float_type", "int_type"):
+        if not _is_number(value):
+            return f"{message}; write a number"
+        example = "100" if expected == "int_type" else "1.0e-5"
+        return f"{message}; YAML reads it as text: write it like {example}, without quotes"
     if isinstance(value, bool):
         return f"{message}; YAML reads on, off, yes and no as true or false: quote text"
+    if expected == "string_type":
+        return f"{message}; quote it"
+    if expected == "list_type":
+        return f"{message}; write [...] around the values"
     return message
 
 
@@ -391,7 +398,7 @@ def with_absolute_paths(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
         folder: what relative paths are relative to.
     """
     return {
-        field: str(folder / value)
+        field: str(folder / os.path.expanduser(value))
         if field in PATH_FIELDS and isinstance(value, str) and value != "measure"
         else value
         for field, value in fields.items()

@@ -1,5 +1,6 @@
 """Reading YAML files that people write: plain data, every key once."""
 
+import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,7 +18,8 @@ class _StrictLoader(yaml.SafeLoader):
     """A safe loader that refuses surprises.
 
     These are: duplicate keys, aliases (a few can expand to gigabytes), tags (including those of YAML
-    itself), numbers in base 60 (`1:30` would be 90), integers of more than 64 bits.
+    itself), numbers in base 60 (`1:30` would be 90) and base 8 (`010` would be 8), integers of more than 64
+    bits.
     """
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
@@ -45,6 +47,8 @@ class _StrictLoader(yaml.SafeLoader):
             _refuse("numbers in base 60 are not supported; quote it, or write it out", node)
         if node.tag.endswith(":float"):
             return float(self.construct_yaml_float(node))
+        if re.match(r"[-+]?0[0-9_]", node.value):
+            _refuse("YAML reads a number that begins with 0 in base 8; drop the 0, or quote text", node)
         number = int(self.construct_yaml_int(node))
         if not -(2**63) <= number < 2**63:
             _refuse("an integer of more than 64 bits; write a smaller one", node)

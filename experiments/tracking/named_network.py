@@ -1,5 +1,6 @@
 """Networks to train, as people name them: files, names, results of searches, and whole spaces."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -85,7 +86,7 @@ def resolve_file(reference: str, folder: Path) -> str:
     is_name = reference in (*ARCHITECTURE_NAMES, *BASELINE_NAMES)
     if is_name or is_run(reference) or reference.startswith(SPACE_PREFIX):
         return reference
-    return str(folder / reference)
+    return str(folder / os.path.expanduser(reference))
 
 
 def _searches(reference: str, out: Path) -> list[NamedRun]:

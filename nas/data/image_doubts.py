@@ -25,7 +25,11 @@ def find_doubts(listing: Listing) -> list[str]:
     Images that are there several times are found by content, also under different names. Files of a size of
     their own are not read; nor is any, if there would be more than `MAX_COMPARED_BYTES` to read.
     """
-    return [*_doubts_about_copies(listing), *_doubts_about_classes(listing)]
+    return [
+        *_doubts_about_copies(listing),
+        *_doubts_about_classes(listing),
+        *_doubts_about_names(listing),
+    ]
 
 
 def shorter_side(files: FileList) -> int | None:
@@ -126,6 +130,20 @@ def _doubts_about_classes(listing: Listing) -> Iterator[str]:
                 "test/CLASS/*"
             )
             return
+
+
+def _doubts_about_names(listing: Listing) -> Iterator[str]:
+    """A doubt if two classes have one name but for capital letters."""
+    names: dict[str, set[str]] = defaultdict(set)
+    for files in listing.values():
+        for name in files.class_names:
+            names[name.casefold()].add(name)
+    for same in names.values():
+        if len(same) > 1:
+            yield (
+                f"data_dir: classes {' and '.join(sorted(same))} differ in capital letters only; if they are "
+                "one, put their images into one folder"
+            )
 
 
 def _some(names: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """The image files of a data set: class folders, and lists of paths with labels."""
 
 import hashlib
+import io
 import os
 import re
 import stat
@@ -375,7 +376,7 @@ def _read_test_list(config: "DataConfig", num_classes: int, train_files: list[Im
 
 
 def _parse_list(list_path: Path) -> list[ImageFile]:
-    lines = read_text(list_path, "a list of images").splitlines()
+    lines = io.StringIO(read_text(list_path, "a list of images"), newline=None)
     files = [
         _parse_line(line, f"{list_path}:{number}")
         for number, line in enumerate(lines, start=1)
@@ -393,7 +394,9 @@ def _parse_list(list_path: Path) -> list[ImageFile]:
 def _parse_line(line: str, where: str) -> ImageFile:
     parts = line.rsplit(maxsplit=1)
     if len(parts) != 2 or not parts[1].isdecimal() or len(parts[1]) > 9:
-        raise UserError(f"{where}: '{line.strip()[:60]}'; must be a path and a label, an integer from 0")
+        raise UserError(
+            f"{where}: '{line.strip()[:60]}'; must be a path, a space and a label, an integer from 0"
+        )
     path = parts[0].strip()
     names = path.split("/")
     if not names[0] or ".." in names:

@@ -44,15 +44,17 @@ def read_file(
 
 
 def read_text(path: str | Path, what: str, max_bytes: int = MAX_BYTES) -> str:
-    """Reads a whole text file; see `read_file`.
+    """Reads a whole text file, without the mark that some editors put before its text; see `read_file`.
 
     Raises:
         UserError: the file cannot be read, or is not UTF-8 text.
     """
     try:
-        return read_file(path, what, max_bytes).decode("utf-8")
+        return read_file(path, what, max_bytes).decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise UserError(f"{path}: not {what}: it is not text in UTF-8; name another file") from None
+        raise UserError(
+            f"{path}: not {what}: it is not text in UTF-8; save it as UTF-8, or name another file"
+        ) from None
 
 
 def check_archive(content: bytes, max_bytes: int) -> None:

@@ -51,7 +51,7 @@ def check_table(table: LatencyTable, space: Space, hardware: Hardware, where: st
     if table.space != space.name:
         raise UserError(
             f"{where}: is of space '{table.space}', the search of '{space.name}'; "
-            f"measure one: tfnas latency measure --space {space.name}"
+            f"measure one: tfnas latency measure --space {space.name} --out table.json"
         )
     table.check_covers(space, where)
     provenance = table.provenance
@@ -62,6 +62,6 @@ def check_table(table: LatencyTable, space: Space, hardware: Hardware, where: st
         raise UserError(
             f"{where}: was measured on '{provenance.device_name}' ({provenance.device_type}), this is "
             f"'{hardware.device_name}'; measure one here "
-            f"(tfnas latency measure --space {space.name}) "
+            f"(tfnas latency measure --space {space.name} --out table.json) "
             "or, to search for that device on purpose, import it (tfnas latency import)"
         )

@@ -36,6 +36,7 @@ from experiments.launching.dry_run import print_status
 from experiments.specs.grid_file import load_grid
 from nas.config import SearchConfig
 from nas.foundation.checkpoint import find_checkpoints
+from nas.foundation.uris import sqlite_uri
 from nas.latency.table import LatencyTable
 from nas.search.records import EpochRecord, Trajectory
 from nas.search.search import run_search
@@ -70,13 +71,17 @@ class Site:
 
     def __init__(self, folder: Path, *, grid: dict[str, Any] | None = None, out: Path | None = None) -> None:
         self.folder = folder
-        self.out = out or folder / "out"
+        self.use(out or folder / "out")
         self.spec = folder / "spec.yaml"
-        self.tracking_uri = f"sqlite:///{self.out / 'mlflow.db'}"
         self.environment: dict[str, str] = {}
         make_dense_table(get_space("micro")).save(folder / "table.json")
         self._make_store()
         self.write_spec(grid or GRID)
+
+    def use(self, out: Path) -> None:
+        """Takes another output folder from now on."""
+        self.out = out
+        self.tracking_uri = sqlite_uri(out / "mlflow.db")
 
     def _make_store(self) -> None:
         """Makes the store's tables as a launch would; that takes seconds, so it is done once and copied."""

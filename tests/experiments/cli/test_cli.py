@@ -2,6 +2,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from experiments.cli import main as cli
@@ -42,10 +43,33 @@ def test_every_command_that_is_there_helps_with_an_example(
     assert "Example: tfnas" in shown or "Commands:" in shown
 
 
+def paths_of(command: click.Command) -> list[click.Parameter]:
+    """The arguments and options that take a path, of a command and of all below it."""
+    below = command.commands.values() if isinstance(command, click.Group) else []
+    own = [parameter for parameter in command.params if isinstance(parameter.type, click.Path)]
+    return [*own, *(path for each in below for path in paths_of(each))]
+
+
+@pytest.mark.parametrize("command", list(cli._COMMANDS))
+def test_a_path_may_begin_with_a_tilde_though_the_shell_left_it_as_it_is(
+    command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found = cli.tfnas.get_command(click.Context(cli.tfnas), command)
+    assert found is not None
+    monkeypatch.setenv("HOME", str(tmp_path))
+    paths = paths_of(found)
+    assert paths
+    for parameter in paths:
+        assert parameter.type.convert("~/results", parameter, None) == tmp_path / "results", parameter.name
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
         ("experiment: a\nexperiment: b\n", "line 2: 'experiment' is there twice"),
+        ("experiment: 2026-01-01\ngrid: {seed: [0]}\n", "quote it"),
+        ("experiment: a\nbase: {target_latency_ms: 1, num_epochs: 1e1}\ngrid: {seed: [0]}\n", "like 100,"),
+        ("experiment: a\nbase: {target_latency_ms: 1}\ngrid: {seed: 0}\n", "write [...] around the values"),
         ("experiment: a\ngrid: {sede: [1]}\n", "grid.sede: unknown field; did you mean 'seed'?"),
         ("experiment: a\nbase: {target_latency_ms: 1, weight_lr: 1e-2}\ngrid: {seed: [0]}\n", "1.0e-5"),
         ("experiment: !!python/object/apply:os.mkdir [attacked]\n", "tags"),

@@ -12,6 +12,14 @@ def test_a_mapping_is_read_as_written(tmp_path: Path) -> None:
     assert read_yaml(path) == {"a": 1, "b": ["x", 2.5, True, None], "c": {"d": "text"}}
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_files_of_other_editors_are_read_as_any(tmp_path: Path, encoding: str, line_end: str) -> None:
+    path = tmp_path / "good.yaml"
+    path.write_bytes(line_end.join(["a: 1", "b: café", "c: [0, -0, 0.5, 10]", ""]).encode(encoding))
+    assert read_yaml(path) == {"a": 1, "b": "café", "c": [0, 0, 0.5, 10]}
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -21,6 +29,8 @@ def test_a_mapping_is_read_as_written(tmp_path: Path) -> None:
         ("!!python/name:os.system\n", "tags"),
         ("a: !custom 1\n", "tags"),
         ("a: &x [1]\nb: *x\n", "line 2: aliases are not supported"),
+        ("a: 1:30\n", "numbers in base 60"),
+        ("a: [1, 010]\n", "line 1: YAML reads a number that begins with 0 in base 8"),
         ("1: a\n", "key 1 is not text"),
         ("on: a\n", "key True is not text"),
         ("[a]: b\n", "is not text"),

@@ -79,6 +79,13 @@ def test_classes_that_hold_the_same_folders_may_be_parts(tmp_path):
     assert doubts(tmp_path) == []
 
 
+def test_classes_whose_names_differ_in_capital_letters_only_have_a_line(tmp_path):
+    for name in ("Cat", "cat", "dog"):
+        write_images(tmp_path / "train" / name, 4)
+    (line,) = find_doubts(list_folder(DataConfig(dataset="image_folder", data_dir=tmp_path), ("train",)))
+    assert "classes Cat and cat differ in capital letters only" in line
+
+
 def test_the_size_of_images_is_the_median_of_their_shorter_sides(tmp_path):
     for name, size in (("a", (40, 30)), ("b", (28, 60)), ("c", (500, 900))):
         write_images(tmp_path / "train" / name, 1, size)

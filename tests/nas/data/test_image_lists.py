@@ -231,6 +231,27 @@ def test_two_lists_name_the_images_of_weight_and_of_architecture_steps(lists):
     assert sorted(labels.tolist()) == [0, 1]
 
 
+@pytest.mark.parametrize(
+    ("line_end", "encoding"), [("\n", "utf-8-sig"), ("\r\n", "utf-8"), ("\r\n", "utf-8-sig")]
+)
+def test_lists_of_other_programs_name_the_same_images(lists, line_end, encoding):
+    fields = lists(train_list=ALL)
+    expected = list_images(DataConfig(**fields), ["train"])["train"]
+    lines = [line.replace(" ", "\t") for line in ALL]
+    fields["train_list"].write_bytes(line_end.join(lines).encode(encoding))
+    found = list_images(DataConfig(**fields), ["train"])["train"]
+    assert found.paths == expected.paths
+    assert found.labels_N.tolist() == expected.labels_N.tolist()
+
+
+def test_a_list_separated_by_commas_is_refused_with_the_way_to_write_it(lists):
+    fields = lists(train_list=[line.replace(" ", ",") for line in ALL])
+    with pytest.raises(
+        UserError, match=r"train_list\.txt:1: 'a/0\.png,0'; must be a path, a space and a label"
+    ):
+        list_images(DataConfig(**fields), ["train"])
+
+
 def test_split_by_lists_depends_neither_on_the_seed_nor_on_the_order_of_lines(lists):
     fields = lists(train_list=ALL[:4], arch_list=ALL[4:])
     splits = [load_search_data(search_config(fields, seed=seed), 8) for seed in (0, 1)]
