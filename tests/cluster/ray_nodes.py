@@ -14,6 +14,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.support.limits import PATIENCE_S
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -118,7 +120,7 @@ def _start(arguments: list[str], environment: dict[str, str]) -> Node:
     )
 
 
-def _wait_for(port: int, limit_s: float = 60) -> None:
+def _wait_for(port: int, limit_s: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline:
         with socket.socket() as client:
@@ -128,7 +130,7 @@ def _wait_for(port: int, limit_s: float = 60) -> None:
     raise TimeoutError(f"no server at port {port}")
 
 
-def _wait_for_nodes(nodes: Nodes, number: int, limit_s: float = 60) -> None:
+def _wait_for_nodes(nodes: Nodes, number: int, limit_s: float = PATIENCE_S) -> None:
     code = f"""
 import sys, time, ray
 ray.init("{nodes.address}", log_to_driver=False, logging_level="ERROR")

@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from tests.cluster.ray_nodes import free_port
+from tests.support.limits import PATIENCE_S
 
 _PASSWORD = "tfnas"
 
@@ -121,7 +122,7 @@ def _running(command: list[str | Path], **options: object) -> Iterator[None]:
         process.wait()
 
 
-def _wait_until(is_there, name: str, limit_s: float = 90) -> None:
+def _wait_until(is_there, name: str, limit_s: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + limit_s
     while not is_there():
         if time.monotonic() > deadline:

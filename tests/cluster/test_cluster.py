@@ -24,9 +24,10 @@ from nas.search.records import Trajectory
 from nas.space.macro_space import get_space
 from tests.cluster.ray_nodes import ROOT, Nodes, two_nodes
 from tests.cluster.services import find_postgres, mlflow_server, postgres, s3_server
+from tests.support.limits import PATIENCE_S
 from tests.support.tiny import make_dense_table
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400)]
 
 NUM_EPOCHS = 10
 BASE = {
@@ -59,7 +60,7 @@ def start(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    said, _ = process.communicate(timeout=540)
+    said, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, said
     return said
 
@@ -243,7 +244,7 @@ print("all of it")
 def refused(nodes: Nodes, *arguments: str, **environment: str) -> str:
     """The one line of a launch that is refused."""
     with start(nodes.environment | environment, "launch", *arguments) as process:
-        said, _ = process.communicate(timeout=120)
+        said, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 2, said
     *_, last = said.splitlines()
     assert last.startswith("tfnas: "), said

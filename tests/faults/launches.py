@@ -42,6 +42,7 @@ from nas.search.records import EpochRecord, Trajectory
 from nas.search.search import run_search
 from nas.space.architecture import Architecture
 from nas.space.macro_space import get_space
+from tests.support.limits import PATIENCE_S
 from tests.support.tiny import make_dense_table
 
 EXPERIMENT = "faulty"
@@ -58,7 +59,6 @@ BASE = {
     "num_epochs": NUM_EPOCHS,
     "num_warmup_epochs": 2,
 }
-_TIMEOUT_S = 240.0
 _NOT_A_RESULT = "epoch_seconds"
 
 
@@ -229,7 +229,7 @@ class Launch:
         assert code is not None
         return int(code)
 
-    def wait(self, timeout_s: float = _TIMEOUT_S) -> int:
+    def wait(self, timeout_s: float = PATIENCE_S) -> int:
         """Waits for its end, and for all that it printed; returns the exit code."""
         try:
             self.process.wait(timeout_s)
@@ -238,7 +238,7 @@ class Launch:
         self._reader.join(5)
         return self.returncode
 
-    def wait_until(self, is_so: Callable[[], Any], timeout_s: float = _TIMEOUT_S) -> None:
+    def wait_until(self, is_so: Callable[[], Any], timeout_s: float = PATIENCE_S) -> None:
         """Waits for something to happen while it is running."""
         end = time.monotonic() + timeout_s
         while not is_so():

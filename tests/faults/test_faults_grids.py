@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.launches import GRID, Launch, Site
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600)]
 
 DIVERGES, LEARNS = 1e30, 0.05
 

@@ -4,8 +4,9 @@ import psutil
 import pytest
 
 from tests.faults.launches import Site
+from tests.support.limits import PATIENCE_S
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600)]
 
 
 def test_a_launch_that_nothing_hits_is_whole(site: Site) -> None:
@@ -26,7 +27,7 @@ def test_a_trial_whose_process_is_killed_goes_on_by_itself(site: Site) -> None:
 def test_after_the_driver_was_killed_the_same_command_finishes(site: Site) -> None:
     with site.start() as launch:
         launch.wait_for_epochs(5)
-        _, alive = psutil.wait_procs(launch.kill_driver(), timeout=60)
+        _, alive = psutil.wait_procs(launch.kill_driver(), timeout=PATIENCE_S)
     assert alive == []
     assert site.status().count("interrupted") == 2
     again = site.run()

@@ -7,8 +7,9 @@ import pytest
 from filelock import FileLock
 
 from tests.faults.launches import Site
+from tests.support.limits import PATIENCE_S
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600)]
 
 
 def test_trials_that_sleep_while_their_driver_is_killed_spoil_nothing_when_they_wake_up(site: Site) -> None:
@@ -24,7 +25,7 @@ def test_trials_that_sleep_while_their_driver_is_killed_spoil_nothing_when_they_
         for orphan in orphans:
             if orphan.is_running():  # mostly its parent has killed it
                 orphan.resume()
-        _, alive = psutil.wait_procs(orphans, timeout=60)
+        _, alive = psutil.wait_procs(orphans, timeout=PATIENCE_S)
         assert alive == []
         assert again.wait() == 0, again.said
     site.assert_whole()
@@ -37,7 +38,7 @@ def test_a_trial_waits_for_one_that_outlives_its_launch(site: Site) -> None:
     # What a process holds that still works in the folder.
     held = [FileLock(journal.path.parent / ".lock") for journal in site.journals()]
     for lock in held:
-        lock.acquire(timeout=60)
+        lock.acquire(timeout=PATIENCE_S)
     before = site.checkpoints()
     with site.start() as again:
         again.wait_until(lambda: max(_num_starts(site)) == 2)

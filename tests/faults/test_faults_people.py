@@ -12,7 +12,7 @@ from experiments.cli import main as cli
 from tests.faults.launches import EXPERIMENT, GRID, Site, damage
 from tests.faults.server import Server
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600)]
 
 
 def interrupt(site: Site, after_epochs: int = 5) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.faults.launches import Launch, Site
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600)]
 
 HOW_TO_RESUME = "interrupted; rerun the command to resume"
 

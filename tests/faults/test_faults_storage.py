@@ -12,8 +12,9 @@ from typing import BinaryIO
 import pytest
 
 from tests.faults.launches import Site, damage, free_bytes
+from tests.support.limits import PATIENCE_S
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600)]
 
 DISK_BYTES = 100_000_000
 
@@ -116,7 +117,7 @@ def test_a_read_only_results_folder_is_refused_and_can_be_read(disk: Path, tmp_p
 
 
 def _remount(disk: Path, mode: str) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + PATIENCE_S
     # It is busy until the processes that were killed are gone.
     while subprocess.run(["mount", "-o", f"remount,{mode}", str(disk)]).returncode != 0:
         assert time.monotonic() < end

@@ -13,7 +13,7 @@ from experiments.tracking.tracker import Tracker
 from tests.faults.launches import Site
 from tests.faults.server import Server, lossy_network
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600)]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults.launches import NUM_EPOCHS, Site
 
-pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 GRID = {"sampling": ["single", "bi"], "seed": [0, 1]}
 NUM_ROUNDS = 20

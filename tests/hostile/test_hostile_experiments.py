@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.hostile.command import Command
+from tests.support.limits import PATIENCE_S
 
 CORPUS = sorted((Path(__file__).parent / "experiments").glob("*.yaml"))
 SOUND = b"""experiment: a
@@ -90,7 +91,7 @@ def test_a_process_of_its_own_refuses_as_well(name: str, tmp_path: Path) -> None
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1

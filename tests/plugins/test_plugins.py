@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.support.limits import PATIENCE_S
+
 TOYS = sorted(Path(__file__).parent.glob("toy_*.py"))
 MAX_LINES = 30
 
@@ -34,7 +36,7 @@ def tfnas(environment: dict[str, str], *arguments: str | Path) -> subprocess.Com
         [sys.executable, "-c", "from experiments.cli.main import main; main()", *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=PATIENCE_S,
         env=environment,
     )
 

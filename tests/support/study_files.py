@@ -13,6 +13,7 @@ from experiments.specs.grid_file import load_grid
 from experiments.specs.study_grid import StudyGrid
 from nas.foundation.uris import sqlite_uri
 from nas.space.macro_space import get_space
+from tests.support.limits import PATIENCE_S
 from tests.support.tiny import make_dense_table
 
 BASE = {
@@ -69,7 +70,7 @@ def command(*arguments: str) -> tuple[list[str], dict[str, str]]:
 def tfnas(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs the command."""
     line, environment = command(*arguments)
-    return subprocess.run(line, capture_output=True, text=True, timeout=280, env=environment)
+    return subprocess.run(line, capture_output=True, text=True, timeout=PATIENCE_S, env=environment)
 
 
 def load(out: Path) -> optuna.Study:

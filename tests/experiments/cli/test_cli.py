@@ -6,6 +6,7 @@ import click
 import pytest
 
 from experiments.cli import main as cli
+from tests.support.limits import PATIENCE_S
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -26,7 +27,7 @@ def test_help_waits_for_no_heavy_import(arguments: list[str]) -> None:
         "assert not heavy, heavy\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=PATIENCE_S
     )
     assert done.returncode == 0, done.stderr
     assert "Example: tfnas" in done.stdout

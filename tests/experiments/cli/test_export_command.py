@@ -24,6 +24,7 @@ from nas.data.dataset_readers import read_bundled
 from nas.foundation.errors import UserError
 from nas.space.macro_space import get_space
 from nas.training.trained_network import load_trained_network
+from tests.support.limits import PATIENCE_S
 from tests.support.published import make_config, write_config
 from tests.support.tiny import full_depth_architecture
 
@@ -178,7 +179,7 @@ def test_model_in_mlflow_is_served(training, exported, image):
 
 
 def wait_for(url, server):
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         assert server.poll() is None
         try:

@@ -15,6 +15,7 @@ from PIL import Image
 
 import tune_configs
 from nas.space.macro_space import get_space
+from tests.support.limits import PATIENCE_S
 from tests.support.tiny import full_depth_architecture
 
 SETTINGS = ("num_epochs=2", "num_warmup_epochs=0", "batch_size=5", "device=cpu", "augmentation=none")
@@ -38,7 +39,7 @@ def torchrun(*architectures, out, settings=SETTINGS, options=()):
     sets = [part for setting in settings for part in ("--set", setting)]
     command = [SCRIPTS / "torchrun", "--standalone", "--nproc-per-node", "2", "--no-python"]
     command += [SCRIPTS / "tfnas", "train", *architectures, "--out", out, *sets, *options]
-    return subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=290)
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=PATIENCE_S)
 
 
 def test_two_processes_leave_one_finished_run_for_each_network(architecture, tmp_path):

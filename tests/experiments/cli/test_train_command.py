@@ -18,6 +18,7 @@ from nas.data.image_source import fingerprint_data
 from nas.space.macro_space import get_space
 from nas.training.trained_network import load_trained_network
 from tests.support.class_folders import write_class_folders
+from tests.support.limits import PATIENCE_S
 from tests.support.published import make_config, write_config
 from tests.support.tiny import full_depth_architecture
 
@@ -107,7 +108,7 @@ def test_killed_training_ends_like_one_that_was_not(architecture, tmp_path, monk
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     try:
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + PATIENCE_S
         while not list(out.glob("trainings/*/checkpoints/checkpoint-00002-*.pt")):
             assert time.monotonic() < deadline
             assert process.poll() is None

@@ -38,6 +38,7 @@ from nas.search.search import run_search
 from nas.search.search_identity import RESULTS_VERSION
 from nas.space.architecture import Architecture
 from nas.space.macro_space import get_space
+from tests.support.limits import PATIENCE_S
 from tests.support.study_files import BASE
 from tests.support.tiny import make_dense_table
 
@@ -50,7 +51,7 @@ def tfnas(*arguments: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-c", "from experiments.cli.main import main; main()", *arguments],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=PATIENCE_S,
         env=environment | {"OMP_NUM_THREADS": "1"},
     )
 

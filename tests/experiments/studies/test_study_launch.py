@@ -21,6 +21,7 @@ from analysis.reading.store import tracking_uri_of
 from experiments.cells.journal import Journal
 from experiments.specs.grid_file import load_grid
 from nas.foundation.uris import sqlite_uri
+from tests.support.limits import PATIENCE_S
 from tests.support.study_files import ACCURACY, ERROR, RATES, command, load, make_study, tfnas, write_study
 
 SPACE = {
@@ -47,7 +48,7 @@ def kill_in_the_middle(*arguments: str, out: Path) -> None:
     """Starts the command and kills its driver when a point was told and further searches are under way."""
     line, environment = command(*arguments)
     process = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.monotonic() + 250
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline and process.poll() is None:
         states = [trial.state for trial in load(out).get_trials()] if (out / "mlflow.db").exists() else []
         is_under_way = any(journal.epochs and journal.end is None for journal in journals(out).values())

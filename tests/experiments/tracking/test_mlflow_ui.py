@@ -13,6 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from experiments.tracking.tracker import Tracker
+from tests.support.limits import PATIENCE_S
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +61,8 @@ def test_a_password_in_the_address_is_neither_printed_nor_stored(
     assert Path(logged).read_bytes() == b"study: {storage: 'postgresql://***@host/db'} # mine\r\n"
 
 
-def _get(url: str, timeout_s: float = 120) -> str:
-    deadline_s = time.monotonic() + timeout_s
+def _get(url: str) -> str:
+    deadline_s = time.monotonic() + PATIENCE_S
     while True:
         try:
             with urllib.request.urlopen(url, timeout=10) as answer:

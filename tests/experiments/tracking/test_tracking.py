@@ -23,6 +23,7 @@ from experiments.tracking.named_run import find_run
 from experiments.tracking.tracker import Tracker, read_tracked_cells
 from nas.foundation.errors import UserError
 from nas.search.health import HealthCheck
+from tests.support.limits import PATIENCE_S
 
 NUM_EPOCHS = 5
 
@@ -378,7 +379,7 @@ def test_delivery_waits_for_a_store_that_is_away_and_loses_nothing(
     delivery = Delivery(away, note)
     run_all(folder, "launch")
     delivery.notify(folder)
-    assert has_tried.wait(timeout=60)
+    assert has_tried.wait(timeout=PATIENCE_S)
     assert delivery.close(patience_s=0.1) == ["g1"]
     assert len(said) == 1
     assert "MLflow is unreachable" in said[0]
@@ -433,7 +434,7 @@ def test_files_that_cannot_be_stored_for_want_of_credentials_wait_and_are_named(
     said: Queue[str] = Queue()
     delivery = Delivery(tracker, said.put)
     delivery.notify(folder)
-    assert "Unable to locate credentials" in said.get(timeout=60)
+    assert "Unable to locate credentials" in said.get(timeout=PATIENCE_S)
     assert delivery.close(patience_s=0.1) == ["o1"]
     (run,) = runs_of(tracker, "o1")
     with pytest.raises(UserError, match="Unable to locate credentials"):

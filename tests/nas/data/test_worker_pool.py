@@ -24,6 +24,7 @@ from nas.foundation.errors import UserError
 from nas.search.search import run_search
 from nas.space.macro_space import get_space
 from nas.training.training import run_training
+from tests.support.limits import PATIENCE_S
 from tests.support.tiny import make_dense_table
 
 
@@ -42,7 +43,7 @@ def folder(tmp_path_factory):
 def no_other_children():
     # Pools that earlier tests of this process dropped may still be ending.
     gc.collect()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while worker_ids() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert worker_ids() == set()
@@ -178,7 +179,7 @@ def test_workers_end_when_their_pool_is_dropped(folder):
     assert len(worker_ids()) == 2
     del data
     gc.collect()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while worker_ids() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert worker_ids() == set()
@@ -277,7 +278,7 @@ def test_workers_end_with_a_parent_that_is_killed():
     ids = [int(number) for number in done.stdout.readline().split()]
     done.wait()
     assert len(ids) == 2
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while any(map(is_running, ids)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(map(is_running, ids))

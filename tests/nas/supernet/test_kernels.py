@@ -18,6 +18,7 @@ from nas.search.search import Search, run_search
 from nas.supernet import kernels
 from nas.supernet.compiled import loop_compiler
 from nas.supernet.kernels import Kernels, choose_kernels
+from tests.support.limits import PATIENCE_S
 from tests.support.tiny import TINY, assert_identical, make_config, make_dense_table
 
 ROOT = Path(__file__).parents[3]
@@ -108,7 +109,7 @@ def run_python(script: str, **environment: str) -> str:
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=PATIENCE_S,
     )
     assert run.returncode == 0, run.stderr
     return run.stdout
