@@ -1,7 +1,10 @@
-"""Lines, counts and durations on the screen."""
+"""What commands share: types of options, and lines, counts and durations on the screen."""
 
 import math
-from typing import Any
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console
@@ -10,6 +13,8 @@ from rich.text import Text
 from nas.foundation.escaping import safe_line
 
 _WIDTH = 200
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class _SafeConsole(Console):
@@ -52,3 +57,21 @@ def format_duration(seconds: float) -> str:
     if seconds < 6000:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
+class UserPath(click.Path):
+    """A path as a person writes it: a shell leaves `~` as it is in `--out=~/results`."""
+
+    def __init__(self, **options: bool) -> None:
+        super().__init__(path_type=Path, **options)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See `click.Path`."""
+        return super().convert(os.path.expanduser(value), param, ctx)
+
+
+def busy_option(help_text: str) -> Callable[[Command], Command]:
+    """The option that insists on measuring."""
+    return click.option(
+        "--even-if-busy", is_flag=True, envvar="TFNAS_EVEN_IF_BUSY", show_envvar=True, help=help_text
+    )

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from experiments.cli.options import UserPath
-from experiments.console import format_count, make_console, say
+from experiments.console import UserPath, format_count, make_console, say
 from nas.foundation.errors import UserError
 from nas.foundation.files import write_atomically
 

@@ -6,8 +6,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from experiments.cli.options import UserPath
-from experiments.console import make_console
+from experiments.console import UserPath, make_console
 
 
 @click.command()

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from experiments.cli.launch_command import claims_of, print_result
-from experiments.cli.options import UserPath
-from experiments.console import format_count, format_duration, make_console, say
+from experiments.console import UserPath, format_count, format_duration, make_console, say
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from experiments.cli.options import UserPath, busy_option
-from experiments.console import echo, make_console
+from experiments.console import UserPath, busy_option, echo, make_console
 from nas.foundation.errors import UserError
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from experiments.cli.options import UserPath
-from experiments.console import echo
+from experiments.console import UserPath, echo
 
 if TYPE_CHECKING:
     from nas.training.export import ExportFormat

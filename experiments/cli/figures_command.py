@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from experiments.cli.options import UserPath
-from experiments.console import echo
+from experiments.console import UserPath, echo
 
 if TYPE_CHECKING:
     from analysis.reading.experiment import Experiment

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import click
 
-from experiments.cli.options import UserPath
-from experiments.console import echo
+from experiments.console import UserPath, echo
 from nas.foundation.errors import UserError
 
 _FILE = UserPath(dir_okay=False)

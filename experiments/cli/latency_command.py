@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from experiments.cli.options import UserPath, busy_option
-from experiments.console import echo
+from experiments.console import UserPath, busy_option, echo
 from nas.foundation.errors import UserError
 from nas.space.macro_space import SPACES, get_space
 

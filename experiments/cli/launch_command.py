@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from experiments.cli.options import UserPath, busy_option
-from experiments.console import make_console, say
+from experiments.console import UserPath, busy_option, make_console, say
 from nas.foundation.errors import UserError
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ from typing import Any
 
 import click
 
-from experiments.cli.options import UserPath
-from experiments.console import echo
+from experiments.console import UserPath, echo
 
 
 @click.command()

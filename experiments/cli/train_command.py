@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from experiments.cli.options import UserPath
-from experiments.console import echo, make_console, say
+from experiments.console import UserPath, echo, make_console, say
 from nas.foundation.errors import UserError
 
 if TYPE_CHECKING:

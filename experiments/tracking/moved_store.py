@@ -23,7 +23,7 @@ def point_artifacts_here(database: Path) -> None:
     """
     if not database.is_file():
         return
-    here = (database.parent / ARTIFACTS).as_uri()
+    here = (database.absolute().parent / ARTIFACTS).as_uri()
     try:
         with closing(sqlite3.connect(database, timeout=30)) as connection, connection:
             for experiment_id, location in _locations(connection):

@@ -395,7 +395,7 @@ def _parse_line(line: str, where: str) -> ImageFile:
     parts = line.rsplit(maxsplit=1)
     if len(parts) != 2 or not parts[1].isdecimal() or len(parts[1]) > 9:
         raise UserError(
-            f"{where}: '{line.strip()[:60]}'; must be a path, a space and a label, an integer from 0"
+            f"{where}: '{line.strip()[:60]}'; must be a path and a label, from 0, with a space between"
         )
     path = parts[0].strip()
     names = path.split("/")

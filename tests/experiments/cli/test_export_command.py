@@ -98,7 +98,7 @@ def test_a_failed_export_leaves_the_training_finished(training, monkeypatch):
     def fail(*_, **__):
         raise UserError("the disk is full")
 
-    monkeypatch.setattr(mlflow, "log_artifact", fail)
+    monkeypatch.setattr(MlflowClient, "log_artifact", fail)
     assert call("export", f"run:{run.info.run_id}", "--out", out) == 2
     after = MlflowClient(f"sqlite:///{out}/mlflow.db").get_run(run.info.run_id).info
     assert (after.status, after.end_time) == ("FINISHED", run.info.end_time)
@@ -120,7 +120,7 @@ def test_export_writes_a_network_its_card_and_a_model(training, exported):
         run.info.run_id,
         "Zalando SE",
         "one thread of",
-        "space `micro`",
+        "space micro",
         "Ankle boot",
     ):
         assert said in card
