@@ -106,10 +106,11 @@ def find_searches(reference: str, out: Path) -> list[NamedRun]:
 
 def _open_store(reference: str, out: Path) -> MlflowClient:
     uri = tracking_uri(out)
-    if (database := sqlite_path(uri)) is not None:
-        if not database.is_file():
-            raise UserError(
-                f"{reference}: no MLflow store {database}; give the folder of its launch with --out"
-            )
+    database = sqlite_path(uri)
+    if database is not None and not database.is_file():
+        raise UserError(f"{reference}: no MLflow store {database}; give the folder of its launch with --out")
+    # First, since it refuses what is no store by the name under which it was given.
+    client = open_store(uri)
+    if database is not None:
         point_artifacts_here(database)
-    return open_store(uri)
+    return client
