@@ -99,15 +99,23 @@ class CellFolder:
             ) from None
 
     def check(self) -> None:
-        """Checks that its small files can be read, and that no file is a link: where it leads is not ours.
+        """Checks that its small files can be read, and that no file is a link.
 
         Raises:
             UserError: one of them is damaged, or a link.
         """
         _ = self.description, self.delivered_to
+        self.check_links()
+
+    def check_links(self) -> None:
+        """Checks that no file is a link: what it leads to may be private, and would be delivered.
+
+        Raises:
+            UserError: one is.
+        """
         for path in self.path.rglob("*"):
             if path.is_symlink():
-                raise UserError(f"{path}: is a link, and may lead to anything; put the file itself there")
+                raise UserError(f"{path}: is a link, which may lead to private files; put the file there")
 
     def write_config(self, config: ConfigRecord) -> None:
         """Creates the folder of artifacts, with the config in it."""

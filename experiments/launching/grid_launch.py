@@ -158,6 +158,7 @@ class Work:
         """Creates the folder of a cell, here and where its trials keep their files."""
         folder = CellFolder.of(self.out, cell)
         _check_same_storage(folder, self.storage)
+        folder.check_links()
         folder.describe(RunDescription.of(cell, self.storage))
         if self.storage:
             self.storage.cell(folder.path.name).make()
