@@ -104,7 +104,7 @@ class UnmeasuredSearch(SearchCell):
 
     @property
     def subject(self) -> str:
-        """The target; only the table says what is within reach."""
+        """The target as it was written: a share of the interval has no value without the table."""
         return self.target if isinstance(self.target, str) else f"{self.target:.4g} ms"
 
 

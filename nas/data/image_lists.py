@@ -347,7 +347,7 @@ def _read_train_lists(config: "DataConfig") -> list[ImageFile]:
 
 
 def _check_apart(files: list[ImageFile], others: list[ImageFile], field: str, rule: str) -> None:
-    """Checks that no image of a list is among those of another.
+    """Checks that two lists have no image in common.
 
     Args:
         others: of the list that `field` names.

@@ -167,7 +167,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         | {"base": {name: value for name, value in BASE.items() if not name.startswith("num_")}},
         "num_warmup_epochs: 3; must be below num_epochs (2)",
     ),
-    "a password with a space, which could not be told from other text": (
+    "a password with a space, which nothing distinguishes from other text": (
         make_study(storage="postgresql://me:my word@host/db"),
         "study.storage: a space in the password; write %20",
     ),
