@@ -255,8 +255,9 @@ def refused(nodes: Nodes, *arguments: str, **environment: str) -> str:
 def test_what_cannot_work_on_a_cluster_is_refused_in_one_line(tmp_path: Path) -> None:
     spec, out = write_spec(tmp_path), tmp_path / "out"
     common = (str(spec), "--out", str(out))
-    server = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-    with two_nodes() as nodes:
+    store = f"sqlite:///{tmp_path / 'server.db'}"
+    with mlflow_server(store, tmp_path) as uri, two_nodes() as nodes:
+        server = {"MLFLOW_TRACKING_URI": uri}
         said = refused(nodes, *common, "--address", nodes.address)
         assert "MLFLOW_TRACKING_URI: sqlite:///" in said
         assert "needs a tracking server" in said
@@ -279,11 +280,10 @@ def test_nodes_of_another_results_version_or_without_tfnas_are_refused_and_an_ed
         shutil.copytree(ROOT / package, other / package, ignore=shutil.ignore_patterns("__pycache__"))
     identity = other / "nas" / "search" / "search_identity.py"
     identity.write_text(identity.read_text() + "\nEDITED = True\n")
-    common = (str(write_spec(tmp_path)), "--out", str(tmp_path / "out"))
-    changes = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "PYTHONPATH": str(ROOT)}
+    common = (str(write_spec(tmp_path)), "--out", str(tmp_path / "out"), "--dry-run")
+    changes = {"PYTHONPATH": str(ROOT)}
     with two_nodes(code=other) as nodes:
-        said = refused(nodes, *common, "--address", nodes.address, **changes)
-        assert "MLFLOW_TRACKING_URI" in said, "only the tracking server is missing"
+        finish(start(nodes.environment | changes, "launch", *common, "--address", nodes.address))
         identity.write_text(identity.read_text() + "\nRESULTS_VERSION = 99\n")
         said = refused(nodes, *common, "--address", nodes.address, **changes)
         assert "--address: the nodes compute other results versions" in said
