@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from nas.foundation.errors import UserError
+from nas.foundation.errors import ErrorList
 from nas.foundation.registry import Registry
 
 if TYPE_CHECKING:
@@ -50,17 +50,15 @@ def resolve_claims(changes: Mapping[str, Mapping[str, Any] | None], where: str) 
     """
     from analysis.verdicts.claim import parse_claim
 
-    claims = dict(CLAIMS)
+    claims, errors = dict(CLAIMS), ErrorList()
     for name, fields in changes.items():
-        if fields is None:
-            if name not in claims:
-                raise UserError(
-                    f"{where}: claims.{name}: null: no such claim; use one of {', '.join(claims)}"
-                )
-            del claims[name]
-            continue
-        known = claims[name].model_dump() if name in claims else {}
-        claims[name] = parse_claim(known | dict(fields), f"{where}: claims.{name}")
+        if fields is not None:
+            known = claims[name].model_dump() if name in claims else {}
+            with errors.collecting():
+                claims[name] = parse_claim(known | dict(fields), f"{where}: claims.{name}")
+        elif claims.pop(name, None) is None:
+            errors.add(f"{where}: claims.{name}: null: no such claim; use one of {', '.join(claims)}")
+    errors.check()
     return claims
 
 

@@ -15,7 +15,7 @@ from analysis.measures import MEASURES
 from analysis.measures.sign_flips import MIN_VALUES, Direction
 from analysis.reading.values import Value, show_value
 from nas.foundation.errors import UserError
-from nas.foundation.validation import first_error
+from nas.foundation.validation import describe_error
 
 Setting = dict[str, Value]
 
@@ -151,4 +151,5 @@ def parse_claim(fields: Mapping[str, Any], where: str) -> Claim:
     try:
         return Claim(**{name: value for name, value in fields.items() if name != "sha256"})
     except ValidationError as error:
-        raise UserError(f"{where}.{first_error(error)}") from None
+        problems = [f"{where}.{describe_error(details)}" for details in error.errors()]
+        raise UserError(*problems) from None

@@ -60,11 +60,15 @@ class CellFolder:
     """Paths and small files of a cell's folder.
 
     The launch writes the description, the journal and the receipt. The trial writes checkpoints,
-    artifacts and, if it fails, its traceback: here, or into the storage that the description names.
+    artifacts and, if it fails, its traceback: here, or into the storage of the launch.
+
+    Args:
+        storage: where the trials of this launch keep their files; None for the folder itself.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, storage: Storage | None = None) -> None:
         self.path = path
+        self.storage = storage
         self.checkpoints = path / "checkpoints"
         self.artifacts = path / "artifacts"
         self.traceback = path / "traceback.txt"
@@ -74,9 +78,9 @@ class CellFolder:
         self._health = self.artifacts / "health.json"
 
     @classmethod
-    def of(cls, out: Path, cell: Cell) -> Self:
+    def of(cls, out: Path, cell: Cell, storage: Storage | None = None) -> Self:
         """The folder of a cell below an output folder."""
-        return cls(out / "cells" / cell.folder_name)
+        return cls(out / "cells" / cell.folder_name, storage)
 
     def describe(self, description: RunDescription) -> None:
         """Makes the folder and writes its description."""
@@ -143,11 +147,16 @@ class CellFolder:
         """Copies artifacts, or the traceback, here from the storage that holds them.
 
         Raises:
+            UserError: that is not the storage of this launch. An output folder may come from somebody else:
+                it must not choose what is read.
             OSError: the storage is unreachable.
         """
-        uri = self.description.storage
-        if uri is not None:
-            Storage(uri).cell(self.path.name).fetch_results(self.path)
+        holder = self.description.storage
+        if holder is None:
+            return
+        if self.storage is None or self.storage.uri != holder:
+            raise UserError(f"--storage: {holder} holds the results of {self.path.name}; give it again")
+        self.storage.cell(self.path.name).fetch_results(self.path)
 
     def num_delivered(self, run_id: str) -> int:
         """Number of events that a run is known to hold; delivering them again does no harm."""
@@ -169,16 +178,19 @@ class CellFolder:
         write_atomically(self._receipt, json.dumps(receipt).encode())
 
 
-def find_cell_folders(out: Path, report: Callable[[str], None]) -> list[CellFolder]:
+def find_cell_folders(
+    out: Path, report: Callable[[str], None], storage: Storage | None = None
+) -> list[CellFolder]:
     """The folders of all cells below an output folder, those of earlier grids included.
 
     Args:
+        storage: where the trials of this launch keep their files; None for the output folder.
         report: receives a line for each folder that cannot be read; it is left out, and holds up no other.
     """
     folders = []
     for path in sorted((out / "cells").glob("*/run.json")):
         try:
-            folder = CellFolder(path.parent)
+            folder = CellFolder(path.parent, storage)
             folder.check()
             folders.append(folder)
         except UserError as error:

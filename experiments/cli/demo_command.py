@@ -93,7 +93,7 @@ def _run_rounds(grid: "Grid", out: Path, console: "Console", budget_s: float) ->
     start_s = time.monotonic()
     first = first_rounds(grid, 1)
     # A demo runs wherever it is started, also beside other work; the launch says so.
-    result = launch(first, out, console, claims=claims_of(first), even_if_busy=True)
+    result = launch(first, out, console, claims=claims_of(first.spec, first.path), even_if_busy=True)
     if result.failed or result.interrupted:
         return result
     round_s = _searched_s(result.cells, first, out) + _START_S
@@ -104,7 +104,9 @@ def _run_rounds(grid: "Grid", out: Path, console: "Console", budget_s: float) ->
     if num_rounds == 1:
         return result
     all_rounds = first_rounds(grid, num_rounds)
-    return launch(all_rounds, out, console, claims=claims_of(all_rounds), even_if_busy=True)
+    return launch(
+        all_rounds, out, console, claims=claims_of(all_rounds.spec, all_rounds.path), even_if_busy=True
+    )
 
 
 def count_rounds(budget_s: float, spent_s: float, round_s: float, most: int) -> int:

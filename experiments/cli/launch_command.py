@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from experiments.console import UserPath, busy_option, make_console, say
-from nas.foundation.errors import UserError
+from nas.foundation.errors import ErrorList, UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from analysis.reading.experiment import Experiment
+    from analysis.verdicts.claim import Claim
     from experiments.cells.cell import Cell
     from experiments.launching.grid_launch import LaunchResult
+    from experiments.specs.experiment_spec import ExperimentSpec
     from experiments.specs.grid import Grid
 
 HOW_TO_RESUME = "interrupted; rerun the command to resume"
@@ -100,7 +102,7 @@ def launch(
         raise UserError("--measure: is for planning, a launch measures what it needs; add --dry-run")
     if spread_from is not None and not dry_run:
         raise UserError(f"--spread-from: {spread_from}: is for planning; add --dry-run")
-    grid = load_grid(config)
+    grid, claims = _read(config)
     out = out or Path("results") / grid.spec.experiment
     files = Storage.parse(storage) if storage else None
     if (study_grid := grid.as_study()) is not None:
@@ -126,7 +128,6 @@ def launch(
     trainings = load_grid(training).as_trainings() if training is not None else None
     if trainings is not None:
         trainings.check_follows(grid.spec.experiment)
-    claims = claims_of(grid)
     if dry_run:
         earlier = _open_earlier(spread_from) if spread_from else None
         planned = print_dry_run(
@@ -171,39 +172,63 @@ def launch(
     return exit_code
 
 
-def claims_of(grid: "Grid") -> dict[str, dict[str, Any]]:
-    """The claims that a launch of a grid registers, as JSON; only searches have any.
+def _read(path: Path) -> tuple["Grid", dict[str, dict[str, Any]]]:
+    """The grid of a YAML file and its claims; what is wrong with either is said at once.
 
     Raises:
-        UserError: a claim is wrong, or names a field or a value that no search can have.
+        UserError: names file, field, value and remedy of all that is wrong.
     """
-    if grid.spec.grid_kind != "search":
+    from experiments.specs.experiment_spec import load_spec
+    from experiments.specs.grid_file import grid_of
+
+    spec, errors = load_spec(path), ErrorList()
+    with errors.collecting():
+        grid = grid_of(spec, path)
+    with errors.collecting():
+        claims = claims_of(spec, path)
+    errors.check()
+    return grid, claims
+
+
+def claims_of(spec: "ExperimentSpec", path: Path) -> dict[str, dict[str, Any]]:
+    """The claims that a launch registers, as JSON; only grids of searches have any.
+
+    Args:
+        path: the YAML file, for errors.
+
+    Raises:
+        UserError: claims are wrong, or name a field or a value that no search can have.
+    """
+    if spec.grid_kind != "search":
         return {}
     # Imported here: analysis takes a second to import, and `--help` does not need it.
     from analysis.verdicts import resolve_claims
+
+    records, errors = {}, ErrorList()
+    for name, claim in resolve_claims(spec.claims, str(path)).items():
+        with errors.collecting():
+            records[name] = _record(claim, f"{path}: claims.{name}")
+    errors.check()
+    return records
+
+
+def _record(claim: "Claim", where: str) -> dict[str, Any]:
+    """A claim as JSON, with values as the runs have them: `bi` is short for `bi_random`."""
     from analysis.verdicts.claim import parse_claim
     from experiments.launching.grid_record import NOT_REGISTERED
     from experiments.specs.experiment_spec import parse_field
     from nas.config import SearchConfig
 
-    records = {}
-    for name, claim in resolve_claims(grid.spec.claims, str(grid.path)).items():
-        if impossible := {*claim.treated, *claim.within} & {*NOT_REGISTERED, "seed"}:
-            raise UserError(
-                f"{grid.path}: claims.{name}: {sorted(impossible)[0]}: is no setting that a claim can "
-                "compare; name another field"
-            )
-        where = f"{grid.path}: claims.{name}"
-        # Values as the runs have them: `bi` is short for `bi_random`.
-        settings = {
-            part: {
-                field: parse_field(SearchConfig, field, value, f"{where}.{part}")
-                for field, value in getattr(claim, part).items()
-            }
-            for part in ("baseline", "treated", "within")
-        }
-        records[name] = parse_claim(claim.model_dump() | settings, where).record()
-    return records
+    errors = ErrorList()
+    for field in sorted({*claim.treated, *claim.within} & {*NOT_REGISTERED, "seed"}):
+        errors.add(f"{where}: {field}: is no setting that a claim can compare; name another field")
+    settings: dict[str, dict[str, Any]] = {"baseline": {}, "treated": {}, "within": {}}
+    for part, fields in settings.items():
+        for field, value in getattr(claim, part).items():
+            with errors.collecting():
+                fields[field] = parse_field(SearchConfig, field, value, f"{where}.{part}")
+    errors.check()
+    return parse_claim(claim.model_dump() | settings, where).record()
 
 
 def _open_earlier(name: str) -> "Experiment":

@@ -19,7 +19,7 @@ from experiments.launching.cell_states import CellState, cell_states, note_on_so
 from experiments.launching.grid_record import GridRecord
 from experiments.launching.launch_lock import only_user_of
 from experiments.launching.progress import Progress
-from experiments.launching.signals import stopping_cleanly
+from experiments.launching.signals import remembering_ctrl_c, stopping_cleanly
 from experiments.launching.table_check import check_tables
 from experiments.places.place import Place
 from experiments.places.storage import Storage
@@ -110,7 +110,7 @@ def launch(
         read_tracked_cells(grid.spec.experiment, out)
         cells = grid.cells(out, place, partial(say, console), even_if_busy=even_if_busy)
         tracker = Tracker(grid.spec.experiment, out)
-        folders = find_cell_folders(out, partial(say, console))
+        folders = find_cell_folders(out, partial(say, console), storage)
         close_cut_off_attempts(folders)
         tracker.close_dead_launches()
         tracked = tracker.cells()
@@ -156,7 +156,7 @@ class Work:
 
     def prepare(self, cell: Cell) -> CellFolder:
         """Creates the folder of a cell, here and where its trials keep their files."""
-        folder = CellFolder.of(self.out, cell)
+        folder = CellFolder.of(self.out, cell, self.storage)
         _check_same_storage(folder, self.storage)
         folder.check_links()
         folder.describe(RunDescription.of(cell, self.storage))
@@ -248,7 +248,7 @@ def run_trials(
         param_space: a grid; None if a searcher chooses.
         choice: more arguments of `tune.TuneConfig`: what runs when.
     """
-    with work.place.ray():
+    with remembering_ctrl_c() as check_pressed, work.place.ray():
         from ray import tune
 
         sources = {cell.input_name: cell for cell in work.cells}
@@ -271,6 +271,7 @@ def run_trials(
                 failure_config=tune.FailureConfig(max_failures=_MAX_PROCESS_DEATHS),
             ),
         )
+        check_pressed()
         with stopping_cleanly():
             tuner.fit()
 

@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM during a launch."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -16,5 +16,30 @@ def stopping_cleanly() -> Iterator[None]:
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def remembering_ctrl_c() -> Iterator[Callable[[], None]]:
+    """Yields a function that raises `KeyboardInterrupt` if Ctrl-C was pressed.
+
+    Ctrl-C raises it at once, too, but Python drops what is raised while it forks, as Ray does when it starts.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    is_pressed = False
+
+    def press(*_: object) -> None:
+        nonlocal is_pressed
+        is_pressed = True
+        raise KeyboardInterrupt
+
+    def check() -> None:
+        if is_pressed:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, press)
+    try:
+        yield check
     finally:
         signal.signal(signal.SIGINT, before)

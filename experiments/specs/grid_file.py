@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments.specs.experiment_spec import GridKind, load_spec
+from experiments.specs.experiment_spec import ExperimentSpec, GridKind, load_spec
 from experiments.specs.grid import Grid
 from experiments.specs.search_grid import SearchGrid
 from experiments.specs.study_grid import StudyGrid
@@ -23,5 +23,16 @@ def load_grid(path: Path) -> Grid:
     Raises:
         UserError: names file, field, value and remedy.
     """
-    spec = load_spec(path)
+    return grid_of(load_spec(path), path)
+
+
+def grid_of(spec: ExperimentSpec, path: Path) -> Grid:
+    """Checks the fields of all cells of a YAML file.
+
+    Args:
+        path: the file, for errors and relative paths.
+
+    Raises:
+        UserError: names file, field, value and remedy.
+    """
     return _GRIDS[spec.grid_kind](spec, path)

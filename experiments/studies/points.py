@@ -81,7 +81,7 @@ class Points:
         # Equal points share their searches, under the name of the first.
         cells = [self.cells.setdefault(cell.hash, self._as_before(cell)) for cell in cells]
         for cell in cells:
-            self.folders.setdefault(cell.hash, CellFolder.of(self.work.out, cell))
+            self.folders.setdefault(cell.hash, CellFolder.of(self.work.out, cell, self.work.storage))
         self._open[trial.number] = StudyPoint(trial, cells)
 
     def next_cell(self) -> SearchCell | None:

@@ -106,7 +106,7 @@ def launch_study(
         kinds = plan.check_reach(preparation)
         study = open_study(plan, out, plan.definition(kinds))
         tracker = Tracker(plan.spec.experiment, out)
-        folders = find_cell_folders(out, partial(say, console))
+        folders = find_cell_folders(out, partial(say, console), storage)
         close_cut_off_attempts(folders)
         tracker.close_dead_launches()
         delivery = Delivery(tracker, partial(say, console))

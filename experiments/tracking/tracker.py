@@ -395,7 +395,9 @@ class Tracker:
         """The run that is to hold a journal; None if there is to be none."""
         description, events = folder.description, folder.journal.events
         begun_ms = events[0].time_ms
-        attempted_ms = max(event.time_ms for event in events if event.kind == "start")
+        # A search that never began, for lack of memory, has no start.
+        starts_ms = (event.time_ms for event in events if event.kind == "start")
+        attempted_ms = max(starts_ms, default=begun_ms)
         runs = self._runs_of(description.cell)
         others = [run for run in runs if run.info.start_time != begun_ms]
         if any(run.info.status == "FINISHED" or _attempted_ms(run) > attempted_ms for run in others):

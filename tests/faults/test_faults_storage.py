@@ -108,7 +108,7 @@ def test_a_read_only_results_folder_is_refused_and_can_be_read(disk: Path, tmp_p
     refused = site.run()
     assert refused.returncode == 2
     assert refused.said.splitlines() == [
-        f"tfnas: --out: {site.out}: cannot write there: Read-only file system; choose another folder"
+        f"tfnas: --out: {site.out}: cannot write there (Read-only file system); choose another folder"
     ]
     assert site.status().count("interrupted") == 2
     _remount(disk, "rw")

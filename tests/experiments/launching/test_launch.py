@@ -23,6 +23,7 @@ from experiments.cli import main as cli
 from experiments.cli.launch_command import claims_of
 from experiments.launching import dry_run
 from experiments.launching.grid_record import CLAIMS_TAG, GridRecord
+from experiments.specs.experiment_spec import load_spec
 from experiments.specs.grid_file import load_grid
 from experiments.tracking.tracker import (
     REGISTERS_TAG,
@@ -374,7 +375,7 @@ MINE = {
         ({"e": {"within": {"num_epochs": 1.5}}}, "claims.e.within.num_epochs: 1.5: "),
         ({"e": {"within": {"weight_lr": "1e-5"}}}, "claims.e.within.weight_lr: '1e-5': "),
         ({"e": {"smallest": 1}}, "claims.e.smallest: unknown field"),
-        ({"mine": {"measure": "val_accuracy"}}, "claims.mine."),
+        ({"mine": {name: MINE[name] for name in MINE if name != "measure"}}, "claims.mine.measure: missing"),
         ({"mine": None}, "mine"),
         ({"e": 1}, "claims.e: 1: "),
         (["e"], "claims: ['e']: "),
@@ -398,11 +399,28 @@ def test_a_claim_that_cannot_be_meant_is_refused_in_one_line_before_any_work(
     assert [path.name for path in tmp_path.iterdir()] == ["spec.yaml"]
 
 
+def test_all_that_is_wrong_with_fields_and_claims_is_said_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = tmp_path / "spec.yaml"
+    base = BASE | {"num_warmup_epochs": BASE["num_epochs"]}
+    wrong = {
+        "mine": MINE | {"baseline": {"sampling": "sinlge"}, "within": {"dpeth": "sink"}},
+        "e": {"within": {"seed": 0}},
+    }
+    content = {"experiment": "wrong", "base": base, "grid": {"seed": [0, 1]}, "claims": wrong}
+    spec.write_text(yaml.safe_dump(content))
+    assert tfnas_here(monkeypatch, "launch", str(spec), "--out", str(tmp_path / "out")) == 2
+    said = capsys.readouterr().err
+    for expected in ("num_warmup_epochs", "mine.baseline.sampling", "mine.within.dpeth", "claims.e: seed"):
+        assert any(expected in line for line in said.splitlines()), (expected, said)
+
+
 def test_claims_have_values_as_runs_have_them(tmp_path: Path) -> None:
     spec = write_spec(tmp_path, {"sampling": ["single", "bi"]})
-    of_paper = claims_of(load_grid(spec))
+    of_paper = claims_of(load_spec(spec), spec)
     spec.write_text(spec.read_text() + yaml.safe_dump({"claims": {"mine": MINE}}))
-    claims = claims_of(load_grid(spec))
+    claims = claims_of(load_spec(spec), spec)
     assert claims["mine"]["treated"] == {"sampling": "bi_random"}
     assert claims.keys() == {*of_paper, "mine"}
     assert json.loads(json.dumps(claims)) == claims

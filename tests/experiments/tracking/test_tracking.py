@@ -7,6 +7,7 @@ import shutil
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -18,6 +19,7 @@ from mlflow.exceptions import MlflowException
 
 from analysis.reading.store import fetch_artifact
 from experiments.cells.cell_folder import CellFolder, RunDescription, find_cell_folders
+from experiments.places.storage import Storage
 from experiments.tracking.delivery import Delivery
 from experiments.tracking.named_run import find_run
 from experiments.tracking.tracker import Tracker, read_tracked_cells
@@ -146,6 +148,37 @@ def test_tags_of_a_run_tell_its_health_before_it_is_finished(
     assert run.info.status == "FINISHED"
     is_healthy = {"i1": True, "i2": False, "i3": None}[cell]
     assert tracker.cells()[cell].is_healthy is is_healthy
+
+
+def test_a_search_that_never_began_becomes_a_failed_run_and_can_begin_later(store: Path) -> None:
+    tracker = Tracker("never", store)
+    folder = make_folder(store, "n1")
+    folder.journal.finish("FAILED", "out of memory")
+    tracker.deliver(folder)
+    (run,) = runs_of(tracker, "n1")
+    assert (run.info.status, run.data.tags["tfnas.failure"]) == ("FAILED", "out of memory")
+    run_all(folder, "launch")
+    tracker.deliver(folder)
+    assert_complete(tracker, "n1")
+
+
+def test_results_are_only_read_from_the_storage_of_the_launch(store: Path, tmp_path: Path) -> None:
+    foreign = tmp_path / "private"
+    (foreign / "cells" / "o1" / "artifacts").mkdir(parents=True)
+    (foreign / "cells" / "o1" / "artifacts" / "secret.txt").write_text("a private key")
+    folder = make_folder(store, "o1")
+    folder.describe(replace(folder.description, storage=str(foreign)))
+    run_all(folder, "launch")
+    tracker = Tracker("storage", store)
+    given = [CellFolder(folder.path, storage) for storage in (None, Storage(str(tmp_path / "other")))]
+    for one in given:
+        with pytest.raises(UserError, match=f"--storage: {foreign} holds the results of o1; give it again"):
+            tracker.deliver(one)
+    assert not (folder.artifacts / "secret.txt").exists()
+    tracker.deliver(CellFolder(folder.path, Storage(str(foreign))))
+    (run,) = runs_of(tracker, "o1")
+    files = MlflowClient(tracker.uri).list_artifacts(run.info.run_id)
+    assert [file.path for file in files] == ["architecture.json", "secret.txt"]
 
 
 def test_telling_again_after_losing_every_receipt_doubles_nothing(store: Path) -> None:
