@@ -208,7 +208,8 @@ def _run(
     work: Work, num_done: int, record: GridRecord, tracker: Tracker, delivery: Delivery, console: Console
 ) -> list[str]:
     """Runs cells under a parent run, which ends as they do; returns the folders left to deliver."""
-    if work.has_common_warmups and work.storage and not work.storage.warmups_dir:
+    shares_warmups = work.has_common_warmups and (work.storage is None or bool(work.storage.warmups_dir))
+    if work.has_common_warmups and work.storage and not shares_warmups:
         say(console, f"Warm-ups are not shared: {work.storage.uri} is not a folder, so it has no locks")
     launch_id = _start_launch(work.grid, tracker)
     status, patience_s = "KILLED", HASTE_S
@@ -217,7 +218,7 @@ def _run(
         tracker.check_unclaimed(record.kind, [cell.hash for cell in work.cells])
         folders = {cell.hash: work.prepare(cell) for cell in work.cells}
         num_parallel = work.grid.num_parallel(work.place, len(work.cells))
-        with Progress(console, work.cells, num_done, num_parallel) as progress:
+        with Progress(console, work.cells, num_done, num_parallel, shares_warmups=shares_warmups) as progress:
             callback = LaunchCallback(work.cells, folders, launch_id, progress, delivery)
             outcomes = _run_cells(work, callback)
         _print_saved(callback.shared_epochs_s, console)
