@@ -1,5 +1,6 @@
 """`tfnas launch`: run the searches, trainings or study of a YAML file."""
 
+import json
 from functools import partial
 from pathlib import Path
 from shlex import quote
@@ -9,13 +10,17 @@ import click
 
 from experiments.console import UserPath, busy_option, make_console, say
 from nas.foundation.errors import ErrorList, UserError
+from nas.foundation.uris import redact
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from analysis.reading.experiment import Experiment
     from analysis.verdicts.claim import Claim
     from experiments.cells.cell import Cell
+    from experiments.launching.cell_states import CellState
     from experiments.launching.grid_launch import LaunchResult
     from experiments.specs.experiment_spec import ExperimentSpec
     from experiments.specs.grid import Grid
@@ -52,6 +57,9 @@ HOW_TO_RESUME = "interrupted; rerun the command to resume"
     help="With --dry-run: plan the seeds with the spread of this earlier experiment, given by its name, or "
     "by the folder of its launch.",
 )
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the cells as JSON at the end; other lines go to stderr."
+)
 @click.option("--retry-failed", is_flag=True, help="Rerun cells that failed before.")
 @click.option("--address", metavar="HOST:PORT|auto", help="Run the trials on this Ray cluster.")
 @click.option(
@@ -69,6 +77,7 @@ def launch(
     status: bool,
     training: Path | None,
     spread_from: str | None,
+    as_json: bool,
     retry_failed: bool,
     address: str | None,
     storage: str | None,
@@ -88,16 +97,20 @@ def launch(
     """
     # Imported here: Ray, MLflow and torch take seconds to import, and `--help` needs none of them.
     from experiments.cli.study_command import study
-    from experiments.launching.dry_run import print_dry_run, print_status
+    from experiments.launching.dry_run import print_dry_run
     from experiments.launching.grid_launch import launch as run_launch
+    from experiments.launching.status import next_steps, print_status, read_status
     from experiments.places.storage import Storage
     from experiments.specs.grid_file import load_grid
 
-    console = make_console()
+    # With --json, the standard output has nothing else.
+    console = make_console(stderr=as_json)
     if training is not None and (dry_run or status):
         raise UserError(
             "--then-train: does not go with --dry-run or --status; run these for each file separately"
         )
+    if as_json and dry_run:
+        raise UserError("--json: does not go with --dry-run; use it with a launch or --status")
     if measure and not dry_run:
         raise UserError("--measure: is for planning, a launch measures what it needs; add --dry-run")
     if spread_from is not None and not dry_run:
@@ -124,6 +137,7 @@ def launch(
             storage=files,
             measure=measure,
             even_if_busy=even_if_busy,
+            as_json=as_json,
         )
     trainings = load_grid(training).as_trainings() if training is not None else None
     if trainings is not None:
@@ -144,7 +158,10 @@ def launch(
             _print_seed_plan(planned, earlier, console)
         return 0
     if status:
-        print_status(grid, out, console, address=address)
+        if as_json:
+            _print_json(grid, out, read_status(grid, out, console, address=address)[0])
+        else:
+            print_status(grid, out, console, address=address)
         return 0
     if trainings is not None:
         with trainings.place(address) as place:
@@ -158,18 +175,39 @@ def launch(
         storage=files,
         even_if_busy=even_if_busy,
     )
+    states: list[CellState] = []
     try:
         result = run_grid(grid, claims=claims)
+        states += result.states
         exit_code = print_result(result, console)
         if trainings is not None and exit_code != 130 and result.finished:
             found = trainings.with_searches(_run_ids(result.finished, grid.spec.experiment, out))
             result = run_grid(found)
+            states += result.states
             exit_code = max(exit_code, print_result(result, console))
     except KeyboardInterrupt:
         say(console, HOW_TO_RESUME)
         return 130
     _print_trained(result, grid.spec.experiment, out, console)
+    if as_json:
+        _print_json(grid, out, states)
+    elif exit_code != 130:
+        for line in next_steps(grid.spec.experiment, states, config, out):
+            say(console, line)
     return exit_code
+
+
+def _print_json(grid: "Grid", out: Path, states: "Sequence[CellState]") -> None:
+    from experiments.launching.status import describe_states
+    from experiments.tracking.tracker import tracking_uri
+
+    content = {
+        "experiment": grid.spec.experiment,
+        "out": str(out),
+        "tracking_uri": redact(tracking_uri(out)),
+        "cells": describe_states(states, out),
+    }
+    click.echo(json.dumps(content, indent=1))
 
 
 def _read(path: Path) -> tuple["Grid", dict[str, dict[str, Any]]]:
@@ -279,10 +317,7 @@ def print_result(result: "LaunchResult", console: "Console") -> int:
 
 def _describe_health(result: "LaunchResult") -> str:
     num_checked, plural = result.num_healthy + result.num_unhealthy, result.cells[0].plural
-    described = f"{result.num_healthy} of {num_checked} {plural} are healthy"
-    if not result.num_unhealthy:
-        return described
-    return f"{described}; see: tfnas health {quote(result.experiment)} --out {quote(str(result.out))}"
+    return f"{result.num_healthy} of {num_checked} {plural} are healthy"
 
 
 def _print_trained(result: "LaunchResult", experiment: str, out: Path, console: "Console") -> None:

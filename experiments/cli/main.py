@@ -13,6 +13,7 @@ from nas.foundation.escaping import safe_line
 _COMMANDS = {
     "demo": "Run small searches and draw the collapse and depth figures, in minutes.",
     "launch": "Run the searches or trainings of a YAML file.",
+    "watch": "Follow a running launch in a browser.",
     "figures": "Draw the figures of an experiment.",
     "report": "Write the report of an experiment.",
     "health": "Show which searches of an experiment are healthy.",

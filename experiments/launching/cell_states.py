@@ -1,7 +1,7 @@
 """States of cells: which are finished, which failed, which have to run and why."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +29,7 @@ class CellState:
             which run is meant, and how to run the cell again.
         is_open: whether an attempt started and did not end: it is running, or was cut off.
         tags: of its run; empty if there is none.
+        metrics: of its last epoch.
         is_healthy: whether it finished and passed all health checks; None without any.
     """
 
@@ -39,6 +40,7 @@ class CellState:
     is_open: bool = False
     tags: Mapping[str, str] = field(default_factory=dict)
     is_healthy: bool | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     def is_to_run(self, retry_failed: bool) -> bool:
         """Whether a launch runs the cell."""
@@ -69,8 +71,16 @@ def note_on_sources(states: Sequence[CellState]) -> str | None:
 
 
 def _state(cell: Cell, tracked: Mapping[str, TrackedCell], folder: CellFolder) -> CellState:
-    end, num_epochs = folder.journal.end, len(folder.journal.epochs)
     run = tracked.get(cell.hash)
+    epochs = folder.journal.epochs
+    metrics = epochs[max(epochs)].metrics if epochs else run.metrics if run else {}
+    return replace(_known_state(cell, run, folder, tracked), metrics=metrics)
+
+
+def _known_state(
+    cell: Cell, run: TrackedCell | None, folder: CellFolder, tracked: Mapping[str, TrackedCell]
+) -> CellState:
+    end, num_epochs = folder.journal.end, len(folder.journal.epochs)
     if run and run.status == DELETED:
         if run.run_id == folder.delivered_to:
             remedy = f"to have it back, restore that run there; to run it again, remove {folder.path}"

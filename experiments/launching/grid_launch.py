@@ -47,28 +47,46 @@ class LaunchResult:
     """The cells of a grid after a launch.
 
     Attributes:
-        failed: cells and reasons.
-        interrupted: cells that the next launch resumes.
-        num_undelivered: cells whose records MLflow lacks in part; the next launch delivers them.
-        num_healthy: finished searches that passed all health checks.
-        num_unhealthy: those that did not; older searches have no checks.
         out: output folder on this machine.
+        states: of all cells.
+        num_undelivered: cells whose records MLflow lacks in part; the next launch delivers them.
     """
 
     experiment: str
     out: Path
-    finished: list[Cell]
-    failed: list[tuple[Cell, str]]
-    interrupted: list[Cell]
+    states: list[CellState]
     num_undelivered: int
-    num_healthy: int
-    num_unhealthy: int
     tracking_uri: str
 
     @property
     def cells(self) -> list[Cell]:
-        """All cells of the grid."""
-        return [*self.finished, *(cell for cell, _ in self.failed), *self.interrupted]
+        """All cells of the grid but those whose run was deleted."""
+        return [state.cell for state in self.states if state.state != "deleted"]
+
+    @property
+    def finished(self) -> list[Cell]:
+        """The cells that are done."""
+        return [state.cell for state in self.states if state.state == "finished"]
+
+    @property
+    def failed(self) -> list[tuple[Cell, str]]:
+        """Cells and reasons."""
+        return [(state.cell, state.reason) for state in self.states if state.state == "failed"]
+
+    @property
+    def interrupted(self) -> list[Cell]:
+        """The cells that the next launch runs or resumes."""
+        return [state.cell for state in self.states if state.state in ("interrupted", "missing")]
+
+    @property
+    def num_healthy(self) -> int:
+        """Number of finished searches that passed all health checks."""
+        return sum(state.is_healthy is True for state in self.states)
+
+    @property
+    def num_unhealthy(self) -> int:
+        """Number of those that did not; older searches have no checks."""
+        return sum(state.is_healthy is False for state in self.states)
 
 
 def launch(
@@ -133,7 +151,7 @@ def launch(
         states = cell_states(cells, tracked, out)
         if note := note_on_sources(states):
             say(console, note)
-        result = _result(grid.spec.experiment, out, states, len(undelivered), tracker.uri)
+        result = LaunchResult(grid.spec.experiment, out, states, len(undelivered), tracker.uri)
         if not result.interrupted and not undelivered:
             measure_trained(result.finished, out, place, tracker, partial(say, console))
         return result
@@ -320,19 +338,3 @@ def _print_saved(shared_epochs_s: list[float], console: Console) -> None:
             console,
             f"Shared warm-ups: {format_count(num_epochs, 'epoch')} reused, which saved {saved} of computing",
         )
-
-
-def _result(
-    experiment: str, out: Path, states: list[CellState], num_undelivered: int, tracking_uri: str
-) -> LaunchResult:
-    return LaunchResult(
-        experiment=experiment,
-        out=out,
-        finished=[state.cell for state in states if state.state == "finished"],
-        failed=[(state.cell, state.reason) for state in states if state.state == "failed"],
-        interrupted=[state.cell for state in states if state.state in ("interrupted", "missing")],
-        num_undelivered=num_undelivered,
-        num_healthy=sum(state.is_healthy is True for state in states),
-        num_unhealthy=sum(state.is_healthy is False for state in states),
-        tracking_uri=tracking_uri,
-    )

@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -74,6 +74,7 @@ class TrackedCell:
     """The run of a cell in MLflow.
 
     Attributes:
+        metrics: the last value of each.
         status: RUNNING, FINISHED, FAILED or KILLED; DELETED if somebody deleted it in MLflow, and there is no
             other run of the cell.
     """
@@ -83,6 +84,7 @@ class TrackedCell:
     name: str
     params: dict[str, str]
     tags: dict[str, str]
+    metrics: dict[str, float] = field(default_factory=dict)
 
     @property
     def launch(self) -> str | None:
@@ -510,6 +512,7 @@ def _read_cells(client: MlflowClient, experiment_id: str) -> dict[str, TrackedCe
             run.info.run_name,
             dict(run.data.params),
             dict(run.data.tags),
+            dict(run.data.metrics),
         )
         for run in runs
     }

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from nas.foundation.errors import UserError
-from nas.foundation.files import check_archive, read_file
+from nas.foundation.files import check_archive, read_file, write_atomically
 from nas.space.architecture import Architecture
 from nas.space.macro_space import get_space
 
@@ -162,9 +162,11 @@ class Trajectory:
         )
 
     def save(self, path: str | Path) -> None:
-        """Writes `trajectory.npz`."""
+        """Writes `trajectory.npz`, at once: somebody may read it after each epoch."""
         arrays = {name: array for name, array in vars(self).items() if array is not None}
-        np.savez_compressed(path, allow_pickle=False, **arrays)
+        content = io.BytesIO()
+        np.savez_compressed(content, allow_pickle=False, **arrays)
+        write_atomically(Path(path), content.getvalue())
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

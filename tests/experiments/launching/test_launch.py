@@ -134,7 +134,8 @@ def test_the_health_of_a_finished_search_is_told_on_the_screen_in_its_tags_and_i
     said = [line.removeprefix(prefix) for line in done.stdout.splitlines() if line.startswith(prefix)]
     assert said == [f"{check['finding']}; {check['remedy']}" for check in findings]
     out = folder / "out"
-    assert f"Health: 0 of 1 searches are healthy; see: tfnas health tested --out {out}" in done.stdout
+    assert "Health: 0 of 1 searches are healthy" in done.stdout
+    assert f"tfnas health tested --out {out}" in done.stdout
     assert not [tag for tag in runs["FAILED"].data.tags if tag.startswith("tfnas.health")]
 
 
@@ -181,6 +182,16 @@ def test_launching_again_runs_only_what_is_missing_though_the_folders_are_gone(l
     status = tfnas("launch", str(spec), "--out", str(out), "--status")
     assert status.returncode == 0, status.stderr
     assert [word in status.stdout for word in ("finished", "failed", "missing")] == [True] * 3
+    assert f"--out {out} --retry-failed" in status.stdout, "what to do next, ready to paste"
+    as_json = tfnas("launch", str(spec), "--out", str(out), "--status", "--json")
+    content = json.loads(as_json.stdout)
+    states = {cell["state"]: cell for cell in content["cells"]}
+    assert states.keys() == {"finished", "failed", "missing"}
+    # MLflow knows them, though the folders are gone.
+    (run,) = (run for run in runs_of(out, "search") if run.info.status == "FINISHED")
+    assert states["finished"]["metrics"] == run.data.metrics
+    assert f" {run.data.metrics['val_accuracy']:.3f} " in status.stdout
+    assert content["out"] == str(out)
     assert not (out / "cells").exists()
     again = tfnas("launch", str(spec), "--out", str(out))
     assert again.returncode == 1, again.stderr
