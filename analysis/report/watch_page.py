@@ -77,7 +77,7 @@ def _draw(name: str, runs: Sequence[Run]) -> list[dict[str, str]]:
     if not searched:
         return []
     experiment = Experiment(name, "", "", searched[0].basis, tuple(searched), (), (), ())
-    figures = []
+    figures: list[dict[str, str]] = []
     for title in _FIGURES:
         try:
             drawings = FIGURES[title](experiment)

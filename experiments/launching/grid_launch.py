@@ -19,7 +19,7 @@ from experiments.launching.cell_states import CellState, cell_states, note_on_so
 from experiments.launching.grid_record import GridRecord
 from experiments.launching.launch_lock import only_user_of
 from experiments.launching.progress import Progress
-from experiments.launching.signals import remembering_ctrl_c, stopping_cleanly
+from experiments.launching.signals import check_ctrl_c, remembering_ctrl_c, stopping_cleanly
 from experiments.launching.table_check import check_tables
 from experiments.places.place import Place
 from experiments.places.storage import Storage
@@ -123,7 +123,7 @@ def launch(
         storage.check_writable()
     # Before anything is measured: a store that cannot be used must not cost that time.
     read_tracked_cells(grid.spec.experiment, out)
-    with only_user_of(out), grid.place(address) as place:
+    with remembering_ctrl_c(), only_user_of(out), grid.place(address) as place:
         # Looked at before a lookup table is measured, which takes minutes.
         read_tracked_cells(grid.spec.experiment, out)
         cells = grid.cells(out, place, partial(say, console), even_if_busy=even_if_busy)
@@ -267,7 +267,7 @@ def run_trials(
         param_space: a grid; None if a searcher chooses.
         choice: more arguments of `tune.TuneConfig`: what runs when.
     """
-    with remembering_ctrl_c() as check_pressed, work.place.ray():
+    with work.place.ray():
         from ray import tune
 
         sources = {cell.input_name: cell for cell in work.cells}
@@ -290,7 +290,7 @@ def run_trials(
                 failure_config=tune.FailureConfig(max_failures=_MAX_PROCESS_DEATHS),
             ),
         )
-        check_pressed()
+        check_ctrl_c()
         with stopping_cleanly():
             tuner.fit()
 

@@ -21,6 +21,7 @@ from experiments.console import say
 from experiments.launching.grid_launch import HASTE_S, PATIENCE_S, Work, close_cut_off_attempts, run_trials
 from experiments.launching.launch_lock import only_user_of
 from experiments.launching.progress import Progress
+from experiments.launching.signals import remembering_ctrl_c
 from experiments.launching.table_check import check_tables
 from experiments.places.storage import Storage
 from experiments.specs.preparation import Preparation
@@ -97,7 +98,7 @@ def launch_study(
     # Before anything is measured: stores that cannot be used must not cost that time.
     read_tracked_cells(plan.spec.experiment, out)
     read_study(plan, out)
-    with only_user_of(out), plan.place(address) as place:
+    with remembering_ctrl_c(), only_user_of(out), plan.place(address) as place:
         # Looked at before a lookup table is measured, which takes minutes.
         read_tracked_cells(plan.spec.experiment, out)
         read_study(plan, out)
