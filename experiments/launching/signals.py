@@ -27,8 +27,8 @@ def stopping_cleanly() -> Iterator[None]:
 def remembering_ctrl_c() -> Iterator[None]:
     """Remembers that Ctrl-C was pressed, for `check_ctrl_c`.
 
-    Ctrl-C raises `KeyboardInterrupt` at once, too, but Python drops what is raised in a callback, for instance
-    while it forks, as Ray and MLflow do when they start.
+    Ctrl-C raises `KeyboardInterrupt` at once, too, but Python drops what is raised in some callbacks, such
+    as those of a fork, and Ray and MLflow fork when they start.
     """
     before = signal.getsignal(signal.SIGINT)
     _IS_PRESSED.clear()
