@@ -20,7 +20,7 @@ from mlflow.entities import Run
 from analysis.reading.experiment_reader import read_experiment
 from experiments.cells.cell_folder import CellFolder, RunDescription
 from experiments.cli import main as cli
-from experiments.cli.launch_command import claims_of
+from experiments.cli.launches.launch_command import claims_of
 from experiments.launching import dry_run
 from experiments.launching.grid_record import CLAIMS_TAG, GridRecord
 from experiments.specs.experiment_spec import load_spec

@@ -87,7 +87,7 @@ def launch(
     Example: tfnas launch tune_configs/smoke.yaml --out results/smoke
     """
     # Imported here: Ray, MLflow and torch take seconds to import, and `--help` needs none of them.
-    from experiments.cli.study_command import study
+    from experiments.cli.launches.study_command import study
     from experiments.launching.dry_run import print_dry_run, print_status
     from experiments.launching.grid_launch import launch as run_launch
     from experiments.places.storage import Storage
@@ -233,7 +233,7 @@ def _record(claim: "Claim", where: str) -> dict[str, Any]:
 
 def _open_earlier(name: str) -> "Experiment":
     """The experiment that tells how far seeds spread: `NAME`, or the folder `.../NAME` of its launch."""
-    from experiments.cli.figures_command import open_experiment
+    from experiments.cli.results.figures_command import open_experiment
 
     folder = Path(name)
     try:

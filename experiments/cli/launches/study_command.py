@@ -4,7 +4,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from experiments.cli.launch_command import HOW_TO_RESUME
+from experiments.cli.launches.launch_command import HOW_TO_RESUME
 from experiments.console import say
 from nas.foundation.errors import UserError, first_line
 
