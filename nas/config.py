@@ -41,6 +41,9 @@ Threads = Annotated[int, Field(ge=1, le=1024)]
 
 DeviceName = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?)$")]
 
+PATH_FIELDS = ("data_dir", "train_list", "arch_list", "test_list", "latency_table")
+"""Fields that name files and folders of one machine."""
+
 OBJECTIVE_FIELDS = ("latency_weight", "objective_scale", "objective_exponent")
 """Fields that some objectives read, and nothing else does."""
 

@@ -42,6 +42,7 @@ FLOORS_OF_EXPERIMENTS = (
     {"experiments.products", "experiments.specs"},
     {"experiments.launching"},
     {"experiments.studies"},
+    {"experiments.cli.launches", "experiments.cli.results", "experiments.cli.networks"},
     {"experiments.cli"},
 )
 
@@ -62,10 +63,7 @@ OF_METHOD_FOR_ANALYSIS = (
 """What analysis may use of the method: what explains records, and the truth about small spaces."""
 
 MAX_MODULES = 15
-"""Modules in a room: a reader takes in about a dozen at a glance.
-
-`experiments.cli` has the most of them: one module per subcommand.
-"""
+"""Modules in a room: a reader takes in about a dozen at a glance."""
 
 
 def package_of(name: str) -> str:

@@ -1,1 +1,1 @@
-"""The `tfnas` command, one module per subcommand."""
+"""The `tfnas` command: rooms of subcommands, one module per subcommand."""

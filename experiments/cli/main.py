@@ -3,30 +3,36 @@
 import importlib
 import sys
 import warnings
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 import click
 
 from nas.foundation.errors import InputWarning, PeerError, RunWarning, UserError
 from nas.foundation.escaping import safe_line
 
+
+class _Listed(NamedTuple):
+    room: str
+    help_text: str
+
+
 _COMMANDS = {
-    "demo": "Run small searches and draw the collapse and depth figures, in minutes.",
-    "launch": "Run the searches or trainings of a YAML file.",
-    "watch": "Follow a running launch in a browser.",
-    "figures": "Draw the figures of an experiment.",
-    "report": "Write the report of an experiment.",
-    "health": "Show which searches of an experiment are healthy.",
-    "compare": "Compare two trials.",
-    "benchmark": "Compare search methods on a table of known accuracies.",
-    "latency": "Measure, import and check latency lookup tables.",
-    "describe": "Describe networks: layers, size, cost, latency.",
-    "import-search": "Import the network of a published search checkpoint.",
-    "train": "Train networks from scratch.",
-    "export": "Export a trained network.",
-    "predict": "Classify images with a trained network.",
+    "demo": _Listed("launches", "Run small searches and draw the collapse and depth figures, in minutes."),
+    "launch": _Listed("launches", "Run the searches or trainings of a YAML file."),
+    "watch": _Listed("launches", "Follow a running launch in a browser."),
+    "figures": _Listed("results", "Draw the figures of an experiment."),
+    "report": _Listed("results", "Write the report of an experiment."),
+    "health": _Listed("results", "Show which searches of an experiment are healthy."),
+    "compare": _Listed("results", "Compare two trials."),
+    "benchmark": _Listed("launches", "Compare search methods on a table of known accuracies."),
+    "latency": _Listed("networks", "Measure, import and check latency lookup tables."),
+    "describe": _Listed("networks", "Describe networks: layers, size, cost, latency."),
+    "import-search": _Listed("networks", "Import the network of a published search checkpoint."),
+    "train": _Listed("networks", "Train networks from scratch."),
+    "export": _Listed("networks", "Export a trained network."),
+    "predict": _Listed("networks", "Classify images with a trained network."),
 }
-"""Command NAME is in `experiments/cli/NAME_command.py`, with _ for -, imported only to run it.
+"""Command NAME is in `experiments/cli/ROOM/NAME_command.py`, with _ for -, imported only to run it.
 
 Torch takes seconds to import.
 """
@@ -41,14 +47,14 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        name = cmd_name.replace("-", "_")
-        command = getattr(importlib.import_module(f"experiments.cli.{name}_command"), name)
+        room, name = _COMMANDS[cmd_name].room, cmd_name.replace("-", "_")
+        command = getattr(importlib.import_module(f"experiments.cli.{room}.{name}_command"), name)
         assert isinstance(command, click.Command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(_COMMANDS.items()))
+            formatter.write_dl([(name, listed.help_text) for name, listed in _COMMANDS.items()])
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -219,7 +219,7 @@ def _register(record: GridRecord, grid: Grid, tracker: Tracker) -> None:
 
 
 def _start_launch(grid: Grid, tracker: Tracker) -> str:
-    return tracker.start_launch(f"launch {datetime.now():%Y-%m-%d %H:%M:%S}", grid.path)
+    return tracker.start_launch(f"launch {datetime.now():%Y-%m-%d %H:%M:%S}", grid.path.name, grid.spec.text)
 
 
 def _run(

@@ -11,8 +11,8 @@ from functools import cached_property
 from typing import Any, Self
 
 from experiments.cells.cell import Cell
-from experiments.specs.experiment_spec import PATH_FIELDS
 from experiments.tracking.tracker import REGISTERS_TAG, REGISTRATION_TAG
+from nas.config import PATH_FIELDS
 from nas.foundation.identity import fingerprint
 
 CLAIMS_TAG = "tfnas.claims"

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, TypeAdapter, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from experiments.places.resources import Resources
+from experiments.specs.settings import Setting, apply_settings, changed_text
 from experiments.specs.study_spec import Study, same_value
-from experiments.specs.yaml_file import read_yaml
-from nas.config import ConfigRecord, SearchConfig, TrainConfig
+from experiments.specs.yaml_file import parse_yaml, read_yaml_file
+from nas.config import PATH_FIELDS, ConfigRecord, SearchConfig, TrainConfig
 from nas.data.datasets import DATASETS
 from nas.foundation.errors import ErrorList, UserError
 from nas.foundation.validation import describe_error, show_value
@@ -30,9 +31,6 @@ MAX_CELLS = 10_000
 """Searches or trainings that one file may ask for."""
 
 _TYPE_NAMES = ("int", "float", "str", "bool")
-
-PATH_FIELDS = ("data_dir", "train_list", "arch_list", "test_list", "latency_table")
-"""Config fields that name files and folders of one machine."""
 
 
 class ExperimentSpec(ConfigRecord):
@@ -67,6 +65,14 @@ class ExperimentSpec(ConfigRecord):
     """Instead of `cells` and `grid`: a search space, and how to look for its best points."""
 
     resources: Resources = Field(default_factory=Resources)
+    """Cores and GPUs of a trial, and how many trials run at a time."""
+
+    _text: str = PrivateAttr("")
+
+    @property
+    def text(self) -> str:
+        """The YAML file as it was read and checked."""
+        return self._text
 
     @property
     def grid_kind(self) -> GridKind:
@@ -225,13 +231,23 @@ class TrainingSpec(ExperimentSpec):
         yield from super()._field_problems()
 
 
-def load_spec(path: Path) -> ExperimentSpec:
+def load_spec(path: Path, settings: Sequence[Setting] = ()) -> ExperimentSpec:
     """Reads and checks a YAML file.
+
+    Args:
+        settings: change its content before it is checked.
 
     Raises:
         UserError: the file does not describe an experiment, or its sections contradict each other.
     """
-    return check_spec(read_yaml(path), path)
+    text = read_yaml_file(path)
+    content = parse_yaml(text, path)
+    if settings:
+        content = apply_settings(content, settings, list(TrainingSpec.model_fields))
+        text = changed_text(text, content, settings)
+    spec = check_spec(content, path)
+    spec._text = text
+    return spec
 
 
 def check_spec(content: dict[str, Any], path: Path) -> ExperimentSpec:

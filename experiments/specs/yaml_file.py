@@ -69,9 +69,35 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, is not YAML, or has a tag, an alias or a duplicate key.
     """
-    text = read_text(path, "a YAML file", _MAX_BYTES)
+    return parse_yaml(read_yaml_file(path), path)
+
+
+def read_yaml_file(path: Path) -> str:
+    """Reads the text of a YAML file.
+
+    Raises:
+        UserError: the file is missing, or is not text.
+    """
+    return read_text(path, "a YAML file", _MAX_BYTES)
+
+
+def read_yaml_text(text: str) -> Any:
+    """Reads a value.
+
+    Raises:
+        YAMLError, ValueError, RecursionError: it is not YAML, or has a tag, an alias or a duplicate key.
+    """
+    return yaml.load(text, _StrictLoader)
+
+
+def parse_yaml(text: str, path: Path) -> dict[str, Any]:
+    """Reads the text of a YAML file, see `read_yaml`.
+
+    Args:
+        path: the file, for errors.
+    """
     try:
-        content = yaml.load(text, _StrictLoader)
+        content = read_yaml_text(text)
     except yaml.YAMLError as error:
         raise UserError(f"{path}{_describe(error)}") from None
     except RecursionError:

@@ -116,7 +116,9 @@ def launch_study(
         work = Work(plan, kinds, out, place, storage)
         points = Points(plan, study, work, preparation)
         points.tell_ended()
-        run_id = tracker.open_study(plan.spec.experiment, plan.path, describe_study(plan.study))
+        run_id = tracker.open_study(
+            plan.spec.experiment, plan.path.name, plan.spec.text, describe_study(plan.study)
+        )
         _print_plan(points, console)
         patience_s = HASTE_S
         try:

@@ -210,8 +210,12 @@ class Tracker:
             content = read_json(Path(path), "what a launch registered")
         return {cell: str(about["name"]) for cell, about in content["cells"].items()}
 
-    def start_launch(self, name: str, spec_path: Path, more_tags: Mapping[str, str] = {}) -> str:
-        """Creates the parent run of a launch, with the YAML file as its artifact; returns its id.
+    def start_launch(self, name: str, file_name: str, text: str, more_tags: Mapping[str, str] = {}) -> str:
+        """Creates the parent run of a launch, with its YAML file as an artifact; returns its id.
+
+        Args:
+            file_name: of the YAML file.
+            text: of the YAML file, as it was checked.
 
         Raises:
             UserError: the tracking server is unreachable.
@@ -230,17 +234,16 @@ class Tracker:
             run_id = str(run.info.run_id)
             self._launch_ids[run_id] = launch_id
             try:
-                self._log_spec(run_id, spec_path)
+                self._log_spec(run_id, file_name, text)
             except BaseException:
                 self.end_launch(run_id, "FAILED")
                 raise
         return run_id
 
-    def _log_spec(self, run_id: str, path: Path) -> None:
+    def _log_spec(self, run_id: str, file_name: str, text: str) -> None:
         """Logs a YAML file, whose URIs may have passwords."""
-        text = redact(path.read_bytes().decode())
         with moving_artifacts():
-            self._client.log_text(run_id, text, path.name)
+            self._client.log_text(run_id, redact(text), file_name)
 
     def register(self, run_id: str, text: str, tags: Mapping[str, str]) -> None:
         """Adds what a launch registers to its run.
@@ -270,8 +273,12 @@ class Tracker:
         with suppress(MlflowException):
             self._client.set_terminated(run_id, status)
 
-    def open_study(self, name: str, spec_path: Path, params: dict[str, str]) -> str:
+    def open_study(self, name: str, file_name: str, text: str, params: dict[str, str]) -> str:
         """Creates or reopens the parent run of a study into this output folder; returns its id.
+
+        Args:
+            file_name: of the YAML file.
+            text: of the YAML file, as it was checked.
 
         Raises:
             UserError: the tracking server is unreachable.
@@ -282,10 +289,10 @@ class Tracker:
             if own:
                 run_id = str(own.info.run_id)
                 self._launch_ids[run_id] = _launch_id(own)
-                self._log_spec(run_id, spec_path)
+                self._log_spec(run_id, file_name, text)
                 self._client.update_run(run_id, status="RUNNING")
                 return run_id
-            run_id = self.start_launch(f"study {name}", spec_path, {"tfnas.study": name})
+            run_id = self.start_launch(f"study {name}", file_name, text, {"tfnas.study": name})
             self._client.log_batch(run_id, params=[Param(*item) for item in params.items()])
             return run_id
 

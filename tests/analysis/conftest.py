@@ -5,7 +5,7 @@ from click.testing import CliRunner, Result
 
 from analysis.reading.experiment import Experiment
 from analysis.reading.experiment_reader import read_experiment
-from experiments.cli.report_command import report
+from experiments.cli.results.report_command import report
 from tests.support.synthetic import Store, grid, make_table
 
 

@@ -15,8 +15,8 @@ from analysis.reading.experiment_reader import read_experiment
 from analysis.tables import TABLES, make_tables
 from analysis.tables.ablation_table import ablation_table
 from analysis.verdicts import CLAIMS, judge
-from experiments.cli.figures_command import figures
-from experiments.cli.report_command import report
+from experiments.cli.results.figures_command import figures
+from experiments.cli.results.report_command import report
 from tests.support import toy_analysis
 from tests.support.synthetic import Store, grid
 

@@ -17,7 +17,7 @@ from analysis.figures.ink.style import keep_names_plain, new_figure
 from analysis.reading.experiment import Experiment
 from analysis.reading.experiment_reader import read_experiment
 from analysis.reading.run import Run
-from experiments.cli.figures_command import figures
+from experiments.cli.results.figures_command import figures
 from tests.support.synthetic import LIBRARIES, SOURCE, Store
 
 SHORT = {"target_latency_ms": 1.0, "num_epochs": 4, "num_warmup_epochs": 1}

@@ -11,8 +11,8 @@ from analysis.figures.ink.figure_files import write_drawings
 from analysis.reading import tags
 from analysis.reading.experiment_reader import read_experiment
 from experiments.cells import cell_folder
-from experiments.cli.figures_command import figures
-from experiments.cli.report_command import report
+from experiments.cli.results.figures_command import figures
+from experiments.cli.results.report_command import report
 from nas.foundation.errors import UserError
 from tests.support.synthetic import LIBRARIES, SOURCE, Store, grid
 

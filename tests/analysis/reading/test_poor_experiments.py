@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from experiments.cli.figures_command import figures
-from experiments.cli.report_command import report
+from experiments.cli.results.figures_command import figures
+from experiments.cli.results.report_command import report
 from tests.support.synthetic import Store, grid
 
 BASE = {"target_latency_ms": 1.0, "num_epochs": 4, "num_warmup_epochs": 1}

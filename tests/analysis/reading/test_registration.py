@@ -16,7 +16,7 @@ from analysis.reading.experiment_reader import read_experiment
 from analysis.reading.registration import FILE, parse_registration
 from analysis.reading.run import NOT_A_SETTING, Run, name_images, varying_fields
 from experiments.cells.search_cell import SearchCell
-from experiments.cli.figures_command import figures
+from experiments.cli.results.figures_command import figures
 from experiments.launching.grid_record import CLAIMS_TAG, NOT_REGISTERED, GridRecord
 from experiments.tracking import tracker
 from nas.config import SearchConfig

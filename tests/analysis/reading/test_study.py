@@ -30,7 +30,7 @@ from analysis.tables.best_points_table import best_points_table
 from analysis.tables.table_files import to_csv
 from analysis.verdicts import CLAIMS, NONE_OF_A_STUDY, judge
 from analysis.verdicts.slices import Slice, slice_study
-from experiments.cli.report_command import report
+from experiments.cli.results.report_command import report
 from nas.foundation.errors import UserError
 from tests.support.synthetic import Store
 

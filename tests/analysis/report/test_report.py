@@ -13,7 +13,7 @@ from analysis.figures import make_drawings
 from analysis.measures import measure_runs
 from analysis.reading.experiment import Experiment
 from analysis.report.report_page import write_report
-from experiments.cli.compare_command import compare
+from experiments.cli.results.compare_command import compare
 from nas.foundation.errors import UserError
 from tests.support.synthetic import Store
 

@@ -20,7 +20,7 @@ from mlflow.entities import Run
 from analysis.reading.experiment_reader import read_experiment
 from experiments.cells.cell_folder import CellFolder, RunDescription
 from experiments.cli import main as cli
-from experiments.cli.launch_command import claims_of
+from experiments.cli.launches.launch_command import claims_of
 from experiments.launching import dry_run
 from experiments.launching.grid_record import CLAIMS_TAG, GridRecord
 from experiments.specs.experiment_spec import load_spec
@@ -93,6 +93,32 @@ def test_a_search_that_diverges_fails_alone_and_is_listed(launched: Launched) ->
     runs = {run.data.params["weight_lr"]: run for run in runs_of(folder / "out", "search")}
     assert {rate: run.info.status for rate, run in runs.items()} == {"1e+30": "FAILED", "0.05": "FINISHED"}
     assert "train_loss is" in runs["1e+30"].data.tags["tfnas.failure"]
+
+
+def test_mlflow_keeps_the_file_and_the_grid_as_set_changed_them(launched: Launched, tmp_path: Path) -> None:
+    folder, _ = launched
+    out = tmp_path / "out"
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(f"# Question: why?\n{(folder / 'spec.yaml').read_text()}")
+    changes = ("base.weight_lr=0.05", f"base.latency_table={folder / 'table.json'}", "grid={seed: [3]}")
+    sets = [part for change in changes for part in ("--set", change)]
+    done = tfnas("launch", str(spec), "--out", str(out), *sets)
+    assert done.returncode == 0, done.stderr
+    (run,) = runs_of(out, "search")
+    assert (run.data.params["weight_lr"], run.data.params["seed"]) == ("0.05", "3")
+    client = MlflowClient(f"sqlite:///{out / 'mlflow.db'}")
+    (launch,) = runs_of(out, "launch")
+    text = Path(client.download_artifacts(launch.info.run_id, spec.name)).read_text()
+    assert text.startswith("# Question: why?\n# Changed by --set base.weight_lr=0.05\n")
+    kept = yaml.safe_load(text)
+    assert (kept["base"]["weight_lr"], kept["grid"]) == (0.05, {"seed": [3]})
+    registered = json.loads(
+        Path(client.download_artifacts(launch.info.run_id, REGISTRATION_FILE)).read_text()
+    )
+    assert (registered["base"]["weight_lr"], registered["base"]["seed"]) == (0.05, 3)
+    wrong = tfnas("launch", str(spec), "--out", str(out), "--set", "base.weight_lr=-1")
+    assert wrong.returncode == 2
+    assert f"{spec} with --set base.weight_lr=-1: base.weight_lr: -1" in wrong.stderr
 
 
 def test_a_finished_run_has_all_epochs_params_tags_and_artifacts(launched: Launched) -> None:
@@ -286,7 +312,7 @@ def test_cells_that_a_launch_into_another_folder_is_going_to_run_are_not_run_bes
         (cell,) = grid.cells(tmp_path / "there", place, str)
     tracker = Tracker("tested", tmp_path / "there")
     record = GridRecord.of([cell], {}, spec.name)
-    launch_id = tracker.start_launch("launch", spec)
+    launch_id = tracker.start_launch("launch", spec.name, spec.read_text())
     tracker.register(launch_id, record.text, record.tags)
     monkeypatch.setattr(sys, "argv", ["tfnas", "launch", str(spec), "--out", str(tmp_path / "here")])
     with pytest.raises(SystemExit) as caught:

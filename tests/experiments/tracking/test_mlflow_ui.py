@@ -47,7 +47,7 @@ def test_a_password_in_the_address_is_neither_printed_nor_stored(
     spec = tmp_path / "spec.yaml"
     spec.write_bytes(b"study: {storage: 'postgresql://me:hidden@host/db'} # mine\r\n")
     tracker = Tracker("some-experiment", tmp_path)
-    run_id = tracker.start_launch("\x1b[2Jlaunch", spec)
+    run_id = tracker.start_launch("\x1b[2Jlaunch", spec.name, spec.read_bytes().decode())
     tracker.end_launch(run_id, "FINISHED")
     # MLflow prints the address of a run that ends, unless it is asked not to.
     printed = capfd.readouterr()

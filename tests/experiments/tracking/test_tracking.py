@@ -86,7 +86,7 @@ def assert_complete(tracker: Tracker, cell: str) -> Run:
 
 def test_a_cell_becomes_one_complete_run_under_its_launch(store: Path) -> None:
     tracker = Tracker("once", store)
-    launch = tracker.start_launch("launch", Path(__file__))
+    launch = tracker.start_launch("launch", "spec.yaml", "base: {}\n")
     folder = make_folder(store, "a1")
     run_all(folder, launch)
     tracker.deliver(folder)
@@ -238,7 +238,7 @@ def test_what_a_killed_launch_left_running_is_closed_by_the_next_one_into_its_fo
     server: Path, tmp_path: Path
 ) -> None:
     tracker, elsewhere = Tracker("killed", server), Tracker("killed", tmp_path)
-    launch, other = (each.start_launch("launch", Path(__file__)) for each in (tracker, elsewhere))
+    launch, other = (each.start_launch("launch", "spec.yaml", "base: {}\n") for each in (tracker, elsewhere))
     folder = make_folder(server, "f1")
     folder.journal.start(launch)
     tracker.deliver(folder)
@@ -258,7 +258,7 @@ def test_launches_of_one_path_on_two_machines_are_two(
     if is_server:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'shared.db'}")
     out.mkdir()
-    launch = Tracker("machines", out).start_launch("launch", Path(__file__))
+    launch = Tracker("machines", out).start_launch("launch", "spec.yaml", "base: {}\n")
     if is_server:
         out.rename(away)
         out.mkdir()
@@ -281,7 +281,7 @@ def test_launches_of_one_path_on_two_machines_are_two(
 
 def test_an_end_that_mlflow_did_not_hear_of_is_delivered_by_the_next_launch(store: Path) -> None:
     tracker = Tracker("unheard", store)
-    launch = tracker.start_launch("launch", Path(__file__))
+    launch = tracker.start_launch("launch", "spec.yaml", "base: {}\n")
     tracker._client = MlflowClient("http://127.0.0.1:9")
     tracker.end_launch(launch, "FINISHED")
     following = Tracker("unheard", store)
@@ -459,17 +459,17 @@ def test_files_that_cannot_be_stored_for_want_of_credentials_wait_and_are_named(
     MlflowClient(uri).create_experiment("in-a-bucket", artifact_location="s3://nowhere/x")
     tracker = Tracker("in-a-bucket", store)
     with pytest.raises(UserError, match="Unable to locate credentials"):
-        tracker.start_launch("launch", Path(__file__))
+        tracker.start_launch("launch", "spec.yaml", "base: {}\n")
     (launch,) = MlflowClient(uri).search_runs([tracker.experiment_id])
     assert launch.info.status == "FAILED"
-    folder = make_folder(store, "o1")
+    folder = make_folder(store, "w1")
     run_all(folder, "launch")
     said: Queue[str] = Queue()
     delivery = Delivery(tracker, said.put)
     delivery.notify(folder)
     assert "Unable to locate credentials" in said.get(timeout=PATIENCE_S)
-    assert delivery.close(patience_s=0.1) == ["o1"]
-    (run,) = runs_of(tracker, "o1")
+    assert delivery.close(patience_s=0.1) == ["w1"]
+    (run,) = runs_of(tracker, "w1")
     with pytest.raises(UserError, match="Unable to locate credentials"):
         fetch_artifact(run.info.run_id, str(run.info.artifact_uri), "architecture.json", uri, tmp_path)
     with pytest.raises(UserError, match="Unable to locate credentials"):

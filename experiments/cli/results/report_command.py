@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from experiments.cli.figures_command import experiment_options, open_experiment
+from experiments.cli.results.figures_command import experiment_options, open_experiment
 from experiments.console import echo
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from experiments.cli.launch_command import HOW_TO_RESUME
+from experiments.cli.launches.launch_command import HOW_TO_RESUME
 from experiments.console import say
 from nas.foundation.errors import UserError, first_line
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from experiments.cli.launch_command import claims_of, print_result
+from experiments.cli.launches.launch_command import claims_of, print_result
 from experiments.console import UserPath, format_count, format_duration, make_console, say
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def demo(out: Path, minutes: float) -> int:
     from analysis.figures import FIGURES
     from analysis.figures.ink.figure_files import write_drawing
     from analysis.reading.nothing_to_draw import NothingToDrawError
-    from experiments.cli.figures_command import open_experiment
+    from experiments.cli.results.figures_command import open_experiment
     from experiments.launching.status import next_steps
     from experiments.specs.grid_file import load_grid
 

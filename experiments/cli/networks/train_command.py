@@ -25,7 +25,8 @@ _DEFAULT_EXPERIMENT = "training"
     "settings",
     metavar="FIELD=VALUE",
     multiple=True,
-    help="Set a field of the config, for instance num_epochs=20; may be repeated.",
+    help="Set a field of the config, for instance num_epochs=20; VALUE is YAML; may be repeated. Of a YAML "
+    "file: base.num_epochs=20, see `tfnas launch`.",
 )
 @click.option(
     "--experiment", help="MLflow experiment.  [default: the experiment of the search, or 'training']"
@@ -88,25 +89,15 @@ def train(
     return 1 if any(result["failure"] for result in results) else 0
 
 
-def _parse_setting(setting: str) -> tuple[str, Any]:
-    field, sign, text = setting.partition("=")
-    if not sign:
-        raise UserError(f"--set {setting}: write FIELD=VALUE, for instance num_epochs=20")
-    try:
-        return field, json.loads(text)
-    # What is not JSON is text; so are numbers too long and lists too deep, which validation refuses.
-    except (ValueError, RecursionError):
-        return field, text
-
-
 def _make_cells(
     architectures: tuple[str, ...], settings: tuple[str, ...], experiment: str | None, out: Path | None
 ) -> "tuple[list[TrainingCell], str, Path]":
     from experiments.places.place import ThisMachine
     from experiments.places.resources import Resources
-    from experiments.specs.experiment_spec import EXPERIMENT_NAME, with_absolute_paths
+    from experiments.specs.experiment_spec import EXPERIMENT_NAME
     from experiments.specs.preparation import Preparation
     from experiments.specs.searched_images import Inheritance
+    from experiments.specs.settings import Setting
     from experiments.specs.training_grid import make_training_cell
     from experiments.tracking.named_network import find_networks
     from nas.config import TrainConfig
@@ -118,12 +109,11 @@ def _make_cells(
         )
 
     if Path(architectures[0]).suffix.lower() in (".yaml", ".yml"):
-        if len(architectures) > 1 or settings or experiment:
-            raise UserError(
-                f"{architectures[0]}: holds all settings; remove --set, --experiment and other ARCH"
-            )
-        return _read_cells(Path(architectures[0]), out)
-    fields = with_absolute_paths(dict(map(_parse_setting, settings)), Path.cwd())
+        if len(architectures) > 1 or experiment:
+            raise UserError(f"{architectures[0]}: holds all settings; remove --experiment and other ARCH")
+        return _read_cells(Path(architectures[0]), settings, out)
+    changes = [Setting.parse(text, "FIELD=VALUE, for instance num_epochs=20") for text in settings]
+    fields = {setting.key: setting.value for setting in changes}
     if "architecture" in fields:
         raise UserError("--set architecture: give the architecture as ARCH instead")
     out = out or Path("results") / (experiment or _DEFAULT_EXPERIMENT)
@@ -140,14 +130,19 @@ def _make_cells(
     return cells, experiment or _DEFAULT_EXPERIMENT, out
 
 
-def _read_cells(path: Path, out: Path | None) -> "tuple[list[TrainingCell], str, Path]":
+def _read_cells(
+    path: Path, settings: tuple[str, ...], out: Path | None
+) -> "tuple[list[TrainingCell], str, Path]":
     from experiments.places.place import ThisMachine
     from experiments.specs.grid_file import load_grid
+    from experiments.specs.settings import Setting, naming_settings
 
-    grid = load_grid(path).as_trainings()
-    out = out or Path("results") / grid.spec.experiment
-    place = ThisMachine(grid.spec.resources, str(path))
-    return grid.cells(out, place, partial(echo, err=True)), grid.spec.experiment, out
+    changes = [Setting.parse(text, "KEY=VALUE, for instance base.num_epochs=20") for text in settings]
+    with naming_settings(changes, path):
+        grid = load_grid(path, changes).as_trainings()
+        out = out or Path("results") / grid.spec.experiment
+        place = ThisMachine(grid.spec.resources, str(path))
+        return grid.cells(out, place, partial(echo, err=True)), grid.spec.experiment, out
 
 
 def _summarize(cell: "TrainingCell", result: "TrainingResult") -> dict[str, Any]:

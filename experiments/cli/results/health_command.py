@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from experiments.cli.figures_command import experiment_options, open_experiment
+from experiments.cli.results.figures_command import experiment_options, open_experiment
 from experiments.console import echo, format_count, make_console, say
 
 if TYPE_CHECKING:

@@ -1,6 +1,7 @@
 """`tfnas launch`: run the searches, trainings or study of a YAML file."""
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from shlex import quote
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from experiments.launching.grid_launch import LaunchResult
     from experiments.specs.experiment_spec import ExperimentSpec
     from experiments.specs.grid import Grid
+    from experiments.specs.settings import Setting
 
 HOW_TO_RESUME = "interrupted; rerun the command to resume"
 
@@ -31,6 +33,14 @@ HOW_TO_RESUME = "interrupted; rerun the command to resume"
 @click.command()
 @click.argument("config", type=UserPath())
 @click.option("--out", type=UserPath(), help="Output folder.  [default: results/EXPERIMENT]")
+@click.option(
+    "--set",
+    "settings",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Change the content of CONFIG before it is checked, for instance base.num_epochs=10 or "
+    "grid.seed=[0,1]; VALUE is YAML; may be repeated.",
+)
 @click.option(
     "--dry-run", is_flag=True, help="Print cells and feasibility; start, measure and write nothing."
 )
@@ -70,6 +80,37 @@ HOW_TO_RESUME = "interrupted; rerun the command to resume"
 )
 def launch(
     config: Path,
+    settings: tuple[str, ...],
+    **options: Any,
+) -> int:
+    """Run the searches or trainings of the YAML file CONFIG that are not done yet.
+
+    A file with `architectures` describes trainings. Any other file describes searches: those of a grid, or
+    those that Optuna chooses for a `study`.
+
+    Rerun the command to resume after an interruption, or after adding values to the grid. Finished runs are
+    kept: only a change of config, images or lookup table, or a new results version, makes a new run.
+
+    With --set, dots lead into sections and numbers into lists (cells.0.depth=skip), later ones win, and paths
+    are relative to the current folder. MLflow keeps the file as changed. Rerun with the same --set to resume.
+
+    Exit codes: 0 all done; 1 some failed, or MLflow was unreachable; 2 wrong input; 130 interrupted (press
+    Ctrl-C once to stop cleanly, twice to stop immediately).
+
+    Example: tfnas launch tune_configs/smoke.yaml --out results/smoke
+    """
+    # Imported here: Ray, MLflow and torch take seconds to import, and `--help` needs none of them.
+    from experiments.specs.settings import Setting, naming_settings
+
+    changes = [Setting.parse(text, "KEY=VALUE, for instance base.num_epochs=10") for text in settings]
+    with naming_settings(changes, config):
+        return _launch(config, changes, **options)
+
+
+def _launch(
+    config: Path,
+    settings: "Sequence[Setting]",
+    *,
     out: Path | None,
     dry_run: bool,
     measure: bool,
@@ -82,21 +123,7 @@ def launch(
     address: str | None,
     storage: str | None,
 ) -> int:
-    """Run the searches or trainings of the YAML file CONFIG that are not done yet.
-
-    A file with `architectures` describes trainings. Any other file describes searches: those of a grid, or
-    those that Optuna chooses for a `study`.
-
-    Rerun the command to resume after an interruption, or after adding values to the grid. Finished runs are
-    kept: only a change of config, images or lookup table, or a new results version, makes a new run.
-
-    Exit codes: 0 all done; 1 some failed, or MLflow was unreachable; 2 wrong input; 130 interrupted (press
-    Ctrl-C once to stop cleanly, twice to stop immediately).
-
-    Example: tfnas launch tune_configs/smoke.yaml --out results/smoke
-    """
-    # Imported here: Ray, MLflow and torch take seconds to import, and `--help` needs none of them.
-    from experiments.cli.study_command import study
+    from experiments.cli.launches.study_command import study
     from experiments.launching.dry_run import print_dry_run
     from experiments.launching.grid_launch import launch as run_launch
     from experiments.launching.status import next_steps, print_status, read_status
@@ -115,7 +142,7 @@ def launch(
         raise UserError("--measure: is for planning, a launch measures what it needs; add --dry-run")
     if spread_from is not None and not dry_run:
         raise UserError(f"--spread-from: {spread_from}: is for planning; add --dry-run")
-    grid, claims = _read(config)
+    grid, claims = _read(config, settings)
     out = out or Path("results") / grid.spec.experiment
     files = Storage.parse(storage) if storage else None
     if (study_grid := grid.as_study()) is not None:
@@ -210,8 +237,8 @@ def _print_json(grid: "Grid", out: Path, states: "Sequence[CellState]") -> None:
     click.echo(json.dumps(content, indent=1))
 
 
-def _read(path: Path) -> tuple["Grid", dict[str, dict[str, Any]]]:
-    """The grid of a YAML file and its claims; what is wrong with either is said at once.
+def _read(path: Path, settings: "Sequence[Setting]") -> tuple["Grid", dict[str, dict[str, Any]]]:
+    """The grid of a YAML file, as settings change it, and its claims; reports errors of both at once.
 
     Raises:
         UserError: names file, field, value and remedy of all that is wrong.
@@ -219,7 +246,7 @@ def _read(path: Path) -> tuple["Grid", dict[str, dict[str, Any]]]:
     from experiments.specs.experiment_spec import load_spec
     from experiments.specs.grid_file import grid_of
 
-    spec, errors = load_spec(path), ErrorList()
+    spec, errors = load_spec(path, settings), ErrorList()
     with errors.collecting():
         grid = grid_of(spec, path)
     with errors.collecting():
@@ -271,7 +298,7 @@ def _record(claim: "Claim", where: str) -> dict[str, Any]:
 
 def _open_earlier(name: str) -> "Experiment":
     """The experiment that tells how far seeds spread: `NAME`, or the folder `.../NAME` of its launch."""
-    from experiments.cli.figures_command import open_experiment
+    from experiments.cli.results.figures_command import open_experiment
 
     folder = Path(name)
     try:

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from experiments.cells.search_cell import SearchCell
-from experiments.cli.demo_command import count_rounds, first_rounds
+from experiments.cli.launches.demo_command import count_rounds, first_rounds
 from experiments.specs.grid_file import load_grid
 from nas.latency.table import LatencyTable, reachable_interval_ms
 from nas.search.health import check_health, foresee_health
 from nas.search.search import run_search
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 QUICKSTART = Path(str(files("tune_configs") / "quickstart.yaml"))
 
 

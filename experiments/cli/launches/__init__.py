@@ -1,0 +1,1 @@
+"""Commands that run searches and trainings."""

@@ -1,0 +1,1 @@
+"""Commands about single networks and their latency tables."""
