@@ -15,8 +15,9 @@ from nas.data.dataset_readers import read_bundled
 from nas.data.datasets import DATASETS
 from nas.data.image_decoding import BrokenImageError
 from nas.foundation.errors import UserError
-from nas.space.baselines import BASELINE_NAMES, find_architecture, make_network
+from nas.space.baselines import make_network
 from nas.space.macro_space import get_space
+from nas.space.network_names import BASELINE_NAMES, find_architecture
 from nas.space.operators import OPERATORS
 from nas.training import export
 from nas.training.export import ExportError, PixelClassifier, export_network, fold_batch_norm

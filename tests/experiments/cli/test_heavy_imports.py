@@ -1,0 +1,63 @@
+"""Which libraries that are slow to import a command waits for: those that it needs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.limits import PATIENCE_S
+from tests.support.synthetic import make_table
+
+HEAVY = {
+    *("torch", "torchvision", "ray", "mlflow", "optuna", "sqlalchemy", "pandas", "scipy", "sklearn"),
+    *("statsmodels", "matplotlib", "pyarrow", "onnx", "onnxruntime", "numba", "sympy"),
+}
+"""Libraries that take a tenth of a second to several seconds to import."""
+
+ALLOWED = {
+    "--help": set(),
+    "launch --help": set(),
+    "demo --help": set(),
+    "latency range TABLE": {"scipy"},
+    "describe tf-nas-a": set(),
+    "describe tf-nas-a --latency TABLE --json": {"scipy"},
+}
+"""Heavy libraries that a command may import; words in capitals stand for files of the test."""
+
+SCRIPT = """
+import sys
+sys.argv = ["tfnas", *sys.argv[1:]]
+from experiments.cli.main import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+print(*sys.modules, file=open("modules.txt", "w"))
+"""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The files that the commands are given."""
+    folder = tmp_path_factory.mktemp("files")
+    table = folder / "table.json"
+    make_table("paper").save(table)
+    return {"TABLE": table}
+
+
+@pytest.mark.parametrize("command", ALLOWED)
+def test_a_command_imports_only_the_heavy_libraries_that_it_needs(
+    command: str, files: dict[str, Path], tmp_path: Path
+) -> None:
+    arguments = [str(files.get(word, word)) for word in command.split()]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    imported = {name.partition(".")[0] for name in (tmp_path / "modules.txt").read_text().split()}
+    assert not (imported & HEAVY) - ALLOWED[command]
