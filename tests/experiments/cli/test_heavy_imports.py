@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from tests.support.exported import exported
 from tests.support.limits import PATIENCE_S
 from tests.support.synthetic import make_table
 
@@ -22,6 +24,7 @@ ALLOWED = {
     "latency range TABLE": {"scipy"},
     "describe tf-nas-a": set(),
     "describe tf-nas-a --latency TABLE --json": {"scipy"},
+    "predict MODEL IMAGE": {"onnxruntime"},
 }
 """Heavy libraries that a command may import; words in capitals stand for files of the test."""
 
@@ -41,9 +44,11 @@ print(*sys.modules, file=open("modules.txt", "w"))
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The files that the commands are given."""
     folder = tmp_path_factory.mktemp("files")
-    table = folder / "table.json"
-    make_table("paper").save(table)
-    return {"TABLE": table}
+    paths = {"TABLE": folder / "table.json", "MODEL": folder / "model.onnx", "IMAGE": folder / "image.png"}
+    make_table("paper").save(paths["TABLE"])
+    paths["MODEL"].write_bytes(exported())
+    Image.new("RGB", (9, 5)).save(paths["IMAGE"])
+    return paths
 
 
 @pytest.mark.parametrize("command", ALLOWED)
