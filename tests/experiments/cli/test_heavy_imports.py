@@ -9,13 +9,16 @@ from PIL import Image
 
 from tests.support.exported import exported
 from tests.support.limits import PATIENCE_S
-from tests.support.synthetic import make_table
+from tests.support.synthetic import Store, grid, make_table
 
 HEAVY = {
     *("torch", "torchvision", "ray", "mlflow", "optuna", "sqlalchemy", "pandas", "scipy", "sklearn"),
     *("statsmodels", "matplotlib", "pyarrow", "onnx", "onnxruntime", "numba", "sympy"),
 }
 """Libraries that take a tenth of a second to several seconds to import."""
+
+MLFLOW = {"mlflow", "sqlalchemy", "pandas", "pyarrow", "scipy"}
+"""MLflow, and what it imports itself."""
 
 ALLOWED = {
     "--help": set(),
@@ -25,8 +28,9 @@ ALLOWED = {
     "describe tf-nas-a": set(),
     "describe tf-nas-a --latency TABLE --json": {"scipy"},
     "predict MODEL IMAGE": {"onnxruntime"},
+    "compare FIRST SECOND --out OUT": MLFLOW,
 }
-"""Heavy libraries that a command may import; words in capitals stand for files of the test."""
+"""Heavy libraries that a command may import; words in capitals stand for what the test has made."""
 
 SCRIPT = """
 import sys
@@ -41,21 +45,23 @@ print(*sys.modules, file=open("modules.txt", "w"))
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The files that the commands are given."""
+def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path | str]:
+    """What the commands are given: files, and runs by their ids."""
     folder = tmp_path_factory.mktemp("files")
     paths = {"TABLE": folder / "table.json", "MODEL": folder / "model.onnx", "IMAGE": folder / "image.png"}
     make_table("paper").save(paths["TABLE"])
     paths["MODEL"].write_bytes(exported())
     Image.new("RGB", (9, 5)).save(paths["IMAGE"])
-    return paths
+    store = Store(folder / "out", "made_up")
+    first, second = store.add_grid({"target_latency_ms": 1.0}, grid(sampling=("single", "bi_random")))
+    return {**paths, "OUT": store.out_dir, "FIRST": first, "SECOND": second}
 
 
 @pytest.mark.parametrize("command", ALLOWED)
 def test_a_command_imports_only_the_heavy_libraries_that_it_needs(
-    command: str, files: dict[str, Path], tmp_path: Path
+    command: str, given: dict[str, Path | str], tmp_path: Path
 ) -> None:
-    arguments = [str(files.get(word, word)) for word in command.split()]
+    arguments = [str(given.get(word, word)) for word in command.split()]
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, *arguments],
         capture_output=True,
