@@ -20,7 +20,8 @@ from experiments.launching.grid_record import GridRecord
 from experiments.launching.launch_lock import is_launch_running, only_user_of
 from experiments.places.place import Place
 from experiments.specs.grid import Grid, Plan
-from experiments.tracking.tracker import TrackedCell, UnreachableStoreError, read_tracked_cells
+from experiments.tracking.store_access import UnreachableStoreError
+from experiments.tracking.tracked_cells import TrackedCell, peek_at_tracked_cells, read_tracked_cells
 from nas.foundation.errors import SkippedImagesWarning
 
 
@@ -147,7 +148,7 @@ def _print_states(
 
 def _read_tracked_cells(grid: Grid, out: Path, console: Console) -> Mapping[str, TrackedCell]:
     try:
-        return read_tracked_cells(grid.spec.experiment, out)
+        return peek_at_tracked_cells(grid.spec.experiment, out)
     except UnreachableStoreError as error:
         say(console, f"warning: {error}; states below come from the output folder alone")
         return {}

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from experiments.cells.cell import Cell
 from experiments.specs.experiment_spec import PATH_FIELDS
-from experiments.tracking.tracker import REGISTERS_TAG, REGISTRATION_TAG
+from experiments.tracking.tracked_cells import REGISTERS_TAG, REGISTRATION_TAG
 from nas.foundation.identity import fingerprint
 
 CLAIMS_TAG = "tfnas.claims"

@@ -15,7 +15,7 @@ from torch import Generator, Tensor, nn
 from experiments.cells.training_cell import SEARCH_RUN_TAG, SEARCHED_ON_TAG
 from experiments.products.model_card import Facts, write_card
 from experiments.tracking.named_run import RUN_PREFIX, NamedRun, find_run
-from experiments.tracking.tracker import moving_artifacts, reaching
+from experiments.tracking.store_access import moving_artifacts, reaching
 from nas.config import TrainConfig
 from nas.data.image_source import load_images
 from nas.foundation.device import resolve_device

@@ -86,10 +86,10 @@ def launch(
 
     Example: tfnas launch tune_configs/smoke.yaml --out results/smoke
     """
-    # Imported here: Ray, MLflow and torch take seconds to import, and `--help` needs none of them.
+    # Imported here, and below: Ray, MLflow and torch take seconds to import. `--help` needs none of them, and
+    # `--status` only torch.
     from experiments.cli.launches.study_command import study
     from experiments.launching.dry_run import print_dry_run, print_status
-    from experiments.launching.grid_launch import launch as run_launch
     from experiments.places.storage import Storage
     from experiments.specs.grid_file import load_grid
 
@@ -146,6 +146,8 @@ def launch(
     if status:
         print_status(grid, out, console, address=address)
         return 0
+    from experiments.launching.grid_launch import launch as run_launch
+
     if trainings is not None:
         with trainings.place(address) as place:
             trainings.check_images(grid.searched_images(), place)
@@ -309,7 +311,7 @@ def _print_trained(result: "LaunchResult", experiment: str, out: Path, console: 
 
 
 def _run_ids(searches: "list[Cell]", experiment: str, out: Path) -> list[str]:
-    from experiments.tracking.tracker import DELETED, read_tracked_cells
+    from experiments.tracking.tracked_cells import DELETED, read_tracked_cells
 
     cells = read_tracked_cells(experiment, out)
     tracked = {key: cell for key, cell in cells.items() if cell.status != DELETED}

@@ -29,8 +29,20 @@ ALLOWED = {
     "describe tf-nas-a --latency TABLE --json": {"scipy"},
     "predict MODEL IMAGE": {"onnxruntime"},
     "compare FIRST SECOND --out OUT": MLFLOW,
+    "launch CONFIG --out OUT --status": {"torch", "sympy", "scipy", "pyarrow"},
 }
 """Heavy libraries that a command may import; words in capitals stand for what the test has made."""
+
+GRID = """
+experiment: made_up
+base:
+  space: paper
+  dataset: fashion_mnist_subset
+  target_latency_ms: 50%
+  latency_table: {table}
+grid:
+  sampling: [single, bi_random]
+"""
 
 SCRIPT = """
 import sys
@@ -54,7 +66,9 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path | str]:
     Image.new("RGB", (9, 5)).save(paths["IMAGE"])
     store = Store(folder / "out", "made_up")
     first, second = store.add_grid({"target_latency_ms": 1.0}, grid(sampling=("single", "bi_random")))
-    return {**paths, "OUT": store.out_dir, "FIRST": first, "SECOND": second}
+    config = folder / "grid.yaml"
+    config.write_text(GRID.format(table=paths["TABLE"]))
+    return {**paths, "CONFIG": config, "OUT": store.out_dir, "FIRST": first, "SECOND": second}
 
 
 @pytest.mark.parametrize("command", ALLOWED)

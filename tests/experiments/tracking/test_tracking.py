@@ -22,7 +22,8 @@ from experiments.cells.cell_folder import CellFolder, RunDescription, find_cell_
 from experiments.places.storage import Storage
 from experiments.tracking.delivery import Delivery
 from experiments.tracking.named_run import find_run
-from experiments.tracking.tracker import Tracker, read_tracked_cells
+from experiments.tracking.tracked_cells import read_tracked_cells
+from experiments.tracking.tracker import Tracker
 from nas.foundation.errors import UserError
 from nas.search.health import HealthCheck
 from tests.support.limits import PATIENCE_S
@@ -462,14 +463,14 @@ def test_files_that_cannot_be_stored_for_want_of_credentials_wait_and_are_named(
         tracker.start_launch("launch", Path(__file__))
     (launch,) = MlflowClient(uri).search_runs([tracker.experiment_id])
     assert launch.info.status == "FAILED"
-    folder = make_folder(store, "o1")
+    folder = make_folder(store, "w1")
     run_all(folder, "launch")
     said: Queue[str] = Queue()
     delivery = Delivery(tracker, said.put)
     delivery.notify(folder)
     assert "Unable to locate credentials" in said.get(timeout=PATIENCE_S)
-    assert delivery.close(patience_s=0.1) == ["o1"]
-    (run,) = runs_of(tracker, "o1")
+    assert delivery.close(patience_s=0.1) == ["w1"]
+    (run,) = runs_of(tracker, "w1")
     with pytest.raises(UserError, match="Unable to locate credentials"):
         fetch_artifact(run.info.run_id, str(run.info.artifact_uri), "architecture.json", uri, tmp_path)
     with pytest.raises(UserError, match="Unable to locate credentials"):
