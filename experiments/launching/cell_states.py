@@ -14,7 +14,7 @@ from experiments.cells.cell_folder import (
     RunDescription,
 )
 from experiments.console import format_count
-from experiments.tracking.tracker import DELETED, TrackedCell
+from experiments.tracking.tracked_cells import DELETED, TrackedCell
 
 State = Literal["finished", "failed", "interrupted", "missing", "deleted"]
 

@@ -20,7 +20,7 @@ from experiments.launching.grid_record import GridRecord
 from experiments.launching.launch_lock import only_user_of
 from experiments.places.place import Place
 from experiments.specs.grid import Grid, Plan
-from experiments.tracking.tracker import read_tracked_cells
+from experiments.tracking.tracked_cells import read_tracked_cells
 from nas.foundation.errors import SkippedImagesWarning
 
 

@@ -26,7 +26,9 @@ from experiments.places.storage import Storage
 from experiments.products.trained_latency import measure_trained
 from experiments.specs.grid import Grid
 from experiments.tracking.delivery import Delivery
-from experiments.tracking.tracker import Tracker, read_tracked_cells, require_server, tracking_uri
+from experiments.tracking.store_access import require_server, tracking_uri
+from experiments.tracking.tracked_cells import read_tracked_cells
+from experiments.tracking.tracker import Tracker
 from nas.foundation.errors import UserError
 
 _MAX_PROCESS_DEATHS = 3

@@ -17,7 +17,8 @@ from experiments.launching.cell_table import CellRow, explain_marks, make_table
 from experiments.launching.launch_lock import is_launch_running
 from experiments.launching.time_left import EpochTimes, wall_time_s
 from experiments.specs.grid import Grid
-from experiments.tracking.tracker import TrackedCell, UnreachableStoreError, read_tracked_cells
+from experiments.tracking.store_access import UnreachableStoreError
+from experiments.tracking.tracked_cells import TrackedCell, peek_at_tracked_cells
 
 
 def read_status(
@@ -129,7 +130,7 @@ def _describe_time_left(rows: Sequence[CellRow]) -> str:
 
 def _read_tracked_cells(grid: Grid, out: Path, console: Console) -> Mapping[str, TrackedCell]:
     try:
-        return read_tracked_cells(grid.spec.experiment, out)
+        return peek_at_tracked_cells(grid.spec.experiment, out)
     except UnreachableStoreError as error:
         say(console, f"warning: {error}; states below come from the output folder alone")
         return {}

@@ -17,7 +17,7 @@ from experiments.tracking.named_run import RUN_PREFIX
 from nas.config import TrainConfig
 from nas.data.datasets import SOURCE_FIELDS
 from nas.foundation.errors import ErrorList, UserError
-from nas.space.baselines import BASELINE_NAMES
+from nas.space.network_names import BASELINE_NAMES
 
 
 @dataclass(frozen=True)

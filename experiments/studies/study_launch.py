@@ -32,7 +32,9 @@ from experiments.studies.samplers import make_pruner
 from experiments.studies.study_results import write_results
 from experiments.studies.study_search import StudyCallback, StudyScheduler, StudySearch
 from experiments.tracking.delivery import Delivery
-from experiments.tracking.tracker import Tracker, read_tracked_cells, require_server, tracking_uri
+from experiments.tracking.store_access import require_server, tracking_uri
+from experiments.tracking.tracked_cells import read_tracked_cells
+from experiments.tracking.tracker import Tracker
 from nas.foundation.errors import UserError, first_line
 from nas.foundation.uris import redact, sqlite_path, sqlite_uri
 

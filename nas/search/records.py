@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from nas.foundation.errors import UserError
@@ -221,40 +220,6 @@ def _stack_operators(space_name: str, records: Sequence[EpochRecord]) -> NDArray
         for layer, op, _ in record.architecture.layers:
             derived_op_EL[epoch, space.layers.index(layer)] = names.index(op.name)
     return derived_op_EL
-
-
-def records_to_state(records: Sequence[EpochRecord]) -> list[dict[str, Any]]:
-    """Epoch records as what a checkpoint may hold."""
-    return [
-        {
-            "epoch": record.epoch,
-            "phase": record.phase,
-            "metrics": dict(record.metrics),
-            "architecture": record.architecture.model_dump(mode="json"),
-            "arrays": {name: torch.from_numpy(np.array(array)) for name, array in record.arrays.items()},
-            "is_shared": record.is_shared,
-            "kernels": record.kernels,
-            "evaluations": evaluations_to_state(record.evaluations),
-        }
-        for record in records
-    ]
-
-
-def records_from_state(state: Sequence[dict[str, Any]]) -> list[EpochRecord]:
-    """The inverse of `records_to_state`, exact to the last bit."""
-    return [
-        EpochRecord(
-            epoch=entry["epoch"],
-            phase=entry["phase"],
-            metrics=entry["metrics"],
-            architecture=Architecture.model_validate(entry["architecture"]),
-            arrays={name: tensor.numpy() for name, tensor in entry["arrays"].items()},
-            is_shared=entry["is_shared"],
-            kernels=entry.get("kernels"),
-            evaluations=evaluations_from_state(entry.get("evaluations", [])),
-        )
-        for entry in state
-    ]
 
 
 def evaluations_to_state(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:

@@ -99,7 +99,8 @@ def launch(
 
     Example: tfnas launch tune_configs/smoke.yaml --out results/smoke
     """
-    # Imported here: Ray, MLflow and torch take seconds to import, and `--help` needs none of them.
+    # Imported here, and below: Ray, MLflow and torch take seconds to import, `--help` needs none of
+    # them, and `--status` only torch.
     from experiments.specs.settings import Setting, naming_settings
 
     changes = [Setting.parse(text, "KEY=VALUE, for instance base.num_epochs=10") for text in settings]
@@ -125,7 +126,6 @@ def _launch(
 ) -> int:
     from experiments.cli.launches.study_command import study
     from experiments.launching.dry_run import print_dry_run
-    from experiments.launching.grid_launch import launch as run_launch
     from experiments.launching.status import next_steps, print_status, read_status
     from experiments.places.storage import Storage
     from experiments.specs.grid_file import load_grid
@@ -190,6 +190,8 @@ def _launch(
         else:
             print_status(grid, out, console, address=address)
         return 0
+    from experiments.launching.grid_launch import launch as run_launch
+
     if trainings is not None:
         with trainings.place(address) as place:
             trainings.check_images(grid.searched_images(), place)
@@ -226,7 +228,7 @@ def _launch(
 
 def _print_json(grid: "Grid", out: Path, states: "Sequence[CellState]") -> None:
     from experiments.launching.status import describe_states
-    from experiments.tracking.tracker import tracking_uri
+    from experiments.tracking.store_access import tracking_uri
 
     content = {
         "experiment": grid.spec.experiment,
@@ -371,7 +373,7 @@ def _print_trained(result: "LaunchResult", experiment: str, out: Path, console: 
 
 
 def _run_ids(searches: "list[Cell]", experiment: str, out: Path) -> list[str]:
-    from experiments.tracking.tracker import DELETED, read_tracked_cells
+    from experiments.tracking.tracked_cells import DELETED, read_tracked_cells
 
     cells = read_tracked_cells(experiment, out)
     tracked = {key: cell for key, cell in cells.items() if cell.status != DELETED}

@@ -17,7 +17,7 @@ from experiments.cells.cell_folder import (
 from experiments.cells.search_cell import SearchCell
 from experiments.cells.training_cell import TrainingCell
 from experiments.launching.cell_states import CellState, cell_states, note_on_sources
-from experiments.tracking.tracker import TrackedCell
+from experiments.tracking.tracked_cells import TrackedCell
 from nas.config import SearchConfig, TrainConfig
 from nas.search.search_identity import RESULTS_VERSION
 

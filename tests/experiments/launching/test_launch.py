@@ -25,12 +25,8 @@ from experiments.launching import dry_run
 from experiments.launching.grid_record import CLAIMS_TAG, GridRecord
 from experiments.specs.experiment_spec import load_spec
 from experiments.specs.grid_file import load_grid
-from experiments.tracking.tracker import (
-    REGISTERS_TAG,
-    REGISTRATION_FILE,
-    REGISTRATION_TAG,
-    Tracker,
-)
+from experiments.tracking.tracked_cells import REGISTERS_TAG, REGISTRATION_FILE, REGISTRATION_TAG
+from experiments.tracking.tracker import Tracker
 from nas.config import SearchConfig
 from nas.foundation.identity import fingerprint
 from nas.latency.table import LatencyTable
