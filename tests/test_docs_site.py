@@ -73,3 +73,9 @@ def test_pages_load_nothing_from_other_servers(site: Path) -> None:
     for page in site.rglob("*.html"):
         loaded = _Requested(page.read_text()).addresses
         assert not [address for address in loaded if "//" in address], page
+
+
+def test_fields_have_plain_types(site: Path) -> None:
+    html = (site / "api" / "nas.html").read_text()
+    assert "target_latency_ms" in html
+    assert "Annotated" not in html
