@@ -26,6 +26,7 @@ from experiments.places.storage import Storage
 from experiments.products.trained_latency import measure_trained
 from experiments.specs.grid import Grid
 from experiments.tracking.delivery import Delivery
+from experiments.tracking.saved_views import SavedView, save_view
 from experiments.tracking.tracker import Tracker, read_tracked_cells, require_server, tracking_uri
 from nas.foundation.errors import UserError
 
@@ -64,6 +65,7 @@ class LaunchResult:
     num_healthy: int
     num_unhealthy: int
     tracking_uri: str
+    experiment_id: str
 
     @property
     def cells(self) -> list[Cell]:
@@ -110,6 +112,9 @@ def launch(
         read_tracked_cells(grid.spec.experiment, out)
         cells = grid.cells(out, place, partial(say, console), even_if_busy=even_if_busy)
         tracker = Tracker(grid.spec.experiment, out)
+        save_view(
+            tracker.uri, tracker.experiment_id, SavedView.of_cells(cells[0].kind, list(cells[0].factors))
+        )
         folders = find_cell_folders(out, partial(say, console), storage)
         close_cut_off_attempts(folders)
         tracker.close_dead_launches()
@@ -133,7 +138,7 @@ def launch(
         states = cell_states(cells, tracked, out)
         if note := note_on_sources(states):
             say(console, note)
-        result = _result(grid.spec.experiment, out, states, len(undelivered), tracker.uri)
+        result = _result(grid.spec.experiment, out, states, len(undelivered), tracker)
         if not result.interrupted and not undelivered:
             measure_trained(result.finished, out, place, tracker, partial(say, console))
         return result
@@ -322,7 +327,7 @@ def _print_saved(shared_epochs_s: list[float], console: Console) -> None:
 
 
 def _result(
-    experiment: str, out: Path, states: list[CellState], num_undelivered: int, tracking_uri: str
+    experiment: str, out: Path, states: list[CellState], num_undelivered: int, tracker: Tracker
 ) -> LaunchResult:
     return LaunchResult(
         experiment=experiment,
@@ -333,5 +338,6 @@ def _result(
         num_undelivered=num_undelivered,
         num_healthy=sum(state.is_healthy is True for state in states),
         num_unhealthy=sum(state.is_healthy is False for state in states),
-        tracking_uri=tracking_uri,
+        tracking_uri=tracker.uri,
+        experiment_id=tracker.experiment_id,
     )
