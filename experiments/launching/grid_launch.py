@@ -120,6 +120,7 @@ def launch(
         tracker.close_dead_launches()
         tracked = tracker.cells()
         states = cell_states(cells, tracked, out)
+        cells = [state.cell for state in states]
         to_run = [state for state in states if state.is_to_run(retry_failed)]
         _print_plan(states, to_run, console)
         record = GridRecord.of(cells, claims, grid.path.name)
@@ -188,7 +189,7 @@ class Work:
             "input": cell.input_name,
             "listing": cell.listing_key,
             "storage": (self.storage or Storage(str(self.out))).uri,
-            "name": cell.folder_name,
+            "name": CellFolder.of(self.out, cell).path.name,
             "share_warmup": self.grid.spec.share_warmup,
             "config": cell.config.model_dump(mode="json"),
         }

@@ -8,6 +8,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
+from experiments.cells.cell_names import sorted_parts
 from experiments.tracking.moved_store import point_artifacts_here
 from experiments.tracking.tracker import moving_artifacts, open_store, reaching, search_runs, tracking_uri
 from nas.foundation.errors import UserError, first_line
@@ -100,7 +101,7 @@ def find_searches(reference: str, out: Path) -> list[NamedRun]:
             f"{reference}: no finished search of that experiment in {client.tracking_uri}; launch it first, "
             "or give the folder of its launch with --out"
         )
-    newest = {run.info.run_name: run for run in reversed(runs)}
+    newest = {sorted_parts(run.info.run_name): run for run in reversed(runs)}
     return [NamedRun(reference, run, name, client, out) for run in newest.values()]
 
 
