@@ -36,7 +36,7 @@ class SearchCell(Cell[SearchConfig, LatencyTable]):
     """One search.
 
     Attributes:
-        name: unique within its grid, for instance `bi_random-sink-T4.0-s0`.
+        name: unique within its grid, for instance `bi_random-s0-sink-T4` in a grid of samplings and seeds.
         config: `latency_table` is the path of a file.
         table_fingerprint: identifies that table.
     """

@@ -44,7 +44,7 @@ class TrainingCell(Cell[TrainConfig, Architecture | None]):
     """One training.
 
     Attributes:
-        name: for instance `train-efficientnet_b0-s0`.
+        name: for instance `t0-efficientnet_b0`, with the seed first.
         config: `architecture` may be a downloaded file.
         architecture: as the person named it, `run:RUN_ID` for instance.
         search_run: the MLflow run that found the network, if one did.

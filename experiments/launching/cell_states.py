@@ -13,6 +13,7 @@ from experiments.cells.cell_folder import (
     CellFolder,
     RunDescription,
 )
+from experiments.cells.cell_names import as_named, same_parts
 from experiments.console import format_count
 from experiments.tracking.tracked_cells import DELETED, TrackedCell
 
@@ -50,9 +51,13 @@ class CellState:
 def cell_states(cells: Sequence[Cell], tracked: Mapping[str, TrackedCell], out: Path) -> list[CellState]:
     """Looks up every cell, in its folder and in MLflow.
 
-    The folder may know more (if records are not delivered yet) or nothing (if it was deleted).
+    The folder may know more (if records are not delivered yet) or nothing (if it was deleted). Cells that
+    began keep their names: earlier versions, and smaller grids, ordered the parts of names differently.
     """
-    return [_state(cell, tracked, CellFolder.of(out, cell)) for cell in cells]
+    return [
+        _state(_as_named_before(cell, folder, tracked), tracked, folder)
+        for cell, folder in ((cell, CellFolder.of(out, cell)) for cell in cells)
+    ]
 
 
 def note_on_sources(states: Sequence[CellState]) -> str | None:
@@ -68,6 +73,11 @@ def note_on_sources(states: Sequence[CellState]) -> str | None:
         f"{format_count(num_sets, 'set')} of libraries; results version "
         f"{finished[0].cell.results_version} holds for all"
     )
+
+
+def _as_named_before(cell: Cell, folder: CellFolder, tracked: Mapping[str, TrackedCell]) -> Cell:
+    run = tracked.get(cell.hash)
+    return as_named(cell, run.name) if run else folder.with_earlier_name(cell)
 
 
 def _state(cell: Cell, tracked: Mapping[str, TrackedCell], folder: CellFolder) -> CellState:
@@ -114,7 +124,7 @@ def _is_healthy(folder: CellFolder, run: TrackedCell | None) -> bool | None:
 
 def _why_not_reused(cell: Cell, tracked: Mapping[str, TrackedCell]) -> str:
     """What changed since the most similar run of the same name; empty if there is no such run."""
-    changes = [_changes(cell, run) for run in tracked.values() if run.name == cell.name]
+    changes = [_changes(cell, run) for run in tracked.values() if same_parts(run.name, cell.name)]
     fewest = min(changes, key=len, default=[])
     return f"changed: {', '.join(fewest)}" if fewest else ""
 

@@ -70,7 +70,7 @@ def print_dry_run(
             print_unmeasured(plan, cells, console)
         for line in _foreseen(cells, _count_all(cells, place)):
             say(console, f"warning: {line}")
-        return GridRecord.of(plan.cells, claims, grid.path.name).content
+        return GridRecord.of([state.cell for state in states], claims, grid.path.name).content
 
 
 def locked(out: Path | None) -> AbstractContextManager[None]:

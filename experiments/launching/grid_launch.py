@@ -26,6 +26,7 @@ from experiments.places.storage import Storage
 from experiments.products.trained_latency import measure_trained
 from experiments.specs.grid import Grid
 from experiments.tracking.delivery import Delivery
+from experiments.tracking.saved_views import SavedView, save_view
 from experiments.tracking.store_access import require_server, tracking_uri
 from experiments.tracking.tracked_cells import read_tracked_cells
 from experiments.tracking.tracker import Tracker
@@ -59,6 +60,7 @@ class LaunchResult:
     states: list[CellState]
     num_undelivered: int
     tracking_uri: str
+    experiment_id: str
 
     @property
     def cells(self) -> list[Cell]:
@@ -130,11 +132,15 @@ def launch(
         read_tracked_cells(grid.spec.experiment, out)
         cells = grid.cells(out, place, partial(say, console), even_if_busy=even_if_busy)
         tracker = Tracker(grid.spec.experiment, out)
+        save_view(
+            tracker.uri, tracker.experiment_id, SavedView.of_cells(cells[0].kind, list(cells[0].factors))
+        )
         folders = find_cell_folders(out, partial(say, console), storage)
         close_cut_off_attempts(folders)
         tracker.close_dead_launches()
         tracked = tracker.cells()
         states = cell_states(cells, tracked, out)
+        cells = [state.cell for state in states]
         to_run = [state for state in states if state.is_to_run(retry_failed)]
         _print_plan(states, to_run, console)
         record = GridRecord.of(cells, claims, grid.path.name)
@@ -153,7 +159,9 @@ def launch(
         states = cell_states(cells, tracked, out)
         if note := note_on_sources(states):
             say(console, note)
-        result = LaunchResult(grid.spec.experiment, out, states, len(undelivered), tracker.uri)
+        result = LaunchResult(
+            grid.spec.experiment, out, states, len(undelivered), tracker.uri, tracker.experiment_id
+        )
         if not result.interrupted and not undelivered:
             measure_trained(result.finished, out, place, tracker, partial(say, console))
         return result
@@ -203,7 +211,7 @@ class Work:
             "input": cell.input_name,
             "listing": cell.listing_key,
             "storage": (self.storage or Storage(str(self.out))).uri,
-            "name": cell.folder_name,
+            "name": CellFolder.of(self.out, cell).path.name,
             "share_warmup": self.grid.spec.share_warmup,
             "config": cell.config.model_dump(mode="json"),
         }

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments.cells.cell_names import sorted_parts
 from experiments.tracking.moved_store import point_artifacts_here
 from experiments.tracking.store_access import (
     moving_artifacts,
@@ -109,7 +110,7 @@ def find_searches(reference: str, out: Path) -> list[NamedRun]:
             f"{reference}: no finished search of that experiment in {client.tracking_uri}; launch it first, "
             "or give the folder of its launch with --out"
         )
-    newest = {run.info.run_name: run for run in reversed(runs)}
+    newest = {sorted_parts(run.info.run_name): run for run in reversed(runs)}
     return [NamedRun(reference, run, name, client, out) for run in newest.values()]
 
 

@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -324,10 +323,14 @@ def _print_seed_plan(planned: dict[str, Any], earlier: "Experiment | None", cons
 
 def print_result(result: "LaunchResult", console: "Console") -> int:
     """Prints how a launch ended; returns the exit code."""
+    from analysis.reading.mlflow_pages import how_to_look
+
     for cell, reason in result.failed:
         say(console, f"failed: {cell.name}: {reason}")
     num_done, plural = f"{len(result.finished)} of {len(result.cells)}", result.cells[0].plural
-    say(console, f"{num_done} {plural} are finished; {_where_to_look(result)}")
+    say(console, f"{num_done} {plural} are finished")
+    for line in how_to_look(result.tracking_uri, result.experiment_id, result.cells[0].kind):
+        say(console, line)
     if result.num_healthy or result.num_unhealthy:
         say(console, f"Health: {_describe_health(result)}")
     if result.num_undelivered:
@@ -380,9 +383,3 @@ def _run_ids(searches: "list[Cell]", experiment: str, out: Path) -> list[str]:
     if lacking := [cell.name for cell in searches if cell.hash not in tracked]:
         raise UserError(f"MLflow lacks the search {lacking[0]}; rerun the command once it is reachable")
     return [tracked[cell.hash].run_id for cell in searches]
-
-
-def _where_to_look(result: "LaunchResult") -> str:
-    if result.tracking_uri.startswith("http"):
-        return f"see them at {result.tracking_uri}"
-    return f"see them with: mlflow ui --backend-store-uri {quote(result.tracking_uri)}"

@@ -76,6 +76,8 @@ def _draw(result: "StudyResult", out: Path, console: "Console") -> None:
 
 
 def _print_result(result: "StudyResult", console: "Console") -> int:
+    from analysis.reading.mlflow_pages import how_to_look
+
     for number, reason in result.failed:
         say(console, f"failed: point {number}: {reason}")
     pruned = f", {result.num_pruned} were pruned" if result.num_pruned else ""
@@ -83,6 +85,8 @@ def _print_result(result: "StudyResult", console: "Console") -> int:
     say(console, f"{result.num_complete} points have values{pruned}{failed}")
     if result.best:
         say(console, f"best points, ready to launch: {result.best}")
+    for line in how_to_look(result.tracking_uri, result.experiment_id, "search"):
+        say(console, f"the searches: {line}")
     say(console, f"explore the study with: optuna-dashboard {quote(result.storage_url)}")
     if result.num_undelivered:
         say(

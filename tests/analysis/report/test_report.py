@@ -1,6 +1,7 @@
 """`tfnas report`, its page seen in a real browser, and `tfnas compare`."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,6 +13,7 @@ from click.testing import CliRunner, Result
 from analysis.figures import make_drawings
 from analysis.measures import measure_runs
 from analysis.reading.experiment import Experiment
+from analysis.reading.mlflow_pages import experiment_page, views_in
 from analysis.report.report_page import write_report
 from experiments.cli.results.compare_command import compare
 from nas.foundation.errors import UserError
@@ -61,8 +63,19 @@ def test_links_lead_to_the_server_without_its_password(store: Store, experiment:
     ).read_text()
     assert "hidden" not in page
     base = f"https://tracking:5000/mlflow/#/experiments/{experiment.experiment_id}"
-    assert page.count(f'href="{base}/runs/') == sum(bool(run.run_id) for run in experiment.cells) > 0
-    assert f'href="{base}"' in page
+    runs = re.findall(f'href="{re.escape(base)}/runs/([0-9a-f]+)\\?workflowType=machine_learning"', page)
+    assert runs == [run.run_id for run in experiment.cells if run.run_id] != []
+    assert f'href="{base}/runs?workflowType=machine_learning"' in page
+
+
+def test_links_choose_the_saved_view_of_an_experiment_that_has_one(experiment: Experiment):
+    assert experiment.views == frozenset()
+    assert views_in({"mlflow.sharedViewState.tfnas-train": "{}", "mlflow.sharedViewState.mine": "{}"}) == {
+        "train"
+    }
+    assert experiment_page("http://server/", "7", "train") == (
+        "http://server/#/experiments/7/runs?workflowType=machine_learning&viewStateShareKey=tfnas-train"
+    )
 
 
 def test_the_page_tells_how_many_searches_are_healthy_and_what_to_change(
@@ -129,7 +142,7 @@ def test_links_lead_to_the_runs_in_mlflow(browser, page_path: Path, experiment: 
     page.goto(page_path.as_uri())
     links = page.evaluate("[...document.querySelectorAll('#trials td a[href^=\"http\"]')].map(a => a.href)")
     base = f"http://127.0.0.1:5000/#/experiments/{experiment.experiment_id}/runs/"
-    assert links == [base + run.run_id for run in experiment.cells]
+    assert links == [f"{base}{run.run_id}?workflowType=machine_learning" for run in experiment.cells]
 
 
 def test_the_page_prints_with_its_figures_on_a_narrow_screen_and_on_paper(browser, page_path: Path):
