@@ -94,12 +94,9 @@ def _draw_network(axes: Axes, space: Space, network: Architecture, place: int, l
         left = starts[layer.stage] + layer.index
         style = op_style(op.name)
         height = scale * width / layer.in_channels
-        for face, ink, hatch, line in (
-            (style.color, style.ink, style.hatch, 0.0),
-            ("none", "#333333", "", 0.4),
-        ):
-            box = Rectangle((left, floor), _BOX, height, facecolor=face, edgecolor=ink, hatch=hatch, lw=line)
-            axes.add_patch(box)
+        axes.add_patch(
+            Rectangle((left, floor), _BOX, height, facecolor=style.color, edgecolor="#333333", lw=0.4)
+        )
         axes.text(left + _BOX / 2, floor + height - 0.02, str(width), ha="center", va="bottom", fontsize=4.6)
     axes.text(-0.4, place + 0.62, label, ha="right", va="center", fontsize=5.4, linespacing=1.2)
 
