@@ -1,13 +1,15 @@
 """Operator collapse: which operator leads each layer and from when on, and how many layers lock in by when.
 
-Shapes: E epochs, L layers, N seeds, T steps from the first joint epoch to the last, 4 bounds of a box.
+Shapes: E epochs, L layers, N seeds, T steps from the first joint epoch to the last.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
@@ -15,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from analysis.figures.ink.drawing import Drawing
+from analysis.figures.ink.drawing import Drawing, tabulate
 from analysis.figures.ink.style import (
     GRAY,
     MAX_HEIGHT_IN,
@@ -110,7 +112,30 @@ def collapse_drawings(experiment: Experiment) -> list[Drawing]:
     def draw() -> Figure:
         return _draw(maps, courses, panel_in)
 
-    return [Drawing("collapse", "Operator collapse", caption, drawn, draw)]
+    table = tabulate(experiment, drawn, lambda run: _rows(run, numbers[run.run_id]))
+    return [Drawing("collapse", "Operator collapse", caption, drawn, draw, table)]
+
+
+def _rows(run: Run, collapse: Collapse) -> Iterator[dict[str, Any]]:
+    """A row for each box of the run's map: consecutive epochs with one leader, locked in or not."""
+    names, layers = run.space.candidate_names, run.space.layers
+    assert run.trajectory is not None
+    epoch_E = run.trajectory.epoch_E
+    boxes = [(box, op) for op, of_op in leading_boxes(epoch_E, collapse).items() for box in of_op]
+    for box, op in sorted(boxes, key=lambda found: (found[0].row, found[0].first_epoch)):
+        lock_in, operator = collapse.lock_in_epoch_L[box.row], collapse.operator_L[box.row]
+        is_counted = lock_in != NOT_COUNTED
+        yield {
+            "layer": f"{layers[box.row].stage + 1}.{layers[box.row].index + 1}",
+            "first_epoch": box.first_epoch,
+            "last_epoch": box.last_epoch,
+            "leader": names[op],
+            "probability_at_last_epoch": collapse.probability_EL[epoch_E == box.last_epoch, box.row][0],
+            "is_locked_in": box.is_locked_in,
+            "locked_in_on": names[operator] if is_counted else pd.NA,
+            "locked_in_from": lock_in if is_counted else pd.NA,
+            "locked_early_share": collapse.locked_early_share,
+        }
 
 
 def collapse_maps(
@@ -181,7 +206,7 @@ def _draw_map(axes: Axes, one: CollapseMap, width_in: float) -> None:
     names = one.run.space.candidate_names
     # One collection per operator, not one artist per box.
     for op, boxes in leading_boxes(trajectory.epoch_E, one.collapse).items():
-        corners = [[(x0, y0), (x1, y0), (x1, y1), (x0, y1)] for x0, x1, y0, y1 in boxes]
+        corners = [box.corners for box in boxes]
         axes.add_collection(PolyCollection(corners, facecolor=op_style(names[op]).color, edgecolor="none"))
     for row, epoch in enumerate(one.collapse.lock_in_epoch_L):
         text, color = "–", GRAY
@@ -205,14 +230,27 @@ def _draw_map(axes: Axes, one: CollapseMap, width_in: float) -> None:
     axes.tick_params(axis="x", labelsize=_TEXT_PT)
 
 
-def leading_boxes(
-    epoch_E: NDArray[np.int64], collapse: Collapse
-) -> dict[int, list[tuple[float, float, float, float]]]:
-    """Returns boxes (left, right, top, bottom) by the index of the leading candidate.
+@dataclass(frozen=True)
+class LeaderBox:
+    """Consecutive epochs in which one candidate led a layer, all of them before or after its lock-in."""
 
-    Each covers consecutive epochs in which the candidate led a layer; thin before the layer locks in.
-    """
-    boxes: dict[int, list[tuple[float, float, float, float]]] = {}
+    row: int
+    first_epoch: int
+    last_epoch: int
+    is_locked_in: bool
+
+    @property
+    def corners(self) -> list[tuple[float, float]]:
+        """Where it is drawn: thin before the lock-in."""
+        left, right = self.first_epoch - 0.5, self.last_epoch + 0.5
+        half = (_THICK if self.is_locked_in else _THIN) / 2
+        top, bottom = self.row + 0.5 - half, self.row + 0.5 + half
+        return [(left, top), (right, top), (right, bottom), (left, bottom)]
+
+
+def leading_boxes(epoch_E: NDArray[np.int64], collapse: Collapse) -> dict[int, list[LeaderBox]]:
+    """Returns the boxes of all layers by the index of the leading candidate."""
+    boxes: dict[int, list[LeaderBox]] = {}
     for row, leader_E in enumerate(collapse.leader_EL.T):
         lock_in = collapse.lock_in_epoch_L[row]
         is_locked_E = (epoch_E >= lock_in) & (lock_in != NOT_COUNTED)
@@ -220,14 +258,9 @@ def leading_boxes(
         for where in np.split(np.arange(len(leader_E)), changes):
             leader = int(leader_E[where[0]])
             if leader != NO_LEADER:
-                half = (_THICK if is_locked_E[where[0]] else _THIN) / 2
-                bounds = (
-                    epoch_E[where[0]] - 0.5,
-                    epoch_E[where[-1]] + 0.5,
-                    row + 0.5 - half,
-                    row + 0.5 + half,
-                )
-                boxes.setdefault(leader, []).append(bounds)
+                first, last = int(epoch_E[where[0]]), int(epoch_E[where[-1]])
+                box = LeaderBox(row, first, last, bool(is_locked_E[where[0]]))
+                boxes.setdefault(leader, []).append(box)
     return boxes
 
 

@@ -35,7 +35,8 @@ LIGHT_GRAY = "#e6e6e6"
 # `Any`, because matplotlib's stubs declare the keys as one long literal.
 STYLE: Any = {
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
+    # Where the first one is missing, SVG files show the next one, which is as wide.
+    "font.sans-serif": ["DejaVu Sans", "Verdana"],
     "font.size": 7,
     "axes.titlesize": 7.5,
     "axes.labelsize": 7,
@@ -55,7 +56,7 @@ STYLE: Any = {
     "figure.dpi": 100,
     "savefig.dpi": 300,
     "pdf.fonttype": 42,
-    "svg.fonttype": "path",
+    "svg.fonttype": "none",
     "svg.hashsalt": "tfnas",
 }
 

@@ -5,6 +5,7 @@ import pytest
 from matplotlib.text import Text
 
 from analysis.figures.collapse_figure import (
+    LeaderBox,
     collapse_drawings,
     collapse_maps,
     leading_boxes,
@@ -38,13 +39,13 @@ def test_maps_show_the_seed_that_most_settings_have(experiment: Experiment):
 def test_a_row_is_thick_from_the_lock_in_on_and_split_where_the_leader_changes():
     course = trajectory(6, num_warmup=2, alpha_ELO=alphas([None, None, 1, 2, 4, 4]))
     boxes = leading_boxes(course.epoch_E, measure_collapse(course))
-    first_row = {op: [box for box in of_op if box[3] < 1] for op, of_op in boxes.items()}
-    assert {op: [box[:2] for box in of_op] for op, of_op in first_row.items()} == {
-        1: [(2.5, 3.5)],
-        2: [(3.5, 4.5)],
-        4: [(4.5, 6.5)],
+    first_row = {op: [box for box in of_op if not box.row] for op, of_op in boxes.items()}
+    assert first_row == {
+        1: [LeaderBox(0, 3, 3, False)],
+        2: [LeaderBox(0, 4, 4, False)],
+        4: [LeaderBox(0, 5, 6, True)],
     }
-    heights = {op: box[3] - box[2] for op, [box] in first_row.items()}
+    heights = {op: np.ptp([y for _, y in box.corners]) for op, [box] in first_row.items()}
     assert heights[1] == heights[2] < heights[4] / 2
 
 
@@ -52,8 +53,8 @@ def test_a_layer_that_does_not_count_has_no_thick_row():
     derived_EL = np.zeros((4, 18), np.int64)
     derived_EL[-1, 1] = -1
     course = trajectory(4, alpha_ELO=alphas([1, 2, 4, 4]), derived_op_EL=derived_EL)
-    (box,) = [box for box in leading_boxes(course.epoch_E, measure_collapse(course))[4] if 1 < box[2] < 2]
-    assert box[3] - box[2] < 0.5
+    boxes = leading_boxes(course.epoch_E, measure_collapse(course))[4]
+    assert [box.is_locked_in for box in boxes if box.row < 3] == [True, False, True]
 
 
 def test_the_summary_passes_at_a_quarter_through_what_the_claim_compares(experiment: Experiment):
