@@ -108,7 +108,9 @@ def browser() -> Iterator[object]:
         browser.close()
 
 
-def test_a_browser_shows_the_page_without_errors_or_requests(browser, page_path: Path):
+def test_a_browser_shows_the_page_without_errors_or_requests(
+    browser, page_path: Path, experiment: Experiment
+):
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     messages: list[str] = []
     requests: list[str] = []
@@ -119,13 +121,16 @@ def test_a_browser_shows_the_page_without_errors_or_requests(browser, page_path:
     assert messages == []
     assert [url for url in requests if not url.startswith("data:")] == [page_path.as_uri()]
 
-    sizes = page.evaluate(
-        "[...document.images].map(i => [i.complete, i.naturalWidth, i.clientWidth, i.alt.length])"
-    )
+    sizes = page.evaluate("[...document.images].map(i => [i.complete, i.naturalWidth, i.clientWidth, i.alt])")
     assert len(sizes) >= 9
     assert all(
-        complete and natural > 0 and shown > 200 and alt > 20 for complete, natural, shown, alt in sizes
+        complete and natural > 0 and shown > 200 and len(alt) > 5 for complete, natural, shown, alt in sizes
     )
+    captions = page.evaluate(
+        "[...document.querySelectorAll('figure > img + figcaption')].map(c => c.innerText)"
+    )
+    drawings = make_drawings(experiment)[0]
+    assert captions == [drawing.full_caption for drawing in drawings]
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
     targets = page.evaluate(
