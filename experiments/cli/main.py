@@ -1,19 +1,16 @@
 """The `tfnas` command: its subcommands and its exit codes."""
 
 import importlib
-import os
-import shlex
 import sys
 import warnings
-from pathlib import Path
 from typing import NamedTuple, TextIO
 
 import click
-from click.shell_completion import CompletionItem, get_completion_class
+from click.shell_completion import CompletionItem
 
+from experiments.cli.completion import SHELLS, install_completion
 from nas.foundation.errors import InputWarning, PeerError, RunWarning, UserError
 from nas.foundation.escaping import safe_line
-from nas.foundation.files import write_atomically
 
 
 class _Listed(NamedTuple):
@@ -41,9 +38,6 @@ _COMMANDS = {
 
 Torch takes seconds to import.
 """
-
-_SHELLS = ("bash", "zsh", "fish")
-"""Shells for which click writes a completion script."""
 
 
 class _LazyGroup(click.Group):
@@ -74,51 +68,16 @@ class _LazyGroup(click.Group):
         return commands + click.Command.shell_complete(self, ctx, incomplete)
 
 
-def _install_completion(ctx: click.Context, _param: click.Parameter, shell: str | None) -> None:
-    """Writes the completion script of a shell, prints the line that loads it, and ends the command.
-
-    Fish loads scripts from a folder of its own and needs no line. The startup files of bash and zsh belong to
-    their user and are not touched.
-    """
-    if shell is None or ctx.resilient_parsing:
-        return
-    if shell == "auto":
-        shell = Path(os.environ.get("SHELL", "")).name
-    if shell not in _SHELLS:
-        raise UserError(
-            f"--install-completion: SHELL names '{safe_line(shell)}', for which there is no script; "
-            f"name one of {', '.join(_SHELLS)}"
-        )
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
-    path = config / ("fish/completions/tfnas.fish" if shell == "fish" else f"tfnas/completion.{shell}")
-    complete = get_completion_class(shell)
-    assert complete is not None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, complete(tfnas, {}, "tfnas", "_TFNAS_COMPLETE").source().encode())
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot write the completion script: {error.strerror}; set XDG_CONFIG_HOME"
-        ) from None
-    if shell == "fish":
-        click.echo(f"wrote {path}; new shells use it", err=True)
-    else:
-        after = ", after compinit" if shell == "zsh" else ""
-        click.echo(f"wrote {path}; add this line to ~/.{shell}rc{after}:", err=True)
-        click.echo(f"source {shlex.quote(str(path))}")
-    ctx.exit()
-
-
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="tfnas")
 @click.option(
     "--install-completion",
-    type=click.Choice(["auto", *_SHELLS]),
+    type=click.Choice(["auto", *SHELLS]),
     is_flag=False,
     flag_value="auto",
     is_eager=True,
     expose_value=False,
-    callback=_install_completion,
+    callback=install_completion,
     help="Write a script that completes commands, options and paths on TAB, print how to load it, and exit. "
     "'auto' is the shell that SHELL names.",
 )

@@ -1,6 +1,7 @@
 """How the cells of a grid stand, and what to do next; nothing is started, measured or written."""
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -36,8 +37,19 @@ def read_status(
         return cell_states(plan.measured, tracked, out), len(plan.cells) - len(plan.measured)
 
 
-def print_status(grid: Grid, out: Path, console: Console, *, address: str | None = None) -> None:
-    """Prints the state of each cell, its accuracy, its result and the time left, and what to do next."""
+def print_status(
+    grid: Grid,
+    out: Path,
+    console: Console,
+    *,
+    settings: Sequence[str] = (),
+    address: str | None = None,
+) -> None:
+    """Prints the state of each cell, its accuracy, its result and the time left, and what to do next.
+
+    Args:
+        settings: of `--set`.
+    """
     states, num_unmeasured = read_status(grid, out, console, address=address)
     is_running = is_launch_running(out)
     if states:
@@ -49,23 +61,29 @@ def print_status(grid: Grid, out: Path, console: Console, *, address: str | None
     if num_unmeasured:
         searches = format_count(num_unmeasured, "search", "searches")
         say(console, f"{searches} without a lookup table; a launch measures it")
-    for line in next_steps(grid.spec.experiment, states, grid.path, out, is_running=is_running):
+    config = [str(grid.path), *(part for text in settings for part in ("--set", text))]
+    for line in next_steps(grid.spec.experiment, states, config, out, is_running=is_running):
         say(console, line)
 
 
 def next_steps(
-    experiment: str, states: Sequence[CellState], config: Path, out: Path, *, is_running: bool = False
+    experiment: str,
+    states: Sequence[CellState],
+    config: Sequence[str],
+    out: Path,
+    *,
+    is_running: bool = False,
 ) -> list[str]:
     """What to do next: commands to paste, each with what it is for.
 
     Args:
         states: of the cells whose lookup table is there.
-        config: the YAML file.
+        config: the YAML file, and the settings that change it, as arguments of `tfnas launch`.
         is_running: whether a launch is running.
     """
     words = [state.state for state in states]
     names = f"{quote(experiment)} --out {quote(str(out))}"
-    launch = f"tfnas launch {quote(str(config))} --out {quote(str(out))}"
+    launch = f"tfnas launch {shlex.join(config)} --out {quote(str(out))}"
     steps = []
     if is_running:
         steps.append(f"a launch is running; to watch it in a browser: tfnas watch {names}")

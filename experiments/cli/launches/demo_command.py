@@ -78,7 +78,7 @@ def demo(out: Path, minutes: float) -> int:
         for drawing in drawings:
             path, *_ = write_drawing(drawing, runs, folder / "figures")
             say(console, f"  {path}: {meaning}")
-    for line in next_steps(runs.name, result.states, grid.path, out):
+    for line in next_steps(runs.name, result.states, [str(grid.path)], out):
         say(console, line)
     return exit_code
 

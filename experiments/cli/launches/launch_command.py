@@ -187,7 +187,8 @@ def _launch(
         if as_json:
             _print_json(grid, out, read_status(grid, out, console, address=address)[0])
         else:
-            print_status(grid, out, console, address=address)
+            texts = [one.text for one in settings]
+            print_status(grid, out, console, settings=texts, address=address)
         return 0
     from experiments.launching.grid_launch import launch as run_launch
 
@@ -220,7 +221,9 @@ def _launch(
     if as_json:
         _print_json(grid, out, states)
     elif exit_code != 130:
-        for line in next_steps(grid.spec.experiment, states, config, out):
+        arguments = [str(config), *(part for one in settings for part in ("--set", one.text))]
+        arguments += ["--then-train", str(training)] if training else []
+        for line in next_steps(grid.spec.experiment, states, arguments, out):
             say(console, line)
     return exit_code
 
@@ -332,7 +335,8 @@ def print_result(result: "LaunchResult", console: "Console") -> int:
     for line in how_to_look(result.tracking_uri, result.experiment_id, result.cells[0].kind):
         say(console, line)
     if result.num_healthy or result.num_unhealthy:
-        say(console, f"Health: {_describe_health(result)}")
+        num_checked = result.num_healthy + result.num_unhealthy
+        say(console, f"Health: {result.num_healthy} of {num_checked} {plural} are healthy")
     if result.num_undelivered:
         say(
             console,
@@ -342,14 +346,7 @@ def print_result(result: "LaunchResult", console: "Console") -> int:
     if result.interrupted:
         say(console, HOW_TO_RESUME)
         return 130
-    if result.failed:
-        say(console, "rerun the command with --retry-failed to retry them")
     return 1 if result.failed or result.num_undelivered else 0
-
-
-def _describe_health(result: "LaunchResult") -> str:
-    num_checked, plural = result.num_healthy + result.num_unhealthy, result.cells[0].plural
-    return f"{result.num_healthy} of {num_checked} {plural} are healthy"
 
 
 def _print_trained(result: "LaunchResult", experiment: str, out: Path, console: "Console") -> None:
