@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install house oracle goldens demo test test-faults test-slow test-cluster check format docs figures bench bench-latency readme clean
+.PHONY: install house oracle goldens reference demo test test-faults test-slow test-cluster check format docs figures bench bench-latency readme clean
 
 install: .venv/installed
 
@@ -72,6 +72,10 @@ oracle: install
 	test -f results/oracle_nano/table.json || $(BIN)/tfnas latency measure --space nano --batch-size 32 \
 		--out results/oracle_nano/table.json
 	$(BIN)/python -m scripts.make_oracle nano results/oracle_nano --table results/oracle_nano/table.json
+
+reference: install
+	$(BIN)/tfnas config --markdown > docs/config.md
+	$(BIN)/tfnas config --schema > tune_configs/schema.json
 
 goldens: install
 	$(BIN)/python -m tests.support.goldens

@@ -19,6 +19,7 @@ from pydantic import (
 from nas.data.augmentation import Augmentation
 from nas.data.datasets import DATASETS, SOURCE_FIELDS
 from nas.foundation.errors import UserError
+from nas.foundation.field_notes import Needs, Origin, Unit, note_of
 from nas.foundation.field_types import (
     Fraction,
     NonNegative,
@@ -48,9 +49,29 @@ OBJECTIVE_FIELDS = ("latency_weight", "objective_scale", "objective_exponent")
 """Fields that some objectives read, and nothing else does."""
 
 
+SAMPLING_ALIASES = {"bi": "bi_random"}
+"""The paper's variant has a short name; inside it has one name only."""
+
+_PROTOCOL = Origin("TF-NAS, implementation details of the search")
+_RETRAINING = Origin("TF-NAS, implementation details of the retraining")
+_OPERATORS = Origin("TF-NAS, operator level: bi-sampling")
+_DEPTH = Origin("TF-NAS, depth level: sink-connecting")
+_WIDTH = Origin("TF-NAS, width level: elasticity-scaling")
+_OBJECTIVE = Origin("TF-NAS, latency-constrained objective")
+_OTHER_METHODS = Origin("random search: Li and Talwalkar, UAI 2019; GP-NAS: Li et al., CVPR 2020")
+_BEYOND = Origin("beyond the paper")
+
+_TARGET = Needs(
+    "elasticity: true, or an objective with the target in it",
+    lambda config: config.as_searched().is_target_used,
+)
+_ELASTICITY = Needs("elasticity: true", lambda config: config.elasticity)
+_MUST_HAVE_ELASTICITY = Needs("elasticity: true", lambda config: config.elasticity, is_required=True)
+_ONE_LIST = Needs("arch_list: null", lambda config: not config.arch_list, is_required=True)
+
+
 def _without_alias(sampling: Any) -> Any:
-    # The paper's variant has a short name; inside it has one name only.
-    return "bi_random" if sampling == "bi" else sampling
+    return SAMPLING_ALIASES.get(sampling, sampling) if isinstance(sampling, str) else sampling
 
 
 class ConfigRecord(BaseModel):
@@ -114,13 +135,13 @@ class DataConfig(ConfigRecord):
     file ends the run with its name.
     """
 
-    max_train_images: PositiveInt | None = None
+    max_train_images: Annotated[PositiveInt | None, Unit("images")] = None
     """Number of training images to use, the first ones of each class (files: by path); None for all."""
 
     augmentation: Augmentation = "paper"
     """`paper`: random resized crop, flip, color jitter; `crop_flip`: pad by an eighth, crop, flip; `none`."""
 
-    num_data_workers: Annotated[int, Field(ge=0, le=1024)] | None = None
+    num_data_workers: Annotated[Annotated[int, Field(ge=0, le=1024)] | None, Unit("processes")] = None
     """Worker processes that decode image files; 0 decodes them between the steps.
 
     None: one per core that `num_threads` leaves; in a grid of the trial's cores, otherwise of the machine's,
@@ -148,14 +169,22 @@ class SearchConfig(DataConfig):
         ValueError: an unknown field, a wrong type, an impossible value or combination.
     """
 
-    method: Annotated[str, AfterValidator(METHODS.check)] = "tf_nas"
+    method: Annotated[
+        str,
+        AfterValidator(METHODS.check),
+        Origin("tf_nas: TF-NAS; random: Li and Talwalkar, UAI 2019; gp_nas: Li et al., CVPR 2020"),
+    ] = "tf_nas"
     """How architectures are searched: `tf_nas`, the paper's differentiable search; `random` or `gp_nas`.
 
     The latter two train the supernet along random networks for as many weight steps, and then evaluate
     `num_evaluations` networks with its weights: random ones, or those that a Gaussian process chooses.
     """
 
-    space: Annotated[str, AfterValidator(SPACES.check)]
+    space: Annotated[
+        str,
+        AfterValidator(SPACES.check),
+        Origin("TF-NAS, search space; small32, micro, nano and the variants of paper are not in it"),
+    ]
     """Macro space: `paper` (224x224), `small32` (32x32), `micro` (28x28), or one of the variants of `paper`.
 
     `nano` (28x28) has 400 networks, few enough to train them all, see docs/oracle.md. `paper_no_se` has no
@@ -163,19 +192,25 @@ class SearchConfig(DataConfig):
     everywhere.
     """
 
-    target_latency_ms: Positive
+    target_latency_ms: Annotated[Positive, Unit("ms"), _TARGET]
     """Latency that the derived network is to have, in ms by the lookup table."""
 
     latency_table: str = "measure"
     """Path of the lookup table; `measure` measures one on this machine first."""
 
-    latency_batch_size: Annotated[int, Field(ge=1, le=1024)] | None = None
+    latency_batch_size: Annotated[
+        Annotated[int, Field(ge=1, le=1024)] | None,
+        Unit("images"),
+        Needs("latency_table: measure", lambda config: config.latency_table == "measure"),
+    ] = None
     """Batch size at which a table is measured; None for 1 on the CPU and 32 on CUDA.
 
     It has no effect if `latency_table` is a file.
     """
 
-    sampling: Annotated[str, BeforeValidator(_without_alias), AfterValidator(SAMPLINGS.check)] = "bi_random"
+    sampling: Annotated[str, BeforeValidator(_without_alias), AfterValidator(SAMPLINGS.check), _OPERATORS] = (
+        "bi_random"
+    )
     """Paths of a weight step: `single`, one path sampled from alpha; or a second one beside it (`bi_*`).
 
     The second path avoids the first path's operator in every layer. `bi_random` (or `bi`), the paper's
@@ -183,13 +218,15 @@ class SearchConfig(DataConfig):
     lowest and the highest alpha.
     """
 
-    depth: Depth = "sink"
+    depth: Annotated[Depth, _DEPTH] = "sink"
     """Depth space: `sink`, a learned sum over each stage's layers; `skip`, identity as a candidate."""
 
-    elasticity: bool = True
+    elasticity: Annotated[bool, _WIDTH] = True
     """Whether widths are scaled to the latency target after every joint epoch."""
 
-    derivation: Literal["argmax", "in_reach"] = "argmax"
+    derivation: Annotated[
+        Literal["argmax", "in_reach"], _ELASTICITY, Origin("argmax: TF-NAS; in_reach: beyond the paper")
+    ] = "argmax"
     """Which layers the network keeps that a search ends with: the most probable ones, or those `in_reach`.
 
     `argmax` is the paper's. In the last epoch, `in_reach` takes the most probable depths (in the skip space:
@@ -197,22 +234,26 @@ class SearchConfig(DataConfig):
     there are none, as `argmax`. Without elasticity it has no effect.
     """
 
-    refine_widths: bool = False
+    refine_widths: Annotated[bool, _MUST_HAVE_ELASTICITY, _BEYOND] = False
     """Whether elasticity-scaling ends by widening single layers to use the rest (beyond the paper)."""
 
-    objective: Annotated[str, AfterValidator(OBJECTIVES.check)] = "tfnas"
+    objective: Annotated[
+        str,
+        AfterValidator(OBJECTIVES.check),
+        Origin("TF-NAS; FBNet, CVPR 2019; ProxylessNAS, ICLR 2019; lagrangian: LightNAS, DAC 2022"),
+    ] = "tfnas"
     """Loss of an architecture step: `tfnas`, `fbnet`, `proxyless_add`, `proxyless_mul`, `lagrangian`."""
 
-    latency_weight: NonNegative = 0.1
+    latency_weight: Annotated[NonNegative, _OBJECTIVE] = 0.1
     """Lambda, the weight of the latency term of `tfnas` and `proxyless_add`."""
 
-    objective_scale: Positive = 0.2
+    objective_scale: Annotated[Positive, Origin("FBNet, CVPR 2019")] = 0.2
     """Factor a of `fbnet` and `proxyless_mul`."""
 
-    objective_exponent: Positive | None = None
+    objective_exponent: Annotated[Positive | None, Origin("FBNet, CVPR 2019; ProxylessNAS, ICLR 2019")] = None
     """Exponent b of `fbnet` and `proxyless_mul`; None for the published 0.6 and 0.3."""
 
-    latency_multiplier_lr: Positive = 5e-4
+    latency_multiplier_lr: Annotated[Positive, Origin("LightNAS, DAC 2022")] = 5e-4
     """Rate of `lagrangian`: each architecture step adds it, times latency / target - 1, to lambda.
 
     The default is LightNAS's, for long searches. Fewer steps need a higher rate: 0.03 for 300 of them.
@@ -221,77 +262,89 @@ class SearchConfig(DataConfig):
     seed: Seed = 0
     """Seeds the split, the initial weights, the batches and the sampling."""
 
-    num_epochs: PositiveInt = 90
+    num_epochs: Annotated[PositiveInt, Unit("epochs"), _PROTOCOL] = 90
     """Number of epochs, warm-up included."""
 
-    num_warmup_epochs: NonNegativeInt = 10
+    num_warmup_epochs: Annotated[NonNegativeInt, Unit("epochs"), _PROTOCOL] = 10
     """Number of first epochs that train only weights, on one sampled path; fewer than `num_epochs`."""
 
-    batch_size: PositiveInt = 32
+    batch_size: Annotated[PositiveInt, Unit("images"), _PROTOCOL] = 32
     """Images per step, for weight and architecture steps alike."""
 
-    arch_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    arch_fraction: Annotated[float, Field(gt=0, lt=1), _PROTOCOL, _ONE_LIST] = 0.2
     """Share of the training images held out for architecture steps, stratified by class."""
 
-    num_evaluations: Annotated[int, Field(ge=20, le=1000, multiple_of=10)] = 100
+    num_evaluations: Annotated[
+        int, Field(ge=20, le=1000, multiple_of=10), Unit("networks"), _OTHER_METHODS
+    ] = 100
     """Networks that `random` and `gp_nas` evaluate after training, in rounds of 10."""
 
-    evaluation_sample: Literal["mutual_information", "random"] = "mutual_information"
+    evaluation_sample: Annotated[
+        Literal["mutual_information", "random"],
+        Origin("mutual information: Krause, Singh and Guestrin, JMLR 2008"),
+    ] = "mutual_information"
     """How `gp_nas` chooses what to evaluate before its last round, which has the ten best predicted networks.
 
     `mutual_information` takes those that tell most about the others; `random` the same as `random` search.
     """
 
-    weight_steps_per_arch_step: PositiveInt = 2
+    weight_steps_per_arch_step: Annotated[PositiveInt, Unit("steps"), _PROTOCOL] = 2
     """Weight steps per architecture step in joint epochs."""
 
-    weight_lr: Positive = 0.025
+    weight_lr: Annotated[Positive, _PROTOCOL] = 0.025
     """Initial learning rate of the weights' SGD; a cosine over all epochs takes it to 0."""
 
-    weight_momentum: Fraction = 0.9
+    weight_momentum: Annotated[Fraction, _PROTOCOL] = 0.9
     """Momentum of the weights' SGD."""
 
-    weight_decay: NonNegative = 1e-5
+    weight_decay: Annotated[NonNegative, _PROTOCOL] = 1e-5
     """L2 penalty on the weights."""
 
-    arch_lr: Positive = 0.01
+    arch_lr: Annotated[Positive, _PROTOCOL] = 0.01
     """Learning rate of the architecture parameters' Adam, see `arch_lr_schedule`."""
 
-    arch_lr_schedule: Literal["constant", "cosine"] = "constant"
+    arch_lr_schedule: Annotated[
+        Literal["constant", "cosine"], Origin("constant: TF-NAS; cosine: beyond the paper")
+    ] = "constant"
     """How `arch_lr` changes over the joint epochs: `constant`, as published, or a `cosine` to 0.
 
     Short searches need a high rate, under which alpha and beta still jump in the last epoch; the cosine calms
     them.
     """
 
-    arch_beta1: Fraction = 0.5
+    arch_beta1: Annotated[Fraction, _PROTOCOL] = 0.5
     """Adam's first decay rate."""
 
-    arch_beta2: Fraction = 0.999
+    arch_beta2: Annotated[Fraction, _PROTOCOL] = 0.999
     """Adam's second decay rate."""
 
-    arch_weight_decay: NonNegative = 5e-4
+    arch_weight_decay: Annotated[NonNegative, _PROTOCOL] = 5e-4
     """L2 penalty on the architecture parameters."""
 
-    grad_clip_norm: Positive = 5.0
+    grad_clip_norm: Annotated[Positive, _PROTOCOL] = 5.0
     """L2 norm to which gradients are clipped, of weights and of architecture parameters."""
 
-    initial_temperature: Positive = 5.0
+    initial_temperature: Annotated[Positive, _PROTOCOL] = 5.0
     """Temperature of the Gumbel softmax up to and including the first joint epoch."""
 
-    final_temperature: Positive | None = None
+    final_temperature: Annotated[Positive | None, _BEYOND] = None
     """Temperature of the last epoch, at most `initial_temperature`; it falls by the same factor each epoch.
 
     None: the temperature falls by `temperature_decay`. Prefer this field where the number of epochs changes.
     """
 
-    temperature_decay: Annotated[float, Field(gt=0, le=1)] = 0.96
+    temperature_decay: Annotated[
+        float,
+        Field(gt=0, le=1),
+        _PROTOCOL,
+        Needs("final_temperature: null", lambda config: config.final_temperature is None),
+    ] = 0.96
     """Factor on the temperature after each joint epoch, as published: it ends at 0.2 after 80 of them.
 
     It has no effect if `final_temperature` is set.
     """
 
-    reset_optimizers_each_epoch: bool = False
+    reset_optimizers_each_epoch: Annotated[bool, Origin("published implementation of TF-NAS")] = False
     """Whether both optimizers start afresh each epoch, as in the published implementation."""
 
     device: DeviceName = "auto"
@@ -307,16 +360,16 @@ class SearchConfig(DataConfig):
     kernels compute in float32 only.
     """
 
-    deterministic: bool = False
+    deterministic: Annotated[bool, Needs("a GPU", lambda config: config.device != "cpu")] = False
     """Whether torch is limited to deterministic algorithms, so that a search repeats exactly on a GPU.
 
     On the CPU it always does, and this has no effect.
     """
 
-    num_threads: Threads = 1
+    num_threads: Annotated[Threads, Unit("threads")] = 1
     """CPU threads of a search. Results are equal to the bit for equal numbers of threads only."""
 
-    kernels: Literal["auto", "torch", "compiled"] = "auto"
+    kernels: Annotated[Literal["auto", "torch", "compiled"], _BEYOND] = "auto"
     """What computes the mixed blocks: `torch`, or `compiled` CPU loops, which are faster.
 
     `auto` is `compiled` where it can run: in float32, on the CPU, with tfnas[kernels] installed. The two
@@ -404,15 +457,12 @@ class SearchConfig(DataConfig):
         unused = {field for field in OBJECTIVE_FIELDS if field not in parameters_of(self.objective)}
         if not has_multiplier(self.objective):
             unused.add("latency_multiplier_lr")
-        if not self.as_searched().is_target_used:
-            unused.add("target_latency_ms")
-        if not self.elasticity:
-            unused.add("derivation")
-        unused.add("final_temperature" if self.final_temperature is None else "temperature_decay")
-        if self.latency_table != "measure":
-            unused.add("latency_batch_size")
-        if self.device == "cpu":
-            unused.add("deterministic")
+        for name, field in type(self).model_fields.items():
+            needs = note_of(field, Needs)
+            if needs is not None and not needs.is_required and not needs.is_met(self):
+                unused.add(name)
+        if self.final_temperature is None:
+            unused.add("final_temperature")
         return unused | METHODS[self.method].ignored_fields
 
     def ineffective_fields(self) -> list[str]:
@@ -440,7 +490,7 @@ class TrainConfig(DataConfig):
     `mobilenet_v2`, `mnasnet1_0`.
     """
 
-    resolution: Resolution | None = None
+    resolution: Annotated[Resolution | None, Unit("pixels")] = None
     """Height and width of the images, in pixels.
 
     None: for an architecture file, the resolution of its space; for a named network, that of the dataset's
@@ -450,13 +500,16 @@ class TrainConfig(DataConfig):
     seed: Seed = 0
     """Seeds the split, the initial weights, the batches, dropout and drop-connect."""
 
-    num_epochs: PositiveInt = 250
+    num_epochs: Annotated[PositiveInt, Unit("epochs"), _RETRAINING] = 250
     """Number of epochs, warm-up included."""
 
-    num_warmup_epochs: NonNegativeInt = 5
+    num_warmup_epochs: Annotated[NonNegativeInt, Unit("epochs"), _RETRAINING] = 5
     """Number of first epochs in which the learning rate rises linearly."""
 
-    lr_schedule: Literal["per_epoch", "per_step"] = "per_epoch"
+    lr_schedule: Annotated[
+        Literal["per_epoch", "per_step"],
+        Origin("per_epoch: published implementation of TF-NAS; per_step: beyond the paper"),
+    ] = "per_epoch"
     """When the learning rate changes.
 
     `per_epoch`, as published: a cosine over all epochs towards 0, in warm-up times epoch /
@@ -464,38 +517,38 @@ class TrainConfig(DataConfig):
     `per_step`: it rises to `lr` over warm-up; a cosine over the remaining epochs takes it to 0.
     """
 
-    batch_size: PositiveInt = 512
+    batch_size: Annotated[PositiveInt, Unit("images"), _RETRAINING] = 512
     """Images per step, over all processes."""
 
-    val_fraction: Fraction = 0.1
+    val_fraction: Annotated[Fraction, _BEYOND] = 0.1
     """Share of the training images held out to choose the best epoch, stratified by class.
 
     0, as published: nothing is held out, and the test images choose the best epoch. Test accuracies are
     then too high, and marked as selected on test images.
     """
 
-    lr: Positive = 0.2
+    lr: Annotated[Positive, _RETRAINING] = 0.2
     """Highest learning rate of SGD; see `lr_schedule`."""
 
-    momentum: Fraction = 0.9
+    momentum: Annotated[Fraction, _RETRAINING] = 0.9
     """Momentum of SGD."""
 
-    weight_decay: NonNegative = 1e-5
+    weight_decay: Annotated[NonNegative, _RETRAINING] = 1e-5
     """L2 penalty on all parameters."""
 
-    grad_clip_norm: Positive = 5.0
+    grad_clip_norm: Annotated[Positive, _RETRAINING] = 5.0
     """L2 norm to which gradients are clipped."""
 
-    label_smoothing: Fraction = 0.1
+    label_smoothing: Annotated[Fraction, _RETRAINING] = 0.1
     """Share of the target distribution spread evenly over all classes."""
 
-    dropout: Fraction = 0.2
+    dropout: Annotated[Fraction, _RETRAINING] = 0.2
     """Probability of dropout before the classifier."""
 
-    drop_connect: Fraction = 0.2
+    drop_connect: Annotated[Fraction, _RETRAINING] = 0.2
     """Probability of dropping the last residual branch; earlier ones linearly less."""
 
-    ema_decay: Fraction | None = None
+    ema_decay: Annotated[Fraction | None, _BEYOND] = None
     """Decay per step of a moving average of the weights, which is then evaluated and kept; None for none."""
 
     mixed_precision: bool = False
@@ -504,7 +557,7 @@ class TrainConfig(DataConfig):
     device: DeviceName = "auto"
     """`auto` (CUDA if available), `cpu`, `cuda` or `cuda:N`."""
 
-    num_threads: Threads = 1
+    num_threads: Annotated[Threads, Unit("threads")] = 1
     """CPU threads of a training. Results are equal to the bit for equal numbers of threads only."""
 
     @model_validator(mode="after")

@@ -42,7 +42,10 @@ FLOORS_OF_EXPERIMENTS = (
     {"experiments.products", "experiments.specs"},
     {"experiments.launching"},
     {"experiments.studies"},
-    {"experiments.cli.launches", "experiments.cli.results", "experiments.cli.networks"},
+    {
+        *("experiments.cli.planning", "experiments.cli.launches"),
+        *("experiments.cli.results", "experiments.cli.networks"),
+    },
     {"experiments.cli"},
 )
 

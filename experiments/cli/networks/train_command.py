@@ -53,7 +53,7 @@ def train(
     ARCH may also be a single YAML file of trainings; `tfnas launch` runs several of them at a time. Under
     torchrun all processes train one network together, one GPU each, then the next network.
 
-    Rerun the command to resume after an interruption. FIELD is a field of TrainConfig in nas/config.py.
+    Rerun the command to resume after an interruption. `tfnas config FIELD` explains a field.
 
     Exit codes: 0 all done; 1 some failed; 2 wrong input; 130 interrupted.
 
