@@ -24,7 +24,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from experiments import __version__
 from experiments.cells.cell_folder import CellFolder
 from experiments.cells.journal import Event
+from experiments.cells.origin import origin_tags
+from experiments.tracking.dataset_inputs import inputs_of
 from experiments.tracking.moved_store import ARTIFACTS, point_artifacts_here
+from experiments.tracking.notes import note_of_cell, note_on_run
 from experiments.tracking.own_launches import LAUNCH_ID_TAG, OwnLaunches
 from nas.foundation.errors import UserError, first_line
 from nas.foundation.uris import redact, sqlite_path, sqlite_uri
@@ -61,7 +64,7 @@ _HOST_TAG = "tfnas.host"
 _ATTEMPT_TAG = "tfnas.attempted_ms"
 """When the last attempt of a cell started, in ms since 1970."""
 
-_SUPERSEDED_TAG = "tfnas.superseded_by"
+SUPERSEDED_TAG = "tfnas.superseded_by"
 """On deleted runs that nobody deleted by hand: the run that has taken their place."""
 
 
@@ -222,6 +225,7 @@ class Tracker:
             # For people: where to look. Nothing depends on it.
             "tfnas.out": str(self._out),
             _HOST_TAG: socket.gethostname(),
+            **origin_tags(f"tfnas launch {spec_path.name}"),
         }
         with reaching(self.uri):
             run = self._client.create_run(self.experiment_id, tags=tags | dict(more_tags), run_name=name)
@@ -252,15 +256,15 @@ class Tracker:
             # Last, so that the tags mean complete.
             self._client.log_batch(run_id, tags=[RunTag(*item) for item in tags.items()], synchronous=True)
 
-    def last_registration(self, kind: str) -> str | None:
-        """The SHA-256 of what was registered last for cells of a kind; None if nothing was.
+    def last_registration(self, kind: str) -> tuple[str, str] | None:
+        """The launch that was the last to register cells of a kind, and the SHA-256 of what it registered.
 
         Raises:
             UserError: the tracking server is unreachable.
         """
         with reaching(self.uri):
             run = next(self._search(f"tags.`{REGISTERS_TAG}` = '{kind}'"), None)
-            return run.data.tags.get(REGISTRATION_TAG) if run else None
+            return (str(run.info.run_id), str(run.data.tags.get(REGISTRATION_TAG))) if run else None
 
     def end_launch(self, run_id: str, status: str) -> None:
         """Closes the parent run of a launch; if that is impossible now, `close_dead_launches` does it."""
@@ -347,7 +351,7 @@ class Tracker:
             self._run_ids[description.cell] = run_id
         num_delivered = folder.num_delivered(run_id)
         epochs: list[Event] = []
-        for event in folder.journal.events[num_delivered:num_events]:
+        for number, event in enumerate(folder.journal.events[num_delivered:num_events], num_delivered + 1):
             if event.kind == "epoch":
                 epochs.append(event)
                 continue
@@ -356,7 +360,7 @@ class Tracker:
             if event.kind == "start":
                 self._reopen(run_id, event)
             else:
-                self._end(run_id, event, folder)
+                self._end(run_id, folder.journal.events[:number], folder)
         self._log_epochs(run_id, epochs)
         if num_delivered < num_events:
             folder.confirm_delivery(run_id, num_events)
@@ -415,10 +419,13 @@ class Tracker:
         # their data. Others are of another journal of the cell, in a folder that is gone or elsewhere: this
         # attempt is newer, and its epochs must not stand beside theirs.
         for old in (*doubles, *others):
-            self._client.set_tag(old.info.run_id, _SUPERSEDED_TAG, run.info.run_id)
+            self._client.set_tag(old.info.run_id, SUPERSEDED_TAG, run.info.run_id)
             self._client.set_terminated(old.info.run_id, "KILLED")
             self._client.delete_run(old.info.run_id)
         run_id = str(run.info.run_id)
+        inputs = inputs_of(description)
+        if inputs and not (run.inputs and run.inputs.dataset_inputs):
+            self._client.log_inputs(run_id, inputs)
         missing = set(description.params) - set(run.data.params)
         if missing:
             params = [Param(name, description.params[name]) for name in sorted(missing)]
@@ -433,7 +440,7 @@ class Tracker:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return False
             raise
-        return run.info.lifecycle_stage == "deleted" and _SUPERSEDED_TAG not in run.data.tags
+        return run.info.lifecycle_stage == "deleted" and SUPERSEDED_TAG not in run.data.tags
 
     def _runs_of(self, cell: str) -> list[Run]:
         """The runs of a cell, oldest first, always in the same order."""
@@ -460,7 +467,8 @@ class Tracker:
             batch = metrics[start : start + _MAX_METRICS_PER_BATCH]
             self._client.log_batch(run_id, metrics=batch, synchronous=True)
 
-    def _end(self, run_id: str, event: Event, folder: CellFolder) -> None:
+    def _end(self, run_id: str, events: Sequence[Event], folder: CellFolder) -> None:
+        event = events[-1]
         if event.outcome != "KILLED":
             folder.fetch_results()
         if event.outcome == "FINISHED":
@@ -473,6 +481,7 @@ class Tracker:
             self._client.set_tag(run_id, _FAILURE_TAG, event.reason)
             if folder.traceback.is_file():
                 self.add_files(run_id, [folder.traceback])
+        note_on_run(self._client, run_id, note_of_cell(folder.description, events, folder.health))
         # Last, so that FINISHED means complete. MLflow has no pruned runs: the failure tag says so.
         status = "KILLED" if event.outcome == "PRUNED" else event.outcome
         self._client.set_terminated(run_id, status, event.time_ms)
@@ -499,7 +508,7 @@ def _health_tags(checks: Sequence[HealthCheck]) -> dict[str, str]:
 
 def _read_cells(client: MlflowClient, experiment_id: str) -> dict[str, TrackedCell]:
     found = search_runs(client, experiment_id, "tags.`tfnas.kind` != 'launch'", ViewType.ALL)
-    runs = [run for run in found if "tfnas.cell" in run.data.tags and _SUPERSEDED_TAG not in run.data.tags]
+    runs = [run for run in found if "tfnas.cell" in run.data.tags and SUPERSEDED_TAG not in run.data.tags]
     # Deleted ones first, so that others take their place; then oldest last, so that everybody picks the same
     # one of two runs of a cell.
     runs.sort(key=lambda run: run.info.lifecycle_stage != "deleted")
