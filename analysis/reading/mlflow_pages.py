@@ -22,15 +22,19 @@ def views_in(tags: dict[str, str]) -> frozenset[str]:
     return frozenset(name.removeprefix(prefix) for name in tags if name.startswith(prefix))
 
 
-def experiment_page(tracking_uri: str, experiment_id: str, view: str | None = None) -> str:
+def experiment_page(
+    tracking_uri: str, experiment_id: str, view: str | None = None, *, shows_charts: bool = False
+) -> str:
     """The page with the runs of an experiment.
 
     Args:
         view: kind of the runs to show, of which the experiment has a saved view; None for all runs. MLflow
             shows an error and no run for a view that is not there.
+        shows_charts: whether it opens on charts in place of the table.
     """
     chosen = f"&viewStateShareKey=tfnas-{view}" if view else ""
-    return f"{_server(tracking_uri)}/#/experiments/{experiment_id}/runs?{_WORKFLOW}{chosen}"
+    charts = "&compareRunsMode=CHART" if shows_charts else ""
+    return f"{_server(tracking_uri)}/#/experiments/{experiment_id}/runs?{_WORKFLOW}{chosen}{charts}"
 
 
 def run_page(tracking_uri: str, experiment_id: str, run_id: str) -> str:

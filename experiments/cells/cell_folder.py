@@ -12,6 +12,7 @@ from experiments import __version__
 from experiments.cells.cell import Cell
 from experiments.cells.cell_names import AnyCell, as_named
 from experiments.cells.journal import Journal
+from experiments.cells.origin import origin_tags
 from experiments.places.storage import Storage
 from nas.config import ConfigRecord
 from nas.foundation.errors import UserError
@@ -52,6 +53,7 @@ class RunDescription:
             "tfnas.data_fingerprint": cell.data_fingerprint,
             RESULTS_VERSION_TAG: str(cell.results_version),
             "tfnas.version": __version__,
+            **origin_tags("tfnas"),
         }
         uri = storage.uri if storage else None
         return cls(cell.hash, cell.name, cell.params, tags | dict(cell.provenance) | cell.tags | factors, uri)

@@ -1,7 +1,7 @@
 """Launch of a grid: cells that are not done run as Ray trials, and MLflow receives the results."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from experiments.products.trained_latency import measure_trained
 from experiments.specs.grid import Grid
 from experiments.tracking.delivery import Delivery
 from experiments.tracking.saved_views import SavedView, save_view
+from experiments.tracking.seed_bands import deliver_bands, seed_bands
 from experiments.tracking.store_access import require_server, tracking_uri
 from experiments.tracking.tracked_cells import read_tracked_cells
 from experiments.tracking.tracker import Tracker
@@ -53,6 +54,8 @@ class LaunchResult:
         out: output folder on this machine.
         states: of all cells.
         num_undelivered: cells whose records MLflow lacks in part; the next launch delivers them.
+        launch: the run in MLflow that registered the grid; None if it is unknown.
+        num_bands: settings with a run for mean, low and high over their seeds.
     """
 
     experiment: str
@@ -61,6 +64,8 @@ class LaunchResult:
     num_undelivered: int
     tracking_uri: str
     experiment_id: str
+    launch: str | None = None
+    num_bands: int = 0
 
     @property
     def cells(self) -> list[Cell]:
@@ -152,7 +157,8 @@ def launch(
             work = Work(grid, [state.cell for state in to_run], out, place, storage)
             undelivered = _run(work, len(states) - len(to_run), record, tracker, delivery, console)
         else:
-            if tracker.last_registration(record.kind) != record.sha256:
+            last = tracker.last_registration(record.kind)
+            if last is None or last[1] != record.sha256:
                 _register(record, grid, tracker)
                 say(console, f"Registered this grid: figures and report compare these {cells[0].plural}")
             undelivered = delivery.close(PATIENCE_S)
@@ -164,7 +170,21 @@ def launch(
         )
         if not result.interrupted and not undelivered:
             measure_trained(result.finished, out, place, tracker, partial(say, console))
+        return result if undelivered else _with_bands(result, tracker, console)
+
+
+def _with_bands(result: LaunchResult, tracker: Tracker, console: Console) -> LaunchResult:
+    """Delivers mean, low and high over seeds of each setting; the cells themselves are delivered before."""
+    folders = {cell.hash: CellFolder.of(result.out, cell) for cell in result.finished}
+    bands = seed_bands(result.finished, folders)
+    try:
+        last = tracker.last_registration(result.cells[0].kind)
+        launch = last[0] if last else None
+        deliver_bands(tracker.uri, tracker.experiment_id, launch, bands)
+    except UserError as error:
+        say(console, f"{error}; the next launch adds the means over seeds")
         return result
+    return replace(result, launch=launch, num_bands=len(bands))
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ class SavedView:
             "orderByAsc": True,
             "selectedColumns": [*params, *metrics, *tags],
             "compareRunSections": [
-                {"uuid": "tfnas", "name": self.name, "display": True, "isReordered": False}
+                {"uuid": "tfnas", "name": self.name, "display": True, "isReordered": False, "columns": 2}
             ],
             "compareRunCharts": [_line_chart(metrics) for metrics in self.charts],
         }

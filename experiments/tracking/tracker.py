@@ -18,7 +18,10 @@ from mlflow.exceptions import MlflowException
 from experiments import __version__
 from experiments.cells.cell_folder import CellFolder
 from experiments.cells.journal import Event
+from experiments.cells.origin import origin_tags
+from experiments.tracking.dataset_inputs import inputs_of
 from experiments.tracking.moved_store import ARTIFACTS, point_artifacts_here
+from experiments.tracking.notes import note_of_cell, note_on_run
 from experiments.tracking.own_launches import LAUNCH_ID_TAG, OwnLaunches
 from experiments.tracking.store_access import (
     default_file,
@@ -140,6 +143,7 @@ class Tracker:
             # For people: where to look. Nothing depends on it.
             "tfnas.out": str(self._out),
             _HOST_TAG: socket.gethostname(),
+            **origin_tags(f"tfnas launch {file_name}"),
         }
         with reaching(self.uri):
             run = self._client.create_run(self.experiment_id, tags=tags | dict(more_tags), run_name=name)
@@ -169,15 +173,15 @@ class Tracker:
             # Last, so that the tags mean complete.
             self._client.log_batch(run_id, tags=[RunTag(*item) for item in tags.items()], synchronous=True)
 
-    def last_registration(self, kind: str) -> str | None:
-        """The SHA-256 of what was registered last for cells of a kind; None if nothing was.
+    def last_registration(self, kind: str) -> tuple[str, str] | None:
+        """The launch that was the last to register cells of a kind, and the SHA-256 of what it registered.
 
         Raises:
             UserError: the tracking server is unreachable.
         """
         with reaching(self.uri):
             run = next(self._search(f"tags.`{REGISTERS_TAG}` = '{kind}'"), None)
-            return run.data.tags.get(REGISTRATION_TAG) if run else None
+            return (str(run.info.run_id), str(run.data.tags.get(REGISTRATION_TAG))) if run else None
 
     def end_launch(self, run_id: str, status: str) -> None:
         """Closes the parent run of a launch; if that is impossible now, `close_dead_launches` does it."""
@@ -268,7 +272,7 @@ class Tracker:
             self._run_ids[description.cell] = run_id
         num_delivered = folder.num_delivered(run_id)
         epochs: list[Event] = []
-        for event in folder.journal.events[num_delivered:num_events]:
+        for number, event in enumerate(folder.journal.events[num_delivered:num_events], num_delivered + 1):
             if event.kind == "epoch":
                 epochs.append(event)
                 continue
@@ -277,7 +281,7 @@ class Tracker:
             if event.kind == "start":
                 self._reopen(run_id, event)
             else:
-                self._end(run_id, event, folder)
+                self._end(run_id, folder.journal.events[:number], folder)
         self._log_epochs(run_id, epochs)
         if num_delivered < num_events:
             folder.confirm_delivery(run_id, num_events)
@@ -340,6 +344,9 @@ class Tracker:
             self._client.set_terminated(old.info.run_id, "KILLED")
             self._client.delete_run(old.info.run_id)
         run_id = str(run.info.run_id)
+        inputs = inputs_of(description)
+        if inputs and not (run.inputs and run.inputs.dataset_inputs):
+            self._client.log_inputs(run_id, inputs)
         missing = set(description.params) - set(run.data.params)
         if missing:
             params = [Param(name, description.params[name]) for name in sorted(missing)]
@@ -381,7 +388,8 @@ class Tracker:
             batch = metrics[start : start + _MAX_METRICS_PER_BATCH]
             self._client.log_batch(run_id, metrics=batch, synchronous=True)
 
-    def _end(self, run_id: str, event: Event, folder: CellFolder) -> None:
+    def _end(self, run_id: str, events: Sequence[Event], folder: CellFolder) -> None:
+        event = events[-1]
         if event.outcome != "KILLED":
             folder.fetch_results()
         if event.outcome == "FINISHED":
@@ -394,6 +402,7 @@ class Tracker:
             self._client.set_tag(run_id, FAILURE_TAG, event.reason)
             if folder.traceback.is_file():
                 self.add_files(run_id, [folder.traceback])
+        note_on_run(self._client, run_id, note_of_cell(folder.description, events, folder.health))
         # Last, so that FINISHED means complete. MLflow has no pruned runs: the failure tag says so.
         status = "KILLED" if event.outcome == "PRUNED" else event.outcome
         self._client.set_terminated(run_id, status, event.time_ms)

@@ -326,7 +326,7 @@ def _print_seed_plan(planned: dict[str, Any], earlier: "Experiment | None", cons
 
 def print_result(result: "LaunchResult", console: "Console") -> int:
     """Prints how a launch ended; returns the exit code."""
-    from analysis.reading.mlflow_pages import how_to_look
+    from analysis.reading.mlflow_pages import experiment_page, how_to_look
 
     for cell, reason in result.failed:
         say(console, f"failed: {cell.name}: {reason}")
@@ -334,6 +334,9 @@ def print_result(result: "LaunchResult", console: "Console") -> int:
     say(console, f"{num_done} {plural} are finished")
     for line in how_to_look(result.tracking_uri, result.experiment_id, result.cells[0].kind):
         say(console, line)
+    if result.num_bands:
+        page = experiment_page(result.tracking_uri, result.experiment_id, "aggregate", shows_charts=True)
+        say(console, f"settings over their seeds: {page}")
     if result.num_healthy or result.num_unhealthy:
         num_checked = result.num_healthy + result.num_unhealthy
         say(console, f"Health: {result.num_healthy} of {num_checked} {plural} are healthy")
