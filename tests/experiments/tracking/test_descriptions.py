@@ -72,7 +72,7 @@ def test_source_and_user_are_shown_and_the_commit_of_an_unchanged_source(
     spec = tmp_path / "folder" / "spec.yaml"
     spec.parent.mkdir()
     spec.write_text("experiment: x")
-    launch = MlflowClient(tracker.uri).get_run(tracker.start_launch("launch", spec))
+    launch = MlflowClient(tracker.uri).get_run(tracker.start_launch("launch", spec.name, spec.read_text()))
     shown = [
         {name: value for name, value in run.data.tags.items() if name.startswith(("mlflow.s", "mlflow.u"))}
         for run in (run_of(tracker, folder), launch)

@@ -80,7 +80,7 @@ def launched(address: str, tmp_path_factory: pytest.TempPathFactory) -> str:
         patch.setenv("MLFLOW_TRACKING_URI", f"http://{address}")
         tracker = Tracker("launched", out)
         save_view(tracker.uri, tracker.experiment_id, VIEW)
-        launch = tracker.start_launch("launch 2026-01-01", Path(__file__))
+        launch = tracker.start_launch("launch 2026-01-01", "spec.yaml", "base: {}\n")
         for name in NAMES:
             folder = CellFolder(out / "cells" / name)
             params = {"sampling": name.split("-")[0], "seed": name.split("-")[1][1:]}

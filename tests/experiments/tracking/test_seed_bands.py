@@ -88,7 +88,7 @@ def test_cells_of_other_settings_are_not_mixed(tmp_path: Path) -> None:
 
 def test_launching_again_doubles_nothing_and_another_seed_updates(store: Path, tmp_path: Path) -> None:
     tracker = Tracker("again", store)
-    launch = tracker.start_launch("launch", Path(__file__))
+    launch = tracker.start_launch("launch", "spec.yaml", "base: {}\n")
     for _ in range(3):
         deliver_bands(tracker.uri, tracker.experiment_id, launch, bands_of(tmp_path, *COURSES))
     (run,) = runs_of(tracker)
