@@ -3,16 +3,18 @@
 Shapes: N networks.
 """
 
-import textwrap
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.figures.ink.style import (
     GRAY,
     LIGHT_GRAY,
     ONE_COLUMN_IN,
+    STYLE,
+    fit_lines,
     keep_names_plain,
     line_style,
     new_figure,
@@ -22,12 +24,11 @@ from nas.foundation.errors import UserError
 from nas.latency.calibration import TableCheck
 from nas.latency.table import LatencyTable
 
-_MAX_TITLE_CHARS = 46
-"""What fits above a plot one column wide."""
-
 
 def save_calibration(name: str, table: LatencyTable, check: TableCheck, path: Path) -> None:
     """Draws the networks of a table's check into a file: PNG, PDF or SVG, by its suffix.
+
+    The numbers are written beside it, as CSV.
 
     Args:
         name: what the title calls the table.
@@ -36,20 +37,33 @@ def save_calibration(name: str, table: LatencyTable, check: TableCheck, path: Pa
         UserError: the file cannot be written.
     """
     with our_style():
-        figure = _draw(name, table, check)
+        figure = draw_calibration(name, table, check)
         keep_names_plain(figure)
         try:
             figure.savefig(path)
+            _tabulate(check).to_csv(path.with_suffix(".csv"), index=False, lineterminator="\n")
         except OSError as error:
             raise UserError(f"{path}: cannot write the plot: {error.strerror}; choose another path") from None
 
 
-def _draw(name: str, table: LatencyTable, check: TableCheck) -> Figure:
+def _tabulate(check: TableCheck) -> pd.DataFrame:
+    """A row for each network."""
+    return pd.DataFrame(
+        {
+            "predicted_ms": check.predicted_ms_N,
+            "measured_ms": check.measured_ms_N,
+            "iqr_ms": [timing.iqr_ms for timing in check.timings],
+        }
+    )
+
+
+def draw_calibration(name: str, table: LatencyTable, check: TableCheck) -> Figure:
     """Draws networks as points with their interquartile range, and the line of equality."""
     figure = new_figure(ONE_COLUMN_IN, ONE_COLUMN_IN)
     axes = figure.subplots()
     iqr_ms_N = np.array([timing.iqr_ms for timing in check.timings])
-    both_2 = np.array([0.0, 1.08 * max(check.predicted_ms_N.max(), check.measured_ms_N.max())])
+    highest_ms_N = np.maximum(check.predicted_ms_N, check.measured_ms_N + iqr_ms_N / 2)
+    both_2 = np.array([0.0, 1.08 * highest_ms_N.max()])
     if table.calibration:
         share = table.calibration.half_width_percent / 100
         axes.fill_between(
@@ -80,7 +94,8 @@ def _draw(name: str, table: LatencyTable, check: TableCheck) -> Figure:
         f"Spearman {agreement.spearman:.3f}, n = {agreement.num_networks}"
     )
     title = f"{name}: '{table.space}' on {table.provenance.device_name}"
-    lines = [*textwrap.wrap(title, _MAX_TITLE_CHARS), summary]
-    axes.set_title("\n".join(lines), loc="left")
+    size_pt = STYLE["axes.titlesize"]
+    lines = [line for text in (title, summary) for line in fit_lines(text, ONE_COLUMN_IN - 0.1, size_pt)]
+    figure.suptitle("\n".join(lines), x=0.05 / ONE_COLUMN_IN, ha="left", fontsize=size_pt)
     axes.legend(loc="lower right")
     return figure

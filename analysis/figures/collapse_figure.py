@@ -18,13 +18,13 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from analysis.figures.ink.drawing import Drawing, tabulate
+from analysis.figures.ink.setting_styles import setting_styles
 from analysis.figures.ink.style import (
     GRAY,
     MAX_HEIGHT_IN,
     TEXT_WIDTH_IN,
     LineStyle,
     fit_lines,
-    line_style,
     mark_narrow_warmup,
     new_figure,
     op_patch,
@@ -156,7 +156,8 @@ def lock_in_courses(
 ) -> list[LockInCourse]:
     """Returns how many layers are locked in by when, a line for each setting that has layers that count."""
     courses = []
-    for index, setting in enumerate(settings):
+    fields, styles = setting_styles(experiment, experiment.factors)
+    for setting in settings:
         found = [numbers[run.run_id] for run in setting]
         locked_NT = np.stack(
             [locked_in_by_step(run.trajectory, numbers[run.run_id]) for run in setting if run.trajectory]
@@ -165,7 +166,11 @@ def lock_in_courses(
         is_known_N = np.isfinite(early_N)
         if is_known_N.any():
             label = experiment.label(setting[0]) or experiment.name
-            courses.append(LockInCourse(label, line_style(index), locked_NT[is_known_N], early_N[is_known_N]))
+            courses.append(
+                LockInCourse(
+                    label, styles[setting[0].setting(fields)], locked_NT[is_known_N], early_N[is_known_N]
+                )
+            )
     return courses
 
 
@@ -282,11 +287,11 @@ def _draw_summary(axes: Axes, courses: Sequence[LockInCourse]) -> None:
         axes.plot(
             x_T, course.locked_NT.mean(axis=0), color=style.color, ls=style.dashes, drawstyle="steps-post"
         )
-        text = f"{course.label}: {course.early_N.mean():.2f} early, n = {len(course.early_N)}"
-        label = "\n".join(fit_lines(text, 0.44 * TEXT_WIDTH_IN, _TEXT_PT))
+        text = f"{course.label}: {course.early_N.mean():.2f} early, n\u00a0=\u00a0{len(course.early_N)}"
+        label = "\n".join(fit_lines(text, 0.45 * TEXT_WIDTH_IN, _TEXT_PT))
         handles.append(Line2D([], [], color=style.color, linestyle=style.dashes, label=label))
     axes.axvline(100 * EARLY, color="black", lw=0.6, ls=(0, (4, 2)))
-    axes.text(100 * EARLY, 1.04, "early", fontsize=_TEXT_PT, ha="right", va="bottom")
+    axes.text(100 * EARLY, 1.04, "early", fontsize=_TEXT_PT, ha="left", va="bottom")
     axes.set(xlim=(0, 100), ylim=(0, 1.02), xlabel="joint epochs (%)", ylabel="layers locked in")
     axes.set_title("all seeds", loc="left", fontsize=_TEXT_PT)
     axes.xaxis.set_major_locator(MaxNLocator(4))

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.ink.curves import READING, draw_course, draw_epoch_axis, legend_below
+from analysis.figures.ink.curves import MIN_SEEDS_OF_BAND, READING, draw_course, draw_epoch_axis, legend_below
 from analysis.figures.ink.drawing import Drawing, tabulate
 from analysis.figures.ink.panels import (
     Course,
@@ -21,12 +21,13 @@ from analysis.figures.ink.panels import (
     drawn_runs,
     most_courses,
     panel_figure,
+    title_panel,
 )
-from analysis.figures.ink.style import line_style
+from analysis.figures.ink.style import LineStyle
 from analysis.measures.depth import DepthCourse, measure_depth, most_probable_layers
-from analysis.reading.captions import count, missing_note
+from analysis.reading.captions import count, left_out_note, missing_note
 from analysis.reading.experiment import Experiment
-from analysis.reading.nothing_to_draw import for_grids
+from analysis.reading.nothing_to_draw import NothingToDrawError, for_grids
 from analysis.reading.run import Run
 
 FACTOR = "depth"
@@ -41,17 +42,21 @@ _END = (
 @for_grids
 def depth_drawings(experiment: Experiment) -> list[Drawing]:
     """Draws depth by epoch, in a panel for each setting of the other factors."""
-    runs = experiment.searched_with("derived_op_EL")
+    found = experiment.searched_with("derived_op_EL")
+    runs = tuple(run for run in found if run.trajectory is not None and run.trajectory.is_joint_E.any())
+    if not runs:
+        raise NothingToDrawError("no run with joint epochs")
+    others = left_out_note(found, runs, "whose method searches nothing epoch by epoch")
     numbers = {run.run_id: measure_depth(run.trajectory) for run in runs if run.trajectory is not None}
     panels, shown = arrange_panels(experiment, runs, FACTOR)
     runs = drawn_runs(panels)
     caption = (
-        "Depth fluctuation: number of searchable layers in the most probable network, by epoch. "
-        f"{READING} Fluctuation: mean absolute change of a stage's depth from one joint epoch to the next, "
-        "summed over stages, mean ± standard deviation over seeds. The axis begins at the smallest possible "
-        "depth; a search that collapsed to it fluctuates little. Gray: warm-up, during which depth is not "
-        f"searched.{_END if any(map(_ends_elsewhere, runs)) else ''} n = "
-        f"{count(len(runs), 'trial')}.{shown}{missing_note(experiment)}"
+        f"Depth fluctuation: number of searchable layers in the most probable network, by epoch. {READING} "
+        "Fluctuation: mean absolute change of a stage's depth from one joint epoch to the next, summed over "
+        "stages, mean ± standard deviation over seeds. The axis begins at the smallest possible depth; a "
+        "search that collapsed to it fluctuates little. Gray: warm-up, not to scale, during which depth is "
+        f"not searched.{_END if any(map(_ends_elsewhere, runs)) else ''} n = "
+        f"{count(len(runs), 'trial')}.{shown}{others}{missing_note(experiment)}"
     )
 
     def draw() -> Figure:
@@ -85,11 +90,11 @@ def _draw_panel(axes: Axes, panel: Panel, courses: Sequence[Course], numbers: di
         joint_E = trajectory.is_joint_E
         depth_NE = np.stack([numbers[run.run_id].depth_ES.sum(axis=1)[joint_E] for run in course.runs])
         label = f"{course.label}: {_summary(course, numbers)}"
-        draw_course(axes, trajectory.epoch_E[joint_E], depth_NE, course.index, label)
+        draw_course(axes, trajectory.epoch_E[joint_E], depth_NE, course.style, label)
         for run in filter(_ends_elsewhere, course.runs):
-            _draw_end(axes, run, course.index)
-    draw_epoch_axis(axes, panel.runs)
-    axes.set_title(panel.title, loc="left")
+            _draw_end(axes, run, course.style)
+    draw_epoch_axis(axes, panel.runs, is_narrow=True)
+    title_panel(axes, panel.title)
     axes.set_ylabel("depth (layers)")
     space = panel.runs[0].space
     axes.set_ylim(sum(map(space.min_depth, range(len(space.stages)))) - 0.5, len(space.layers) + 0.5)
@@ -104,10 +109,10 @@ def _ends_elsewhere(run: Run) -> bool:
     return bool((is_kept_L != most_probable_layers(run.trajectory)[-1]).any())
 
 
-def _draw_end(axes: Axes, run: Run, index: int) -> None:
+def _draw_end(axes: Axes, run: Run, style: LineStyle) -> None:
     assert run.trajectory is not None
     depth = (run.trajectory.derived_op_EL[-1] >= 0).sum()
-    color = line_style(index).color
+    color = style.color
     axes.plot(run.trajectory.epoch_E[-1], depth, "D", color=color, mfc="white", ms=5, zorder=4, clip_on=False)
 
 
@@ -115,5 +120,5 @@ def _summary(course: Course, numbers: dict[str, DepthCourse]) -> str:
     values = np.array([numbers[run.run_id].fluctuation for run in course.runs])
     if np.isnan(values).all():
         return f"fluctuation unknown, n = {len(values)}"
-    spread = f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else ""
+    spread = f" ± {values.std(ddof=1):.2f}" if len(values) >= MIN_SEEDS_OF_BAND else ""
     return f"fluctuation {values.mean():.2f}{spread}, n = {len(values)}"

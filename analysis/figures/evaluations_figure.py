@@ -22,8 +22,8 @@ from analysis.figures.ink.panels import (
     drawn_runs,
     most_courses,
     panel_figure,
+    title_panel,
 )
-from analysis.figures.ink.style import line_style
 from analysis.reading.captions import count, missing_note
 from analysis.reading.experiment import Experiment
 from analysis.reading.nothing_to_draw import OutOfPlaceError, for_grids
@@ -137,16 +137,16 @@ def _draw_by_evaluation(axes: Axes, panel: Panel, courses: Sequence[Course]) -> 
         length = min(len(best_so_far(run)) for run in course.runs)
         best_NV = np.stack([best_so_far(run)[:length] for run in course.runs])
         draw_course(
-            axes, np.arange(1, length + 1), best_NV, course.index, f"{course.label}, n = {len(best_NV)}"
+            axes, np.arange(1, length + 1), best_NV, course.style, f"{course.label}, n = {len(best_NV)}"
         )
-    axes.set_title(panel.title, loc="left")
+    title_panel(axes, panel.title)
     axes.set(xlabel="evaluations", ylabel="best held-out accuracy")
     legend_below(axes)
 
 
 def _draw_by_second(axes: Axes, panel: Panel, courses: Sequence[Course]) -> None:
     for course in courses:
-        style = line_style(course.index)
+        style = course.style
         for run in course.runs:
             axes.step(
                 seconds_of(run),
@@ -158,14 +158,14 @@ def _draw_by_second(axes: Axes, panel: Panel, courses: Sequence[Course]) -> None
                 label=course.label if run is course.runs[0] else None,
             )
     axes.set_xlim(left=0)
-    axes.set_title(panel.title, loc="left")
+    title_panel(axes, panel.title)
     axes.set(xlabel="seconds, training included", ylabel="best held-out accuracy")
     legend_below(axes)
 
 
 def _draw_predictions(axes: Axes, panel: Panel, courses: Sequence[Course]) -> None:
     for course in courses:
-        style = line_style(course.index)
+        style = course.style
         tables = [
             run.evaluations.dropna(subset="predicted_score")
             for run in course.runs
@@ -185,6 +185,6 @@ def _draw_predictions(axes: Axes, panel: Panel, courses: Sequence[Course]) -> No
                 )
         taus = [kendalltau(table["predicted_score"], table["val_accuracy"]).statistic for table in tables]
         axes.plot([], [], "o", color=style.color, ms=3, label=f"{course.label}: tau {np.nanmean(taus):.2f}")
-    axes.set_title(panel.title, loc="left")
+    title_panel(axes, panel.title)
     axes.set(xlabel="predicted score", ylabel="held-out accuracy")
     legend_below(axes)

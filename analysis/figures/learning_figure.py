@@ -16,6 +16,7 @@ from analysis.figures.ink.panels import (
     drawn_runs,
     most_courses,
     panel_figure,
+    title_panel,
 )
 from analysis.figures.ink.style import write_in
 from analysis.reading.captions import count, missing_note
@@ -65,13 +66,13 @@ def _rows(run: Run) -> Iterator[dict[str, Any]]:
 
 
 def _draw_panel(axes: Axes, panel: Panel, courses: Sequence[Course], metric: str) -> None:
-    axes.set_title(panel.title, loc="left")
+    title_panel(axes, panel.title)
     num_drawn = 0
     for course in courses:
         runs = [run for run in course.runs if run.epochs is not None and metric in run.epochs]
         if runs:
             epochs, values_NE = stack_epochs(runs, metric)
-            draw_course(axes, epochs, values_NE, course.index, f"{course.label}, n = {len(runs)}")
+            draw_course(axes, epochs, values_NE, course.style, f"{course.label}, n = {len(runs)}")
         num_drawn += len(runs)
     if not num_drawn:
         write_in(axes, "these methods have none")

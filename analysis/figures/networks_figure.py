@@ -19,6 +19,7 @@ from nas.space.macro_space import Space, get_space
 
 MAX_NETWORKS = 16
 _BOX = 0.8
+_SINK_RADIUS = 0.2
 _SPACE_HEIGHT = 2.7
 
 
@@ -147,7 +148,7 @@ def _space_drawing(experiment: Experiment, runs: Sequence[Run]) -> Drawing:
 
     def draw() -> Figure:
         num_units = 7 + len(space.layers) + 0.8 * len(space.stages)
-        figure = new_figure(TWO_COLUMNS_IN, TWO_COLUMNS_IN * _SPACE_HEIGHT / num_units)
+        figure = new_figure(TWO_COLUMNS_IN, 0.08 + TWO_COLUMNS_IN * _SPACE_HEIGHT / num_units)
         _draw_space(figure.subplots(), space)
         return figure
 
@@ -172,6 +173,7 @@ def _draw_space(axes: Axes, space: Space) -> None:
     x = 0.0
     for name in (f"conv 3x3\n{space.stem_channels} ch.", f"MBConv\n{space.stem_block_channels} ch."):
         _draw_fixed_block(axes, x, name)
+        _draw_arrow(axes, x + 1.5, x + 1.8)
         x += 1.8
     for stage in range(len(space.stages)):
         x = _draw_stage(axes, space, stage, x)
@@ -192,6 +194,8 @@ def _draw_stage(axes: Axes, space: Space, stage: int, start: float) -> float:
         axes.add_patch(box)
         name = f"{stage + 1}.{layer.index + 1}"
         axes.text(left + _BOX / 2, 0.4, name, ha="center", va="center", fontsize=4.6)
+        is_last = layer.index + 1 == spec.num_layers
+        _draw_arrow(axes, left + _BOX, sink - _SINK_RADIUS if is_last else left + 1)
         if space.min_depth(stage) <= layer.index + 1 < spec.num_layers:
             arc = FancyArrowPatch(
                 (left + _BOX, 0.8),
@@ -203,11 +207,27 @@ def _draw_stage(axes: Axes, space: Space, stage: int, start: float) -> float:
                 color="#d55e00",
             )
             axes.add_patch(arc)
-    axes.add_patch(Circle((sink, 0.4), 0.2, facecolor="white", edgecolor="#d55e00", lw=0.7))
+    axes.add_patch(Circle((sink, 0.4), _SINK_RADIUS, facecolor="white", edgecolor="#d55e00", lw=0.7))
     axes.text(sink, 0.385, "+", ha="center", va="center", fontsize=5, color="#d55e00")
     note = f"stage {stage + 1}: {spec.out_channels} ch.\nstride {spec.stride}, {spec.activation}"
     axes.text(start + spec.num_layers / 2, -0.15, note, ha="center", va="top", fontsize=4.8)
+    _draw_arrow(axes, sink + _SINK_RADIUS, sink + 0.55)
     return sink + 0.55
+
+
+def _draw_arrow(axes: Axes, start: float, end: float) -> None:
+    """Draws the way from a block to the next one."""
+    arrow = FancyArrowPatch(
+        (start, 0.4),
+        (end, 0.4),
+        arrowstyle="-|>",
+        mutation_scale=3.5,
+        shrinkA=0,
+        shrinkB=0,
+        lw=0.5,
+        color="#333333",
+    )
+    axes.add_patch(arrow)
 
 
 def _draw_fixed_block(axes: Axes, x: float, name: str) -> None:

@@ -20,6 +20,7 @@ from analysis.figures.ink.panels import (
     drawn_runs,
     most_courses,
     panel_figure,
+    title_panel,
 )
 from analysis.measures.oracle_regret import oracle_of, regret_by_epoch
 from analysis.reading.captions import count, missing_note
@@ -41,7 +42,7 @@ def regret_drawings(experiment: Experiment) -> list[Drawing]:
     caption = (
         "Regret by epoch: by how many points the best network that meets the target is more accurate than "
         f"the one that would be derived, both trained from scratch (see docs/oracle.md). {READING} A "
-        "line begins once its method searches architectures; gray: none does yet. n = "
+        "line begins once its method searches architectures; gray, not to scale: none does yet. n = "
         f"{count(len(runs), 'trial')}.{shown}{missing_note(experiment)}"
     )
 
@@ -69,9 +70,9 @@ def _draw_panel(axes: Axes, experiment: Experiment, panel: Panel, courses: Seque
         first = max(epochs_of(run)[0] for run in course.runs)
         epochs = np.arange(first + 1, min(map(len, rows)) + 1)
         regret_NE = np.stack([row[epochs - 1] for row in rows])
-        draw_course(axes, epochs, regret_NE, course.index, f"{course.label}, n = {len(rows)}")
-    draw_epoch_axis(axes, panel.runs)
+        draw_course(axes, epochs, regret_NE, course.style, f"{course.label}, n = {len(rows)}")
+    draw_epoch_axis(axes, panel.runs, is_narrow=True)
     axes.set_ylim(bottom=0)
-    axes.set_title(panel.title, loc="left")
+    title_panel(axes, panel.title)
     axes.set_ylabel("regret (points)")
     legend_below(axes)

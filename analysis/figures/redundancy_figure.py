@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures.ink.drawing import Drawing, tabulate
-from analysis.figures.ink.style import TWO_COLUMNS_IN, LineStyle, line_style, new_figure
+from analysis.figures.ink.setting_styles import assign_styles
+from analysis.figures.ink.style import TWO_COLUMNS_IN, LineStyle, new_figure
 from analysis.measures.depth import count_encodings, redundant_share
 from analysis.reading.captions import count, left_out_note, missing_note
 from analysis.reading.experiment import Experiment
@@ -71,7 +72,7 @@ def redundancy_drawings(experiment: Experiment) -> list[Drawing]:
 
 def _draw_shares(axes: Axes, rows: Sequence[Sequence[Run]], numbers: dict[str, _Redundancy]) -> None:
     for place, row in enumerate(rows):
-        style = line_style(_style_index(row[0]))
+        style = _style(row[0])
         shares = [numbers[run.run_id].redundant_share for run in row]
         axes.barh(place, np.mean(shares), height=0.6, color=style.color, alpha=0.35, lw=0)
         _draw_seeds(axes, shares, place, style, style.color)
@@ -81,7 +82,7 @@ def _draw_shares(axes: Axes, rows: Sequence[Sequence[Run]], numbers: dict[str, _
 
 def _draw_counts(axes: Axes, rows: Sequence[Sequence[Run]], numbers: dict[str, _Redundancy]) -> None:
     for place, row in enumerate(rows):
-        style = line_style(_style_index(row[0]))
+        style = _style(row[0])
         encodings = [numbers[run.run_id].num_encodings for run in row]
         networks = [numbers[run.run_id].num_networks for run in row]
         _draw_seeds(axes, encodings, place - 0.15, style, "white")
@@ -115,8 +116,9 @@ def _draw_seeds(axes: Axes, values: Sequence[float], height: float, style: LineS
     )
 
 
-def _style_index(run: Run) -> int:
-    return 0 if run.config.get("depth") == "skip" else 1
+def _style(run: Run) -> LineStyle:
+    """That of its depth space."""
+    return assign_styles(("depth",), [run.setting(("depth",))])[run.setting(("depth",))]
 
 
 def _power(number: int) -> str:

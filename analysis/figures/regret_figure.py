@@ -13,12 +13,12 @@ from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
 from analysis.figures.ink.figure_files import FORMATS
+from analysis.figures.ink.setting_styles import assign_styles
 from analysis.figures.ink.style import (
     GRAY,
     ONE_COLUMN_IN,
     STYLE,
     keep_names_plain,
-    line_style,
     new_figure,
     our_style,
 )
@@ -67,8 +67,9 @@ def save_regrets(
 def _draw(courses: Sequence[RegretCourse], limits: Mapping[str, float], title: str) -> Figure:
     figure = new_figure(ONE_COLUMN_IN, 2.6)
     axes = figure.subplots()
+    styles = assign_styles(("method",), [(course.method,) for course in courses])
     for index, course in enumerate(courses):
-        style = line_style(index)
+        style = styles[course.method,]
         edges = np.arange(len(course.median_V) + 1) + 0.5
         axes.stairs(
             course.high_V, edges, baseline=course.low_V, fill=True, color=style.color, alpha=0.15, lw=0

@@ -1,6 +1,7 @@
 """Accuracy against latency, with the Pareto front, and the published networks, marked as such."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures.ink.drawing import Drawing, tabulate
-from analysis.figures.ink.style import GRAY, TWO_COLUMNS_IN, line_style, new_figure
+from analysis.figures.ink.setting_styles import Setting, pick_styles, setting_styles
+from analysis.figures.ink.style import GRAY, ONE_COLUMN_IN, TWO_COLUMNS_IN, LineStyle, new_figure
 from analysis.measures.accuracy import (
     Accuracies,
     mean_metric,
@@ -17,7 +19,7 @@ from analysis.measures.accuracy import (
     trainings_of_searches,
 )
 from analysis.measures.pareto import hypervolume, pareto_front
-from analysis.measures.published_networks import PUBLISHED_NETWORKS, PublishedNetwork
+from analysis.measures.published_networks import PUBLISHED_NETWORKS, PublishedNetwork, is_of_imagenet
 from analysis.measures.trained_groups import (
     MEASURED_LATENCY,
     TrainedGroup,
@@ -29,6 +31,11 @@ from analysis.reading.experiment import Experiment
 from analysis.reading.nothing_to_draw import NothingToDrawError, for_grids
 from analysis.reading.run import Run
 
+_PUBLISHED = (
+    "Middle and right: published results on ImageNet-1K (open marks, squares: TF-NAS), not measured here and "
+    "not comparable with the left panel. Middle: Titan RTX, batch 32; EfficientNet-B0 appears in the right "
+    "panel only. "
+)
 _METHOD = ("method", "sampling", "depth", "elasticity")
 _FAMILIES = {"TF-NAS": ("s", "#0072b2"), "EfficientNet": ("*", "#d55e00"), "others": ("o", GRAY)}
 # Where a name stands beside its point, in points; to the right by default.
@@ -62,38 +69,41 @@ def tradeoff_drawings(experiment: Experiment) -> list[Drawing]:
     trained = trained_groups(experiment)
     is_measured = bool(trained) and is_one_session(trained)
     others = [group for group in trained if not group.searches] if is_measured else []
+    shows_published = all(is_of_imagenet(run) for run in (experiment.training or runs))
     latency, accuracy = _points(experiment, runs, accuracies, is_measured)
     front = pareto_front(latency, accuracy)
     volume = hypervolume(latency, accuracy, latency.max(), 0.0)
     caption = (
-        f"Accuracy against latency. Left: our trials, {accuracies.name} against "
-        f"{'measured latency' if is_measured else 'latency in the lookup table'}. The line is the Pareto "
-        f"front of our trials ({count(len(front), 'network')}; "
-        f"hypervolume {volume:.4g} ms, measured from {latency.max():.4g} ms and accuracy 0). "
-        f"{_describe_others(others)}Middle and right: published results on ImageNet-1K (open marks, "
-        "squares: TF-NAS), not measured here and not comparable with the left panel. Middle: Titan RTX, "
-        "batch 32; EfficientNet-B0 appears in the right panel only. n = "
-        f"{count(len(runs), 'trial')}.{missing_note(experiment)}{selection_note(experiment.training)}"
+        f"Accuracy against latency{'. Left: our trials' if shows_published else ' of our trials'}, "
+        f"{accuracies.name} against {'measured latency' if is_measured else 'latency in the lookup table'}. "
+        f"The line is the Pareto front of our trials ({count(len(front), 'network')}; hypervolume "
+        f"{volume:.4g} ms, measured from {latency.max():.4g} ms and accuracy 0). "
+        f"{_describe_others(others)}{_PUBLISHED if shows_published else ''}n = "
+        f"{count(len(runs), 'trial')} of {count(len({run.seed for run in runs}), 'seed')}."
+        f"{missing_note(experiment)}{selection_note(experiment.training)}"
     )
 
     def draw() -> Figure:
-        groups = _by_method(experiment, runs)
-        num_labels = len(groups) + len(others)
-        figure = new_figure(TWO_COLUMNS_IN, 2.2 + 0.14 * -(-num_labels // 3))
-        ours, by_latency, by_macs = figure.subplots(1, 3, width_ratios=[1.1, 0.9, 1.1])
+        groups = points_by_method(experiment, runs)
+        num_rows = -(-(len(groups) + len(others)) // (3 if shows_published else 1))
+        width_in = TWO_COLUMNS_IN if shows_published else ONE_COLUMN_IN
+        figure = new_figure(width_in, 2.2 + 0.14 * num_rows)
+        ratios = [1.1, 0.9, 1.1] if shows_published else [1]
+        ours, *beside = figure.subplots(1, len(ratios), width_ratios=ratios, squeeze=False)[0]
         _draw_ours(ours, groups, latency, accuracy, front)
-        _draw_others(ours, others, first_style=len(groups))
+        _draw_others(ours, others, taken=[group.style for group in groups])
         ours.set_xlabel("measured latency (ms)" if is_measured else "latency (ms)")
-        figure.legend(loc="outside upper left", ncols=3, handles=ours.get_legend_handles_labels()[0])
-        with_latency = [(network, network.gpu_ms) for network in PUBLISHED_NETWORKS if network.gpu_ms]
-        _draw_published(by_latency, with_latency, _OFFSETS_BY_LATENCY, "latency (ms)")
-        with_macs = [(network, network.macs_millions) for network in PUBLISHED_NETWORKS]
-        _draw_published(by_macs, with_macs, _OFFSETS_BY_MACS, "million MACs")
         ours.set_ylabel("test accuracy" if accuracies.is_trained else "held-out accuracy")
+        handles = ours.get_legend_handles_labels()[0]
+        figure.legend(loc="outside upper left", ncols=3 if shows_published else 1, handles=handles)
+        if shows_published:
+            _draw_all_published(*beside)
         return figure
 
-    all_runs = (*runs, *(run for group in trained for run in group.runs))
     table = _tabulate(experiment, runs, latency, accuracy, front, others)
+    if shows_published:
+        table = pd.concat([table, _tabulate_published()], ignore_index=True)
+    all_runs = (*runs, *(run for group in trained for run in group.runs))
     return [Drawing("tradeoff", "Accuracy against latency", caption, all_runs, draw, table)]
 
 
@@ -141,42 +151,69 @@ def _describe_others(others: Sequence[TrainedGroup]) -> str:
     if not others:
         return ""
     return (
-        "Open marks on the left: other networks trained under the same terms, means over seeds with the 95 % "
+        "Open marks with bars: other networks trained under the same terms, means over seeds with the 95 % "
         "interval that follows from the number of test images. "
     )
 
 
-def _by_method(experiment: Experiment, runs: Sequence[Run]) -> dict[str, list[int]]:
-    """The indices of the runs of each method, by its label."""
-    varying = [factor for factor in _METHOD if factor in experiment.factors]
-    groups: dict[str, list[int]] = {}
+@dataclass(frozen=True)
+class MethodPoints:
+    """The trials of one method: their indices, and what the legend calls them."""
+
+    label: str
+    style: LineStyle
+    members: tuple[int, ...]
+
+
+def points_by_method(experiment: Experiment, runs: Sequence[Run]) -> list[MethodPoints]:
+    """Groups runs by method; a label counts seeds, and trials where these are more."""
+    fields, styles = setting_styles(experiment, _METHOD)
+    groups: dict[Setting, list[int]] = {}
     for place, run in enumerate(runs):
-        groups.setdefault(experiment.label(run, varying) or "trials", []).append(place)
-    return groups
+        groups.setdefault(run.setting(fields), []).append(place)
+    return [
+        MethodPoints(
+            f"{_name(experiment, runs[places[0]])} ({_count_seeds([runs[place] for place in places])})",
+            styles[setting],
+            tuple(places),
+        )
+        for setting, places in groups.items()
+    ]
+
+
+def _name(experiment: Experiment, run: Run) -> str:
+    return experiment.label(run, [field for field in _METHOD if field in experiment.factors]) or "trials"
+
+
+def _count_seeds(runs: Sequence[Run]) -> str:
+    num_seeds = len({run.seed for run in runs})
+    seeds = f"n = {count(num_seeds, 'seed')}"
+    return seeds if num_seeds == len(runs) else f"{seeds}, {count(len(runs), 'trial')}"
 
 
 def _draw_ours(
-    axes: Axes, groups: dict[str, list[int]], latency: np.ndarray, accuracy: np.ndarray, front: np.ndarray
+    axes: Axes, groups: Sequence[MethodPoints], latency: np.ndarray, accuracy: np.ndarray, front: np.ndarray
 ) -> None:
-    for index, (label, members) in enumerate(groups.items()):
-        style = line_style(index)
+    for group in groups:
+        members = list(group.members)
         axes.plot(
             latency[members],
             accuracy[members],
             linestyle="none",
-            marker=style.marker,
-            color=style.color,
+            marker=group.style.marker,
+            color=group.style.color,
             markeredgecolor="white",
             markeredgewidth=0.3,
-            label=f"{label} (n = {len(members)})",
+            label=group.label,
         )
     axes.step(latency[front], accuracy[front], where="post", color="black", lw=0.8, zorder=0)
     axes.set_title("this experiment", loc="left")
 
 
-def _draw_others(axes: Axes, others: Sequence[TrainedGroup], first_style: int) -> None:
-    for index, group in enumerate(others, start=first_style):
-        style = line_style(index)
+def _draw_others(axes: Axes, others: Sequence[TrainedGroup], taken: Sequence[LineStyle]) -> None:
+    styles = pick_styles([group.name for group in others], taken)
+    for group in others:
+        style = styles[group.name]
         accuracy = group.accuracy_over_images()
         low, high = accuracy.interval or (accuracy.mean, accuracy.mean)
         axes.errorbar(
@@ -188,8 +225,30 @@ def _draw_others(axes: Axes, others: Sequence[TrainedGroup], first_style: int) -
             color=style.color,
             markerfacecolor="white",
             elinewidth=0.7,
-            label=f"{group.name} (n = {group.num_seeds})",
+            label=f"{group.name} (n = {count(group.num_seeds, 'seed')})",
         )
+
+
+def _draw_all_published(by_latency: Axes, by_macs: Axes) -> None:
+    with_latency = [(network, network.gpu_ms) for network in PUBLISHED_NETWORKS if network.gpu_ms]
+    _draw_published(by_latency, with_latency, _OFFSETS_BY_LATENCY, "latency (ms)")
+    with_macs = [(network, network.macs_millions) for network in PUBLISHED_NETWORKS]
+    _draw_published(by_macs, with_macs, _OFFSETS_BY_MACS, "million MACs")
+
+
+def _tabulate_published() -> pd.DataFrame:
+    """A row for each published network, by its name."""
+    return pd.DataFrame(
+        [
+            {
+                "trial": f"published: {network.name}",
+                "latency_ms": network.gpu_ms,
+                "million_macs": network.macs_millions,
+                "accuracy": network.top1_percent / 100,
+            }
+            for network in PUBLISHED_NETWORKS
+        ]
+    )
 
 
 def _draw_published(

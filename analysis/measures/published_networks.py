@@ -1,6 +1,9 @@
 """Published numbers as data, to be shown beside ours and marked as such. None was measured here."""
 
 from dataclasses import dataclass
+from pathlib import PurePath
+
+from analysis.reading.run import Run
 
 
 @dataclass(frozen=True)
@@ -58,3 +61,13 @@ PUBLISHED_SCALING_MS: tuple[float, ...] = (17.68, 14.26, 14.78, 14.99)
 """TF-NAS, elasticity-scaling: before, shrunk, expanded, expanded; the target is 15 ms."""
 
 PUBLISHED_SCALING_TARGET_MS = 15.0
+
+_IMAGENET_NAMES = ("imagenet", "ilsvrc")
+_SOURCE_FIELDS = ("data_dir", "train_list")
+
+
+def is_of_imagenet(run: Run) -> bool:
+    """Returns whether a run's images are ImageNet's, or some of them, by the name of their folder or list."""
+    sources = [str(run.config.get(field) or "").lower() for field in _SOURCE_FIELDS]
+    names = [name for source in sources for name in PurePath(source).parts[-2:]]
+    return any(own in name for own in _IMAGENET_NAMES for name in names)

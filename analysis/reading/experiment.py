@@ -11,7 +11,7 @@ from analysis.reading.registration import Registration
 from analysis.reading.run import ComparisonBasis, Run, sort_runs, varying_fields
 from analysis.reading.store import fetch_artifact
 from analysis.reading.study_record import StudyRecord
-from analysis.reading.values import Value, show_value
+from analysis.reading.values import Value, order_fields, show_value
 from nas.latency.table import LatencyTable
 
 
@@ -52,8 +52,8 @@ class Experiment:
 
     @cached_property
     def factors(self) -> tuple[str, ...]:
-        """Config fields that differ between the cells, except the seed."""
-        return varying_fields([*self.runs, *self.missing])
+        """Config fields that differ between the cells, except the seed, in the order of their names' use."""
+        return order_fields(varying_fields([*self.runs, *self.missing]))
 
     @property
     def is_read(self) -> bool:
@@ -128,9 +128,9 @@ class Experiment:
 
         Beside the name of a method that has neither, sampling and depth space are left out.
         """
-        factors = list(self.factors if factors is None else factors)
+        factors = order_fields(self.factors if factors is None else factors)
         if "method" in factors and run.trajectory is not None and run.trajectory.alpha_ELO is None:
-            factors = [factor for factor in factors if factor not in ("sampling", "depth")]
+            factors = tuple(factor for factor in factors if factor not in ("sampling", "depth"))
         return ", ".join(show_value(factor, run.config.get(factor)) for factor in factors)
 
     @cached_property

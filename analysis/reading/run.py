@@ -231,5 +231,5 @@ def notice_makers(runs: Iterable[Run]) -> list[str]:
 def _sort_key(value: Value) -> tuple[int, float, str]:
     if isinstance(value, int | float):
         return (0, float(value), "")
-    # Baselines first: single before the other samplings, skip before sink.
-    return (1, 0.0, {"single": "a", "skip": "a"}.get(str(value), str(value)))
+    # Baselines first: single before the other samplings, skip before sink; then the remedy itself.
+    return (1, 0.0, {"single": "", "skip": "", "bi_random": " "}.get(str(value), str(value)))

@@ -1,5 +1,7 @@
 """Config values: parsed from the text that MLflow keeps, and written for people."""
 
+from collections.abc import Iterable
+
 from nas.foundation.escaping import escape_unprintable
 
 Value = bool | int | float | str | None
@@ -15,6 +17,18 @@ _LABELS = {
 }
 _PLAIN = frozenset({"method", "sampling", "depth", "objective", "space", "dataset"})
 _SWITCHES = {"elasticity": ("elastic", "fixed widths")}
+
+
+_ORDER = (
+    *("method", "sampling", "depth", "elasticity"),
+    *("objective", "latency_weight", "objective_scale", "objective_exponent", "target_latency_ms"),
+)
+
+
+def order_fields(names: Iterable[str]) -> tuple[str, ...]:
+    """Returns fields in the one order in which settings are named everywhere."""
+    rank = {name: place for place, name in enumerate(_ORDER)}
+    return tuple(sorted(names, key=lambda name: (rank.get(name, len(rank)), name)))
 
 
 def parse_value(text: str) -> Value:

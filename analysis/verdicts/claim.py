@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from analysis.measures import MEASURES
 from analysis.measures.sign_flips import MIN_VALUES, Direction
-from analysis.reading.values import Value, show_value
+from analysis.reading.values import Value, order_fields, show_value
 from nas.foundation.errors import UserError
 from nas.foundation.validation import describe_error
 
@@ -130,7 +130,7 @@ class Claim(BaseModel):
 
 def show_setting(setting: Mapping[str, Value]) -> str:
     """Writes a setting for people: `bi_random, sink`."""
-    return ", ".join(show_value(name, value) for name, value in setting.items())
+    return ", ".join(show_value(name, setting[name]) for name in order_fields(setting))
 
 
 def show_contrast(treated: Mapping[str, Value], baseline: Mapping[str, Value]) -> str:

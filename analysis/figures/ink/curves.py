@@ -11,21 +11,23 @@ from matplotlib.collections import LineCollection
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from analysis.figures.ink.style import line_style, mark_warmup
+from analysis.figures.ink.style import LineStyle, mark_narrow_warmup, mark_warmup
 from analysis.reading.run import Run
 
-READING = "Thin: each seed; thick: their mean; band: one standard deviation."
+READING = "Thin: each seed; thick: their mean; band: one standard deviation (of three seeds or more)."
+MIN_SEEDS_OF_BAND = 3
+"""A standard deviation of two seeds says no more than the two."""
 
 
 def draw_course(
-    axes: Axes, epochs: NDArray[np.int64], values_NE: NDArray[np.float64], index: int, label: str
+    axes: Axes, epochs: NDArray[np.int64], values_NE: NDArray[np.float64], style: LineStyle, label: str
 ) -> None:
-    """Draws one line; `index` selects its style."""
-    style = line_style(index)
+    """Draws the line of a setting: its seeds, their mean, and a band if there are enough of them."""
     mean_E = values_NE.mean(axis=0)
-    if len(values_NE) > 1:
+    if len(values_NE) >= MIN_SEEDS_OF_BAND:
         spread_E = values_NE.std(axis=0, ddof=1)
         axes.fill_between(epochs, mean_E - spread_E, mean_E + spread_E, color=style.color, alpha=0.15, lw=0)
+    if len(values_NE) > 1:
         seeds = [np.column_stack([epochs, values_E]) for values_E in values_NE]
         axes.add_collection(
             LineCollection(seeds, color=style.color, lw=0.5, alpha=0.6, linestyle=style.dashes)
@@ -43,9 +45,18 @@ def draw_course(
     )
 
 
-def draw_epoch_axis(axes: Axes, runs: Sequence[Run]) -> None:
-    """Draws the axis of epochs up to the longest run, with the epochs shaded in which none searches yet."""
+def draw_epoch_axis(axes: Axes, runs: Sequence[Run], *, is_narrow: bool = False) -> None:
+    """Draws the axis of epochs up to the longest run, with the epochs shaded in which none searches yet.
+
+    Args:
+        is_narrow: whether these are a strip of little width, because nothing is drawn in them.
+    """
     lengths = [epochs_of(run) for run in runs]
+    if is_narrow:
+        num_warmup = min(num_warmup for num_warmup, _ in lengths)
+        mark_narrow_warmup(axes, num_warmup, max(num_epochs for _, num_epochs in lengths))
+        axes.set_xlabel("epoch")
+        return
     mark_warmup(axes, min(num_warmup for num_warmup, _ in lengths))
     axes.set_xlim(0.5, max(num_epochs for _, num_epochs in lengths) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -6,11 +6,21 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures.ink.style import ONE_COLUMN_IN, TWO_COLUMNS_IN, new_figure
+from analysis.figures.ink.setting_styles import setting_styles
+from analysis.figures.ink.style import (
+    ONE_COLUMN_IN,
+    STYLE,
+    TWO_COLUMNS_IN,
+    LineStyle,
+    fit_lines,
+    new_figure,
+)
 from analysis.reading.experiment import Experiment
 from analysis.reading.run import Run
 
 MAX_PANELS = 9
+_LABELS_IN = 0.5
+"""Width of the labels of a vertical axis."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +36,11 @@ class Course:
     """The runs of one line, which differ only in the seed.
 
     Attributes:
-        index: index of its setting among those of the whole figure, for its style.
+        style: that of its setting in all figures.
     """
 
     label: str
-    index: int
+    style: LineStyle
     runs: tuple[Run, ...]
 
 
@@ -50,6 +60,15 @@ def arrange_panels(
     return panels[:max_panels], f" Shown are the first {max_panels} of {len(panels)} settings."
 
 
+def title_panel(axes: Axes, title: str) -> None:
+    """Writes the title above a panel, in lines that fit."""
+    figure, gridspec = axes.get_figure(root=True), axes.get_gridspec()
+    assert figure is not None
+    assert gridspec is not None
+    width_in = figure.get_size_inches()[0] / gridspec.ncols - _LABELS_IN
+    axes.set_title("\n".join(fit_lines(title, width_in, STYLE["axes.titlesize"])), loc="left")
+
+
 def drawn_runs(panels: Sequence[Panel]) -> tuple[Run, ...]:
     """Returns all runs of the panels."""
     return tuple(run for panel in panels for run in panel.runs)
@@ -57,12 +76,12 @@ def drawn_runs(panels: Sequence[Panel]) -> tuple[Run, ...]:
 
 def courses_of(experiment: Experiment, panel: Panel, *factors: str) -> list[Course]:
     """Returns a line for each setting of these factors in a panel."""
-    order = list(dict.fromkeys(run.setting(factors) for run in experiment.cells))
+    distinguishing, styles = setting_styles(experiment, factors)
     groups = experiment.by_setting(factors, panel.runs)
     differs = [factor for factor in factors if len({run.config.get(factor) for run in panel.runs}) > 1]
     named = differs or [factor for factor in factors if factor in experiment.factors] or list(factors[:1])
     return [
-        Course(experiment.label(group[0], named), order.index(group[0].setting(factors)), tuple(group))
+        Course(experiment.label(group[0], named), styles[group[0].setting(distinguishing)], tuple(group))
         for group in groups
     ]
 

@@ -15,9 +15,11 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from matplotlib.text import Text
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
 
 from nas.space.operators import OPERATORS, SKIP_OP_NAME
@@ -29,6 +31,8 @@ TEXT_WIDTH_IN = 4.8
 MAX_HEIGHT_IN = 7.4
 """What a page of LNCS holds, and leaves room for a caption."""
 
+_FONT = "DejaVu Sans"
+
 GRAY = "#8a8a8a"
 LIGHT_GRAY = "#e6e6e6"
 
@@ -36,7 +40,7 @@ LIGHT_GRAY = "#e6e6e6"
 STYLE: Any = {
     "font.family": "sans-serif",
     # Where the first one is missing, SVG files show the next one, which is as wide.
-    "font.sans-serif": ["DejaVu Sans", "Verdana"],
+    "font.sans-serif": [_FONT, "Verdana"],
     "font.size": 7,
     "axes.titlesize": 7.5,
     "axes.labelsize": 7,
@@ -61,8 +65,8 @@ STYLE: Any = {
 }
 
 
-_CHAR_WIDTH = 0.56
-"""Width of a character of this font, the mean over texts, in font sizes."""
+_MIN_CHARS = 8
+"""Lines are not made shorter than this, however narrow their place is."""
 
 
 @contextmanager
@@ -198,8 +202,19 @@ def mark_narrow_warmup(axes: Axes, num_warmup: int, last_epoch: int) -> None:
 
 def fit_lines(text: str, width_in: float, size_pt: float) -> list[str]:
     """Breaks a text into lines that are no wider than this, between words if it can."""
-    per_char_in = size_pt / 72 * _CHAR_WIDTH
-    return textwrap.wrap(text, max(8, int(width_in / per_char_in)))
+    lines = [text]
+    for num_chars in range(len(text), _MIN_CHARS - 1, -1):
+        lines = textwrap.wrap(text, num_chars)
+        if all(_text_width_in(line, size_pt) <= width_in for line in lines):
+            break
+    return lines
+
+
+@cache
+def _text_width_in(text: str, size_pt: float) -> float:
+    # A dollar sign would begin a formula, and is as wide as an S.
+    path = TextPath((0, 0), text.replace("$", "S"), size=size_pt, prop=FontProperties(family=_FONT))
+    return float(path.get_extents().width) / 72
 
 
 def write_in(axes: Axes, text: str) -> None:

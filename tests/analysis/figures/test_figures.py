@@ -31,7 +31,6 @@ NAMES = (
     "depth",
     "redundancy",
     "elasticity",
-    "objectives",
     "tradeoff",
     "space",
     "networks",

@@ -206,11 +206,11 @@ def test_the_figure_shows_measured_latencies_and_baselines_where_all_were_measur
     (drawing,) = tradeoff_drawings(experiment)
     labels = panel_of(drawing)
     assert "against measured latency" in drawing.caption
-    assert labels == ["bi_random (n = 7)", "efficientnet_b0 (n = 2)"]
+    assert labels == ["bi_random (n = 7 seeds)", "efficientnet_b0 (n = 2 seeds)"]
     unmeasured = training("mobilenet_v2", test_accuracy=0.8, **COSTS)
     (drawing,) = tradeoff_drawings(experiment_of(experiment.runs, [*experiment.training, unmeasured]))
     assert "against latency in the lookup table" in drawing.caption
-    assert panel_of(drawing) == ["bi_random (n = 7)"]
+    assert panel_of(drawing) == ["bi_random (n = 7 seeds)"]
 
 
 def panel_of(drawing) -> list[str]:

@@ -197,4 +197,4 @@ def test_metrics_of_an_older_version_are_read_as_far_as_they_go(tmp_path: Path):
     assert run.epochs is not None
     assert run.epochs["val_accuracy"].notna().all()
     names = {drawing.name for drawing in make_drawings(experiment)[0]}
-    assert {"learning", "objectives", "depth"} <= names
+    assert {"learning", "elasticity", "depth"} <= names
