@@ -40,7 +40,7 @@ FLOORS_OF_EXPERIMENTS = (
     {"experiments.cells"},
     {"experiments.tracking"},
     {"experiments.products", "experiments.specs"},
-    {"experiments.launching"},
+    {"experiments.launching", "experiments.templates"},
     {"experiments.studies"},
     {
         *("experiments.cli.planning", "experiments.cli.launches"),

@@ -20,6 +20,7 @@ class _Listed(NamedTuple):
 
 _COMMANDS = {
     "demo": _Listed("launches", "Run small searches and draw the collapse and depth figures, in minutes."),
+    "init": _Listed("planning", "Write a YAML file to start from."),
     "config": _Listed("planning", "Show the fields of a YAML file, and its schema for editors."),
     "launch": _Listed("launches", "Run the searches or trainings of a YAML file."),
     "watch": _Listed("launches", "Follow a running launch in a browser."),
