@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 HOW_TO_RESUME = "interrupted; rerun the command to resume"
 
+_HOW_TO_READ = "The menu *Views* shows the runs in columns, and settings over their seeds."
+
 
 @click.command()
 @click.argument("config", type=UserPath())
@@ -161,10 +163,12 @@ def launch(
     try:
         result = run_grid(grid, claims=claims)
         exit_code = print_result(result, console)
+        _write_notes(result, config.name, console)
         if trainings is not None and exit_code != 130 and result.finished:
             found = trainings.with_searches(_run_ids(result.finished, grid.spec.experiment, out))
             result = run_grid(found)
             exit_code = max(exit_code, print_result(result, console))
+            _write_notes(result, found.path.name, console)
     except KeyboardInterrupt:
         say(console, HOW_TO_RESUME)
         return 130
@@ -284,12 +288,53 @@ def print_result(result: "LaunchResult", console: "Console") -> int:
     return 1 if result.failed or result.num_undelivered else 0
 
 
+def _write_notes(result: "LaunchResult", file: str, console: "Console") -> None:
+    """Describes the launch in MLflow, on its run and on the experiment: states, health and verdicts."""
+    from experiments.tracking.notes import note_on_experiment, note_on_run
+    from experiments.tracking.tracker import open_store, reaching
+
+    if result.launch is None:
+        return
+    states = f"{len(result.finished)} of {len(result.cells)} {result.cells[0].plural} are finished"
+    health = f", {_count_healthy(result)}" if result.num_healthy or result.num_unhealthy else ""
+    lines = [f"`{file}`: {states}{health}.", *_describe_verdicts(result)]
+    client = open_store(result.tracking_uri)
+    try:
+        with reaching(result.tracking_uri):
+            note_on_run(client, result.launch, lines)
+            note_on_experiment(client, result.experiment_id, [*lines, _HOW_TO_READ])
+    except UserError as error:
+        say(console, f"{error}; the next launch writes the note")
+
+
+def _describe_verdicts(result: "LaunchResult") -> list[str]:
+    """The verdicts on the claims that the grid asks, a line each; none while searches are to come."""
+    from analysis.measures import measure_runs
+    from analysis.reading.experiment_reader import read_experiment
+    from analysis.verdicts import judge
+
+    if result.interrupted:
+        return []
+    try:
+        experiment = read_experiment(result.experiment, result.tracking_uri)
+    except UserError:
+        # No search is finished: nothing to judge.
+        return []
+    verdicts = [one for one in judge(experiment, measure_runs(experiment)) if one.status != "not asked"]
+    lines = [f"- ({one.name}) {one.claim.statement} **{one.status}**: {one.reason}" for one in verdicts]
+    return ["Claims, as `tfnas report` judges them:", "\n".join(lines)] if lines else []
+
+
 def _describe_health(result: "LaunchResult") -> str:
-    num_checked, plural = result.num_healthy + result.num_unhealthy, result.cells[0].plural
-    described = f"{result.num_healthy} of {num_checked} {plural} are healthy"
+    described = _count_healthy(result)
     if not result.num_unhealthy:
         return described
     return f"{described}; see: tfnas health {quote(result.experiment)} --out {quote(str(result.out))}"
+
+
+def _count_healthy(result: "LaunchResult") -> str:
+    num_checked = result.num_healthy + result.num_unhealthy
+    return f"{result.num_healthy} of {num_checked} {result.cells[0].plural} are healthy"
 
 
 def _print_trained(result: "LaunchResult", experiment: str, out: Path, console: "Console") -> None:
