@@ -21,8 +21,8 @@ _MAX_LENGTH = 5000
 """Of a tag of an experiment."""
 
 _METRICS = {
-    "search": ("val_accuracy", "derived_latency_ms", "latency_error_percent", "derived_depth"),
-    "train": ("test_accuracy", "val_accuracy", "num_parameters", "num_macs"),
+    "search": ("val_accuracy", "derived_latency_ms"),
+    "train": ("test_accuracy", "val_accuracy"),
 }
 _CHARTS = {
     "search": ("val_accuracy", "derived_latency_ms", "derived_depth", "train_loss"),

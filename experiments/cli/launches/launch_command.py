@@ -190,6 +190,7 @@ def _launch(
             texts = [one.text for one in settings]
             print_status(grid, out, console, settings=texts, address=address)
         return 0
+    from experiments.cli.launches.launch_notes import write_notes
     from experiments.launching.grid_launch import launch as run_launch
 
     if trainings is not None:
@@ -209,11 +210,13 @@ def _launch(
         result = run_grid(grid, claims=claims)
         states += result.states
         exit_code = print_result(result, console)
+        write_notes(result, config.name, console)
         if trainings is not None and exit_code != 130 and result.finished:
             found = trainings.with_searches(_run_ids(result.finished, grid.spec.experiment, out))
             result = run_grid(found)
             states += result.states
             exit_code = max(exit_code, print_result(result, console))
+            write_notes(result, found.path.name, console)
     except KeyboardInterrupt:
         say(console, HOW_TO_RESUME)
         return 130

@@ -10,9 +10,16 @@ import click
 
 from experiments.cli.results.figures_command import experiment_options, open_experiment
 from experiments.console import echo
+from nas.foundation.errors import UserError, first_line
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from analysis.reading.experiment import Experiment
     from analysis.verdicts.verdict import Verdict
+
+_SHOWN = (".png", ".svg", ".md", ".csv")
+"""Files that MLflow's own interface shows."""
 
 
 @click.command()
@@ -30,7 +37,8 @@ def report(
 
     The page is self-contained: grid, claims, figures, tables, derived networks and provenance. For a study
     it shows the space, the importance of each field and the best points instead of grid and claims. Figures
-    and tables are also written as files. The exit code is 1 if the files of a run cannot be read.
+    and tables are also written as files. All of them are added to the run of the launch in MLflow. The exit
+    code is 1 if the files of a run cannot be read.
 
     Example: tfnas report ablation_sampling --out results/ablation_sampling
     """
@@ -50,9 +58,8 @@ def report(
     verdicts = judge(runs, numbers)
     drawings, undrawn = make_drawings(runs)
     tables, unmade = make_tables(runs, numbers)
-    write_drawings(drawings, runs, folder / "figures")
-    for one in tables:
-        write_table(one, runs, folder / "tables")
+    figures = write_drawings(drawings, runs, folder / "figures")
+    written = [path for one in tables for path in write_table(one, runs, folder / "tables")]
     page = write_report(
         runs,
         numbers,
@@ -63,6 +70,8 @@ def report(
         folder / "figures",
         folder / "report.html",
     )
+    if not (table or code_version or all_runs):
+        _add_to_launch(runs, folder, page, figures, written)
     if as_json:
         content = [_as_json(verdict) for verdict in verdicts]
         click.echo(json.dumps({"report": str(page), "claims": content}, indent=1))
@@ -88,6 +97,25 @@ def report(
         echo(NONE_OF_A_STUDY)
     echo(str(page))
     return exit_code
+
+
+def _add_to_launch(
+    experiment: "Experiment", folder: Path, page: Path, figures: "Sequence[Path]", tables: "Sequence[Path]"
+) -> None:
+    """Adds the page, its figures and tables to the run of the launch, in place of earlier ones."""
+    from mlflow.exceptions import MlflowException
+
+    from experiments.tracking.tracker import Tracker
+
+    try:
+        tracker = Tracker(experiment.name, folder.resolve())
+        last = tracker.last_registration("search")
+        if last is not None:
+            tracker.add_files(last[0], [page])
+            tracker.add_files(last[0], [path for path in figures if path.suffix in _SHOWN], "figures")
+            tracker.add_files(last[0], [path for path in tables if path.suffix in _SHOWN], "tables")
+    except (UserError, MlflowException, OSError) as error:
+        echo(f"not added to MLflow: {first_line(error)}", err=True)
 
 
 def _as_json(verdict: "Verdict") -> dict[str, Any]:

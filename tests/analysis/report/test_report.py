@@ -14,10 +14,12 @@ from analysis.figures import make_drawings
 from analysis.measures import measure_runs
 from analysis.reading.experiment import Experiment
 from analysis.reading.mlflow_pages import experiment_page, views_in
+from analysis.reading.store import search_all
 from analysis.report.report_page import write_report
 from experiments.cli.results.compare_command import compare
+from experiments.cli.results.report_command import report
 from nas.foundation.errors import UserError
-from tests.support.synthetic import Store
+from tests.support.synthetic import Store, grid
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -157,6 +159,27 @@ def test_the_page_prints_with_its_figures_on_a_narrow_screen_and_on_paper(browse
     pdf = page.pdf(format="A4")
     assert pdf.startswith(b"%PDF")
     assert pdf.count(b"/Type /Page\n") + pdf.count(b"/Type /Page ") > 4
+
+
+def test_the_run_of_the_launch_gets_page_figures_and_tables_once(tmp_path: Path):
+    store = Store(tmp_path, "reported")
+    base, cells = {"target_latency_ms": 1.0}, grid(sampling=["single", "bi_random"], seed=[0, 1])
+    launch = store.register(base, cells)
+    store.add_grid(base, cells)
+    for _ in range(2):
+        result = CliRunner().invoke(
+            report,
+            ["reported", "--out", str(tmp_path)],
+            standalone_mode=False,
+            env={"MLFLOW_TRACKING_URI": None},
+        )
+        assert result.exception is None
+        assert "not added" not in result.stderr
+    names = {file.path for file in store.client.list_artifacts(launch)}
+    assert {"report.html", "figures", "tables", "registration.json"} <= names
+    assert "figures/collapse.png" in {file.path for file in store.client.list_artifacts(launch, "figures")}
+    assert "tables/ablation.md" in {file.path for file in store.client.list_artifacts(launch, "tables")}
+    assert sum(run.info.run_id == launch for run in search_all(store.client, store.experiment_id)) == 1
 
 
 def run_compare(store: Store, *arguments: str) -> Result:
