@@ -24,10 +24,10 @@ _ARCH_SHARE = 0.2
 
 _TRAINING = {"num_images": 2500, "num_epochs": 20, "batch_size": 32}
 
-_STEP_S = {"micro": (0.021, 0.08), "small32": (0.34, 1.5), "paper": (1.05, 5.0)}
-"""Seconds of a step along one path, and of an architecture step, at batch 16 on one core.
+_STEP_S = {"micro": (0.021, 0.08), "small32": (0.29, 1.6), "paper": (0.91, 3.8)}
+"""Seconds of a step along one path, and of an architecture step, at batch 16 on one core, as measured.
 
-`micro` was measured (docs/protocol.md); the others follow from docs/performance.md, by multiplications.
+See docs/protocol.md. They do not include decoding image files.
 """
 
 _GPU_SPEEDUP = 10.0

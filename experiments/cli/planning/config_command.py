@@ -19,6 +19,7 @@ and an editor all, with the schema `tune_configs/schema.json`: each shipped file
 
 *needs* is what a field needs to have an effect: a launch refuses fields that have none, or warns of them. The
 shipped files of `tune_configs/` show how sections go together; `tfnas init` writes a file to start from.
+`tfnas launch FILE --set base.num_epochs=10 --set grid.seed=[0,1]` changes fields for one launch.
 """
 
 

@@ -53,8 +53,7 @@ def init(file: Path | None, images: str, question: str, device: str, hours: floa
 
     FILE is QUESTION.yaml by default; its name names the experiment. What is not given is asked. The protocol
     is the shortest that docs/protocol.md has for the images; the budget decides the number of seeds, between
-    one and the twelve of a verdict, by seconds per step as measured for the smallest space and estimated for
-    the others.
+    one and the twelve of a verdict, by the seconds that a step took here (docs/protocol.md).
 
     Example: tfnas init my.yaml --images subset --question sampling --device cpu --hours 0.5
     """
