@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 
 from experiments.cells.training_cell import SEARCH_RUN_TAG, SEARCHED_ON_TAG
 from experiments.products.model_card import Facts, write_card
+from experiments.products.model_registry import register
 from experiments.tracking.named_run import RUN_PREFIX, NamedRun, find_run
 from experiments.tracking.store_access import moving_artifacts, reaching
 from nas.config import TrainConfig
@@ -50,6 +51,7 @@ class Exported:
     Attributes:
         max_error: largest difference of a logit, on `checked_on`.
         model_uri: URI of the model in MLflow, if the training is tracked.
+        registered: URI of its version in the model registry, if the store has one.
     """
 
     path: Path
@@ -57,6 +59,7 @@ class Exported:
     max_error: float
     checked_on: str
     model_uri: str | None
+    registered: str | None = None
 
 
 def find_source(reference: str, checkpoint: Path | None, out: Path) -> Source:
@@ -111,8 +114,12 @@ def export(source: Source, path: Path, export_format: ExportFormat) -> Exported:
     )
     card = path.with_name(f"{path.name}.md")
     card.write_text(write_card(source.record, facts), encoding="utf-8")
-    model_uri = _log_model(source, source.run, images_BCHW, [path, card]) if source.run else None
-    return Exported(path, card, max_error, checked_on, model_uri)
+    if source.run is None:
+        return Exported(path, card, max_error, checked_on, None)
+    model_uri = _log_model(source, source.run, images_BCHW, [path, card])
+    with reaching(source.run.client.tracking_uri):
+        registered = register(source.run, model_uri, path, card.read_text(encoding="utf-8"))
+    return Exported(path, card, max_error, checked_on, model_uri, registered)
 
 
 def _check_same_network(record: TrainedNetwork, reference: str, checkpoint: Path) -> None:
@@ -201,6 +208,7 @@ def _log_model(source: Source, run: NamedRun, images_BCHW: Tensor, files: list[P
                 name=_MODEL_NAME,
                 signature=signature,
                 input_example=images_BCHW[:2].numpy(),
+                extra_files=[str(files[0])],
                 pip_requirements=[f"torch=={torch.__version__.split('+')[0]}"],
                 # A graph, which loads without running foreign code.
                 serialization_format="pt2",

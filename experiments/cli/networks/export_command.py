@@ -48,7 +48,8 @@ def export(
 ) -> None:
     """Export a trained network, with a model card.
 
-    ARCH is `run:RUN_ID` of a training in MLflow; file, card and a model are then logged to that run. Or ARCH
+    ARCH is `run:RUN_ID` of a training in MLflow; file, card and a model are then logged to that run, and the
+    model gets a version in the model registry. Or ARCH
     is an architecture (a file, JSON or a published .config, or a name) whose weights --checkpoint holds. The
     exported file is read back and compared with the network on real images.
 
@@ -68,6 +69,8 @@ def export(
         return
     echo(f"{exported.path}: logits within {exported.max_error:.1e}, on {exported.checked_on}")
     echo(f"{exported.card}: model card")
+    if exported.registered is not None:
+        echo(f"{exported.registered}: its version in the model registry")
     if source.run is not None:
         command = f"mlflow models serve --model-uri {exported.model_uri} --env-manager local"
         echo(f"serve it: MLFLOW_TRACKING_URI={quote(source.run.client.tracking_uri)} {command}")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from hashlib import sha256
 from pathlib import Path
 
 import mlflow
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
 from PIL import Image
 from scipy.stats import norm
 
@@ -129,6 +131,24 @@ def test_export_writes_a_network_its_card_and_a_model(training, exported):
     assert (after.info.status, after.info.end_time) == ("FINISHED", run.info.end_time)
     artifacts = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
     assert {"t0-small.onnx", "t0-small.onnx.md"} <= artifacts
+
+
+def test_the_registry_holds_the_exported_file_as_one_version_however_often_it_is_exported(
+    training, exported, capsys
+):
+    out, run, _, _ = training
+    client = MlflowClient(f"sqlite:///{out}/mlflow.db")
+    assert call("export", f"run:{run.info.run_id}", "--out", out, "--json") == 0
+    again = json.loads(capsys.readouterr().out)
+    name, version = again["registered"].removeprefix("models:/").split("/")
+    assert again["registered"] == exported["registered"]
+    (found,) = client.search_model_versions(f"name = '{name}'")
+    assert (str(found.version), found.run_id) == (version, run.info.run_id)
+    assert name.endswith("-t0-small")
+    folder = Path(download_artifacts(again["registered"], tracking_uri=client.tracking_uri))
+    file = folder / "extra_files" / "t0-small.onnx"
+    assert found.tags["tfnas.file_sha256"] == sha256(file.read_bytes()).hexdigest()
+    assert "Zalando SE" in found.description
 
 
 def test_model_in_mlflow_loads_and_gives_the_networks_logits(training, exported, image):
