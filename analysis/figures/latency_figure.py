@@ -168,7 +168,9 @@ def _course_styles(num_courses: int) -> list[LineStyle]:
 
 
 def _name_phases(axes: Axes, names: Sequence[str], num_places: int) -> None:
-    axes.set_xticks(range(len(names)), [name.replace(" ", "\n", 1) for name in names])
+    # The published example has more phases than small spaces have stages.
+    labels = [*names, *["more stages"] * (num_places - len(names))]
+    axes.set_xticks(range(num_places), [name.replace(" ", "\n", 1) for name in labels])
     axes.set_xlim(-0.5, num_places - 0.5)
 
 
