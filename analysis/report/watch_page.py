@@ -63,7 +63,7 @@ def _row(run: Run) -> dict[str, str]:
 
 def _epoch(run: Run) -> str:
     epoch, num_epochs = run.metric("epoch"), run.number("num_epochs")
-    # A search by evaluation goes on with rounds of it.
+    # After these, `random` and `gp_nas` have rounds of evaluation.
     return "evaluates" if epoch > num_epochs else f"{_show(epoch, '.0f')}/{num_epochs:.0f}"
 
 

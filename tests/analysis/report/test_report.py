@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +18,8 @@ from analysis.report.report_page import write_report
 from experiments.cli.results.compare_command import compare
 from experiments.cli.results.report_command import report
 from nas.foundation.errors import UserError
+from tests.support.browser import open_browser
 from tests.support.synthetic import Store, grid
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @pytest.fixture
@@ -100,14 +98,8 @@ def test_the_page_tells_how_many_searches_are_healthy_and_what_to_change(
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[object]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no chromium here: apt-get install chromium")
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+    with open_browser() as browser:
         yield browser
-        browser.close()
 
 
 def test_a_browser_shows_the_page_without_errors_or_requests(

@@ -26,7 +26,7 @@ def folder_of(out: Path, seed: int) -> CellFolder:
     config = SearchConfig(
         space="micro",
         target_latency_ms=1.0,
-        latency_table="/home/me/table.json",
+        latency_table="/tables/table.json",
         data_dir=str(out / "flowers"),
         dataset="image_folder",
         seed=seed,

@@ -1,7 +1,6 @@
 """MLflow's own server: what a browser shows of a launch, and a password in its address."""
 
 import json
-import shutil
 import socket
 import subprocess
 import sys
@@ -19,9 +18,9 @@ from analysis.reading.mlflow_pages import experiment_page, how_to_look, run_page
 from experiments.cells.cell_folder import CellFolder, RunDescription
 from experiments.tracking.saved_views import SavedView, save_view
 from experiments.tracking.tracker import Tracker
+from tests.support.browser import open_browser
 from tests.support.limits import PATIENCE_S
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 NAMES = ("bi_random-s0-sink-T4", "bi_random-s1-sink-T4", "single-s0-sink-T4")
 VIEW = SavedView.of_cells("search", ["sampling"])
 
@@ -97,14 +96,8 @@ def launched(address: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no chromium here: apt-get install chromium")
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+    with open_browser() as browser:
         yield browser
-        browser.close()
 
 
 def test_the_link_of_a_launch_opens_on_its_searches_with_settings_and_results(

@@ -1,6 +1,5 @@
 """`tfnas watch` in a real browser, beside a launch that this test plays."""
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,10 +14,10 @@ from experiments.launching.launch_lock import only_user_of
 from nas import SearchConfig, run_search
 from nas.search.records import EpochRecord, Trajectory
 from nas.space.macro_space import get_space
+from tests.support.browser import open_browser
 from tests.support.limits import PATIENCE_S
 from tests.support.tiny import make_dense_table
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 CONFIG = SearchConfig(
     space="micro",
     target_latency_ms=8.0,
@@ -51,15 +50,10 @@ def add_epoch(folder: CellFolder, records: list[EpochRecord], epoch: int) -> Non
 
 @pytest.fixture
 def page() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("Chromium is not installed: apt-get install chromium")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with open_browser() as browser:
         page = browser.new_page()
         page.set_default_timeout(1000 * PATIENCE_S)
         yield page
-        browser.close()
 
 
 def test_the_page_follows_a_launch_by_itself_to_its_end(
