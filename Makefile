@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install house oracle goldens reference demo test test-faults test-slow test-cluster check format figures bench bench-latency readme clean
+.PHONY: install house oracle goldens reference demo test test-faults test-slow test-cluster check format docs figures bench bench-latency readme clean
 
 install: .venv/installed
 
@@ -34,6 +34,13 @@ check: install
 format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: .venv/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+.venv/installed-docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
 
 figures: install
 	$(BIN)/tfnas figures demo --out results/demo

@@ -24,9 +24,9 @@ from torchvision.transforms import v2
 from benchmarks.machine import describe_machine, print_table
 from nas.config import DataConfig
 from nas.data.augmentation import JITTER, JITTER_HUE, draw_change
-from nas.data.image_decoding import DecodingTask, decode_batch
 from nas.data.image_lists import IMAGE_SUFFIXES
 from nas.data.image_source import list_images
+from nas.data.image_tasks import DecodingTask, decode_batch
 
 RESOLUTION = 224
 NUM_CLASSES = 100

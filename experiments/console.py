@@ -24,13 +24,18 @@ class _SafeConsole(Console):
         return super().render_str(safe_line(text), **options)
 
 
-def make_console() -> Console:
+def make_console(*, stderr: bool = False) -> Console:
     """The console that commands print to; files and pipes get wide lines, so that tables are not cut.
 
     Names come from files and stores, so markup, escape sequences and secrets in them are not printed.
+
+    Args:
+        stderr: whether to print to the standard error, for commands whose output is JSON.
     """
-    console = _SafeConsole(markup=False, emoji=False)
-    return console if console.is_terminal else _SafeConsole(markup=False, emoji=False, width=_WIDTH)
+    console = _SafeConsole(markup=False, emoji=False, stderr=stderr)
+    if console.is_terminal:
+        return console
+    return _SafeConsole(markup=False, emoji=False, stderr=stderr, width=_WIDTH)
 
 
 def say(console: Console, message: str) -> None:

@@ -20,6 +20,16 @@ from nas.data.augmentation import Augmentation
 from nas.data.datasets import DATASETS, SOURCE_FIELDS
 from nas.foundation.errors import UserError
 from nas.foundation.field_notes import Needs, Origin, Unit, note_of
+from nas.foundation.field_types import (
+    Fraction,
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    PositiveInt,
+    Resolution,
+    Seed,
+    Threads,
+)
 from nas.foundation.validation import first_error
 from nas.search.methods import METHODS
 from nas.space.macro_space import SPACES
@@ -29,16 +39,6 @@ from nas.supernet.supernet import Depth
 
 if TYPE_CHECKING:
     from nas.search.records import Phase
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-PositiveInt = Annotated[int, Field(ge=1, lt=2**31)]
-NonNegativeInt = Annotated[int, Field(ge=0, lt=2**31)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Resolution = Annotated[int, Field(ge=1, le=8192)]
-Threads = Annotated[int, Field(ge=1, le=1024)]
-"""A larger number is a typo, and would bring the machine down."""
 
 DeviceName = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?)$")]
 

@@ -1,263 +1,320 @@
-"""Operator collapse: layers x epochs, colored by the leading operator, one panel per trial.
+"""Operator collapse: which operator leads each layer and from when on, and how many layers lock in by when.
 
-Shapes: E epochs, L layers, X corners of an outline.
+Shapes: E epochs, L layers, N seeds, T steps from the first joint epoch to the last.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from analysis.figures.ink.drawing import Drawing
+from analysis.figures.ink.drawing import Drawing, tabulate
 from analysis.figures.ink.style import (
+    GRAY,
     MAX_HEIGHT_IN,
-    TWO_COLUMNS_IN,
-    mark_warmup,
+    TEXT_WIDTH_IN,
+    LineStyle,
+    fit_lines,
+    line_style,
+    mark_narrow_warmup,
     new_figure,
     op_patch,
     op_style,
-    write_in,
 )
-from analysis.measures.collapse import NO_LEADER, NOT_COUNTED, Collapse, measure_collapse
-from analysis.reading.captions import count, left_out_note
+from analysis.measures.collapse import (
+    EARLY,
+    NO_LEADER,
+    NOT_COUNTED,
+    Collapse,
+    locked_in_by_step,
+    measure_collapse,
+)
+from analysis.reading.captions import count, left_out_note, missing_note
 from analysis.reading.experiment import Experiment
 from analysis.reading.nothing_to_draw import for_grids
 from analysis.reading.run import SEED, Run
-from analysis.reading.values import Value, show_value
+from analysis.reading.values import show_value
 from nas.space.operators import SKIP_OP_NAME
 
-MAX_PANELS = 16
-_ROW_IN = 0.135
-_CODE_IN = 0.24
-_BAR = 0.88
+_NUM_COLUMNS = 2
+_MAX_COURSES = 8
+_ROW_IN = 0.112
+_SUMMARY_IN = 1.45
+_LEGEND_IN = 0.5
+_THIN, _THICK = 0.3, 0.86
+_TEXT_PT = 6
 
-Grid = list[list[Run | None]]
+
+@dataclass(frozen=True)
+class CollapseMap:
+    """One search: what led each of its layers, and where they locked in."""
+
+    title: str
+    run: Run
+    collapse: Collapse
+
+
+@dataclass(frozen=True)
+class LockInCourse:
+    """A setting: how many of its layers were locked in after each step, over all seeds.
+
+    Attributes:
+        locked_NT: shares of the layers that count, after 0, 1, ... of the joint epochs.
+        early_N: what the claim about collapse compares, the share that locks in within the first quarter.
+    """
+
+    label: str
+    style: LineStyle
+    locked_NT: NDArray[np.float64]
+    early_N: NDArray[np.float64]
 
 
 @for_grids
 def collapse_drawings(experiment: Experiment) -> list[Drawing]:
-    """Makes one drawing per page: a row per setting and seed, a column per sampling."""
+    """Draws the layers of one search for each setting, and a summary of all seeds."""
     runs = experiment.searched_with("alpha_ELO")
-    rows, shown = _arrange(experiment, runs)
-    shown += left_out_note(experiment.searched, runs, "whose method has no alphas")
-    layers = max(len(run.space.layers) for run in runs)
-    panel_in = _ROW_IN * layers + 0.45
-    rows_per_page = max(1, int((MAX_HEIGHT_IN - 1.2) // panel_in))
-    pages = [rows[start : start + rows_per_page] for start in range(0, len(rows), rows_per_page)]
-    return [
-        _page(experiment, page, panel_in, number, len(pages), shown)
-        for number, page in enumerate(pages, start=1)
-    ]
-
-
-def _arrange(experiment: Experiment, runs: Sequence[Run]) -> tuple[Grid, str]:
-    """The trials in rows of equal setting, a column for each sampling; and what is not shown."""
-    # Trials that failed get a panel that says so; those of other methods get none.
-    without_alphas = {run.run_id for run in experiment.searched} - {run.run_id for run in runs}
-    cells = [run for run in experiment.cells if run.run_id not in without_alphas]
-    samplings = tuple(dict.fromkeys(run.config.get("sampling") for run in cells))
-    others = (*experiment.other_factors("sampling"), SEED)
-    by_row: dict[tuple[Value, ...], dict[Value, Run]] = {}
-    for run in cells:
-        by_row.setdefault(run.setting(others), {})[run.config.get("sampling")] = run
-    settings = list(by_row)
-    shown = ""
-    max_rows = max(1, MAX_PANELS // len(samplings))
-    if len(settings) > max_rows:
-        first_seeds = {setting[:-1]: setting for setting in reversed(settings)}
-        settings = list(reversed(first_seeds.values()))[:max_rows]
-        shown = (
-            f" Shown are {len(settings)} of {len(by_row)} settings and seeds, the first seed of each setting."
-        )
-    if all(len(by_row[setting]) == 1 for setting in settings):
-        # Nothing to compare side by side: two trials per row, in their order.
-        flat = [run for setting in settings for run in by_row[setting].values()]
-        return [list(flat[start : start + 2]) for start in range(0, len(flat), 2)], shown
-    return [[by_row[setting].get(sampling) for sampling in samplings] for setting in settings], shown
-
-
-def _page(
-    experiment: Experiment,
-    rows: Grid,
-    panel_in: float,
-    number: int,
-    num_pages: int,
-    shown: str,
-) -> Drawing:
-    drawn = [run for row in rows for run in row if run is not None and run.trajectory is not None]
+    panel_in = _ROW_IN * max(len(run.space.layers) for run in runs) + 0.45
+    num_rows = max(1, int((MAX_HEIGHT_IN - _SUMMARY_IN - _LEGEND_IN) // panel_in))
+    settings = experiment.by_setting(runs=runs)
+    shown = settings[:_MAX_COURSES]
+    drawn = tuple(run for setting in shown for run in setting)
     numbers = {run.run_id: measure_collapse(run.trajectory) for run in drawn if run.trajectory is not None}
-    page = f" Page {number} of {num_pages}." if num_pages > 1 else ""
+    maps = collapse_maps(experiment, shown, numbers)[: _NUM_COLUMNS * num_rows]
+    courses = lock_in_courses(experiment, shown, numbers)
+    parts = {"above": len(maps), "below": len(shown)}
+    cut = [
+        f"{num} of {len(settings)} settings {where}" for where, num in parts.items() if num < len(settings)
+    ]
+    some = f" Shown are {' and '.join(cut)}." if cut else ""
+    others = left_out_note(experiment.searched, runs, "whose method has no alphas")
     caption = (
-        "Operator collapse. Each row of a panel is a searchable layer (stage.layer). Its color is the "
-        "candidate with the highest probability at the end of the epoch, and the filled height of the row is "
-        "that probability (full row = 1). A thick bar marks the epoch from which the leading operator no "
-        "longer changes; it ignores identity (skip), and so may stand where identity leads. Layers without a "
-        "bar do not count: the last network does not keep them, or their operators have no leader or never "
-        "moved. Gray: warm-up, during which all candidates are equal. n = "
-        f"{count(len(drawn), 'trial')}.{shown}{page}"
-    )
-    return Drawing(
-        name="collapse" if number == 1 else f"collapse-{number}",
-        title="Operator collapse",
-        caption=caption,
-        runs=tuple(drawn),
-        draw=lambda: _draw(experiment, rows, numbers, panel_in),
+        f"Operator collapse. Above: {_name_seeds(maps)}. Each row is a searchable layer (stage.layer), its "
+        "color the most probable candidate at the end of the epoch. A row is thin while its leading "
+        "operator still changes, and thick from the epoch on in which the layer locks in, that is, from "
+        "which its operator no longer changes; on the right: on which operator, and from which epoch on. "
+        "This ignores identity (skip), which may lead a thick row. A dash marks layers that do not count: "
+        "the last network does not keep them, or their operators have no leader or never moved. Gray strip: "
+        "warm-up, not to scale. Below: share of the layers that count which are locked in, over all seeds "
+        "(thin: each seed; thick: their mean). What is locked in at the dashed line, after a quarter of the "
+        "joint epochs, is locked in early; its mean is in the legend. n = "
+        f"{count(len(drawn), 'trial')}.{some}{others}{missing_note(experiment)}"
     )
 
+    def draw() -> Figure:
+        return _draw(maps, courses, panel_in)
 
-def _draw(experiment: Experiment, rows: Grid, numbers: dict[str, Collapse], panel_in: float) -> Figure:
-    num_columns = max(len(row) for row in rows)
-    figure = new_figure(TWO_COLUMNS_IN, panel_in * len(rows) + 0.6)
-    panels = figure.subplots(len(rows), num_columns, squeeze=False)
-    for row, axes_row in zip(rows, panels, strict=True):
-        for column, axes in enumerate(axes_row):
-            run = row[column] if column < len(row) else None
-            _panel(experiment, axes, run, numbers, is_left=column == 0)
-    for axes in panels[-1]:
-        axes.set_xlabel("epoch")
-    shown = [run for row in rows for run in row if run is not None and run.run_id in numbers]
-    _legend(figure, _leading_operators(shown, numbers))
+    table = tabulate(experiment, drawn, lambda run: _rows(run, numbers[run.run_id]))
+    return [Drawing("collapse", "Operator collapse", caption, drawn, draw, table)]
+
+
+def _rows(run: Run, collapse: Collapse) -> Iterator[dict[str, Any]]:
+    """A row for each box of the run's map: consecutive epochs with one leader, locked in or not."""
+    names, layers = run.space.candidate_names, run.space.layers
+    assert run.trajectory is not None
+    epoch_E = run.trajectory.epoch_E
+    boxes = [(box, op) for op, of_op in leading_boxes(epoch_E, collapse).items() for box in of_op]
+    for box, op in sorted(boxes, key=lambda found: (found[0].row, found[0].first_epoch)):
+        lock_in, operator = collapse.lock_in_epoch_L[box.row], collapse.operator_L[box.row]
+        is_counted = lock_in != NOT_COUNTED
+        yield {
+            "layer": f"{layers[box.row].stage + 1}.{layers[box.row].index + 1}",
+            "first_epoch": box.first_epoch,
+            "last_epoch": box.last_epoch,
+            "leader": names[op],
+            "probability_at_last_epoch": collapse.probability_EL[epoch_E == box.last_epoch, box.row][0],
+            "is_locked_in": box.is_locked_in,
+            "locked_in_on": names[operator] if is_counted else pd.NA,
+            "locked_in_from": lock_in if is_counted else pd.NA,
+            "locked_early_share": collapse.locked_early_share,
+        }
+
+
+def collapse_maps(
+    experiment: Experiment, settings: Sequence[Sequence[Run]], numbers: dict[str, Collapse]
+) -> list[CollapseMap]:
+    """Returns one search of each setting: of the seed that most settings have, else of its first."""
+    common = Counter(run.seed for setting in settings for run in setting).most_common(1)[0][0]
+    maps = []
+    for setting in settings:
+        run = next((run for run in setting if run.seed == common), setting[0])
+        label, seed = experiment.label(run), show_value(SEED, run.seed)
+        maps.append(CollapseMap(f"{label}, {seed}" if label else seed, run, numbers[run.run_id]))
+    return maps
+
+
+def lock_in_courses(
+    experiment: Experiment, settings: Sequence[Sequence[Run]], numbers: dict[str, Collapse]
+) -> list[LockInCourse]:
+    """Returns how many layers are locked in by when, a line for each setting that has layers that count."""
+    courses = []
+    for index, setting in enumerate(settings):
+        found = [numbers[run.run_id] for run in setting]
+        locked_NT = np.stack(
+            [locked_in_by_step(run.trajectory, numbers[run.run_id]) for run in setting if run.trajectory]
+        )
+        early_N = np.array([one.locked_early_share for one in found])
+        is_known_N = np.isfinite(early_N)
+        if is_known_N.any():
+            label = experiment.label(setting[0]) or experiment.name
+            courses.append(LockInCourse(label, line_style(index), locked_NT[is_known_N], early_N[is_known_N]))
+    return courses
+
+
+def _name_seeds(maps: Sequence[CollapseMap]) -> str:
+    seeds = {one.run.seed for one in maps}
+    if len(seeds) == 1:
+        return f"one search of each setting ({show_value(SEED, maps[0].run.seed)})"
+    return "one search of each setting"
+
+
+def _draw(maps: Sequence[CollapseMap], courses: Sequence[LockInCourse], panel_in: float) -> Figure:
+    num_columns = min(_NUM_COLUMNS, len(maps))
+    num_rows = -(-len(maps) // num_columns)
+    figure = new_figure(TEXT_WIDTH_IN, panel_in * num_rows + (_SUMMARY_IN if courses else 0) + _LEGEND_IN)
+    # Nested, so that the legend of the summary does not narrow the maps.
+    parts = figure.add_gridspec(2, 1, height_ratios=[panel_in * num_rows, _SUMMARY_IN if courses else 0.01])
+    grid = parts[0].subgridspec(num_rows, num_columns)
+    for place, one in enumerate(maps):
+        row, column = divmod(place, num_columns)
+        axes = figure.add_subplot(grid[row, column])
+        _draw_map(axes, one, TEXT_WIDTH_IN / num_columns - 0.5)
+        if not column:
+            axes.set_ylabel("layer")
+        if place + num_columns >= len(maps):
+            axes.set_xlabel("epoch")
+    if courses:
+        _draw_summary(figure.add_subplot(parts[1].subgridspec(1, 1)[0]), courses)
+    _legend(figure, _operators(maps))
     return figure
 
 
-def _panel(
-    experiment: Experiment, axes: Axes, run: Run | None, numbers: dict[str, Collapse], *, is_left: bool
-) -> None:
-    if run is None:
-        write_in(axes, "no such trial")
-        return
-    seed = show_value(SEED, run.seed)
-    factors = ["sampling", *experiment.other_factors("sampling")]
-    axes.set_title(f"{experiment.label(run, factors)}, {seed}", loc="left")
-    if run.trajectory is None:
-        write_in(axes, run.problem or run.outcome)
-        return
-    collapse = numbers[run.run_id]
-    epochs = run.trajectory.epoch_E
-    num_layers = collapse.leader_EL.shape[1]
-    axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
-    axes.set_ylim(num_layers, 0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    mark_warmup(axes, int((~run.trajectory.is_joint_E).sum()))
-    _draw_stretches(axes, _stretches(epochs, collapse, run.space.candidate_names))
-    counted = np.flatnonzero(collapse.lock_in_epoch_L != NOT_COUNTED)
-    axes.vlines(
-        collapse.lock_in_epoch_L[counted] - 0.5,
-        counted + 0.5 - _BAR / 2,
-        counted + 0.5 + _BAR / 2,
-        color="black",
-        lw=1.6,
-        zorder=5,
-    )
-    _label_layers(axes, run, is_left)
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """Consecutive epochs in which one operator led a layer: a box, and its filled part."""
-
-    op: str
-    row: int
-    start: float
-    num_epochs: int
-    box_X2: NDArray[np.float64]
-    fill_X2: NDArray[np.float64]
-
-
-def _stretches(epochs: NDArray[np.int64], collapse: Collapse, names: Sequence[str]) -> list[Stretch]:
-    """The epochs of each layer, split where its leader changes, without those that have no leader."""
-    stretches = []
-    for row, (leader_E, probability_E) in enumerate(
-        zip(collapse.leader_EL.T, collapse.probability_EL.T, strict=True)
-    ):
-        bounds = np.flatnonzero(np.diff(leader_E)) + 1
-        for where in np.split(np.arange(len(leader_E)), bounds):
-            leader = int(leader_E[where[0]])
-            if leader == NO_LEADER:
-                continue
-            bottom = row + 0.5 + _BAR / 2
-            box_X2 = _steps(epochs[where], np.ones(len(where)), bottom)
-            fill_X2 = _steps(epochs[where], probability_E[where], bottom)
-            start = float(epochs[where[0]]) - 0.5
-            stretches.append(Stretch(names[leader], row, start, len(where), box_X2, fill_X2))
-    return stretches
-
-
-def _draw_stretches(axes: Axes, stretches: Sequence[Stretch]) -> None:
-    # One collection per operator, not one artist per stretch: a page has thousands of them.
-    for op in sorted({stretch.op for stretch in stretches}):
-        style = op_style(op)
-        own = [stretch for stretch in stretches if stretch.op == op]
-        boxes = [stretch.box_X2 for stretch in own]
-        fills = [stretch.fill_X2 for stretch in own]
-        for polygons, face, ink in ((boxes, style.faded, style.color), (fills, style.color, style.ink)):
-            axes.add_collection(
-                PolyCollection(polygons, facecolor=face, hatchcolor=ink, hatch=style.hatch, edgecolor="none")
-            )
-    outlines = [stretch.box_X2 for stretch in stretches]
-    axes.add_collection(PolyCollection(outlines, facecolor="none", edgecolor="#333333", linewidth=0.3))
-    steps = [stretch.fill_X2[1:-1] for stretch in stretches]
-    axes.add_collection(LineCollection(steps, color="black", linewidth=0.45))
-    epoch_in = _epoch_in(axes)
-    for stretch in stretches:
-        if stretch.num_epochs * epoch_in > _CODE_IN:
-            style = op_style(stretch.op)
-            axes.text(
-                stretch.start + 0.05 / epoch_in,
-                stretch.row + 0.36,
-                style.code,
-                fontsize=4.6,
-                va="center_baseline",
-                path_effects=[withStroke(linewidth=1.4, foreground=style.faded)],
-            )
-
-
-def _epoch_in(axes: Axes) -> float:
-    """Width of an epoch in inches, before the margins of the panels are known."""
-    left, right = axes.get_xlim()
-    gridspec = axes.get_gridspec()
-    assert gridspec is not None
-    return 0.88 * TWO_COLUMNS_IN / gridspec.ncols / (right - left)
-
-
-def _steps(epochs: NDArray[np.int64], height_E: NDArray[np.float64], bottom: float) -> NDArray[np.float64]:
-    """The corners of a staircase over epochs; a height of 1 is drawn `_BAR` high."""
-    x = np.repeat(np.append(epochs - 0.5, epochs[-1] + 0.5), 2)
-    y = np.concatenate([[bottom], np.repeat(bottom - _BAR * height_E, 2), [bottom]])
-    return np.column_stack([x, y])
-
-
-def _label_layers(axes: Axes, run: Run, is_left: bool) -> None:
-    layers = run.space.layers
+def _draw_map(axes: Axes, one: CollapseMap, width_in: float) -> None:
+    trajectory, layers = one.run.trajectory, one.run.space.layers
+    assert trajectory is not None
+    axes.set_title("\n".join(fit_lines(one.title, width_in, _TEXT_PT)), loc="left", fontsize=_TEXT_PT)
+    mark_narrow_warmup(axes, int((~trajectory.is_joint_E).sum()), int(trajectory.epoch_E[-1]))
+    axes.set_ylim(len(layers), 0)
+    names = one.run.space.candidate_names
+    # One collection per operator, not one artist per box.
+    for op, boxes in leading_boxes(trajectory.epoch_E, one.collapse).items():
+        corners = [box.corners for box in boxes]
+        axes.add_collection(PolyCollection(corners, facecolor=op_style(names[op]).color, edgecolor="none"))
+    for row, epoch in enumerate(one.collapse.lock_in_epoch_L):
+        text, color = "–", GRAY
+        if epoch != NOT_COUNTED:
+            text, color = f"{op_style(names[one.collapse.operator_L[row]]).code} from {epoch}", "black"
+        axes.text(
+            1.02,
+            row + 0.5,
+            text,
+            color=color,
+            transform=axes.get_yaxis_transform(),
+            va="center_baseline",
+            fontsize=_TEXT_PT,
+        )
+        if row and layers[row].index == 0:
+            axes.axhline(row, color="black", lw=0.5)
     axes.set_yticks(
         np.arange(len(layers)) + 0.5, [f"{layer.stage + 1}.{layer.index + 1}" for layer in layers]
     )
-    axes.tick_params(axis="y", length=0, labelsize=5.5)
-    for row, layer in enumerate(layers):
-        if row and layer.index == 0:
-            axes.axhline(row, color="black", lw=0.6)
-    if is_left:
-        axes.set_ylabel("layer")
+    axes.tick_params(axis="y", length=0, labelsize=_TEXT_PT)
+    axes.tick_params(axis="x", labelsize=_TEXT_PT)
 
 
-def _leading_operators(runs: Sequence[Run], numbers: dict[str, Collapse]) -> list[str]:
+@dataclass(frozen=True)
+class LeaderBox:
+    """Consecutive epochs in which one candidate led a layer, all of them before or after its lock-in."""
+
+    row: int
+    first_epoch: int
+    last_epoch: int
+    is_locked_in: bool
+
+    @property
+    def corners(self) -> list[tuple[float, float]]:
+        """Where it is drawn: thin before the lock-in."""
+        left, right = self.first_epoch - 0.5, self.last_epoch + 0.5
+        half = (_THICK if self.is_locked_in else _THIN) / 2
+        top, bottom = self.row + 0.5 - half, self.row + 0.5 + half
+        return [(left, top), (right, top), (right, bottom), (left, bottom)]
+
+
+def leading_boxes(epoch_E: NDArray[np.int64], collapse: Collapse) -> dict[int, list[LeaderBox]]:
+    """Returns the boxes of all layers by the index of the leading candidate."""
+    boxes: dict[int, list[LeaderBox]] = {}
+    for row, leader_E in enumerate(collapse.leader_EL.T):
+        lock_in = collapse.lock_in_epoch_L[row]
+        is_locked_E = (epoch_E >= lock_in) & (lock_in != NOT_COUNTED)
+        changes = np.flatnonzero((np.diff(leader_E) != 0) | np.diff(is_locked_E)) + 1
+        for where in np.split(np.arange(len(leader_E)), changes):
+            leader = int(leader_E[where[0]])
+            if leader != NO_LEADER:
+                first, last = int(epoch_E[where[0]]), int(epoch_E[where[-1]])
+                box = LeaderBox(row, first, last, bool(is_locked_E[where[0]]))
+                boxes.setdefault(leader, []).append(box)
+    return boxes
+
+
+def _draw_summary(axes: Axes, courses: Sequence[LockInCourse]) -> None:
+    handles = []
+    for course in courses:
+        style = course.style
+        x_T = np.linspace(0, 100, course.locked_NT.shape[1])
+        if len(course.locked_NT) > 1:
+            axes.plot(
+                x_T,
+                course.locked_NT.T,
+                color=style.color,
+                lw=0.4,
+                alpha=0.6,
+                drawstyle="steps-post",
+                zorder=1,
+            )
+        axes.plot(
+            x_T, course.locked_NT.mean(axis=0), color=style.color, ls=style.dashes, drawstyle="steps-post"
+        )
+        text = f"{course.label}: {course.early_N.mean():.2f} early, n = {len(course.early_N)}"
+        label = "\n".join(fit_lines(text, 0.44 * TEXT_WIDTH_IN, _TEXT_PT))
+        handles.append(Line2D([], [], color=style.color, linestyle=style.dashes, label=label))
+    axes.axvline(100 * EARLY, color="black", lw=0.6, ls=(0, (4, 2)))
+    axes.text(100 * EARLY, 1.04, "early", fontsize=_TEXT_PT, ha="right", va="bottom")
+    axes.set(xlim=(0, 100), ylim=(0, 1.02), xlabel="joint epochs (%)", ylabel="layers locked in")
+    axes.set_title("all seeds", loc="left", fontsize=_TEXT_PT)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.tick_params(labelsize=_TEXT_PT)
+    axes.legend(
+        handles=handles, loc="center left", bbox_to_anchor=(1.02, 0.5), handlelength=2.6, fontsize=_TEXT_PT
+    )
+
+
+def _operators(maps: Sequence[CollapseMap]) -> list[str]:
     """Every operator that led a layer, in the order of the space."""
-    leaders: dict[str, None] = {}
-    for run in runs:
-        present = set(np.unique(numbers[run.run_id].leader_EL)) - {NO_LEADER}
-        leaders |= dict.fromkeys(name for op, name in enumerate(run.space.candidate_names) if op in present)
-    return sorted(leaders, key=lambda name: name == SKIP_OP_NAME)
+    leading = {
+        one.run.space.candidate_names[op]
+        for one in maps
+        for op in set(np.unique(one.collapse.leader_EL)) - {NO_LEADER}
+    }
+    names = dict.fromkeys(name for one in maps for name in one.run.space.candidate_names)
+    return sorted(leading, key=list(names).index)
 
 
 def _legend(figure: Figure, ops: Sequence[str]) -> None:
     handles = [op_patch(op, op if op == SKIP_OP_NAME else f"{op} ({op_style(op).code})") for op in ops]
     if handles:
         figure.legend(
-            handles=handles, loc="outside upper center", ncols=5, handlelength=2.4, columnspacing=1.4
+            handles=handles,
+            loc="outside upper center",
+            ncols=4 if len(handles) <= 8 else 3,
+            handlelength=1.6,
+            columnspacing=1.2,
+            fontsize=_TEXT_PT,
         )

@@ -3,7 +3,8 @@
 Shapes: E epochs, N seeds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.ink.curves import READING, draw_course, draw_epoch_axis, legend_below
-from analysis.figures.ink.drawing import Drawing
+from analysis.figures.ink.drawing import Drawing, tabulate
 from analysis.figures.ink.panels import (
     Course,
     Panel,
@@ -59,7 +60,22 @@ def depth_drawings(experiment: Experiment) -> list[Drawing]:
             _draw_panel(axes, panel, courses_of(experiment, panel, FACTOR), numbers)
         return figure
 
-    return [Drawing("depth", "Depth fluctuation", caption, runs, draw)]
+    table = tabulate(experiment, runs, lambda run: _rows(run, numbers[run.run_id]))
+    return [Drawing("depth", "Depth fluctuation", caption, runs, draw, table)]
+
+
+def _rows(run: Run, course: DepthCourse) -> Iterator[dict[str, Any]]:
+    """A row for each joint epoch."""
+    trajectory = run.trajectory
+    assert trajectory is not None
+    derived_E = (trajectory.derived_op_EL >= 0).sum(axis=1)
+    for place in np.flatnonzero(trajectory.is_joint_E):
+        yield {
+            "epoch": trajectory.epoch_E[place],
+            "most_probable_depth": course.depth_ES[place].sum(),
+            "derived_depth": derived_E[place],
+            "depth_fluctuation": course.fluctuation,
+        }
 
 
 def _draw_panel(axes: Axes, panel: Panel, courses: Sequence[Course], numbers: dict[str, DepthCourse]) -> None:

@@ -3,7 +3,8 @@
 Shapes: V evaluations, N seeds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
 from analysis.figures.ink.curves import READING, draw_course, legend_below
-from analysis.figures.ink.drawing import Drawing
+from analysis.figures.ink.drawing import Drawing, tabulate
 from analysis.figures.ink.panels import (
     Course,
     Panel,
@@ -56,7 +57,8 @@ def best_drawings(experiment: Experiment) -> list[Drawing]:
             _draw_by_second(next(places), panel, courses)
         return figure
 
-    return [Drawing("best", "Best network so far", caption, runs, draw)]
+    table = tabulate(experiment, runs, _best_rows)
+    return [Drawing("best", "Best network so far", caption, runs, draw, table)]
 
 
 @for_grids
@@ -85,7 +87,21 @@ def prediction_drawings(experiment: Experiment) -> list[Drawing]:
             _draw_predictions(axes, panel, courses_of(experiment, panel, *_COURSES))
         return figure
 
-    return [Drawing("prediction", "Prediction and evaluation", caption, runs, draw)]
+    table = tabulate(experiment, runs, _prediction_rows)
+    return [Drawing("prediction", "Prediction and evaluation", caption, runs, draw, table)]
+
+
+def _best_rows(run: Run) -> Iterator[dict[str, Any]]:
+    """A row for each evaluation."""
+    for number, (best, seconds) in enumerate(zip(best_so_far(run), seconds_of(run), strict=True), start=1):
+        yield {"evaluation": number, "seconds": seconds, "best_val_accuracy": best}
+
+
+def _prediction_rows(run: Run) -> Iterator[dict[str, Any]]:
+    """A row for each evaluation of a network with a prediction."""
+    assert run.evaluations is not None
+    for number, row in run.evaluations.dropna(subset="predicted_score").iterrows():
+        yield {"evaluation": number, **row[["epoch", "predicted_score", "val_accuracy"]]}
 
 
 def best_so_far(run: Run) -> NDArray[np.float64]:

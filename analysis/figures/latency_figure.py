@@ -1,13 +1,14 @@
 """Latency: elasticity-scaling phase by phase, and latency by epoch under each objective."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures.ink.curves import READING, draw_course, draw_epoch_axis, legend_below, stack_epochs
-from analysis.figures.ink.drawing import Drawing
+from analysis.figures.ink.drawing import Drawing, tabulate
 from analysis.figures.ink.panels import (
     arrange_panels,
     courses_of,
@@ -58,7 +59,16 @@ def scaling_drawings(experiment: Experiment) -> list[Drawing]:
         _draw_all(right, [walks[run.run_id] / run.number(TARGET) for run in runs], num_stages)
         return figure
 
-    return [Drawing("elasticity", "Elasticity-scaling step by step", caption, runs, draw)]
+    table = tabulate(experiment, runs, lambda run: _walk_rows(run, walks[run.run_id]))
+    return [Drawing("elasticity", "Elasticity-scaling step by step", caption, runs, draw, table)]
+
+
+def _walk_rows(run: Run, walk_ms: np.ndarray) -> Iterator[dict[str, Any]]:
+    """A row for each phase."""
+    target_ms = run.number(TARGET)
+    for phase, latency_ms in zip(phase_names(len(run.space.stages), len(walk_ms)), walk_ms, strict=True):
+        distance = 100 * (latency_ms / target_ms - 1)
+        yield {"phase": phase, "latency_ms": latency_ms, "distance_percent": distance}
 
 
 def _draw_example(axes: Axes, walk_ms: np.ndarray, target_ms: float, num_stages: int) -> None:
@@ -146,7 +156,17 @@ def objective_drawings(experiment: Experiment) -> list[Drawing]:
             legend_below(axes)
         return figure
 
-    return [Drawing("objectives", "Latency under each objective", caption, runs, draw)]
+    table = tabulate(experiment, runs, _latency_rows)
+    return [Drawing("objectives", "Latency under each objective", caption, runs, draw, table)]
+
+
+def _latency_rows(run: Run) -> Iterator[dict[str, Any]]:
+    """A row for each epoch."""
+    assert run.epochs is not None
+    target_ms = run.number(TARGET)
+    for epoch, latency_ms in run.epochs["derived_latency_ms"].items():
+        percent = 100 * latency_ms / target_ms
+        yield {"epoch": epoch, "derived_latency_ms": latency_ms, "percent_of_target": percent}
 
 
 def _targets(runs: Sequence[Run]) -> np.ndarray:

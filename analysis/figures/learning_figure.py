@@ -1,12 +1,13 @@
 """Learning curves of the searches."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures.ink.curves import READING, draw_course, draw_epoch_axis, legend_below, stack_epochs
-from analysis.figures.ink.drawing import Drawing
+from analysis.figures.ink.drawing import Drawing, tabulate
 from analysis.figures.ink.panels import (
     Course,
     Panel,
@@ -20,6 +21,7 @@ from analysis.figures.ink.style import write_in
 from analysis.reading.captions import count, missing_note
 from analysis.reading.experiment import Experiment
 from analysis.reading.nothing_to_draw import NothingToDrawError, for_grids
+from analysis.reading.run import Run
 
 _COURSES = ("sampling", "depth", "method")
 _METRICS = {"val_accuracy": "held-out accuracy", "train_loss": "training loss"}
@@ -51,7 +53,15 @@ def learning_drawings(experiment: Experiment) -> list[Drawing]:
                 axes.set_ylabel(label)
         return figure
 
-    return [Drawing("learning", "Learning curves", caption, runs, draw)]
+    table = tabulate(experiment, runs, _rows)
+    return [Drawing("learning", "Learning curves", caption, runs, draw, table)]
+
+
+def _rows(run: Run) -> Iterator[dict[str, Any]]:
+    """A row for each epoch."""
+    assert run.epochs is not None
+    for epoch, row in run.epochs.reindex(columns=list(_METRICS)).iterrows():
+        yield {"epoch": epoch, **row}
 
 
 def _draw_panel(axes: Axes, panel: Panel, courses: Sequence[Course], metric: str) -> None:

@@ -1,13 +1,13 @@
 """The search space and derived networks as diagrams."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
 
-from analysis.figures.ink.drawing import Drawing
+from analysis.figures.ink.drawing import Drawing, tabulate
 from analysis.figures.ink.style import GRAY, LIGHT_GRAY, TWO_COLUMNS_IN, new_figure, op_patch, op_style
 from analysis.reading.captions import count, missing_note
 from analysis.reading.experiment import Experiment
@@ -28,7 +28,7 @@ def network_drawings(experiment: Experiment) -> list[Drawing]:
     runs = tuple(run for run in experiment.runs if run.architecture is not None)
     if not runs:
         raise NothingToDrawError("no run with architecture.json")
-    return [_space_drawing(runs), _networks_drawing(experiment, runs)]
+    return [_space_drawing(experiment, runs), _networks_drawing(experiment, runs)]
 
 
 def _networks_drawing(experiment: Experiment, all_runs: Sequence[Run]) -> Drawing:
@@ -58,7 +58,15 @@ def _networks_drawing(experiment: Experiment, all_runs: Sequence[Run]) -> Drawin
         _op_legend(figure, networks)
         return figure
 
-    return Drawing("networks", "Derived networks", caption, tuple(runs), draw)
+    table = tabulate(experiment, runs, _network_rows)
+    return Drawing("networks", "Derived networks", caption, tuple(runs), draw, table)
+
+
+def _network_rows(run: Run) -> Iterator[dict[str, str | int]]:
+    """A row for each layer of the derived network."""
+    assert run.architecture is not None
+    for layer, op, width in run.architecture.layers:
+        yield {"layer": f"{layer.stage + 1}.{layer.index + 1}", "operator": op.name, "mid_channels": width}
 
 
 def _max_expansion(space: Space) -> float:
@@ -94,12 +102,9 @@ def _draw_network(axes: Axes, space: Space, network: Architecture, place: int, l
         left = starts[layer.stage] + layer.index
         style = op_style(op.name)
         height = scale * width / layer.in_channels
-        for face, ink, hatch, line in (
-            (style.color, style.ink, style.hatch, 0.0),
-            ("none", "#333333", "", 0.4),
-        ):
-            box = Rectangle((left, floor), _BOX, height, facecolor=face, edgecolor=ink, hatch=hatch, lw=line)
-            axes.add_patch(box)
+        axes.add_patch(
+            Rectangle((left, floor), _BOX, height, facecolor=style.color, edgecolor="#333333", lw=0.4)
+        )
         axes.text(left + _BOX / 2, floor + height - 0.02, str(width), ha="center", va="bottom", fontsize=4.6)
     axes.text(-0.4, place + 0.62, label, ha="right", va="center", fontsize=5.4, linespacing=1.2)
 
@@ -125,7 +130,7 @@ def _op_legend(figure: Figure, networks: Sequence[Architecture]) -> None:
     figure.legend(handles=handles, loc="outside upper center", ncols=8, handlelength=2.2, columnspacing=1.2)
 
 
-def _space_drawing(runs: Sequence[Run]) -> Drawing:
+def _space_drawing(experiment: Experiment, runs: Sequence[Run]) -> Drawing:
     space = runs[0].space
     skip = (
         " In the skip space there are no sinks; layers that keep the shape (thick outline) have identity "
@@ -146,7 +151,21 @@ def _space_drawing(runs: Sequence[Run]) -> Drawing:
         _draw_space(figure.subplots(), space)
         return figure
 
-    return Drawing("space", "Search space", caption, (runs[0],), draw)
+    table = tabulate(experiment, runs[:1], lambda run: _space_rows(run.space))
+    return Drawing("space", "Search space", caption, (runs[0],), draw, table)
+
+
+def _space_rows(space: Space) -> Iterator[dict[str, str | int | bool]]:
+    """A row for each searchable layer."""
+    for layer in space.layers:
+        yield {
+            "layer": f"{layer.stage + 1}.{layer.index + 1}",
+            "in_channels": layer.in_channels,
+            "out_channels": space.stages[layer.stage].out_channels,
+            "resolution": layer.resolution,
+            "keeps_shape": layer.keeps_shape,
+            "leads_to_sink": layer.index + 1 >= space.min_depth(layer.stage),
+        }
 
 
 def _draw_space(axes: Axes, space: Space) -> None:

@@ -3,14 +3,15 @@
 Shapes: E epochs, N seeds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures.ink.curves import READING, draw_course, draw_epoch_axis, epochs_of, legend_below
-from analysis.figures.ink.drawing import Drawing
+from analysis.figures.ink.drawing import Drawing, tabulate
 from analysis.figures.ink.panels import (
     Course,
     Panel,
@@ -24,6 +25,7 @@ from analysis.measures.oracle_regret import oracle_of, regret_by_epoch
 from analysis.reading.captions import count, missing_note
 from analysis.reading.experiment import Experiment
 from analysis.reading.nothing_to_draw import OutOfPlaceError, for_grids
+from analysis.reading.run import Run
 
 _COURSES = ("method", "sampling", "depth")
 
@@ -49,7 +51,16 @@ def regret_drawings(experiment: Experiment) -> list[Drawing]:
             _draw_panel(axes, experiment, panel, courses_of(experiment, panel, *_COURSES))
         return figure
 
-    return [Drawing("regret", "Regret by epoch", caption, runs, draw)]
+    table = tabulate(experiment, runs, lambda run: _rows(run, experiment))
+    return [Drawing("regret", "Regret by epoch", caption, runs, draw, table)]
+
+
+def _rows(run: Run, experiment: Experiment) -> Iterator[dict[str, Any]]:
+    """A row for each epoch in which the method searches architectures."""
+    first = epochs_of(run)[0]
+    for epoch, points in enumerate(100 * regret_by_epoch(run, experiment), start=1):
+        if epoch > first:
+            yield {"epoch": epoch, "regret_points": points}
 
 
 def _draw_panel(axes: Axes, experiment: Experiment, panel: Panel, courses: Sequence[Course]) -> None:

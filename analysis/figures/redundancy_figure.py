@@ -1,14 +1,14 @@
 """Redundancy: how many encodings of a search stand for a network that other encodings stand for too."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Self
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures.ink.drawing import Drawing
+from analysis.figures.ink.drawing import Drawing, tabulate
 from analysis.figures.ink.style import TWO_COLUMNS_IN, LineStyle, line_style, new_figure
 from analysis.measures.depth import count_encodings, redundant_share
 from analysis.reading.captions import count, left_out_note, missing_note
@@ -24,7 +24,7 @@ MAX_SETTINGS = 16
 class _Redundancy:
     """Redundant joint epochs of a search, and its distinct encodings and networks."""
 
-    share: float
+    redundant_share: float
     num_encodings: int
     num_networks: int
 
@@ -65,13 +65,14 @@ def redundancy_drawings(experiment: Experiment) -> list[Drawing]:
         left.set_ylim(len(rows) - 0.5, -0.5)
         return figure
 
-    return [Drawing("redundancy", "Architecture redundancy", caption, tuple(drawn), draw)]
+    table = tabulate(experiment, drawn, lambda run: [asdict(numbers[run.run_id])])
+    return [Drawing("redundancy", "Architecture redundancy", caption, tuple(drawn), draw, table)]
 
 
 def _draw_shares(axes: Axes, rows: Sequence[Sequence[Run]], numbers: dict[str, _Redundancy]) -> None:
     for place, row in enumerate(rows):
         style = line_style(_style_index(row[0]))
-        shares = [numbers[run.run_id].share for run in row]
+        shares = [numbers[run.run_id].redundant_share for run in row]
         axes.barh(place, np.mean(shares), height=0.6, color=style.color, alpha=0.35, lw=0)
         _draw_seeds(axes, shares, place, style, style.color)
     axes.set_xlim(0, 1)

@@ -3,6 +3,7 @@
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -80,7 +81,8 @@ def _importances(experiment: Experiment, study: StudyRecord, runs: tuple[Run, ..
         )
         return figure
 
-    return Drawing("study-importance", "Importance of fields", caption, runs, draw)
+    table = pd.DataFrame([vars(each) for found in groups.values() for each in found])
+    return Drawing("study-importance", "Importance of fields", caption, runs, draw, table)
 
 
 def _draw_importances(axes: Axes, objective: RecordedObjective, found: list[FieldImportance]) -> None:
@@ -127,7 +129,25 @@ def _slices(experiment: Experiment, study: StudyRecord, runs: tuple[Run, ...]) -
                 _draw_slice(axes, one, best, is_left=column == 0)
         return figure
 
-    return Drawing("study-slices", "Slices through the study", caption, runs, draw)
+    table = pd.concat([_slice_table(one) for row in slices for one in row], ignore_index=True)
+    return Drawing("study-slices", "Slices through the study", caption, runs, draw, table)
+
+
+def _slice_table(one: Slice) -> pd.DataFrame:
+    """A row for each point of a panel."""
+    choices = one.field.choices
+    positions = one.positions_N.tolist()
+    return pd.DataFrame(
+        {
+            "objective": one.objective.metric,
+            "field": one.field.name,
+            "point": one.numbers_N,
+            "value": positions if choices is None else [choices[int(place)] for place in positions],
+            "result": one.values_N,
+            "rho": one.rho,
+            "p_value": one.p_value,
+        }
+    )
 
 
 def _explain_correlations(study: StudyRecord, slices: list[list[Slice]]) -> str:
@@ -236,7 +256,9 @@ def _front(experiment: Experiment, study: StudyRecord, runs: tuple[Run, ...]) ->
         )
         return figure
 
-    return Drawing("study-front", "Trade-off of the objectives", caption, runs, draw)
+    columns = ["number", first.metric, second.metric]
+    table = study.complete[columns].assign(is_on_front=study.complete["number"].isin(best["number"]))
+    return Drawing("study-front", "Trade-off of the objectives", caption, runs, draw, table)
 
 
 def _label(objective: RecordedObjective) -> str:

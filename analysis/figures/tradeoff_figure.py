@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures.ink.drawing import Drawing
+from analysis.figures.ink.drawing import Drawing, tabulate
 from analysis.figures.ink.style import GRAY, TWO_COLUMNS_IN, line_style, new_figure
 from analysis.measures.accuracy import (
     Accuracies,
@@ -92,7 +93,31 @@ def tradeoff_drawings(experiment: Experiment) -> list[Drawing]:
         return figure
 
     all_runs = (*runs, *(run for group in trained for run in group.runs))
-    return [Drawing("tradeoff", "Accuracy against latency", caption, all_runs, draw)]
+    table = _tabulate(experiment, runs, latency, accuracy, front, others)
+    return [Drawing("tradeoff", "Accuracy against latency", caption, all_runs, draw, table)]
+
+
+def _tabulate(
+    experiment: Experiment,
+    runs: Sequence[Run],
+    latency: np.ndarray,
+    accuracy: np.ndarray,
+    front: np.ndarray,
+    others: Sequence[TrainedGroup],
+) -> pd.DataFrame:
+    """A row for each of our trials, then one for each other network, by its name."""
+    ours = tabulate(experiment, runs, lambda run: [{}]).assign(
+        latency_ms=latency, accuracy=accuracy, is_on_front=np.isin(np.arange(len(runs)), front)
+    )
+    beside = [
+        {
+            "trial": group.name,
+            "latency_ms": group.over_seeds(MEASURED_LATENCY).mean,
+            "accuracy": group.accuracy_over_images().mean,
+        }
+        for group in others
+    ]
+    return pd.concat([ours, pd.DataFrame(beside)], ignore_index=True) if beside else ours
 
 
 def _points(

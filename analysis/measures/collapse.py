@@ -25,7 +25,8 @@ NOT_COUNTED = 0
 _TIE = 1e-6
 """Probabilities that differ by no more than this are equal: more than rounding, less than a step."""
 
-_EARLY = 0.25
+EARLY = 0.25
+"""Layers that lock in within this share of the joint epochs do so early."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Collapse:
     Attributes:
         leader_EL: index of the most probable candidate, identity included, or `NO_LEADER`.
         probability_EL: its probability.
+        operator_L: index of the real operator that leads at the end, or `NO_LEADER`.
         lock_in_epoch_L: epoch of the lock-in; `NOT_COUNTED` for layers that do not count.
         locked_early_share: share of the layers that count which lock in within the first quarter of the joint
             epochs (the first joint epoch if there are fewer than four), 0 to 1; NaN if no layer counts.
@@ -51,6 +53,7 @@ class Collapse:
 
     leader_EL: NDArray[np.int64]
     probability_EL: NDArray[np.float64]
+    operator_L: NDArray[np.int64]
     lock_in_epoch_L: NDArray[np.int64]
     locked_early_share: float
     locked_share_of_epochs: float
@@ -74,10 +77,21 @@ def measure_collapse(trajectory: Trajectory) -> Collapse:
     return Collapse(
         leader_EL=_leading_candidate(probability_ELO),
         probability_EL=probability_ELO.max(axis=-1),
+        operator_L=operator_EL[-1],
         lock_in_epoch_L=lock_in_epoch_L,
-        locked_early_share=_mean(lock_in_K < max(1, int(_EARLY * num_joint))),
+        locked_early_share=_mean(lock_in_K < max(1, int(EARLY * num_joint))),
         locked_share_of_epochs=_mean(1 - lock_in_K / max(1, num_joint)),
     )
+
+
+def locked_in_by_step(trajectory: Trajectory, collapse: Collapse) -> NDArray[np.float64]:
+    """Returns the share of the layers that count which are locked in after 0, 1, ... of the joint epochs.
+
+    It ends at 1; a quarter along, it is `locked_early_share`. NaN if no layer counts.
+    """
+    joint_E = trajectory.epoch_E[trajectory.is_joint_E]
+    lock_in_K = collapse.lock_in_epoch_L[collapse.lock_in_epoch_L != NOT_COUNTED]
+    return np.array([0.0, *(_mean(lock_in_K <= epoch) for epoch in joint_E)])
 
 
 def final_entropy(trajectory: Trajectory) -> float:

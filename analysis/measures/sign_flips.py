@@ -20,7 +20,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 Direction = Literal["less", "greater"]
 
@@ -128,6 +127,9 @@ def _p_of_equal(excess: float, worst: float, n: int) -> float:
 
 def _p_by_skewed_t(excess_N: NDArray[np.float64]) -> float:
     """P-value of the mean being greater than 0, by Student's t on a mean corrected for skewness."""
+    # Imported here, and below: scipy is slow to import, and reading claims asks for no statistics.
+    from scipy import stats
+
     n = len(excess_N)
     g = _skewness(excess_N)
     w = excess_N.mean() / excess_N.std(ddof=1)
@@ -137,6 +139,8 @@ def _p_by_skewed_t(excess_N: NDArray[np.float64]) -> float:
 
 def _bound_by_skewed_t(values_N: NDArray[np.float64], level: float) -> float:
     """The mean for which that p-value is `level`."""
+    from scipy import stats
+
     n = len(values_N)
     g = _skewness(values_N)
     corrected = stats.t.isf(level, n - 1) / np.sqrt(n) - g / (6 * n)

@@ -31,6 +31,7 @@ class Experiment:
         training_registrations: all grids of trainings that launches registered.
         left_out: runs of searches that are not in the registered grid, without their files.
         failed_training: runs that failed to train a network.
+        views: kinds of runs that MLflow has a saved view of.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Experiment:
     training_registrations: tuple[Registration, ...] = ()
     left_out: tuple[Run, ...] = ()
     failed_training: tuple[Run, ...] = ()
+    views: frozenset[str] = frozenset()
 
     @cached_property
     def factors(self) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from mlflow.tracking import MlflowClient
 from analysis.reading import tags
 from analysis.reading.captions import name_some
 from analysis.reading.experiment import Experiment
+from analysis.reading.mlflow_pages import views_in
 from analysis.reading.registration import DamagedRegistration, Registration, read_registrations
 from analysis.reading.run import (
     NETWORK_FIELDS,
@@ -57,7 +58,7 @@ def read_experiment(
     Raises:
         UserError: no such experiment, or no finished search in it.
     """
-    experiment_id, records = _read_records(name, tracking_uri)
+    experiment_id, views, records = _read_records(name, tracking_uri)
     launches = [run for run in records if run.kind == "launch"]
     registrations, damaged = read_registrations(launches, tracking_uri)
     study = _newest_study(records, tracking_uri)
@@ -103,6 +104,7 @@ def read_experiment(
         training_registrations=tuple(one for one in registrations if one.kind == "train"),
         left_out=tuple(left_out),
         failed_training=tuple(run for run in trained if run.status == "FAILED"),
+        views=views,
     )
 
 
@@ -115,7 +117,7 @@ def read_trainings(name: str, tracking_uri: str, cells: Collection[str]) -> Expe
     Raises:
         UserError: no such experiment.
     """
-    experiment_id, all_runs = _read_records(name, tracking_uri)
+    experiment_id, _, all_runs = _read_records(name, tracking_uri)
     training = name_images(run for run in all_runs if run.is_finished and run.tags.get(tags.CELL) in cells)
     found = {run.tags.get(tags.SEARCH_RUN) for run in training}
     searches = sort_runs(name_images(run for run in all_runs if run.run_id in found), (SEED,))
@@ -128,11 +130,13 @@ def read_run(run: MlflowRun, tracking_uri: str) -> Run:
     return read_files([record_run(run)], tracking_uri)[0]
 
 
-def _read_records(name: str, tracking_uri: str) -> tuple[str, list[Run]]:
+def _read_records(name: str, tracking_uri: str) -> tuple[str, frozenset[str], list[Run]]:
+    """Id, saved views and runs of an experiment."""
     with refuse_broken_store(tracking_uri):
         client = MlflowClient(tracking_uri=tracking_uri)
         experiment_id = find_experiment(client, name)
-        return experiment_id, [record_run(run) for run in search_all(client, experiment_id)]
+        views = views_in(dict(client.get_experiment(experiment_id).tags))
+        return experiment_id, views, [record_run(run) for run in search_all(client, experiment_id)]
 
 
 def _last_registered(

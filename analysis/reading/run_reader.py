@@ -41,22 +41,51 @@ Content = TypeVar("Content")
 
 def record_run(run: MlflowRun) -> Run:
     """Returns a run of MLflow without its files."""
-    run_tags = dict(run.data.tags)
+    return make_run(
+        run.info.run_id,
+        run.info.run_name or run.info.run_id,
+        run.info.status,
+        run.data.params,
+        run.data.metrics,
+        run.data.tags,
+        start_time_ms=run.info.start_time or 0,
+        artifact_uri=run.info.artifact_uri,
+    )
+
+
+def make_run(
+    run_id: str,
+    name: str,
+    status: str,
+    params: Mapping[str, str],
+    metrics: Mapping[str, float],
+    run_tags: Mapping[str, str],
+    *,
+    start_time_ms: int = 0,
+    artifact_uri: str = "",
+    trajectory: Trajectory | None = None,
+) -> Run:
+    """Returns a run with the values of its params.
+
+    Args:
+        params: the flat config, as text.
+    """
     kind = run_tags.get(tags.KIND, "other")
-    config = {name: parse_value(text) for name, text in _complete(kind, run.data.params).items()}
+    config = {name: parse_value(text) for name, text in _complete(kind, params).items()}
     if kind in ("search", "train"):
         config[IMAGES] = run_tags.get(tags.DATA_FINGERPRINT, tags.UNKNOWN)[:_NUM_DIGITS_OF_IMAGES]
     return Run(
-        run_id=run.info.run_id,
-        name=escape_unprintable(run.info.run_name or run.info.run_id),
-        status=run.info.status,
+        run_id=run_id,
+        name=escape_unprintable(name),
+        status=status,
         kind=kind,
         config=config,
-        metrics=dict(run.data.metrics),
-        tags=run_tags,
+        metrics=dict(metrics),
+        tags=dict(run_tags),
         failure=run_tags.get(tags.FAILURE),
-        start_time_ms=run.info.start_time or 0,
-        artifact_uri=run.info.artifact_uri,
+        start_time_ms=start_time_ms,
+        artifact_uri=artifact_uri,
+        trajectory=trajectory,
     )
 
 

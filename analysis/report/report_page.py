@@ -24,6 +24,7 @@ from analysis.measures.run_measures import (
 )
 from analysis.measures.search_health import FailedCheck, failed_checks
 from analysis.reading.experiment import Experiment
+from analysis.reading.mlflow_pages import experiment_page, how_to_serve, run_page
 from analysis.reading.run import SEED, Run, describe_makers
 from analysis.reading.values import show_value
 from analysis.tables.result_table import ResultTable
@@ -31,10 +32,8 @@ from analysis.tables.table_files import NOTHING, cell_texts
 from analysis.verdicts import NONE_OF_A_STUDY
 from analysis.verdicts.redundant_encodings import describe_redundancy
 from analysis.verdicts.verdict import Verdict
-from nas.foundation.uris import redact
 
 _PX_PER_PT = 1.9
-_LOCAL_MLFLOW = "http://127.0.0.1:5000"
 
 
 @dataclass(frozen=True)
@@ -132,17 +131,17 @@ def write_report(
         selection_note=selection_note(experiment.training),
         num_stages=max((len(trial.stages) for trial in trials), default=0),
         messages=[*experiment.notices, *undrawn],
-        is_local=not experiment.tracking_uri.startswith("http"),
-        mlflow_url=f"{_mlflow_url(experiment)}/#/experiments/{experiment.experiment_id}",
+        mlflow_command=how_to_serve(experiment.tracking_uri, in_its_folder=True),
+        mlflow_url=experiment_page(experiment.tracking_uri, experiment.experiment_id, _view(experiment)),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return path
 
 
-def _mlflow_url(experiment: Experiment) -> str:
-    uri = experiment.tracking_uri
-    return redact(uri, user="").rstrip("/") if uri.startswith("http") else _LOCAL_MLFLOW
+def _view(experiment: Experiment) -> str | None:
+    """The saved view that shows its searches; older launches saved none."""
+    return "search" if "search" in experiment.views else None
 
 
 def _levels(experiment: Experiment) -> dict[str, list[str]]:
@@ -222,9 +221,7 @@ def _trial_view(experiment: Experiment, numbers: Numbers, run: Run) -> TrialView
     target_ms = run.number(TARGET)
     return TrialView(
         name=run.name,
-        url=f"{_mlflow_url(experiment)}/#/experiments/{experiment.experiment_id}/runs/{run.run_id}"
-        if run.run_id
-        else "",
+        url=run_page(experiment.tracking_uri, experiment.experiment_id, run.run_id) if run.run_id else "",
         short_id=run.short_id,
         outcome=run.outcome,
         is_finished=run.is_finished,

@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis.measures.summary import Summary
 from analysis.reading.experiment import Experiment
+from analysis.reading.latex import LATEX_SYMBOLS, escape_latex
 from analysis.reading.stamp import write_stamp
 from analysis.tables.result_table import Column, ResultTable, TableCell
 from nas.foundation.escaping import escape_markdown, escape_unprintable
@@ -36,10 +37,6 @@ def to_markdown(table: ResultTable) -> str:
     return "\n".join([*rows, "", escape_markdown(table.full_caption)]) + "\n"
 
 
-_LATEX_SYMBOLS = str.maketrans({"|": r"\textbar{}", "–": "--", "−": "$-$", "λ": r"$\lambda$"})
-"""Characters that pdflatex lacks in its default fonts and pandas leaves as they are."""
-
-
 def to_latex(table: ResultTable) -> str:
     """Returns a LaTeX table for the package booktabs, with its caption."""
     frame = pd.DataFrame(cell_texts(table))
@@ -51,12 +48,12 @@ def to_latex(table: ResultTable) -> str:
         .to_latex(
             hrules=True,
             position_float="centering",
-            caption=_escape_latex(table.full_caption),
+            caption=escape_latex(table.full_caption),
             label=f"tab:{table.name}",
             column_format="".join("l" if _is_text(table, index) else "r" for index in range(frame.shape[1])),
         )
     )
-    lines = text.translate(_LATEX_SYMBOLS).splitlines(keepends=True)
+    lines = text.translate(LATEX_SYMBOLS).splitlines(keepends=True)
     if table.rule_before:
         # pandas has no rule between two rows.
         lines.insert(lines.index("\\midrule\n") + 1 + table.rule_before, "\\midrule\n")
@@ -67,17 +64,6 @@ def _keep_off_command(cell: object) -> str:
     """A cell that the command before it, the end of a row or a rule, does not read as its argument."""
     text = str(cell)
     return f"{{}}{text}" if text.startswith(("[", "*")) else text
-
-
-def _escape_latex(text: str) -> str:
-    """Escapes a text as pandas escapes a cell; it has no public function for it."""
-    cell = (
-        pd.DataFrame([escape_unprintable(text)])
-        .style.hide(axis="index")
-        .hide(axis="columns")
-        .format(escape="latex")
-    )
-    return cell.to_latex().splitlines()[1].removesuffix(r" \\")
 
 
 def to_csv(table: ResultTable) -> str:

@@ -10,7 +10,9 @@ import yaml
 
 from experiments import __version__
 from experiments.cells.cell import Cell
+from experiments.cells.cell_names import AnyCell, as_named
 from experiments.cells.journal import Journal
+from experiments.cells.origin import origin_tags
 from experiments.places.storage import Storage
 from nas.config import ConfigRecord
 from nas.foundation.errors import UserError
@@ -51,6 +53,7 @@ class RunDescription:
             "tfnas.data_fingerprint": cell.data_fingerprint,
             RESULTS_VERSION_TAG: str(cell.results_version),
             "tfnas.version": __version__,
+            **origin_tags("tfnas"),
         }
         uri = storage.uri if storage else None
         return cls(cell.hash, cell.name, cell.params, tags | dict(cell.provenance) | cell.tags | factors, uri)
@@ -80,12 +83,28 @@ class CellFolder:
     @classmethod
     def of(cls, out: Path, cell: Cell, storage: Storage | None = None) -> Self:
         """The folder of a cell below an output folder."""
-        return cls(out / "cells" / cell.folder_name, storage)
+        return cls.below(out / "cells", cell, storage)
+
+    @classmethod
+    def below(cls, parent: Path, cell: Cell, storage: Storage | None = None) -> Self:
+        """The folder of a cell among others, known by the hash behind its name, which may change."""
+        path = parent / cell.folder_name
+        if not path.is_dir():
+            path = next(iter(sorted(parent.glob(f"*-{cell.hash[:10]}"))), path)
+        return cls(path, storage)
 
     def describe(self, description: RunDescription) -> None:
         """Makes the folder and writes its description."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_atomically(self._description, json.dumps(asdict(description), indent=1).encode())
+
+    def with_earlier_name(self, cell: AnyCell) -> AnyCell:
+        """The cell with the name under which it began; see `as_named`.
+
+        Raises:
+            UserError: the description is damaged.
+        """
+        return as_named(cell, self.description.name) if self._description.is_file() else cell
 
     @property
     def description(self) -> RunDescription:

@@ -36,7 +36,7 @@ class SearchCell(Cell[SearchConfig, LatencyTable]):
     """One search.
 
     Attributes:
-        name: unique within its grid, for instance `bi_random-sink-T4.0-s0`.
+        name: unique within its grid, for instance `bi_random-s0-sink-T4` in a grid of samplings and seeds.
         config: `latency_table` is the path of a file.
         table_fingerprint: identifies that table.
     """
@@ -79,11 +79,12 @@ class SearchCell(Cell[SearchConfig, LatencyTable]):
             listing=listing,
         ):
             records.append(record)
+            # After every epoch, for those who watch.
+            trajectory = Trajectory.of(config.space, config.as_searched().depth, records)
+            trajectory.save(folder.artifacts / "trajectory.npz")
             yield record
         # The kernels that computed it, in place of `auto`.
         folder.write_config(config.model_copy(update={"kernels": records[-1].kernels or config.kernels}))
-        trajectory = Trajectory.of(config.space, config.as_searched().depth, records)
-        trajectory.save(folder.artifacts / "trajectory.npz")
         _write_metrics(records, folder.artifacts / "metrics.csv")
         records[-1].architecture.save(folder.artifacts / "architecture.json")
         given.save(folder.artifacts / "latency_table.json")

@@ -17,7 +17,7 @@ from nas.data.image_source import list_images
 from nas.data.training_data import PARTS, fingerprint_training_data, load_training_data
 from nas.foundation.world import ALONE, World
 from nas.space.architecture import Architecture
-from nas.space.baselines import ARCHITECTURE_NAMES, find_architecture
+from nas.space.network_names import ARCHITECTURE_NAMES, find_architecture
 from nas.space.profile import count_macs, count_parameters
 from nas.training.processes import lead
 from nas.training.trained_network import load_trained_network
@@ -44,7 +44,7 @@ class TrainingCell(Cell[TrainConfig, Architecture | None]):
     """One training.
 
     Attributes:
-        name: for instance `train-efficientnet_b0-s0`.
+        name: for instance `t0-efficientnet_b0`, with the seed first.
         config: `architecture` may be a downloaded file.
         architecture: as the person named it, `run:RUN_ID` for instance.
         search_run: the MLflow run that found the network, if one did.

@@ -6,7 +6,9 @@ import warnings
 from typing import NamedTuple, TextIO
 
 import click
+from click.shell_completion import CompletionItem
 
+from experiments.cli.completion import SHELLS, install_completion
 from nas.foundation.errors import InputWarning, PeerError, RunWarning, UserError
 from nas.foundation.escaping import safe_line
 
@@ -21,6 +23,7 @@ _COMMANDS = {
     "init": _Listed("planning", "Write a YAML file to start from."),
     "config": _Listed("planning", "Show the fields of a YAML file, and its schema for editors."),
     "launch": _Listed("launches", "Run the searches or trainings of a YAML file."),
+    "watch": _Listed("launches", "Follow a running launch in a browser."),
     "figures": _Listed("results", "Draw the figures of an experiment."),
     "report": _Listed("results", "Write the report of an experiment."),
     "health": _Listed("results", "Show which searches of an experiment are healthy."),
@@ -57,9 +60,29 @@ class _LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, listed.help_text) for name, listed in _COMMANDS.items()])
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        # Click's own would import the module of every command, for its help text.
+        commands = [
+            CompletionItem(name, help=listed.help_text)
+            for name, listed in _COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return commands + click.Command.shell_complete(self, ctx, incomplete)
+
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="tfnas")
+@click.option(
+    "--install-completion",
+    type=click.Choice(["auto", *SHELLS]),
+    is_flag=False,
+    flag_value="auto",
+    is_eager=True,
+    expose_value=False,
+    callback=install_completion,
+    help="Write a script that completes commands, options and paths on TAB, print how to load it, and exit. "
+    "'auto' is the shell that SHELL names.",
+)
 def tfnas() -> None:
     """Search for neural architectures that meet a latency target, as reproducible experiments.
 

@@ -1,7 +1,7 @@
 """States of cells: which are finished, which failed, which have to run and why."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,8 +13,9 @@ from experiments.cells.cell_folder import (
     CellFolder,
     RunDescription,
 )
+from experiments.cells.cell_names import as_named, same_parts
 from experiments.console import format_count
-from experiments.tracking.tracker import DELETED, TrackedCell
+from experiments.tracking.tracked_cells import DELETED, TrackedCell
 
 State = Literal["finished", "failed", "interrupted", "missing", "deleted"]
 
@@ -29,6 +30,7 @@ class CellState:
             which run is meant, and how to run the cell again.
         is_open: whether an attempt started and did not end: it is running, or was cut off.
         tags: of its run; empty if there is none.
+        metrics: of its last epoch.
         is_healthy: whether it finished and passed all health checks; None without any.
     """
 
@@ -39,6 +41,7 @@ class CellState:
     is_open: bool = False
     tags: Mapping[str, str] = field(default_factory=dict)
     is_healthy: bool | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     def is_to_run(self, retry_failed: bool) -> bool:
         """Whether a launch runs the cell."""
@@ -48,9 +51,13 @@ class CellState:
 def cell_states(cells: Sequence[Cell], tracked: Mapping[str, TrackedCell], out: Path) -> list[CellState]:
     """Looks up every cell, in its folder and in MLflow.
 
-    The folder may know more (if records are not delivered yet) or nothing (if it was deleted).
+    The folder may know more (if records are not delivered yet) or nothing (if it was deleted). Cells that
+    began keep their names: earlier versions, and smaller grids, ordered the parts of names differently.
     """
-    return [_state(cell, tracked, CellFolder.of(out, cell)) for cell in cells]
+    return [
+        _state(_as_named_before(cell, folder, tracked), tracked, folder)
+        for cell, folder in ((cell, CellFolder.of(out, cell)) for cell in cells)
+    ]
 
 
 def note_on_sources(states: Sequence[CellState]) -> str | None:
@@ -68,9 +75,22 @@ def note_on_sources(states: Sequence[CellState]) -> str | None:
     )
 
 
-def _state(cell: Cell, tracked: Mapping[str, TrackedCell], folder: CellFolder) -> CellState:
-    end, num_epochs = folder.journal.end, len(folder.journal.epochs)
+def _as_named_before(cell: Cell, folder: CellFolder, tracked: Mapping[str, TrackedCell]) -> Cell:
     run = tracked.get(cell.hash)
+    return as_named(cell, run.name) if run else folder.with_earlier_name(cell)
+
+
+def _state(cell: Cell, tracked: Mapping[str, TrackedCell], folder: CellFolder) -> CellState:
+    run = tracked.get(cell.hash)
+    epochs = folder.journal.epochs
+    metrics = epochs[max(epochs)].metrics if epochs else run.metrics if run else {}
+    return replace(_known_state(cell, run, folder, tracked), metrics=metrics)
+
+
+def _known_state(
+    cell: Cell, run: TrackedCell | None, folder: CellFolder, tracked: Mapping[str, TrackedCell]
+) -> CellState:
+    end, num_epochs = folder.journal.end, len(folder.journal.epochs)
     if run and run.status == DELETED:
         if run.run_id == folder.delivered_to:
             remedy = f"to have it back, restore that run there; to run it again, remove {folder.path}"
@@ -104,7 +124,7 @@ def _is_healthy(folder: CellFolder, run: TrackedCell | None) -> bool | None:
 
 def _why_not_reused(cell: Cell, tracked: Mapping[str, TrackedCell]) -> str:
     """What changed since the most similar run of the same name; empty if there is no such run."""
-    changes = [_changes(cell, run) for run in tracked.values() if run.name == cell.name]
+    changes = [_changes(cell, run) for run in tracked.values() if same_parts(run.name, cell.name)]
     fewest = min(changes, key=len, default=[])
     return f"changed: {', '.join(fewest)}" if fewest else ""
 

@@ -1,4 +1,4 @@
-"""Dry run and status: what a launch would do and cost, and how its cells stand; neither starts anything."""
+"""Dry run: what a launch would do and cost, without starting anything."""
 
 import warnings
 from collections import Counter
@@ -15,12 +15,12 @@ from rich.table import Table
 from experiments.cells.cell import Cell
 from experiments.cells.epoch_cost import EpochCost
 from experiments.console import format_count, format_duration, say
-from experiments.launching.cell_states import CellState, cell_states, note_on_sources
+from experiments.launching.cell_states import CellState, cell_states
 from experiments.launching.grid_record import GridRecord
-from experiments.launching.launch_lock import is_launch_running, only_user_of
+from experiments.launching.launch_lock import only_user_of
 from experiments.places.place import Place
 from experiments.specs.grid import Grid, Plan
-from experiments.tracking.tracker import TrackedCell, UnreachableStoreError, read_tracked_cells
+from experiments.tracking.tracked_cells import read_tracked_cells
 from nas.foundation.errors import SkippedImagesWarning
 
 
@@ -70,7 +70,7 @@ def print_dry_run(
             print_unmeasured(plan, cells, console)
         for line in _foreseen(cells, _count_all(cells, place)):
             say(console, f"warning: {line}")
-        return GridRecord.of(plan.cells, claims, grid.path.name).content
+        return GridRecord.of([state.cell for state in states], claims, grid.path.name).content
 
 
 def locked(out: Path | None) -> AbstractContextManager[None]:
@@ -117,40 +117,6 @@ def print_images(cells: Sequence[Cell], console: Console) -> None:
     """Prints a line for each set of images: their number, parts and classes."""
     for images in dict.fromkeys(cell.images for cell in cells):
         say(console, f"Images: {images}")
-
-
-def print_status(grid: Grid, out: Path, console: Console, *, address: str | None = None) -> None:
-    """Prints the state of each cell; measures nothing and writes nothing."""
-    with grid.place(address) as place, TemporaryDirectory() as scratch:
-        # The state of what was run with a table does not depend on how that was measured.
-        plan = grid.plan(out, Path(scratch), place, partial(say, console), even_if_busy=True)
-        if plan.measured:
-            _print_states(plan.measured, _read_tracked_cells(grid, out, console), out, console)
-        if num_waiting := len(plan.cells) - len(plan.measured):
-            searches = format_count(num_waiting, "search", "searches")
-            say(console, f"{searches} without a lookup table; a launch measures it")
-
-
-def _print_states(
-    cells: Sequence[Cell], tracked: Mapping[str, TrackedCell], out: Path, console: Console
-) -> None:
-    is_running = is_launch_running(out)
-    states = cell_states(cells, tracked, out)
-    table = Table(cells[0].noun, "state", "epochs", "reason")
-    for state in states:
-        word = "running" if is_running and state.is_open else state.state
-        table.add_row(state.cell.name, word, _epochs(state), state.reason)
-    console.print(table)
-    if note := note_on_sources(states):
-        say(console, note)
-
-
-def _read_tracked_cells(grid: Grid, out: Path, console: Console) -> Mapping[str, TrackedCell]:
-    try:
-        return read_tracked_cells(grid.spec.experiment, out)
-    except UnreachableStoreError as error:
-        say(console, f"warning: {error}; states below come from the output folder alone")
-        return {}
 
 
 def time_all(cells: Sequence[Cell], place: Place, console: Console) -> Mapping[str, EpochCost]:

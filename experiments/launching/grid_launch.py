@@ -1,7 +1,7 @@
 """Launch of a grid: cells that are not done run as Ray trials, and MLflow receives the results."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -19,14 +19,18 @@ from experiments.launching.cell_states import CellState, cell_states, note_on_so
 from experiments.launching.grid_record import GridRecord
 from experiments.launching.launch_lock import only_user_of
 from experiments.launching.progress import Progress
-from experiments.launching.signals import remembering_ctrl_c, stopping_cleanly
+from experiments.launching.signals import check_ctrl_c, remembering_ctrl_c, stopping_cleanly
 from experiments.launching.table_check import check_tables
 from experiments.places.place import Place
 from experiments.places.storage import Storage
 from experiments.products.trained_latency import measure_trained
 from experiments.specs.grid import Grid
 from experiments.tracking.delivery import Delivery
-from experiments.tracking.tracker import Tracker, read_tracked_cells, require_server, tracking_uri
+from experiments.tracking.saved_views import SavedView, save_view
+from experiments.tracking.seed_bands import deliver_bands, seed_bands
+from experiments.tracking.store_access import require_server, tracking_uri
+from experiments.tracking.tracked_cells import read_tracked_cells
+from experiments.tracking.tracker import Tracker
 from nas.foundation.errors import UserError
 
 _MAX_PROCESS_DEATHS = 3
@@ -47,28 +51,51 @@ class LaunchResult:
     """The cells of a grid after a launch.
 
     Attributes:
-        failed: cells and reasons.
-        interrupted: cells that the next launch resumes.
-        num_undelivered: cells whose records MLflow lacks in part; the next launch delivers them.
-        num_healthy: finished searches that passed all health checks.
-        num_unhealthy: those that did not; older searches have no checks.
         out: output folder on this machine.
+        states: of all cells.
+        num_undelivered: cells whose records MLflow lacks in part; the next launch delivers them.
+        launch: the run in MLflow that registered the grid; None if it is unknown.
+        num_bands: settings with a run for mean, low and high over their seeds.
     """
 
     experiment: str
     out: Path
-    finished: list[Cell]
-    failed: list[tuple[Cell, str]]
-    interrupted: list[Cell]
+    states: list[CellState]
     num_undelivered: int
-    num_healthy: int
-    num_unhealthy: int
     tracking_uri: str
+    experiment_id: str
+    launch: str | None = None
+    num_bands: int = 0
 
     @property
     def cells(self) -> list[Cell]:
-        """All cells of the grid."""
-        return [*self.finished, *(cell for cell, _ in self.failed), *self.interrupted]
+        """All cells of the grid but those whose run was deleted."""
+        return [state.cell for state in self.states if state.state != "deleted"]
+
+    @property
+    def finished(self) -> list[Cell]:
+        """The cells that are done."""
+        return [state.cell for state in self.states if state.state == "finished"]
+
+    @property
+    def failed(self) -> list[tuple[Cell, str]]:
+        """Cells and reasons."""
+        return [(state.cell, state.reason) for state in self.states if state.state == "failed"]
+
+    @property
+    def interrupted(self) -> list[Cell]:
+        """The cells that the next launch runs or resumes."""
+        return [state.cell for state in self.states if state.state in ("interrupted", "missing")]
+
+    @property
+    def num_healthy(self) -> int:
+        """Number of finished searches that passed all health checks."""
+        return sum(state.is_healthy is True for state in self.states)
+
+    @property
+    def num_unhealthy(self) -> int:
+        """Number of those that did not; older searches have no checks."""
+        return sum(state.is_healthy is False for state in self.states)
 
 
 def launch(
@@ -105,16 +132,20 @@ def launch(
         storage.check_writable()
     # Before anything is measured: a store that cannot be used must not cost that time.
     read_tracked_cells(grid.spec.experiment, out)
-    with only_user_of(out), grid.place(address) as place:
+    with remembering_ctrl_c(), only_user_of(out), grid.place(address) as place:
         # Looked at before a lookup table is measured, which takes minutes.
         read_tracked_cells(grid.spec.experiment, out)
         cells = grid.cells(out, place, partial(say, console), even_if_busy=even_if_busy)
         tracker = Tracker(grid.spec.experiment, out)
+        save_view(
+            tracker.uri, tracker.experiment_id, SavedView.of_cells(cells[0].kind, list(cells[0].factors))
+        )
         folders = find_cell_folders(out, partial(say, console), storage)
         close_cut_off_attempts(folders)
         tracker.close_dead_launches()
         tracked = tracker.cells()
         states = cell_states(cells, tracked, out)
+        cells = [state.cell for state in states]
         to_run = [state for state in states if state.is_to_run(retry_failed)]
         _print_plan(states, to_run, console)
         record = GridRecord.of(cells, claims, grid.path.name)
@@ -126,17 +157,34 @@ def launch(
             work = Work(grid, [state.cell for state in to_run], out, place, storage)
             undelivered = _run(work, len(states) - len(to_run), record, tracker, delivery, console)
         else:
-            if tracker.last_registration(record.kind) != record.sha256:
+            last = tracker.last_registration(record.kind)
+            if last is None or last[1] != record.sha256:
                 _register(record, grid, tracker)
                 say(console, f"Registered this grid: figures and report compare these {cells[0].plural}")
             undelivered = delivery.close(PATIENCE_S)
         states = cell_states(cells, tracked, out)
         if note := note_on_sources(states):
             say(console, note)
-        result = _result(grid.spec.experiment, out, states, len(undelivered), tracker.uri)
+        result = LaunchResult(
+            grid.spec.experiment, out, states, len(undelivered), tracker.uri, tracker.experiment_id
+        )
         if not result.interrupted and not undelivered:
             measure_trained(result.finished, out, place, tracker, partial(say, console))
+        return result if undelivered else _with_bands(result, tracker, console)
+
+
+def _with_bands(result: LaunchResult, tracker: Tracker, console: Console) -> LaunchResult:
+    """Delivers mean, low and high over seeds of each setting; the cells themselves are delivered before."""
+    folders = {cell.hash: CellFolder.of(result.out, cell) for cell in result.finished}
+    bands = seed_bands(result.finished, folders)
+    try:
+        last = tracker.last_registration(result.cells[0].kind)
+        launch = last[0] if last else None
+        deliver_bands(tracker.uri, tracker.experiment_id, launch, bands)
+    except UserError as error:
+        say(console, f"{error}; the next launch adds the means over seeds")
         return result
+    return replace(result, launch=launch, num_bands=len(bands))
 
 
 @dataclass(frozen=True)
@@ -183,7 +231,7 @@ class Work:
             "input": cell.input_name,
             "listing": cell.listing_key,
             "storage": (self.storage or Storage(str(self.out))).uri,
-            "name": cell.folder_name,
+            "name": CellFolder.of(self.out, cell).path.name,
             "share_warmup": self.grid.spec.share_warmup,
             "config": cell.config.model_dump(mode="json"),
         }
@@ -208,7 +256,8 @@ def _run(
     work: Work, num_done: int, record: GridRecord, tracker: Tracker, delivery: Delivery, console: Console
 ) -> list[str]:
     """Runs cells under a parent run, which ends as they do; returns the folders left to deliver."""
-    if work.has_common_warmups and work.storage and not work.storage.warmups_dir:
+    shares_warmups = work.has_common_warmups and (work.storage is None or bool(work.storage.warmups_dir))
+    if work.has_common_warmups and work.storage and not shares_warmups:
         say(console, f"Warm-ups are not shared: {work.storage.uri} is not a folder, so it has no locks")
     launch_id = _start_launch(work.grid, tracker)
     status, patience_s = "KILLED", HASTE_S
@@ -217,7 +266,7 @@ def _run(
         tracker.check_unclaimed(record.kind, [cell.hash for cell in work.cells])
         folders = {cell.hash: work.prepare(cell) for cell in work.cells}
         num_parallel = work.grid.num_parallel(work.place, len(work.cells))
-        with Progress(console, work.cells, num_done, num_parallel) as progress:
+        with Progress(console, work.cells, num_done, num_parallel, shares_warmups=shares_warmups) as progress:
             callback = LaunchCallback(work.cells, folders, launch_id, progress, delivery)
             outcomes = _run_cells(work, callback)
         _print_saved(callback.shared_epochs_s, console)
@@ -248,7 +297,7 @@ def run_trials(
         param_space: a grid; None if a searcher chooses.
         choice: more arguments of `tune.TuneConfig`: what runs when.
     """
-    with remembering_ctrl_c() as check_pressed, work.place.ray():
+    with work.place.ray():
         from ray import tune
 
         sources = {cell.input_name: cell for cell in work.cells}
@@ -271,7 +320,7 @@ def run_trials(
                 failure_config=tune.FailureConfig(max_failures=_MAX_PROCESS_DEATHS),
             ),
         )
-        check_pressed()
+        check_ctrl_c()
         with stopping_cleanly():
             tuner.fit()
 
@@ -319,19 +368,3 @@ def _print_saved(shared_epochs_s: list[float], console: Console) -> None:
             console,
             f"Shared warm-ups: {format_count(num_epochs, 'epoch')} reused, which saved {saved} of computing",
         )
-
-
-def _result(
-    experiment: str, out: Path, states: list[CellState], num_undelivered: int, tracking_uri: str
-) -> LaunchResult:
-    return LaunchResult(
-        experiment=experiment,
-        out=out,
-        finished=[state.cell for state in states if state.state == "finished"],
-        failed=[(state.cell, state.reason) for state in states if state.state == "failed"],
-        interrupted=[state.cell for state in states if state.state in ("interrupted", "missing")],
-        num_undelivered=num_undelivered,
-        num_healthy=sum(state.is_healthy is True for state in states),
-        num_unhealthy=sum(state.is_healthy is False for state in states),
-        tracking_uri=tracking_uri,
-    )

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, Self
 
 from experiments.cells.cell import Cell
-from experiments.tracking.tracker import REGISTERS_TAG, REGISTRATION_TAG
+from experiments.tracking.tracked_cells import REGISTERS_TAG, REGISTRATION_TAG
 from nas.config import PATH_FIELDS
 from nas.foundation.identity import fingerprint
 

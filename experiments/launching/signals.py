@@ -1,8 +1,11 @@
 """Ctrl-C and SIGTERM during a launch."""
 
 import signal
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
+
+_IS_PRESSED = threading.Event()
 
 
 @contextmanager
@@ -21,25 +24,31 @@ def stopping_cleanly() -> Iterator[None]:
 
 
 @contextmanager
-def remembering_ctrl_c() -> Iterator[Callable[[], None]]:
-    """Yields a function that raises `KeyboardInterrupt` if Ctrl-C was pressed.
+def remembering_ctrl_c() -> Iterator[None]:
+    """Remembers that Ctrl-C was pressed, for `check_ctrl_c`.
 
-    Ctrl-C raises it at once, too, but Python drops what is raised while it forks, as Ray does when it starts.
+    Ctrl-C raises `KeyboardInterrupt` at once, too, but Python drops what is raised in some callbacks, such
+    as those of a fork, and Ray and MLflow fork when they start.
     """
     before = signal.getsignal(signal.SIGINT)
-    is_pressed = False
+    _IS_PRESSED.clear()
 
     def press(*_: object) -> None:
-        nonlocal is_pressed
-        is_pressed = True
+        _IS_PRESSED.set()
         raise KeyboardInterrupt
-
-    def check() -> None:
-        if is_pressed:
-            raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, press)
     try:
-        yield check
+        yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def check_ctrl_c() -> None:
+    """Ends here if Ctrl-C was pressed since `remembering_ctrl_c` began.
+
+    Raises:
+        KeyboardInterrupt: it was.
+    """
+    if _IS_PRESSED.is_set():
+        raise KeyboardInterrupt

@@ -53,9 +53,10 @@ def train_here(
         UserError: config, data or tracking server are wrong, or another process runs this training.
     """
     out = out.resolve()
-    folder = CellFolder(out / "trainings" / cell.folder_name)
+    folder = CellFolder.below(out / "trainings", cell)
     with only_user_of(folder.path, "this training"):
         tracker = Tracker(experiment, out)
+        cell = folder.with_earlier_name(cell)
         folder.describe(RunDescription.of(cell))
         if folder.journal.is_open:
             # A killed process could not end it.

@@ -15,7 +15,7 @@ from torch import Generator, Tensor, nn
 from experiments.cells.training_cell import SEARCH_RUN_TAG, SEARCHED_ON_TAG
 from experiments.products.model_card import Facts, write_card
 from experiments.tracking.named_run import RUN_PREFIX, NamedRun, find_run
-from experiments.tracking.tracker import moving_artifacts, reaching
+from experiments.tracking.store_access import moving_artifacts, reaching
 from nas.config import TrainConfig
 from nas.data.image_source import load_images
 from nas.foundation.device import resolve_device
@@ -23,7 +23,7 @@ from nas.foundation.errors import UserError
 from nas.latency.calibration import summarize_networks, time_networks_in_turn
 from nas.latency.quiet import measure_load
 from nas.latency.timing import device_name, make_images, prepare_network
-from nas.space.baselines import find_architecture
+from nas.space.network_names import find_architecture
 from nas.space.profile import count_macs, count_parameters
 from nas.training.export import ExportFormat, PixelClassifier, export_network, fold_batch_norm
 from nas.training.trained_network import TrainedNetwork, load_trained_network

@@ -11,7 +11,8 @@ from experiments.cells.cell import Cell
 from experiments.cells.training_cell import SEARCH_RUN_TAG
 from experiments.places.place import Place
 from experiments.tracking.named_run import RUN_PREFIX, find_run
-from experiments.tracking.tracker import TrackedCell, Tracker
+from experiments.tracking.tracked_cells import TrackedCell
+from experiments.tracking.tracker import Tracker
 from nas.config import TrainConfig
 from nas.data.datasets import DATASETS
 from nas.foundation.device import resolve_device

@@ -1,12 +1,13 @@
 """SearchGrid: the searches of a YAML file."""
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 from experiments.cells.cell import check_distinct
+from experiments.cells.cell_names import join_names
 from experiments.cells.search_cell import SearchCell
 from experiments.places.place import Place
 from experiments.specs.experiment_spec import ExperimentSpec, parse_fields
@@ -156,7 +157,7 @@ def make_cells(drafts: list[Draft], preparation: Preparation, where: str) -> lis
         for draft, cell in zip(drafts, planned, strict=True)
     ]
     check_distinct(cells, where)
-    return cells
+    return _with_names(cells)
 
 
 def plan_cells(drafts: list[Draft], preparation: Preparation, where: str) -> list[SearchCell]:
@@ -168,17 +169,19 @@ def plan_cells(drafts: list[Draft], preparation: Preparation, where: str) -> lis
     Raises:
         UserError: images are missing, or a table that should be there; or a target is out of reach.
     """
-    return [
-        _plan_cell(draft, preparation)
-        if preparation.is_to_measure(draft.config)
-        else _make_cell(draft, preparation, where)
-        for draft in drafts
-    ]
+    return _with_names(
+        [
+            _plan_cell(draft, preparation)
+            if preparation.is_to_measure(draft.config)
+            else _make_cell(draft, preparation, where)
+            for draft in drafts
+        ]
+    )
 
 
 def _plan_cell(draft: Draft, preparation: Preparation) -> UnmeasuredSearch:
     return UnmeasuredSearch(
-        name=_name(draft.config, draft.factors, draft.target),
+        name="",
         factors=draft.factors,
         config=draft.config,
         table_fingerprint=preparation.table_path(draft.config).name,
@@ -197,7 +200,7 @@ def _make_cell(draft: Draft, preparation: Preparation, where: str) -> SearchCell
     _check_fit(config, table, preparation.hardware(config), where)
     factors = {field: getattr(config, field) for field in draft.factors}
     return SearchCell(
-        name=_name(config, factors, config.target_latency_ms),
+        name="",
         factors=factors,
         config=config,
         table_fingerprint=table.fingerprint,
@@ -259,10 +262,20 @@ def _fields_without_effect(drafts: list[Draft]) -> list[str]:
     return sorted(set.intersection(*ineffective))
 
 
-def _name(config: SearchConfig, factors: Mapping[str, Any], target: float | str) -> str:
+def _with_names(cells: Sequence[SearchCell]) -> list[SearchCell]:
+    names = join_names([_parts_of_name(cell) for cell in cells])
+    return [replace(cell, name=name) for cell, name in zip(cells, names, strict=True)]
+
+
+def _parts_of_name(cell: SearchCell) -> dict[str, str]:
+    """The settings that a name shows, by their fields."""
+    config = cell.config
     ignored = METHODS[config.method].ignored_fields
-    switches = [getattr(config, field) for field in ("sampling", "depth") if field not in ignored]
-    method = [] if config.method == "tf_nas" else [config.method]
-    others = [f"{field}={value}" for field, value in factors.items() if field not in _NAMED_FIELDS]
-    shown = target if isinstance(target, str) else f"{target:g}"
-    return "-".join([*method, *switches, f"T{shown}", *others, f"s{config.seed}"])
+    target = cell.target if isinstance(cell, UnmeasuredSearch) else config.target_latency_ms
+    return {
+        **({} if config.method == "tf_nas" else {"method": config.method}),
+        **{field: getattr(config, field) for field in ("sampling", "depth") if field not in ignored},
+        "target_latency_ms": f"T{target}" if isinstance(target, str) else f"T{target:g}",
+        **{field: f"{field}={value}" for field, value in cell.factors.items() if field not in _NAMED_FIELDS},
+        "seed": f"s{config.seed}",
+    }

@@ -11,8 +11,8 @@ from experiments.tracking.named_run import NamedRun
 from nas.config import SearchConfig, TrainConfig
 from nas.data.datasets import DATASETS
 from nas.foundation.errors import UserError
-from nas.space.baselines import ARCHITECTURE_NAMES, BASELINE_NAMES
 from nas.space.macro_space import get_space
+from nas.space.network_names import ARCHITECTURE_NAMES, BASELINE_NAMES
 
 INHERITED_FIELDS = ("dataset", "data_dir", "train_list", "arch_list", "test_list", "skip_broken_images")
 """Fields that choose images; `max_train_images` and `augmentation` belong to the protocol."""

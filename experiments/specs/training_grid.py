@@ -1,11 +1,13 @@
 """TrainingGrid: the trainings of a YAML file, each network with each combination of the grid."""
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 from experiments.cells.cell import check_distinct
+from experiments.cells.cell_names import join_names
 from experiments.cells.training_cell import TrainingCell
 from experiments.places.place import Place
 from experiments.specs.experiment_spec import TrainingSpec, parse_fields
@@ -17,7 +19,7 @@ from experiments.tracking.named_run import RUN_PREFIX
 from nas.config import TrainConfig
 from nas.data.datasets import SOURCE_FIELDS
 from nas.foundation.errors import ErrorList, UserError
-from nas.space.baselines import BASELINE_NAMES
+from nas.space.network_names import BASELINE_NAMES
 
 
 @dataclass(frozen=True)
@@ -83,15 +85,17 @@ class TrainingGrid(Grid):
     ) -> list[TrainingCell]:
         preparation = Preparation(out, place, str(self.path), report)
         try:
-            networks = find_networks(self.references, out, files)
+            networks = with_own_names(find_networks(self.references, out, files))
             inheritance = Inheritance(networks)
         except UserError as error:
             raise UserError(f"{self.path}: architectures: {error}") from None
-        cells = [
-            self._cell(network, factors, preparation, inheritance)
-            for network in networks
-            for factors in self.spec.combinations()
-        ]
+        cells = name_trainings(
+            [
+                self._cell(network, factors, preparation, inheritance)
+                for network in networks
+                for factors in self.spec.combinations()
+            ]
+        )
         check_distinct(cells, str(self.path))
         return cells
 
@@ -146,15 +150,14 @@ def make_training_cell(
     inheritance: Inheritance,
     factors: dict[str, Any],
 ) -> TrainingCell:
-    """The training of a network with a config, named after both.
+    """The training of a network with a config; `name_trainings` names it.
 
     Raises:
         UserError: device or images are missing.
     """
-    others = [f"{field}={value}" for field, value in factors.items() if field != "seed"]
     images = preparation.images(TrainingCell, config)
     return TrainingCell(
-        name="-".join(["train", network.name, *others, f"s{config.seed}"]),
+        name="",
         factors={"architecture": network.name, **factors},
         config=config,
         data_fingerprint=images.fingerprint,
@@ -165,6 +168,34 @@ def make_training_cell(
         search_run=network.search.run_id if network.search else None,
         searched_on=_searched_on(inheritance.images(network), config, preparation),
     )
+
+
+def name_trainings(cells: Sequence[TrainingCell]) -> list[TrainingCell]:
+    """Names trainings after their seed, network and other settings: `t0-efficientnet_b0`."""
+    names = join_names([_parts_of_name(cell) for cell in cells], first="seed")
+    return [replace(cell, name=name) for cell, name in zip(cells, names, strict=True)]
+
+
+def _parts_of_name(cell: TrainingCell) -> dict[str, str]:
+    others = {
+        field: f"{field}={value}"
+        for field, value in cell.factors.items()
+        if field not in ("architecture", "seed")
+    }
+    return {"seed": f"t{cell.config.seed}", "architecture": str(cell.factors["architecture"]), **others}
+
+
+def with_own_names(networks: Sequence[NamedNetwork]) -> list[NamedNetwork]:
+    """Networks whose names differ: searches of two grids, and files in two folders, may share a name."""
+    counts = Counter(network.name for network in networks)
+    seen: Counter[str] = Counter()
+    named = []
+    for network in networks:
+        seen[network.name] += 1
+        mark = network.search.run_id[:4] if network.search else str(seen[network.name])
+        is_shared = counts[network.name] > 1
+        named.append(replace(network, name=f"{network.name}.{mark}") if is_shared else network)
+    return named
 
 
 def _searched_on(

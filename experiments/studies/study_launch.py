@@ -21,6 +21,7 @@ from experiments.console import say
 from experiments.launching.grid_launch import HASTE_S, PATIENCE_S, Work, close_cut_off_attempts, run_trials
 from experiments.launching.launch_lock import only_user_of
 from experiments.launching.progress import Progress
+from experiments.launching.signals import remembering_ctrl_c
 from experiments.launching.table_check import check_tables
 from experiments.places.storage import Storage
 from experiments.specs.preparation import Preparation
@@ -31,7 +32,10 @@ from experiments.studies.samplers import make_pruner
 from experiments.studies.study_results import write_results
 from experiments.studies.study_search import StudyCallback, StudyScheduler, StudySearch
 from experiments.tracking.delivery import Delivery
-from experiments.tracking.tracker import Tracker, read_tracked_cells, require_server, tracking_uri
+from experiments.tracking.saved_views import SavedView, save_view
+from experiments.tracking.store_access import require_server, tracking_uri
+from experiments.tracking.tracked_cells import read_tracked_cells
+from experiments.tracking.tracker import Tracker
 from nas.foundation.errors import UserError, first_line
 from nas.foundation.uris import redact, sqlite_path, sqlite_uri
 
@@ -63,6 +67,7 @@ class StudyResult:
     is_done: bool
     num_undelivered: int
     tracking_uri: str
+    experiment_id: str
     run_id: str
     storage_url: str
     best: Path | None
@@ -97,7 +102,7 @@ def launch_study(
     # Before anything is measured: stores that cannot be used must not cost that time.
     read_tracked_cells(plan.spec.experiment, out)
     read_study(plan, out)
-    with only_user_of(out), plan.place(address) as place:
+    with remembering_ctrl_c(), only_user_of(out), plan.place(address) as place:
         # Looked at before a lookup table is measured, which takes minutes.
         read_tracked_cells(plan.spec.experiment, out)
         read_study(plan, out)
@@ -106,6 +111,7 @@ def launch_study(
         kinds = plan.check_reach(preparation)
         study = open_study(plan, out, plan.definition(kinds))
         tracker = Tracker(plan.spec.experiment, out)
+        save_view(tracker.uri, tracker.experiment_id, SavedView.of_cells("search", list(plan.study.space)))
         folders = find_cell_folders(out, partial(say, console), storage)
         close_cut_off_attempts(folders)
         tracker.close_dead_launches()
@@ -132,7 +138,7 @@ def launch_study(
             is_done = not points.num_open and points.is_spent()
             tracker.end_launch(run_id, "FINISHED" if is_done else "KILLED")
         best = write_results(plan, study, kinds, out)
-        result = _result(points, tracker.uri, run_id, len(undelivered), out, best)
+        result = _result(points, tracker, run_id, len(undelivered), out, best)
         _deliver_results(tracker, result, out, console)
         return result
 
@@ -264,7 +270,7 @@ def _print_plan(points: Points, console: Console) -> None:
 
 
 def _result(
-    points: Points, tracking_uri: str, run_id: str, num_undelivered: int, out: Path, best: Path | None
+    points: Points, tracker: Tracker, run_id: str, num_undelivered: int, out: Path, best: Path | None
 ) -> StudyResult:
     trials = points.study.get_trials(deepcopy=False)
     return StudyResult(
@@ -278,7 +284,8 @@ def _result(
         ],
         is_done=not points.num_open and points.is_spent(),
         num_undelivered=num_undelivered,
-        tracking_uri=tracking_uri,
+        tracking_uri=tracker.uri,
+        experiment_id=tracker.experiment_id,
         run_id=run_id,
         storage_url=show_storage(points.plan, out),
         best=best,

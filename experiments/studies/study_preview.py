@@ -4,6 +4,7 @@ import sys
 from functools import partial
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
@@ -84,6 +85,27 @@ def print_study_status(plan: StudyGrid, out: Path, console: Console) -> None:
     console.print(table)
     if study:
         say(console, f"explore it with: optuna-dashboard {quote(show_storage(plan, out))}")
+
+
+def describe_points(plan: StudyGrid, out: Path) -> dict[str, Any]:
+    """The points of a study as JSON."""
+    study = read_study(plan, out)
+    metrics = [objective.metric for objective in plan.study.objectives]
+    return {
+        "experiment": plan.spec.experiment,
+        "out": str(out),
+        "storage": show_storage(plan, out),
+        "points": [
+            {
+                "number": trial.number,
+                "state": _state(trial),
+                "params": trial.params,
+                "values": dict(zip(metrics, trial.values, strict=True)) if trial.values else {},
+                "reason": trial.user_attrs.get(FAILURE, ""),
+            }
+            for trial in (study.get_trials(deepcopy=False) if study else [])
+        ],
+    }
 
 
 def _state(trial: FrozenTrial) -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 from experiments.tracking.named_run import EXPERIMENT_PREFIX, RUN_PREFIX, NamedRun, find_run, find_searches
 from nas.foundation.errors import UserError
 from nas.space.architecture import Architecture
-from nas.space.baselines import ARCHITECTURE_NAMES, BASELINE_NAMES, find_architecture
 from nas.space.enumeration import all_architectures, operator_code
 from nas.space.macro_space import SPACES
+from nas.space.network_names import ARCHITECTURE_NAMES, BASELINE_NAMES, find_architecture
 
 SPACE_PREFIX = "space:"
 

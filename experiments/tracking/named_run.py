@@ -3,15 +3,23 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mlflow import MlflowClient
-from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
-
+from experiments.cells.cell_names import sorted_parts
 from experiments.tracking.moved_store import point_artifacts_here
-from experiments.tracking.tracker import moving_artifacts, open_store, reaching, search_runs, tracking_uri
+from experiments.tracking.store_access import (
+    moving_artifacts,
+    open_store,
+    reaching,
+    search_runs,
+    tracking_uri,
+)
 from nas.foundation.errors import UserError, first_line
 from nas.foundation.uris import sqlite_path
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 # Otherwise MLflow draws a progress bar for every file.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -31,9 +39,9 @@ class NamedRun:
     """
 
     reference: str
-    run: Run
+    run: "Run"
     experiment: str
-    client: MlflowClient
+    client: "MlflowClient"
     out: Path
 
     @property
@@ -68,6 +76,8 @@ def find_run(reference: str, out: Path) -> NamedRun:
     Raises:
         UserError: there is no such store or run.
     """
+    from mlflow.exceptions import MlflowException
+
     client = _open_store(reference, out)
     with reaching(client.tracking_uri):
         try:
@@ -100,11 +110,11 @@ def find_searches(reference: str, out: Path) -> list[NamedRun]:
             f"{reference}: no finished search of that experiment in {client.tracking_uri}; launch it first, "
             "or give the folder of its launch with --out"
         )
-    newest = {run.info.run_name: run for run in reversed(runs)}
+    newest = {sorted_parts(run.info.run_name): run for run in reversed(runs)}
     return [NamedRun(reference, run, name, client, out) for run in newest.values()]
 
 
-def _open_store(reference: str, out: Path) -> MlflowClient:
+def _open_store(reference: str, out: Path) -> "MlflowClient":
     uri = tracking_uri(out)
     database = sqlite_path(uri)
     if database is not None and not database.is_file():

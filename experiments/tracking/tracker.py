@@ -5,139 +5,56 @@ Delivery is idempotent: every metric carries the time of its first report, and M
 agree in key, step, time and value.
 """
 
-import logging
-import os
 import socket
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from mlflow import MlflowClient
-from mlflow.entities import Experiment, Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
-from requests import RequestException
-from sqlalchemy.exc import SQLAlchemyError
 
 from experiments import __version__
 from experiments.cells.cell_folder import CellFolder
 from experiments.cells.journal import Event
+from experiments.cells.origin import origin_tags
+from experiments.tracking.dataset_inputs import inputs_of
 from experiments.tracking.moved_store import ARTIFACTS, point_artifacts_here
+from experiments.tracking.notes import note_of_cell, note_on_run
 from experiments.tracking.own_launches import LAUNCH_ID_TAG, OwnLaunches
-from nas.foundation.errors import UserError, first_line
-from nas.foundation.uris import redact, sqlite_path, sqlite_uri
+from experiments.tracking.store_access import (
+    default_file,
+    default_uri,
+    moving_artifacts,
+    open_store,
+    reaching,
+    search_runs,
+    tracking_uri,
+)
+from experiments.tracking.tracked_cells import (
+    FAILURE_TAG,
+    HEALTH_TAG,
+    HEALTHY,
+    PARENT_TAG,
+    REGISTERS_TAG,
+    REGISTRATION_FILE,
+    REGISTRATION_TAG,
+    SUPERSEDED_TAG,
+    TrackedCell,
+    check_active,
+    read_cells,
+)
+from nas.foundation.errors import UserError
+from nas.foundation.uris import redact
 from nas.foundation.validation import read_json
 from nas.search.health import HealthCheck
 
-# MLflow would log the creation of its tables.
-logging.getLogger("mlflow").setLevel(logging.WARNING)
-# MLflow would also print the traceback of what it raises.
-logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-
-# If MLflow itself repeats a request, it may create a run twice and hide for minutes that the server is
-# unreachable: `Delivery` retries instead.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-# MLflow would print where each run is, with the password of the server.
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-
-REGISTRATION_FILE = "registration.json"
-REGISTRATION_TAG = "tfnas.registration"
-"""SHA-256 of the registration."""
-
-REGISTERS_TAG = "tfnas.registers"
-"""Kind of the registered cells."""
-
-DELETED = "DELETED"
-
 _MAX_METRICS_PER_BATCH = 1000
-_HEALTH_TAG = "tfnas.health"
 _FINDINGS_TAG = "tfnas.health_findings"
-_HEALTHY = "healthy"
-_FAILURE_TAG = "tfnas.failure"
-_PARENT_TAG = "mlflow.parentRunId"
 _HOST_TAG = "tfnas.host"
 _ATTEMPT_TAG = "tfnas.attempted_ms"
 """When the last attempt of a cell started, in ms since 1970."""
-
-_SUPERSEDED_TAG = "tfnas.superseded_by"
-"""On deleted runs that nobody deleted by hand: the run that has taken their place."""
-
-
-class UnreachableStoreError(UserError):
-    """The tracking store does not answer now; nothing says that it never will."""
-
-
-@dataclass(frozen=True)
-class TrackedCell:
-    """The run of a cell in MLflow.
-
-    Attributes:
-        status: RUNNING, FINISHED, FAILED or KILLED; DELETED if somebody deleted it in MLflow, and there is no
-            other run of the cell.
-    """
-
-    run_id: str
-    status: str
-    name: str
-    params: dict[str, str]
-    tags: dict[str, str]
-
-    @property
-    def launch(self) -> str | None:
-        """The run of the launch that ran the cell last."""
-        return self.tags.get(_PARENT_TAG)
-
-    @property
-    def failure(self) -> str | None:
-        """Why it failed, in one line; None if it did not."""
-        return self.tags.get(_FAILURE_TAG)
-
-    @property
-    def is_healthy(self) -> bool | None:
-        """Whether the search passed all health checks; None without any."""
-        health = self.tags.get(_HEALTH_TAG)
-        return None if health is None else health == _HEALTHY
-
-
-def tracking_uri(out: Path) -> str:
-    """`MLFLOW_TRACKING_URI`, or a SQLite file in the output folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or _default_uri(out)
-
-
-def read_tracked_cells(experiment: str, out: Path) -> dict[str, TrackedCell]:
-    """All cells of an experiment, by hash; creates neither a store nor an experiment.
-
-    Call it before what takes long: it refuses a store that can never be used.
-
-    Raises:
-        UserError: the tracking store cannot be used, or the experiment was deleted there.
-        UnreachableStoreError: it does not answer.
-    """
-    uri = tracking_uri(out)
-    if not _is_there(uri):
-        return {}
-    client = open_store(uri)
-    with reaching(uri):
-        found = client.get_experiment_by_name(experiment)
-        if found is None:
-            return {}
-        _check_active(found, uri)
-        return _read_cells(client, found.experiment_id)
-
-
-def require_server(uri: str) -> None:
-    """Checks that the tracking store is not a file on this machine.
-
-    Raises:
-        UserError: it is.
-    """
-    if not uri.startswith(("http:", "https:", "postgresql", "mysql", "mssql", "databricks")):
-        raise UserError(
-            f"MLFLOW_TRACKING_URI: {uri} is a file on this machine; a launch with --address needs a tracking "
-            "server: start one (docs/cluster.md) and set MLFLOW_TRACKING_URI=http://HOST:5000"
-        )
 
 
 class Tracker:
@@ -154,9 +71,9 @@ class Tracker:
     def __init__(self, experiment: str, out: Path) -> None:
         self.uri = tracking_uri(out)
         self._out = out
-        self._is_in_folder = self.uri == _default_uri(out)
+        self._is_in_folder = self.uri == default_uri(out)
         if self._is_in_folder:
-            point_artifacts_here(_default_file(out))
+            point_artifacts_here(default_file(out))
         self._launches = OwnLaunches(out, owns_store=self._is_in_folder)
         self._client = open_store(self.uri)
         self._run_ids: dict[str, str] = {}
@@ -171,7 +88,7 @@ class Tracker:
             UserError: the tracking server is unreachable.
         """
         with reaching(self.uri):
-            return _read_cells(self._client, self.experiment_id)
+            return read_cells(self._client, self.experiment_id)
 
     def check_unclaimed(self, kind: str, cells: Collection[str]) -> None:
         """Checks that no launch into another folder runs, or is going to run, one of these cells.
@@ -226,6 +143,7 @@ class Tracker:
             # For people: where to look. Nothing depends on it.
             "tfnas.out": str(self._out),
             _HOST_TAG: socket.gethostname(),
+            **origin_tags(f"tfnas launch {file_name}"),
         }
         with reaching(self.uri):
             run = self._client.create_run(self.experiment_id, tags=tags | dict(more_tags), run_name=name)
@@ -255,15 +173,15 @@ class Tracker:
             # Last, so that the tags mean complete.
             self._client.log_batch(run_id, tags=[RunTag(*item) for item in tags.items()], synchronous=True)
 
-    def last_registration(self, kind: str) -> str | None:
-        """The SHA-256 of what was registered last for cells of a kind; None if nothing was.
+    def last_registration(self, kind: str) -> tuple[str, str] | None:
+        """The launch that was the last to register cells of a kind, and the SHA-256 of what it registered.
 
         Raises:
             UserError: the tracking server is unreachable.
         """
         with reaching(self.uri):
             run = next(self._search(f"tags.`{REGISTERS_TAG}` = '{kind}'"), None)
-            return run.data.tags.get(REGISTRATION_TAG) if run else None
+            return (str(run.info.run_id), str(run.data.tags.get(REGISTRATION_TAG))) if run else None
 
     def end_launch(self, run_id: str, status: str) -> None:
         """Closes the parent run of a launch; if that is impossible now, `close_dead_launches` does it."""
@@ -323,7 +241,7 @@ class Tracker:
             launches = [run for run in open_runs if run.data.tags["tfnas.kind"] == "launch"]
             own = {run.info.run_id: _launch_id(run) for run in launches if _launch_id(run) in self._launches}
             for run in open_runs:
-                if run.data.tags.get(_PARENT_TAG) in own:
+                if run.data.tags.get(PARENT_TAG) in own:
                     self._client.set_terminated(run.info.run_id, "KILLED")
             for run_id, launch_id in own.items():
                 self._client.set_terminated(run_id, self._launches.status(launch_id))
@@ -354,7 +272,7 @@ class Tracker:
             self._run_ids[description.cell] = run_id
         num_delivered = folder.num_delivered(run_id)
         epochs: list[Event] = []
-        for event in folder.journal.events[num_delivered:num_events]:
+        for number, event in enumerate(folder.journal.events[num_delivered:num_events], num_delivered + 1):
             if event.kind == "epoch":
                 epochs.append(event)
                 continue
@@ -363,7 +281,7 @@ class Tracker:
             if event.kind == "start":
                 self._reopen(run_id, event)
             else:
-                self._end(run_id, event, folder)
+                self._end(run_id, folder.journal.events[:number], folder)
         self._log_epochs(run_id, epochs)
         if num_delivered < num_events:
             folder.confirm_delivery(run_id, num_events)
@@ -395,7 +313,7 @@ class Tracker:
                 experiment = self._client.get_experiment_by_name(name)
                 if experiment is None:
                     raise
-        _check_active(experiment, self.uri)
+        check_active(name, experiment.lifecycle_stage != "active", self.uri)
         return str(experiment.experiment_id)
 
     def _find_or_create_run(self, folder: CellFolder) -> str | None:
@@ -422,10 +340,13 @@ class Tracker:
         # their data. Others are of another journal of the cell, in a folder that is gone or elsewhere: this
         # attempt is newer, and its epochs must not stand beside theirs.
         for old in (*doubles, *others):
-            self._client.set_tag(old.info.run_id, _SUPERSEDED_TAG, run.info.run_id)
+            self._client.set_tag(old.info.run_id, SUPERSEDED_TAG, run.info.run_id)
             self._client.set_terminated(old.info.run_id, "KILLED")
             self._client.delete_run(old.info.run_id)
         run_id = str(run.info.run_id)
+        inputs = inputs_of(description)
+        if inputs and not (run.inputs and run.inputs.dataset_inputs):
+            self._client.log_inputs(run_id, inputs)
         missing = set(description.params) - set(run.data.params)
         if missing:
             params = [Param(name, description.params[name]) for name in sorted(missing)]
@@ -440,7 +361,7 @@ class Tracker:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return False
             raise
-        return run.info.lifecycle_stage == "deleted" and _SUPERSEDED_TAG not in run.data.tags
+        return run.info.lifecycle_stage == "deleted" and SUPERSEDED_TAG not in run.data.tags
 
     def _runs_of(self, cell: str) -> list[Run]:
         """The runs of a cell, oldest first, always in the same order."""
@@ -449,11 +370,11 @@ class Tracker:
 
     def _reopen(self, run_id: str, event: Event) -> None:
         tags = [RunTag(_ATTEMPT_TAG, str(event.time_ms))]
-        tags += [RunTag(_PARENT_TAG, event.launch)] if event.launch else []
+        tags += [RunTag(PARENT_TAG, event.launch)] if event.launch else []
         self._client.log_batch(run_id, tags=tags, synchronous=True)
         run = self._client.get_run(run_id)
-        if _FAILURE_TAG in run.data.tags:
-            self._client.delete_tag(run_id, _FAILURE_TAG)
+        if FAILURE_TAG in run.data.tags:
+            self._client.delete_tag(run_id, FAILURE_TAG)
         if run.info.status != "RUNNING":
             self._client.update_run(run_id, status="RUNNING")
 
@@ -467,7 +388,8 @@ class Tracker:
             batch = metrics[start : start + _MAX_METRICS_PER_BATCH]
             self._client.log_batch(run_id, metrics=batch, synchronous=True)
 
-    def _end(self, run_id: str, event: Event, folder: CellFolder) -> None:
+    def _end(self, run_id: str, events: Sequence[Event], folder: CellFolder) -> None:
+        event = events[-1]
         if event.outcome != "KILLED":
             folder.fetch_results()
         if event.outcome == "FINISHED":
@@ -477,9 +399,10 @@ class Tracker:
                 tags = [RunTag(*item) for item in _health_tags(checks).items()]
                 self._client.log_batch(run_id, tags=tags, synchronous=True)
         elif event.reason:
-            self._client.set_tag(run_id, _FAILURE_TAG, event.reason)
+            self._client.set_tag(run_id, FAILURE_TAG, event.reason)
             if folder.traceback.is_file():
                 self.add_files(run_id, [folder.traceback])
+        note_on_run(self._client, run_id, note_of_cell(folder.description, events, folder.health))
         # Last, so that FINISHED means complete. MLflow has no pruned runs: the failure tag says so.
         status = "KILLED" if event.outcome == "PRUNED" else event.outcome
         self._client.set_terminated(run_id, status, event.time_ms)
@@ -488,38 +411,13 @@ class Tracker:
         return search_runs(self._client, self.experiment_id, condition)
 
 
-def _check_active(experiment: Experiment, uri: str) -> None:
-    if experiment.lifecycle_stage != "active":
-        raise UserError(
-            f"experiment: '{experiment.name}' was deleted in {uri}; restore it there, or choose another name"
-        )
-
-
 def _health_tags(checks: Sequence[HealthCheck]) -> dict[str, str]:
     findings = [check for check in checks if not check.is_healthy]
     if not findings:
-        return {_HEALTH_TAG: _HEALTHY}
+        return {HEALTH_TAG: HEALTHY}
     names = ", ".join(check.name for check in findings)
     sentences = " ".join(f"{str(check)[:1].upper()}{str(check)[1:]}." for check in findings)
-    return {_HEALTH_TAG: f"unhealthy: {names}", _FINDINGS_TAG: sentences}
-
-
-def _read_cells(client: MlflowClient, experiment_id: str) -> dict[str, TrackedCell]:
-    found = search_runs(client, experiment_id, "tags.`tfnas.kind` != 'launch'", ViewType.ALL)
-    runs = [run for run in found if "tfnas.cell" in run.data.tags and _SUPERSEDED_TAG not in run.data.tags]
-    # Deleted ones first, so that others take their place; then oldest last, so that everybody picks the same
-    # one of two runs of a cell.
-    runs.sort(key=lambda run: run.info.lifecycle_stage != "deleted")
-    return {
-        run.data.tags["tfnas.cell"]: TrackedCell(
-            run.info.run_id,
-            DELETED if run.info.lifecycle_stage == "deleted" else run.info.status,
-            run.info.run_name,
-            dict(run.data.params),
-            dict(run.data.tags),
-        )
-        for run in runs
-    }
+    return {HEALTH_TAG: f"unhealthy: {names}", _FINDINGS_TAG: sentences}
 
 
 def _launch_id(run: Run) -> str:
@@ -529,99 +427,3 @@ def _launch_id(run: Run) -> str:
 
 def _attempted_ms(run: Run) -> int:
     return int(run.data.tags.get(_ATTEMPT_TAG, run.info.start_time))
-
-
-def search_runs(
-    client: MlflowClient, experiment_id: str, condition: str, view: int = ViewType.ACTIVE_ONLY
-) -> Iterator[Run]:
-    """All runs of an experiment that meet a condition, newest first."""
-    order, token = ["attributes.start_time DESC"], None
-    while True:
-        page = client.search_runs([experiment_id], condition, view, order_by=order, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
-
-
-def _default_file(out: Path) -> Path:
-    return out.resolve() / "mlflow.db"
-
-
-def _default_uri(out: Path) -> str:
-    return sqlite_uri(_default_file(out))
-
-
-def _is_there(uri: str) -> bool:
-    """Whether there is a database; of a server, a request has to tell.
-
-    Raises:
-        UserError: not even the folder is there.
-    """
-    database = sqlite_path(uri)
-    if database is None:
-        return True
-    if uri == os.environ.get("MLFLOW_TRACKING_URI") and not database.parent.is_dir():
-        raise UserError(
-            f"MLFLOW_TRACKING_URI: {uri}: the folder {database.parent} does not exist; create it, correct "
-            "the path, or unset the variable"
-        )
-    return database.is_file()
-
-
-def open_store(uri: str) -> MlflowClient:
-    """A client of a tracking store; opens a database, which MLflow creates if it is missing.
-
-    Raises:
-        UserError: MLflow does not know stores of this kind, lacks a driver, or cannot use the database.
-    """
-    try:
-        return MlflowClient(uri)
-    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
-        raise UserError(_explain(uri, error)) from None
-
-
-@contextmanager
-def reaching(uri: str) -> Iterator[None]:
-    """Turns an unreachable tracking store into a message for the user.
-
-    Raises:
-        UnreachableStoreError: it does not answer.
-    """
-    try:
-        yield
-    except (MlflowException, RequestException, SQLAlchemyError) as error:
-        raise UnreachableStoreError(_explain(uri, error)) from None
-
-
-def _explain(uri: str, error: Exception) -> str:
-    reason = first_line(error)
-    if uri == os.environ.get("MLFLOW_TRACKING_URI"):
-        return (
-            f"MLFLOW_TRACKING_URI: cannot use {uri} ({reason}); start the server and set "
-            "http://HOST:PORT, or unset the variable"
-        )
-    return (
-        f"{sqlite_path(uri)}: cannot use this MLflow store ({reason}); end the program that locks it, "
-        "install the MLflow that wrote it, or restore the file"
-    )
-
-
-@contextmanager
-def moving_artifacts() -> Iterator[None]:
-    """Turns what the library of an artifact store raises into an exception of MLflow.
-
-    These have no base in common: missing credentials are an error of botocore, of google.auth or of azure.
-
-    Raises:
-        MlflowException: files cannot be stored or fetched.
-    """
-    try:
-        yield
-    except (MlflowException, OSError):
-        raise
-    except Exception as error:
-        raise MlflowException(
-            f"files cannot be stored or fetched: {first_line(error)}; give this machine access to the "
-            "artifact store"
-        ) from error

@@ -10,8 +10,9 @@ import torch
 from torch import Generator, Tensor
 
 from nas.data.augmentation import Augmentation
-from nas.data.image_decoding import DecodingTask, decode_batch, find_sound_files, why_broken
+from nas.data.image_decoding import why_broken
 from nas.data.image_lists import FileList, refuse_file
+from nas.data.image_tasks import DecodingTask, decode_batch, find_sound_files
 from nas.data.worker_pool import WorkerPool
 from nas.foundation.errors import SkippedImagesWarning
 from nas.foundation.world import ALONE, World

@@ -14,7 +14,8 @@ _USER_INFO = re.compile(
     r"(?!(?:(?<=http://)|(?<=https://))(?:\[|[^\s:]*:\d*[/?#]))[^\s/?#@:]*:[^\s@]{0,2000})@"
 )
 _SECRET_PARAMETER = re.compile(
-    r"(?<=[?&])([\w.-]{0,60}(?:user|pass|pwd|secret|token|key|signature|credential|odbc_connect)[\w.-]{0,60}=)"
+    # The key of a view in MLflow opens nothing.
+    r"(?<=[?&])(?!viewStateShareKey=)([\w.-]{0,60}(?:user|pass|pwd|secret|token|key|signature|credential|odbc_connect)[\w.-]{0,60}=)"
     r"[^&#\s\"'<>]+",
     re.IGNORECASE,
 )

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 from torch import Tensor, nn
 
 from nas.foundation.device import resolve_device
@@ -58,6 +57,9 @@ class Agreement:
     @classmethod
     def of(cls, predicted_ms_N: Floats, measured_ms_N: Floats) -> "Agreement":
         """Compares predictions with measurements of the same networks, at least three."""
+        # Imported here, and below: scipy is slow to import, and launches check no predictions.
+        from scipy import stats
+
         errors_N = predicted_ms_N / measured_ms_N - 1
         return cls(
             num_networks=len(errors_N),
@@ -242,6 +244,8 @@ def fit_calibration(predicted_ms_N: Floats, measured_ms_N: Floats) -> Calibratio
     Args:
         predicted_ms_N: predictions of the uncorrected table, for at least three networks.
     """
+    from scipy import stats
+
     num_networks = len(predicted_ms_N)
     slope, intercept_ms = _fit(predicted_ms_N, measured_ms_N)
     left_out_N = np.empty(num_networks)

@@ -11,7 +11,6 @@ from typing import Annotated, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from scipy.interpolate import PchipInterpolator
 
 from nas.space.macro_space import LayerSpec, Space
 from nas.space.operators import Activation, CandidateOp
@@ -123,6 +122,9 @@ def interpolate(
         return np.full(len(at), latency_ms[0])
     if len(widths) == widths[-1] - widths[0] + 1:
         return np.asarray(latency_ms[at - widths[0]])
+    # Imported here: scipy is slow to import, and who reads no curve needs none of it.
+    from scipy.interpolate import PchipInterpolator
+
     return np.asarray(PchipInterpolator(widths, latency_ms)(at))
 
 

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 
 import numpy as np
 import torch
-from scipy.optimize import isotonic_regression
 
 from nas.foundation.device import resolve_device
 from nas.latency.campaign import Campaign, TablePoint, Timings, count_points, count_widths, initial_points
@@ -142,6 +141,9 @@ def _curves(
 
 
 def _entry(key: OpKey, curve: dict[int, Timing]) -> LatencyEntry:
+    # Imported here: scipy is slow to import, and only measuring needs it.
+    from scipy.optimize import isotonic_regression
+
     widths = sorted(curve)
     medians_ms = [curve[width].median_ms for width in widths]
     # More channels are more work. If a wider point is faster, noise or a lucky alignment did it, and

@@ -10,16 +10,18 @@ import re
 from collections.abc import Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.config import SearchConfig
 from nas.foundation.errors import UserError
 from nas.latency.elasticity import MAX_LATENCY_ERROR_PERCENT
 from nas.search.records import EpochRecord, Trajectory
 from nas.space.macro_space import get_space
+
+if TYPE_CHECKING:
+    from nas.config import SearchConfig
 
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
@@ -72,7 +74,7 @@ class HealthCheck:
         return self.finding if self.is_healthy else f"{self.finding}; {self.remedy}"
 
 
-def foresee_health(config: SearchConfig, num_weight_steps: int) -> list[HealthCheck]:
+def foresee_health(config: "SearchConfig", num_weight_steps: int) -> list[HealthCheck]:
     """What a config says about a search before it starts.
 
     Args:
@@ -92,7 +94,7 @@ def foresee_health(config: SearchConfig, num_weight_steps: int) -> list[HealthCh
     return checks
 
 
-def check_health(config: SearchConfig, records: Sequence[EpochRecord]) -> list[HealthCheck]:
+def check_health(config: "SearchConfig", records: Sequence[EpochRecord]) -> list[HealthCheck]:
     """What the epochs of a whole search show.
 
     Checks that do not apply are left out: those of alphas and of depth where a method does not move them, and
@@ -127,7 +129,7 @@ def check_health(config: SearchConfig, records: Sequence[EpochRecord]) -> list[H
     return checks
 
 
-def _foresee_alphas(config: SearchConfig, num_weight_steps: int) -> HealthCheck:
+def _foresee_alphas(config: "SearchConfig", num_weight_steps: int) -> HealthCheck:
     num_steps = config.num_joint_epochs * (num_weight_steps // config.weight_steps_per_arch_step)
     # Of the squares of a cosine's rates; they are what a random walk sums.
     mean_square = 3 / 8 if config.arch_lr_schedule == "cosine" else 1.0

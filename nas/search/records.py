@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from nas.foundation.errors import UserError
-from nas.foundation.files import check_archive, read_file
+from nas.foundation.files import check_archive, read_file, write_atomically
 from nas.space.architecture import Architecture
 from nas.space.macro_space import get_space
 
@@ -162,9 +161,11 @@ class Trajectory:
         )
 
     def save(self, path: str | Path) -> None:
-        """Writes `trajectory.npz`."""
+        """Writes `trajectory.npz`, at once: somebody may read it after each epoch."""
         arrays = {name: array for name, array in vars(self).items() if array is not None}
-        np.savez_compressed(path, allow_pickle=False, **arrays)
+        content = io.BytesIO()
+        np.savez_compressed(content, allow_pickle=False, **arrays)
+        write_atomically(Path(path), content.getvalue())
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -219,40 +220,6 @@ def _stack_operators(space_name: str, records: Sequence[EpochRecord]) -> NDArray
         for layer, op, _ in record.architecture.layers:
             derived_op_EL[epoch, space.layers.index(layer)] = names.index(op.name)
     return derived_op_EL
-
-
-def records_to_state(records: Sequence[EpochRecord]) -> list[dict[str, Any]]:
-    """Epoch records as what a checkpoint may hold."""
-    return [
-        {
-            "epoch": record.epoch,
-            "phase": record.phase,
-            "metrics": dict(record.metrics),
-            "architecture": record.architecture.model_dump(mode="json"),
-            "arrays": {name: torch.from_numpy(np.array(array)) for name, array in record.arrays.items()},
-            "is_shared": record.is_shared,
-            "kernels": record.kernels,
-            "evaluations": evaluations_to_state(record.evaluations),
-        }
-        for record in records
-    ]
-
-
-def records_from_state(state: Sequence[dict[str, Any]]) -> list[EpochRecord]:
-    """The inverse of `records_to_state`, exact to the last bit."""
-    return [
-        EpochRecord(
-            epoch=entry["epoch"],
-            phase=entry["phase"],
-            metrics=entry["metrics"],
-            architecture=Architecture.model_validate(entry["architecture"]),
-            arrays={name: tensor.numpy() for name, tensor in entry["arrays"].items()},
-            is_shared=entry["is_shared"],
-            kernels=entry.get("kernels"),
-            evaluations=evaluations_from_state(entry.get("evaluations", [])),
-        )
-        for entry in state
-    ]
 
 
 def evaluations_to_state(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:

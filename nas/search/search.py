@@ -25,7 +25,8 @@ from nas.latency.table import LatencyTable, reachable_interval_ms
 from nas.search.health import check_health
 from nas.search.method import EpochResult, SearchTask, SharingMethod
 from nas.search.methods import METHODS
-from nas.search.records import EpochRecord, records_from_state, records_to_state
+from nas.search.record_states import records_from_state, records_to_state
+from nas.search.records import EpochRecord
 from nas.search.search_identity import search_identity
 from nas.space.architecture import Architecture
 from nas.space.macro_space import get_space

@@ -1,45 +1,14 @@
-"""Networks that have a name: torchvision's, for comparison, and published architectures."""
-
-import os
-from pathlib import Path
+"""Networks to train: those of architectures, and those of torchvision for comparison."""
 
 from torch import Tensor, nn
 
 from nas.foundation.errors import UserError
 from nas.space.architecture import Architecture
 from nas.space.derived_network import DerivedNetwork
-from nas.space.published_files import PUBLISHED_SUFFIX, load_published_architecture
+from nas.space.network_cost import num_unstrided
+from nas.space.network_names import BASELINE_NAMES
 
-BASELINE_NAMES = ("efficientnet_b0", "mobilenet_v3_large", "mobilenet_v2", "mnasnet1_0")
-"""Networks that torchvision builds."""
-
-ARCHITECTURE_NAMES = ("tf-nas-a",)
-"""Architectures that come with the package."""
-
-MIN_FINAL_RESOLUTION = 4
 BATCH_NORM_MOMENTUM = 0.1
-
-_ARCHITECTURES = Path(__file__).parent / "architectures"
-
-
-def find_architecture(reference: str) -> Architecture | None:
-    """The architecture of a file or of a name; None for a network of torchvision's.
-
-    A file that ends in `.config` is a published one, see `load_published_architecture`.
-
-    Raises:
-        UserError: there is no such file or name, or the file is damaged.
-    """
-    if reference in BASELINE_NAMES:
-        return None
-    if reference in ARCHITECTURE_NAMES:
-        return Architecture.load(_ARCHITECTURES / f"{reference}.json")
-    if not os.path.lexists(reference):
-        names = ", ".join((*ARCHITECTURE_NAMES, *BASELINE_NAMES))
-        raise UserError(f"architecture: '{reference}': no such file; name one, or one of {names}")
-    if Path(reference).suffix == PUBLISHED_SUFFIX:
-        return load_published_architecture(reference)
-    return Architecture.load(reference)
 
 
 def make_network(
@@ -78,8 +47,8 @@ def fit_to_resolution(module: nn.Module, resolution: int) -> None:
     and the first stage keep the resolution. Weights, and so parameters, stay the same.
     """
     strided = [conv for conv in module.modules() if isinstance(conv, nn.Conv2d) and conv.stride == (2, 2)]
-    while strided and -(-resolution // 2 ** len(strided)) < MIN_FINAL_RESOLUTION:
-        strided.pop(0).stride = (1, 1)
+    for conv in strided[: num_unstrided(len(strided), resolution)]:
+        conv.stride = (1, 1)
 
 
 def _make_baseline(name: str, num_classes: int, dropout: float, drop_connect: float) -> nn.Module:

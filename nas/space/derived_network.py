@@ -6,9 +6,9 @@ Source: TF-NAS, search space (macro architecture) and derivation.
 from torch import Tensor, nn
 
 from nas.space.architecture import Architecture
+from nas.space.blocks import MBConv, conv_bn
 from nas.space.initial_weights import draw_all_weights
 from nas.space.macro_space import Space, get_space
-from nas.space.operators import MBConv, conv_bn
 
 
 def make_stem_block(space: Space, *, drop_connect: float = 0.0, affine: bool = True) -> MBConv:

@@ -2,7 +2,6 @@
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -16,6 +15,9 @@ def count_macs(module: nn.Module, resolution: int) -> int:
     Args:
         resolution: height and width of the image, in pixels.
     """
+    # Imported here: it imports a compiler.
+    from torch.utils.flop_counter import FlopCounterMode
+
     device = next(module.parameters()).device
     image_BCHW = torch.zeros(1, 3, resolution, resolution, device=device)
     was_training = module.training

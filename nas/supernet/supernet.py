@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from nas.latency.table import LatencyTable
 from nas.space.architecture import Architecture, LayerChoice
+from nas.space.blocks import conv_bn
 from nas.space.derived_network import make_stem_block
 from nas.space.initial_weights import draw_all_weights
 from nas.space.macro_space import LayerSpec, Space
-from nas.space.operators import CandidateOp, conv_bn
+from nas.space.operators import CandidateOp
 from nas.supernet.candidate import Candidate
 from nas.supernet.expected_latency import ExpectedLatency
 from nas.supernet.mixed_block import BlockFunction, MBConvShape, mixed_block

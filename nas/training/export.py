@@ -11,21 +11,19 @@ import copy
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import onnx
 import onnxruntime
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from nas.config import Resolution
 from nas.data.datasets import DATASETS
+from nas.training.export_metadata import INPUT_NAME, METADATA_KEY, ExportMetadata
 from nas.training.trained_network import TrainedNetwork
 
-METADATA_KEY = "tfnas.json"
-INPUT_NAME, OUTPUT_NAME = "images", "logits"
+OUTPUT_NAME = "logits"
 ExportFormat = Literal["onnx", "torch-export", "state-dict"]
 
 SUFFIXES: dict[ExportFormat, str] = {"onnx": ".onnx", "torch-export": ".pt2", "state-dict": ".state-dict.pt"}
@@ -37,36 +35,6 @@ Run = Callable[[Tensor], Tensor]
 """Maps images_BCHW, values 0 to 1, to logits_BK."""
 
 _BATCH_IS_FREE = {0: torch.export.Dim("batch")}
-
-
-class ExportMetadata(BaseModel):
-    """Metadata that one needs to give an image to an exported network.
-
-    Attributes:
-        resolution: height and width of the images, in pixels.
-        view: how an image of another size gets this resolution: by `resize`, or resized to 256/224 of the
-            resolution and cropped at the `center`.
-        is_gray: whether the network was trained on gray images, as three equal channels.
-    """
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
-    name: str
-    class_names: Annotated[tuple[str, ...], Field(strict=False, min_length=2)]
-    resolution: Resolution
-    view: Literal["resize", "center"]
-    is_gray: bool
-
-    @classmethod
-    def of(cls, record: TrainedNetwork) -> "ExportMetadata":
-        """The metadata of a trained network."""
-        return cls(
-            name=record.name,
-            class_names=record.class_names,
-            resolution=record.resolution,
-            view="center" if DATASETS[record.dataset].is_in_files else "resize",
-            is_gray=len(record.mean) == 1,
-        )
 
 
 class PixelClassifier(nn.Module):
@@ -82,6 +50,17 @@ class PixelClassifier(nn.Module):
         """Returns logits_BK, one row per image."""
         logits_BK: Tensor = self.network((images_BCHW - self.mean_C11) / self.std_C11)
         return logits_BK
+
+
+def metadata_of(record: TrainedNetwork) -> ExportMetadata:
+    """The metadata of a trained network."""
+    return ExportMetadata(
+        name=record.name,
+        class_names=record.class_names,
+        resolution=record.resolution,
+        view="center" if DATASETS[record.dataset].is_in_files else "resize",
+        is_gray=len(record.mean) == 1,
+    )
 
 
 class ExportError(RuntimeError):
@@ -151,7 +130,7 @@ def _write_onnx(record: TrainedNetwork, network: nn.Module, example_BCHW: Tensor
         )
     assert program is not None
     model = _without_traces(program.model_proto)
-    model.metadata_props.add(key=METADATA_KEY, value=ExportMetadata.of(record).model_dump_json())
+    model.metadata_props.add(key=METADATA_KEY, value=metadata_of(record).model_dump_json())
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, str(path))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -180,7 +159,7 @@ def _write_torch_export(record: TrainedNetwork, network: nn.Module, example_BCHW
     program = torch.export.export(
         _for_inference(record, network), (example_BCHW,), dynamic_shapes=(_BATCH_IS_FREE,)
     )
-    metadata = ExportMetadata.of(record).model_dump_json()
+    metadata = metadata_of(record).model_dump_json()
     torch.export.save(program, path, extra_files={METADATA_KEY: metadata})
     return torch.export.load(path).module()
 

@@ -8,9 +8,9 @@ import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from nas.config import Positive, Resolution
 from nas.foundation.checkpoint import load_torch
 from nas.foundation.errors import UserError
+from nas.foundation.field_types import Positive, Resolution
 from nas.foundation.files import read_file, write_atomically
 from nas.foundation.validation import first_error
 from nas.space.architecture import Architecture

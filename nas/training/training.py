@@ -32,8 +32,9 @@ from nas.foundation.errors import DivergedError, UserError
 from nas.foundation.identity import fingerprint
 from nas.foundation.world import ALONE, World, check_device
 from nas.space.architecture import Architecture
-from nas.space.baselines import ARCHITECTURE_NAMES, find_architecture, make_network
+from nas.space.baselines import make_network
 from nas.space.macro_space import get_space
+from nas.space.network_names import ARCHITECTURE_NAMES, find_architecture
 from nas.training.sync_batch_norm import synchronize_batch_norm
 from nas.training.trained_network import TrainedNetwork
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import rgb_to_hsv, to_rgb
 from matplotlib.text import Text
 
 from analysis.figures import make_drawings
@@ -155,9 +156,9 @@ def test_every_operator_has_a_style_of_its_own(operators: list[str]):
     assert len({style.code for style in styles}) == len(operators)
 
 
-def test_the_papers_operators_keep_their_colors():
-    expected = {"k3_e3": "#aad4f2", "k3_e6": "#2a76b4", "k5_e3": "#f2a24a", "k5_e6": "#8c2d0c"}
-    for name, color in expected.items():
-        assert op_style(name).color == op_style(f"{name}_se").color == color
-        assert bool(op_style(f"{name}_se").hatch)
-        assert not op_style(name).hatch
+def test_the_papers_operators_differ_in_hue_by_kernel_and_squeeze_and_excitation():
+    hues = {name: rgb_to_hsv(to_rgb(op_style(name).color))[0] for name in PAPER_OPERATORS}
+    for name in ("k3_e3", "k5_e3", "k3_e3_se", "k5_e3_se"):
+        others = {hue for other, hue in hues.items() if other.replace("e6", "e3") != name}
+        assert min(abs(hues[name] - hue) for hue in others) > 0.1
+        assert abs(hues[name] - hues[name.replace("e3", "e6")]) < 0.08

@@ -32,7 +32,7 @@ from mlflow.entities import Run, ViewType
 from rich.console import Console
 
 from experiments.cells.journal import Journal
-from experiments.launching.dry_run import print_status
+from experiments.launching.status import print_status
 from experiments.specs.grid_file import load_grid
 from nas.config import SearchConfig
 from nas.foundation.checkpoint import find_checkpoints

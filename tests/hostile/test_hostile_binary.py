@@ -1,7 +1,6 @@
 """Published tables, trained and exported networks and trajectories that are wrong, or that attack."""
 
 import io
-import json
 import os
 import pickle
 import zipfile
@@ -14,16 +13,16 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 from nas.foundation.checkpoint import load_newest_checkpoint, save_checkpoint
 from nas.foundation.errors import UserError
 from nas.search.records import Trajectory
 from nas.space.baselines import make_network
 from nas.space.macro_space import get_space
-from nas.training.export import INPUT_NAME, METADATA_KEY
 from nas.training.trained_network import TrainedNetwork
 from tests.hostile.command import Command
+from tests.support.exported import METADATA, exported
 from tests.support.tiny import full_depth_architecture
 
 CANARY = "attacked"
@@ -193,37 +192,6 @@ def test_a_trained_network_that_is_wrong_is_refused_and_runs_nothing(reason: str
         line = command.refuses(*arguments)
         assert "best.pt: not a trained network" in line
         assert expected in line
-
-
-METADATA = {
-    "name": "a",
-    "class_names": ["bag", "boot"],
-    "resolution": 4,
-    "view": "resize",
-    "is_gray": True,
-}
-
-
-def exported(num_classes: int = 2, input_name: str = INPUT_NAME, metadata: Any = METADATA) -> bytes:
-    """A network that averages its images, as ONNX."""
-    graph = helper.make_graph(
-        [
-            helper.make_node("ReduceMean", [input_name, "axes"], ["means"], keepdims=0),
-            helper.make_node("MatMul", ["means", "weight"], ["logits"]),
-        ],
-        "network",
-        [helper.make_tensor_value_info(input_name, TensorProto.FLOAT, ["batch", 3, 4, 4])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", num_classes])],
-        [
-            helper.make_tensor("axes", TensorProto.INT64, [2], [2, 3]),
-            helper.make_tensor("weight", TensorProto.FLOAT, [3, num_classes], [1.0] * 3 * num_classes),
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    if metadata is not None:
-        text = metadata if isinstance(metadata, str) else json.dumps(metadata)
-        model.metadata_props.add(key=METADATA_KEY, value=text)
-    return bytes(model.SerializeToString())
 
 
 def with_weights_in_another_file() -> bytes:

@@ -3,10 +3,11 @@
 from matplotlib.figure import Figure
 
 from analysis.figures import FIGURES
-from analysis.figures.ink.drawing import Drawing
+from analysis.figures.ink.drawing import Drawing, tabulate
 from analysis.figures.ink.style import ONE_COLUMN_IN, new_figure
 from analysis.reading.experiment import Experiment
 from analysis.reading.nothing_to_draw import NothingToDrawError
+from analysis.reading.run import Run
 
 
 def width_drawings(experiment: Experiment) -> list[Drawing]:
@@ -14,16 +15,22 @@ def width_drawings(experiment: Experiment) -> list[Drawing]:
     runs = tuple(run for run in experiment.runs if run.architecture is not None)
     if not runs:
         raise NothingToDrawError("no run with architecture.json")
-    widest = [max(width for *_, width in run.architecture.layers) for run in runs if run.architecture]
+    numbers = tabulate(experiment, runs, lambda run: [{"widest": find_widest(run)}])
 
     def draw() -> Figure:
         figure = new_figure(ONE_COLUMN_IN, 2)
         axes = figure.subplots()
-        axes.plot(widest, "o")
+        axes.plot(numbers["widest"], "o")
         axes.set_ylabel("widest layer (mid channels)")
         return figure
 
-    return [Drawing("width", "Width", "The widest layer of each derived network.", runs, draw)]
+    return [Drawing("width", "Width", "The widest layer of each derived network.", runs, draw, numbers)]
+
+
+def find_widest(run: Run) -> int:
+    """Mid channels of the widest layer."""
+    assert run.architecture is not None
+    return max(width for *_, width in run.architecture.layers)
 
 
 FIGURES.register("widest layer", width_drawings)

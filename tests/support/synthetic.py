@@ -20,7 +20,7 @@ from scipy.special import log_softmax
 
 from experiments.cells.search_cell import SearchCell
 from experiments.launching.grid_record import GridRecord
-from experiments.tracking.tracker import REGISTRATION_FILE
+from experiments.tracking.tracked_cells import REGISTRATION_FILE
 from nas.config import SearchConfig
 from nas.foundation.identity import fingerprint
 from nas.latency.entry import LatencyEntry, space_keys

@@ -1,7 +1,6 @@
 """The files of figures, stamped with the runs behind them; and whether they still match the runs."""
 
 import json
-import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,28 +9,29 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from analysis.figures.ink.drawing import Drawing
 from analysis.figures.ink.style import keep_names_plain, our_style
 from analysis.reading.captions import count
 from analysis.reading.experiment import Experiment
+from analysis.reading.latex import escape_latex
 from analysis.reading.run import Run, describe_makers
 from analysis.reading.stamp import run_stamp, sha256, write_stamp
 
 FORMATS = ("png", "pdf", "svg")
+CAPTION_FORMATS = ("txt", "tex")
+NUMBERS_FORMAT = "csv"
 PNG_DPI = 300
-_CAPTION_PT = 6.2
-_CHAR_IN = 0.0458
-_LINE_IN = 0.115
 
 
 def write_drawing(drawing: Drawing, experiment: Experiment, folder: Path) -> list[Path]:
-    """Draws a figure and writes it as PNG, PDF and SVG, with a JSON file that lists its runs."""
+    """Draws a figure and writes it as PNG, PDF and SVG, and files of the same stem beside it.
+
+    These are its caption as text and LaTeX, its numbers as CSV, and a JSON file that lists its runs.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with our_style():
         figure = drawing.draw()
-        _write_caption(figure, drawing.full_caption)
         keep_names_plain(figure)
         # Laid out once, then printed by each canvas: `savefig` would draw each format twice.
         figure.draw_without_rendering()
@@ -39,10 +39,27 @@ def write_drawing(drawing: Drawing, experiment: Experiment, folder: Path) -> lis
         paths = [folder / f"{drawing.name}.{suffix}" for suffix in FORMATS]
         for path in paths:
             _print_figure(figure, path, _metadata(drawing, experiment, path.suffix))
+    paths += _write_beside(drawing, folder)
     return [
         *paths,
         write_stamp(drawing.name, drawing.title, drawing.full_caption, drawing.runs, experiment, paths),
     ]
+
+
+def _write_beside(drawing: Drawing, folder: Path) -> list[Path]:
+    """Writes the caption and the numbers, if there are any."""
+    caption = drawing.full_caption
+    texts = {
+        "txt": f"{caption}\n",
+        "tex": f"\\caption{{{escape_latex(caption)}}}\n\\label{{fig:{drawing.name}}}\n",
+    }
+    if not drawing.numbers.empty:
+        texts[NUMBERS_FORMAT] = drawing.numbers.to_csv(index=False, lineterminator="\n")
+    paths = []
+    for suffix, text in texts.items():
+        paths.append(folder / f"{drawing.name}.{suffix}")
+        paths[-1].write_text(text, encoding="utf-8")
+    return paths
 
 
 def _print_figure(figure: Figure, path: Path, metadata: dict[str, Any]) -> None:
@@ -79,29 +96,6 @@ def _metadata(drawing: Drawing, experiment: Experiment, suffix: str) -> dict[str
             "CreationDate": None,
         }
     return {"Title": drawing.title, "Description": drawing.full_caption, "Source": about, "Date": None}
-
-
-def _write_caption(figure: Figure, caption: str) -> None:
-    """Adds the caption below the panels and makes the figure higher by as much."""
-    width_in, height_in = figure.get_size_inches()
-    lines = textwrap.wrap(caption, int((width_in - 0.1) / _CHAR_IN))
-    caption_in = _LINE_IN * len(lines) + 0.08
-    figure.set_size_inches(width_in, height_in + caption_in)
-    share = caption_in / (height_in + caption_in)
-    engine = figure.get_layout_engine()
-    assert isinstance(engine, ConstrainedLayoutEngine)
-    engine.set(rect=(0, share, 1, 1 - share))
-    text = figure.text(
-        0.05 / width_in,
-        share - 0.03 / (height_in + caption_in),
-        "\n".join(lines),
-        va="top",
-        ha="left",
-        fontsize=_CAPTION_PT,
-        linespacing=1.25,
-        color="#222222",
-    )
-    text.set_in_layout(False)
 
 
 def write_drawings(drawings: Sequence[Drawing], experiment: Experiment, folder: Path) -> list[Path]:
@@ -147,9 +141,14 @@ def _read_stamp(path: Path) -> dict[str, Any] | None:
     if not isinstance(content, dict) or not isinstance(content.get("runs"), list):
         return None
     # Other files are nobody's but their owner's, and `write_drawings` removes files.
-    own = {f"{path.stem}.{suffix}" for suffix in FORMATS}
+    images, beside = (
+        {f"{path.stem}.{suffix}" for suffix in suffixes}
+        for suffixes in (FORMATS, (*CAPTION_FORMATS, NUMBERS_FORMAT))
+    )
     files = content.get("files")
-    return content if isinstance(files, dict) and files.keys() == own else None
+    # Figures of before wrote their caption into the image, and nothing beside it but the stamp.
+    is_own = isinstance(files, dict) and images <= files.keys() <= images | beside
+    return content if is_own else None
 
 
 def _check_runs(stamp: dict[str, Any], runs: Iterable[Run]) -> list[str]:

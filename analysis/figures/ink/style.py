@@ -1,9 +1,10 @@
 """One style for all figures: sizes, fonts, and marks that survive gray print and color blindness.
 
-Operators: the hue shows the kernel, the darkness the expansion, hatching squeeze-and-excitation.
+Operators: the hue shows the kernel and squeeze-and-excitation, the darkness the expansion.
 Lines: color, dashes and marker change together.
 """
 
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,12 +18,16 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from matplotlib.text import Text
+from matplotlib.ticker import MaxNLocator
 
 from nas.space.operators import OPERATORS, SKIP_OP_NAME
 
 ONE_COLUMN_IN = 3.5
 TWO_COLUMNS_IN = 7.1
-MAX_HEIGHT_IN = 9.4
+TEXT_WIDTH_IN = 4.8
+"""Width of the text where there are no columns, as in LNCS."""
+MAX_HEIGHT_IN = 7.4
+"""What a page of LNCS holds, and leaves room for a caption."""
 
 GRAY = "#8a8a8a"
 LIGHT_GRAY = "#e6e6e6"
@@ -30,7 +35,8 @@ LIGHT_GRAY = "#e6e6e6"
 # `Any`, because matplotlib's stubs declare the keys as one long literal.
 STYLE: Any = {
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
+    # Where the first one is missing, SVG files show the next one, which is as wide.
+    "font.sans-serif": ["DejaVu Sans", "Verdana"],
     "font.size": 7,
     "axes.titlesize": 7.5,
     "axes.labelsize": 7,
@@ -47,13 +53,16 @@ STYLE: Any = {
     "legend.frameon": False,
     "lines.linewidth": 1.3,
     "lines.markersize": 3.5,
-    "hatch.linewidth": 0.5,
     "figure.dpi": 100,
     "savefig.dpi": 300,
     "pdf.fonttype": 42,
-    "svg.fonttype": "path",
+    "svg.fonttype": "none",
     "svg.hashsalt": "tfnas",
 }
+
+
+_CHAR_WIDTH = 0.56
+"""Width of a character of this font, the mean over texts, in font sizes."""
 
 
 @contextmanager
@@ -67,38 +76,41 @@ def our_style() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class OpStyle:
-    """How an operator is drawn: fill, paler fill, hatch and its color, a code of a few letters."""
+    """How an operator is drawn: its color, and a code of a few letters."""
 
     color: str
-    faded: str
-    hatch: str
-    ink: str
     code: str
 
 
 _HUES = (
-    ("#d9bfe6", "#5b2a86"),
+    ("#cfc6bd", "#5e5148"),
     ("#aad4f2", "#2a76b4"),
-    ("#f2a24a", "#8c2d0c"),
-    ("#b5dfae", "#1f6b3a"),
-    ("#f0b8cf", "#8f1f55"),
+    ("#f8b878", "#b3480c"),
+    ("#c9e5f0", "#2d7f8f"),
+    ("#d8d8d8", "#4a4a4a"),
 )
 """Colors of expansions 3 and 6 for the kernels 1, 3, 5, 7, 9; larger kernels use them again."""
+
+_SE_HUES = (
+    ("#e6d3a3", "#80661a"),
+    ("#b5dfae", "#1f7a3c"),
+    ("#dcbfea", "#6a2f91"),
+    ("#f0b8cf", "#8f1f55"),
+    ("#c6c9f0", "#3a3f9a"),
+)
+"""The same with squeeze-and-excitation."""
 
 
 @cache
 def op_style(name: str) -> OpStyle:
     """Returns how a candidate operator is drawn, whatever its kernel and expansion."""
     if name == SKIP_OP_NAME:
-        return OpStyle("#d0d0d0", "#ffffff", "xxxxx", "#555555", "skip")
+        return OpStyle("#c4c4c4", "skip")
     op = OPERATORS[name]
-    color = _expansion_color(*_HUES[op.kernel_size // 2 % len(_HUES)], op.expansion)
-    is_light = sum(to_rgb(color)) / 3 > 0.5
+    hues = _SE_HUES if op.has_se else _HUES
+    color = _expansion_color(*hues[op.kernel_size // 2 % len(hues)], op.expansion)
     return OpStyle(
         color,
-        faded=_mix(color, "#ffffff", 0.5),
-        hatch="/////" if op.has_se else "",
-        ink=_mix(color, "#000000", 0.75) if is_light else "#ffffff",
         code=f"{op.kernel_size}·{op.expansion}{'s' if op.has_se else ''}",
     )
 
@@ -123,8 +135,7 @@ def _mix(color: str, other: str, share: float) -> str:
 
 def op_patch(name: str, label: str) -> Patch:
     """Returns an operator's entry in a legend."""
-    style = op_style(name)
-    return Patch(facecolor=style.color, edgecolor=style.ink, hatch=style.hatch, lw=0, label=label)
+    return Patch(facecolor=op_style(name).color, lw=0, label=label)
 
 
 @dataclass(frozen=True)
@@ -173,6 +184,22 @@ def mark_warmup(axes: Axes, last_epoch: int) -> None:
     """Shades the epochs in which no architecture parameter moves."""
     if last_epoch >= 1:
         axes.axvspan(0.5, last_epoch + 0.5, color=LIGHT_GRAY, lw=0, zorder=0)
+
+
+def mark_narrow_warmup(axes: Axes, num_warmup: int, last_epoch: int) -> None:
+    """Sets the axis of epochs to those after the warm-up, with a gray strip for it, whatever its length."""
+    num_joint = last_epoch - num_warmup
+    strip = max(0.3, 0.05 * num_joint) if num_warmup else 0.0
+    axes.axvspan(num_warmup + 0.5 - strip, num_warmup + 0.5, color=LIGHT_GRAY, lw=0, zorder=0)
+    axes.set_xlim(num_warmup + 0.5 - strip, last_epoch + 0.5)
+    ticks = MaxNLocator(5, integer=True).tick_values(num_warmup + 1, last_epoch)
+    axes.set_xticks([tick for tick in ticks if num_warmup < tick <= last_epoch])
+
+
+def fit_lines(text: str, width_in: float, size_pt: float) -> list[str]:
+    """Breaks a text into lines that are no wider than this, between words if it can."""
+    per_char_in = size_pt / 72 * _CHAR_WIDTH
+    return textwrap.wrap(text, max(8, int(width_in / per_char_in)))
 
 
 def write_in(axes: Axes, text: str) -> None:

@@ -3,7 +3,6 @@
 import time
 from importlib.resources import files
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING
 
 import click
@@ -59,6 +58,7 @@ def demo(out: Path, minutes: float) -> int:
     from analysis.figures.ink.figure_files import write_drawing
     from analysis.reading.nothing_to_draw import NothingToDrawError
     from experiments.cli.results.figures_command import open_experiment
+    from experiments.launching.status import next_steps
     from experiments.specs.grid_file import load_grid
 
     console = make_console()
@@ -78,7 +78,8 @@ def demo(out: Path, minutes: float) -> int:
         for drawing in drawings:
             path, *_ = write_drawing(drawing, runs, folder / "figures")
             say(console, f"  {path}: {meaning}")
-    say(console, f"All figures of this experiment: tfnas figures {runs.name} --out {quote(str(out))}")
+    for line in next_steps(runs.name, result.states, [str(grid.path)], out):
+        say(console, line)
     return exit_code
 
 

@@ -1,22 +1,26 @@
 """`tfnas launch`: run the searches, trainings or study of a YAML file."""
 
+import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from experiments.console import UserPath, busy_option, make_console, say
 from nas.foundation.errors import ErrorList, UserError
+from nas.foundation.uris import redact
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from analysis.reading.experiment import Experiment
     from analysis.verdicts.claim import Claim
     from experiments.cells.cell import Cell
+    from experiments.launching.cell_states import CellState
     from experiments.launching.grid_launch import LaunchResult
     from experiments.specs.experiment_spec import ExperimentSpec
     from experiments.specs.grid import Grid
@@ -62,6 +66,9 @@ HOW_TO_RESUME = "interrupted; rerun the command to resume"
     help="With --dry-run: plan the seeds with the spread of this earlier experiment, given by its name, or "
     "by the folder of its launch.",
 )
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the cells as JSON at the end; other lines go to stderr."
+)
 @click.option("--retry-failed", is_flag=True, help="Rerun cells that failed before.")
 @click.option("--address", metavar="HOST:PORT|auto", help="Run the trials on this Ray cluster.")
 @click.option(
@@ -91,7 +98,8 @@ def launch(
 
     Example: tfnas launch tune_configs/smoke.yaml --out results/smoke
     """
-    # Imported here: Ray, MLflow and torch take seconds to import, and `--help` needs none of them.
+    # Imported here, and below: Ray, MLflow and torch take seconds to import, `--help` needs none of
+    # them, and `--status` only torch.
     from experiments.specs.settings import Setting, naming_settings
 
     changes = [Setting.parse(text, "KEY=VALUE, for instance base.num_epochs=10") for text in settings]
@@ -110,21 +118,25 @@ def _launch(
     status: bool,
     training: Path | None,
     spread_from: str | None,
+    as_json: bool,
     retry_failed: bool,
     address: str | None,
     storage: str | None,
 ) -> int:
     from experiments.cli.launches.study_command import study
-    from experiments.launching.dry_run import print_dry_run, print_status
-    from experiments.launching.grid_launch import launch as run_launch
+    from experiments.launching.dry_run import print_dry_run
+    from experiments.launching.status import next_steps, print_status, read_status
     from experiments.places.storage import Storage
     from experiments.specs.grid_file import load_grid
 
-    console = make_console()
+    # With --json, the standard output has nothing else.
+    console = make_console(stderr=as_json)
     if training is not None and (dry_run or status):
         raise UserError(
             "--then-train: does not go with --dry-run or --status; run these for each file separately"
         )
+    if as_json and dry_run:
+        raise UserError("--json: does not go with --dry-run; use it with a launch or --status")
     if measure and not dry_run:
         raise UserError("--measure: is for planning, a launch measures what it needs; add --dry-run")
     if spread_from is not None and not dry_run:
@@ -151,6 +163,7 @@ def _launch(
             storage=files,
             measure=measure,
             even_if_busy=even_if_busy,
+            as_json=as_json,
         )
     trainings = load_grid(training).as_trainings() if training is not None else None
     if trainings is not None:
@@ -171,8 +184,14 @@ def _launch(
             _print_seed_plan(planned, earlier, console)
         return 0
     if status:
-        print_status(grid, out, console, address=address)
+        if as_json:
+            _print_json(grid, out, read_status(grid, out, console, address=address)[0])
+        else:
+            texts = [one.text for one in settings]
+            print_status(grid, out, console, settings=texts, address=address)
         return 0
+    from experiments.launching.grid_launch import launch as run_launch
+
     if trainings is not None:
         with trainings.place(address) as place:
             trainings.check_images(grid.searched_images(), place)
@@ -185,18 +204,41 @@ def _launch(
         storage=files,
         even_if_busy=even_if_busy,
     )
+    states: list[CellState] = []
     try:
         result = run_grid(grid, claims=claims)
+        states += result.states
         exit_code = print_result(result, console)
         if trainings is not None and exit_code != 130 and result.finished:
             found = trainings.with_searches(_run_ids(result.finished, grid.spec.experiment, out))
             result = run_grid(found)
+            states += result.states
             exit_code = max(exit_code, print_result(result, console))
     except KeyboardInterrupt:
         say(console, HOW_TO_RESUME)
         return 130
     _print_trained(result, grid.spec.experiment, out, console)
+    if as_json:
+        _print_json(grid, out, states)
+    elif exit_code != 130:
+        arguments = [str(config), *(part for one in settings for part in ("--set", one.text))]
+        arguments += ["--then-train", str(training)] if training else []
+        for line in next_steps(grid.spec.experiment, states, arguments, out):
+            say(console, line)
     return exit_code
+
+
+def _print_json(grid: "Grid", out: Path, states: "Sequence[CellState]") -> None:
+    from experiments.launching.status import describe_states
+    from experiments.tracking.store_access import tracking_uri
+
+    content = {
+        "experiment": grid.spec.experiment,
+        "out": str(out),
+        "tracking_uri": redact(tracking_uri(out)),
+        "cells": describe_states(states, out),
+    }
+    click.echo(json.dumps(content, indent=1))
 
 
 def _read(path: Path, settings: "Sequence[Setting]") -> tuple["Grid", dict[str, dict[str, Any]]]:
@@ -284,12 +326,20 @@ def _print_seed_plan(planned: dict[str, Any], earlier: "Experiment | None", cons
 
 def print_result(result: "LaunchResult", console: "Console") -> int:
     """Prints how a launch ended; returns the exit code."""
+    from analysis.reading.mlflow_pages import experiment_page, how_to_look
+
     for cell, reason in result.failed:
         say(console, f"failed: {cell.name}: {reason}")
     num_done, plural = f"{len(result.finished)} of {len(result.cells)}", result.cells[0].plural
-    say(console, f"{num_done} {plural} are finished; {_where_to_look(result)}")
+    say(console, f"{num_done} {plural} are finished")
+    for line in how_to_look(result.tracking_uri, result.experiment_id, result.cells[0].kind):
+        say(console, line)
+    if result.num_bands:
+        page = experiment_page(result.tracking_uri, result.experiment_id, "aggregate", shows_charts=True)
+        say(console, f"settings over their seeds: {page}")
     if result.num_healthy or result.num_unhealthy:
-        say(console, f"Health: {_describe_health(result)}")
+        num_checked = result.num_healthy + result.num_unhealthy
+        say(console, f"Health: {result.num_healthy} of {num_checked} {plural} are healthy")
     if result.num_undelivered:
         say(
             console,
@@ -299,17 +349,7 @@ def print_result(result: "LaunchResult", console: "Console") -> int:
     if result.interrupted:
         say(console, HOW_TO_RESUME)
         return 130
-    if result.failed:
-        say(console, "rerun the command with --retry-failed to retry them")
     return 1 if result.failed or result.num_undelivered else 0
-
-
-def _describe_health(result: "LaunchResult") -> str:
-    num_checked, plural = result.num_healthy + result.num_unhealthy, result.cells[0].plural
-    described = f"{result.num_healthy} of {num_checked} {plural} are healthy"
-    if not result.num_unhealthy:
-        return described
-    return f"{described}; see: tfnas health {quote(result.experiment)} --out {quote(str(result.out))}"
 
 
 def _print_trained(result: "LaunchResult", experiment: str, out: Path, console: "Console") -> None:
@@ -336,16 +376,10 @@ def _print_trained(result: "LaunchResult", experiment: str, out: Path, console: 
 
 
 def _run_ids(searches: "list[Cell]", experiment: str, out: Path) -> list[str]:
-    from experiments.tracking.tracker import DELETED, read_tracked_cells
+    from experiments.tracking.tracked_cells import DELETED, read_tracked_cells
 
     cells = read_tracked_cells(experiment, out)
     tracked = {key: cell for key, cell in cells.items() if cell.status != DELETED}
     if lacking := [cell.name for cell in searches if cell.hash not in tracked]:
         raise UserError(f"MLflow lacks the search {lacking[0]}; rerun the command once it is reachable")
     return [tracked[cell.hash].run_id for cell in searches]
-
-
-def _where_to_look(result: "LaunchResult") -> str:
-    if result.tracking_uri.startswith("http"):
-        return f"see them at {result.tracking_uri}"
-    return f"see them with: mlflow ui --backend-store-uri {quote(result.tracking_uri)}"

@@ -1,8 +1,11 @@
 """`tfnas launch` of a file with a study."""
 
+import json
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
+
+import click
 
 from experiments.cli.launches.launch_command import HOW_TO_RESUME
 from experiments.console import say
@@ -27,16 +30,20 @@ def study(
     storage: "Storage | None",
     measure: bool,
     even_if_busy: bool,
+    as_json: bool,
 ) -> int:
     """Runs, previews or shows a study, as the options of `tfnas launch` ask; returns the exit code."""
     from experiments.studies.study_launch import launch_study
-    from experiments.studies.study_preview import print_study, print_study_status
+    from experiments.studies.study_preview import describe_points, print_study, print_study_status
 
     if dry_run:
         print_study(plan, out, console, address=address, measure=measure, even_if_busy=even_if_busy)
         return 0
     if status:
-        print_study_status(plan, out, console)
+        if as_json:
+            click.echo(json.dumps(describe_points(plan, out), indent=1))
+        else:
+            print_study_status(plan, out, console)
         return 0
     try:
         result = launch_study(plan, out, console, address=address, storage=storage, even_if_busy=even_if_busy)
@@ -44,6 +51,8 @@ def study(
         say(console, HOW_TO_RESUME)
         return 130
     _draw(result, out, console)
+    if as_json:
+        click.echo(json.dumps(describe_points(plan, out), indent=1))
     return _print_result(result, console)
 
 
@@ -67,6 +76,8 @@ def _draw(result: "StudyResult", out: Path, console: "Console") -> None:
 
 
 def _print_result(result: "StudyResult", console: "Console") -> int:
+    from analysis.reading.mlflow_pages import how_to_look
+
     for number, reason in result.failed:
         say(console, f"failed: point {number}: {reason}")
     pruned = f", {result.num_pruned} were pruned" if result.num_pruned else ""
@@ -74,6 +85,8 @@ def _print_result(result: "StudyResult", console: "Console") -> int:
     say(console, f"{result.num_complete} points have values{pruned}{failed}")
     if result.best:
         say(console, f"best points, ready to launch: {result.best}")
+    for line in how_to_look(result.tracking_uri, result.experiment_id, "search"):
+        say(console, f"the searches: {line}")
     say(console, f"explore the study with: optuna-dashboard {quote(result.storage_url)}")
     if result.num_undelivered:
         say(

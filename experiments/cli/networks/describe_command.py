@@ -15,6 +15,7 @@ from nas.foundation.errors import UserError
 if TYPE_CHECKING:
     from nas.latency.table import LatencyTable
     from nas.space.architecture import Architecture
+    from nas.space.network_cost import NetworkCost
 
 _DEFAULT_RESOLUTION = 224
 _COLUMNS = {
@@ -89,8 +90,8 @@ def describe(
 
 
 def _find_subjects(references: tuple[str, ...]) -> list[_Subject]:
-    from nas.space.baselines import find_architecture
     from nas.space.macro_space import get_space
+    from nas.space.network_names import find_architecture
 
     architectures = [find_architecture(reference) for reference in references]
     resolutions = [get_space(a.space).resolution for a in architectures if a is not None]
@@ -103,15 +104,19 @@ def _find_subjects(references: tuple[str, ...]) -> list[_Subject]:
 
 
 def _describe(subject: _Subject, num_classes: int) -> dict[str, Any]:
-    import torch
+    from nas.space.network_cost import cost_of
 
-    from nas.space.baselines import make_network
-    from nas.space.profile import count_macs, count_parameters
-
-    with torch.device("meta"):
-        network = make_network(subject.architecture or subject.name, num_classes, subject.resolution)
-        cost = {"parameters": count_parameters(network), "macs": count_macs(network, subject.resolution)}
-    description = {"name": subject.name, "resolution": subject.resolution, "classes": num_classes, **cost}
+    if subject.architecture is None:
+        cost = _cost_of_baseline(subject, num_classes)
+    else:
+        cost = cost_of(subject.architecture, num_classes, subject.resolution)
+    description = {
+        "name": subject.name,
+        "resolution": subject.resolution,
+        "classes": num_classes,
+        "parameters": cost.num_parameters,
+        "macs": cost.num_macs,
+    }
     if subject.architecture is None:
         return description
     layers = [
@@ -133,6 +138,18 @@ def _describe(subject: _Subject, num_classes: int) -> dict[str, Any]:
         "depth": subject.architecture.depth,
         "layers": layers,
     }
+
+
+def _cost_of_baseline(subject: _Subject, num_classes: int) -> "NetworkCost":
+    import torch
+
+    from nas.space.baselines import make_network
+    from nas.space.network_cost import NetworkCost
+    from nas.space.profile import count_macs, count_parameters
+
+    with torch.device("meta"):
+        network = make_network(subject.name, num_classes, subject.resolution)
+        return NetworkCost(count_parameters(network), count_macs(network, subject.resolution))
 
 
 def _add_latencies(subjects: list[_Subject], descriptions: list[dict[str, Any]], table_path: Path) -> None:

@@ -24,7 +24,7 @@ def predict(model: Path, images: tuple[Path, ...], top: int, as_json: bool) -> i
 
     Example: tfnas predict results/training/exports/model.onnx photo.jpg
     """
-    # Imported here: torch takes seconds to import, and `--help` does not need it.
+    # Imported here, since `--help` needs none of it.
     from nas.data.image_decoding import BrokenImageError
     from nas.training.prediction import load_predictor
 

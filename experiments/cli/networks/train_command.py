@@ -98,7 +98,7 @@ def _make_cells(
     from experiments.specs.preparation import Preparation
     from experiments.specs.searched_images import Inheritance
     from experiments.specs.settings import Setting
-    from experiments.specs.training_grid import make_training_cell
+    from experiments.specs.training_grid import make_training_cell, name_trainings, with_own_names
     from experiments.tracking.named_network import find_networks
     from nas.config import TrainConfig
     from nas.foundation.device import resolve_device
@@ -117,7 +117,7 @@ def _make_cells(
     if "architecture" in fields:
         raise UserError("--set architecture: give the architecture as ARCH instead")
     out = out or Path("results") / (experiment or _DEFAULT_EXPERIMENT)
-    networks = find_networks(architectures, out)
+    networks = with_own_names(find_networks(architectures, out))
     inheritance = Inheritance(networks)
     preparation = Preparation(out, ThisMachine(Resources(), "--set"), "--set", partial(echo, err=True))
     cells = []
@@ -127,7 +127,7 @@ def _make_cells(
         resolve_device(config.device)
         cells.append(make_training_cell(network, config, preparation, inheritance, {}))
         experiment = experiment or (network.search.experiment if network.search else None)
-    return cells, experiment or _DEFAULT_EXPERIMENT, out
+    return name_trainings(cells), experiment or _DEFAULT_EXPERIMENT, out
 
 
 def _read_cells(

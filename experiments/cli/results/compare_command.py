@@ -24,7 +24,7 @@ def compare(first: str, second: str, out: Path, as_json: bool) -> None:
 
     RUN is the name of a trial, or the first digits of its run id in MLflow.
 
-    Example: tfnas compare single-sink-T4.0-s0 bi_random-sink-T4.0-s0 --out results/ablation_sampling
+    Example: tfnas compare single-s0-sink-T4 bi_random-s0-sink-T4 --out results/ablation_sampling
     """
     from analysis.reading.store import tracking_uri_of
     from analysis.report.run_comparison import compare_runs, find_run

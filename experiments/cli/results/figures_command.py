@@ -80,8 +80,9 @@ def figures(
 
     The runs are those of the grid that was launched last; --all-runs reads every run.
 
-    Each figure is written as PNG, PDF and SVG, with a JSON file that names its runs. The exit code is 1 if
-    the files of a run cannot be read, and with --check if a figure no longer matches the runs.
+    Each figure is written as PNG, PDF and SVG, with its caption as text and for LaTeX, its numbers as CSV,
+    and a JSON file that names its runs. The exit code is 1 if the files of a run cannot be read, and with
+    --check if a figure no longer matches the runs.
 
     Example: tfnas figures smoke --out results/smoke
     """

@@ -2,9 +2,12 @@
 
 import hashlib
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
+import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 from matplotlib.text import Text
@@ -12,8 +15,9 @@ from PIL import Image
 
 from analysis.figures import make_drawings
 from analysis.figures.ink.drawing import Drawing
-from analysis.figures.ink.figure_files import check_drawings, write_drawings
+from analysis.figures.ink.figure_files import FORMATS, check_drawings, write_drawing, write_drawings
 from analysis.figures.ink.style import keep_names_plain, new_figure
+from analysis.measures import measure_runs
 from analysis.reading.experiment import Experiment
 from analysis.reading.experiment_reader import read_experiment
 from analysis.reading.run import Run
@@ -21,6 +25,7 @@ from experiments.cli.results.figures_command import figures
 from tests.support.synthetic import LIBRARIES, SOURCE, Store
 
 SHORT = {"target_latency_ms": 1.0, "num_epochs": 4, "num_warmup_epochs": 1}
+SUFFIXES = (".png", ".pdf", ".svg", ".txt", ".tex", ".csv", ".json")
 NAMES = (
     "collapse",
     "depth",
@@ -58,10 +63,60 @@ def test_each_figure_is_written_for_screen_print_and_web(name: str, folder: Path
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_figure_is_one_or_two_columns_wide_and_fits_a_page(name: str, folder: Path):
+def test_the_caption_is_beside_the_image_and_not_within_it(name: str, folder: Path, experiment: Experiment):
+    (drawing,) = [one for one in make_drawings(experiment)[0] if one.name == name]
+    assert (folder / f"{name}.txt").read_text() == drawing.full_caption + "\n"
+    latex = (folder / f"{name}.tex").read_text()
+    assert latex.startswith("\\caption{")
+    assert f"\\label{{fig:{name}}}" in latex
+    shown = re.sub(r"<metadata>.*</metadata>", "", (folder / f"{name}.svg").read_text(), flags=re.DOTALL)
+    assert "n = 8 trials" not in shown
+    assert experiment.runs[0].short_id not in shown
+
+
+def test_captions_for_latex_are_escaped(experiment: Experiment, tmp_path: Path):
+    (drawing,) = [one for one in some_drawings(experiment) if one.name == "depth"]
+    own = replace(drawing, caption="100 % of bi_random & $λ$ ± 1 \\input{x}", runs=())
+    write_drawing(own, experiment, tmp_path)
+    assert (tmp_path / "depth.tex").read_text() == (
+        "\\caption{100 \\% of bi\\_random \\& \\$$\\lambda$\\$ $\\pm$ 1 "
+        "\\textbackslash input\\{x\\} Runs: .}\n\\label{fig:depth}\n"
+    )
+
+
+def test_text_stays_text_in_svg_files(folder: Path):
+    assert "depth (layers)</text>" in (folder / "depth.svg").read_text()
+
+
+def test_the_numbers_of_each_figure_are_beside_it_with_setting_and_seed(folder: Path, experiment: Experiment):
+    run_ids = {run.run_id for run in experiment.runs}
+    for name in NAMES:
+        table = pd.read_csv(folder / f"{name}.csv")
+        assert set(table["run_id"]) == (run_ids if name != "space" else {experiment.runs[0].run_id})
+        for _, row in table.drop_duplicates("run_id").iterrows():
+            (run,) = [run for run in experiment.runs if run.run_id == row["run_id"]]
+            assert (row["sampling"], row["depth"], row["seed"]) == run.setting(("sampling", "depth", "seed"))
+
+
+def test_the_numbers_of_figures_are_those_of_the_measures(folder: Path, experiment: Experiment):
+    measures = measure_runs(experiment)
+    for figure, column, measure in (
+        ("collapse", "locked_early_share", "locked_early_share"),
+        ("depth", "depth_fluctuation", "depth_fluctuation"),
+        ("redundancy", "redundant_share", "redundant_share"),
+    ):
+        found = pd.read_csv(folder / f"{figure}.csv").groupby("run_id")[column].agg(["min", "max"])
+        for run_id, row in found.iterrows():
+            assert row["min"] == row["max"] == pytest.approx(measures[run_id][measure])
+    layers = pd.read_csv(folder / "networks.csv").groupby("run_id")["layer"].count()
+    assert {run.run_id: run.metrics["derived_depth"] for run in experiment.runs} == layers.to_dict()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_figure_is_as_wide_as_a_column_or_a_text_and_fits_a_page(name: str, folder: Path):
     with Image.open(folder / f"{name}.png") as image:
         width_in, height_in = image.width / 300, image.height / 300
-    assert min(abs(width_in - 3.5), abs(width_in - 7.1)) < 0.01
+    assert min(abs(width_in - own) for own in (3.5, 4.8, 7.1)) < 0.01
     assert height_in < 11
 
 
@@ -82,7 +137,7 @@ def test_each_figure_names_its_runs_beside_and_within_it(folder: Path, experimen
 def test_captions_say_n_and_which_cells_are_missing(experiment: Experiment):
     for drawing in make_drawings(experiment)[0]:
         assert drawing.runs
-        assert experiment.runs[0].short_id in drawing.full_caption or drawing.name.startswith("collapse-")
+        assert experiment.runs[0].short_id in drawing.full_caption
         if drawing.name not in ("space",):
             assert "n = " in drawing.caption
     captions = {drawing.name: drawing.caption for drawing in make_drawings(experiment)[0]}
@@ -181,12 +236,20 @@ def test_figures_that_the_runs_no_longer_support_are_removed_unless_edited(small
     draw(small)
     (folder / "depth.svg").write_text("<svg>mine</svg>")
     write_drawings([], experiment, folder)
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "depth.json",
-        "depth.pdf",
-        "depth.png",
-        "depth.svg",
-    ]
+    assert sorted(path.suffix for path in folder.iterdir()) == sorted(SUFFIXES)
+    assert {path.stem for path in folder.iterdir()} == {"depth"}
+
+
+def test_figures_of_before_are_known_by_their_images_alone(small: Store):
+    draw(small)
+    folder = small.out_dir / "figures"
+    stamp = json.loads((folder / "depth.json").read_text())
+    stamp["files"] = {name: digest for name, digest in stamp["files"].items() if name[-3:] in FORMATS}
+    (folder / "depth.json").write_text(json.dumps(stamp))
+    assert check(small) == []
+    (folder / "depth.txt").write_text("mine")
+    write_drawings([], read_experiment("demo", small.tracking_uri), folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["depth.csv", "depth.tex", "depth.txt"]
 
 
 def test_no_figure_is_removed_while_a_run_cannot_be_read(small: Store):

@@ -1,6 +1,7 @@
 """`tfnas report`, its page seen in a real browser, and `tfnas compare`."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,6 +13,7 @@ from click.testing import CliRunner, Result
 from analysis.figures import make_drawings
 from analysis.measures import measure_runs
 from analysis.reading.experiment import Experiment
+from analysis.reading.mlflow_pages import experiment_page, views_in
 from analysis.report.report_page import write_report
 from experiments.cli.results.compare_command import compare
 from nas.foundation.errors import UserError
@@ -61,8 +63,19 @@ def test_links_lead_to_the_server_without_its_password(store: Store, experiment:
     ).read_text()
     assert "hidden" not in page
     base = f"https://tracking:5000/mlflow/#/experiments/{experiment.experiment_id}"
-    assert page.count(f'href="{base}/runs/') == sum(bool(run.run_id) for run in experiment.cells) > 0
-    assert f'href="{base}"' in page
+    runs = re.findall(f'href="{re.escape(base)}/runs/([0-9a-f]+)\\?workflowType=machine_learning"', page)
+    assert runs == [run.run_id for run in experiment.cells if run.run_id] != []
+    assert f'href="{base}/runs?workflowType=machine_learning"' in page
+
+
+def test_links_choose_the_saved_view_of_an_experiment_that_has_one(experiment: Experiment):
+    assert experiment.views == frozenset()
+    assert views_in({"mlflow.sharedViewState.tfnas-train": "{}", "mlflow.sharedViewState.mine": "{}"}) == {
+        "train"
+    }
+    assert experiment_page("http://server/", "7", "train") == (
+        "http://server/#/experiments/7/runs?workflowType=machine_learning&viewStateShareKey=tfnas-train"
+    )
 
 
 def test_the_page_tells_how_many_searches_are_healthy_and_what_to_change(
@@ -95,7 +108,9 @@ def browser() -> Iterator[object]:
         browser.close()
 
 
-def test_a_browser_shows_the_page_without_errors_or_requests(browser, page_path: Path):
+def test_a_browser_shows_the_page_without_errors_or_requests(
+    browser, page_path: Path, experiment: Experiment
+):
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     messages: list[str] = []
     requests: list[str] = []
@@ -106,13 +121,16 @@ def test_a_browser_shows_the_page_without_errors_or_requests(browser, page_path:
     assert messages == []
     assert [url for url in requests if not url.startswith("data:")] == [page_path.as_uri()]
 
-    sizes = page.evaluate(
-        "[...document.images].map(i => [i.complete, i.naturalWidth, i.clientWidth, i.alt.length])"
-    )
+    sizes = page.evaluate("[...document.images].map(i => [i.complete, i.naturalWidth, i.clientWidth, i.alt])")
     assert len(sizes) >= 9
     assert all(
-        complete and natural > 0 and shown > 200 and alt > 20 for complete, natural, shown, alt in sizes
+        complete and natural > 0 and shown > 200 and len(alt) > 5 for complete, natural, shown, alt in sizes
     )
+    captions = page.evaluate(
+        "[...document.querySelectorAll('figure > img + figcaption')].map(c => c.innerText)"
+    )
+    drawings = make_drawings(experiment)[0]
+    assert captions == [drawing.full_caption for drawing in drawings]
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
     targets = page.evaluate(
@@ -129,7 +147,7 @@ def test_links_lead_to_the_runs_in_mlflow(browser, page_path: Path, experiment: 
     page.goto(page_path.as_uri())
     links = page.evaluate("[...document.querySelectorAll('#trials td a[href^=\"http\"]')].map(a => a.href)")
     base = f"http://127.0.0.1:5000/#/experiments/{experiment.experiment_id}/runs/"
-    assert links == [base + run.run_id for run in experiment.cells]
+    assert links == [f"{base}{run.run_id}?workflowType=machine_learning" for run in experiment.cells]
 
 
 def test_the_page_prints_with_its_figures_on_a_narrow_screen_and_on_paper(browser, page_path: Path):

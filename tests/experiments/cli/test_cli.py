@@ -1,4 +1,3 @@
-import subprocess
 import sys
 from pathlib import Path
 
@@ -6,7 +5,6 @@ import click
 import pytest
 
 from experiments.cli import main as cli
-from tests.support.limits import PATIENCE_S
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -14,23 +12,6 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     with pytest.raises(SystemExit) as caught:
         cli.main()
     return int(caught.value.code or 0)
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["launch", "--help"], ["demo", "--help"]])
-def test_help_waits_for_no_heavy_import(arguments: list[str]) -> None:
-    code = (
-        "import sys; sys.argv = ['tfnas', *sys.argv[1:]]\n"
-        "from experiments.cli.main import main\n"
-        "try: main()\n"
-        "except SystemExit as end: assert end.code == 0, end.code\n"
-        "heavy = {'torch', 'ray', 'mlflow', 'pandas', 'matplotlib'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=PATIENCE_S
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Example: tfnas" in done.stdout
 
 
 @pytest.mark.parametrize("command", list(cli._COMMANDS))

@@ -17,7 +17,7 @@ from experiments.cells.cell_folder import (
 from experiments.cells.search_cell import SearchCell
 from experiments.cells.training_cell import TrainingCell
 from experiments.launching.cell_states import CellState, cell_states, note_on_sources
-from experiments.tracking.tracker import TrackedCell
+from experiments.tracking.tracked_cells import TrackedCell
 from nas.config import SearchConfig, TrainConfig
 from nas.search.search_identity import RESULTS_VERSION
 
@@ -141,3 +141,20 @@ def test_several_sources_or_libraries_of_finished_runs_are_noted(
     states = [CellState(search(), "finished", tags=source) for source in sources]
     note = note_on_sources([*states, CellState(search(), "missing")])
     assert note == (expected and f"note: these runs come from {expected}; {VERSION} holds for all")
+
+
+def test_a_cell_that_began_under_another_order_of_its_name_keeps_name_and_folder(tmp_path: Path) -> None:
+    before = replace(search(), name="single-sink-T1-s0")
+    folder = CellFolder.of(tmp_path, before)
+    folder.describe(RunDescription.of(before))
+    folder.journal.start("launch")
+    folder.journal.add_epoch(1, {})
+    folder.journal.finish("KILLED")
+    now = replace(search(), name="single-s0-sink-T1")
+    (state,) = cell_states([now], {}, tmp_path)
+    assert (state.state, state.num_epochs, state.cell.name) == ("interrupted", 1, "single-sink-T1-s0")
+    assert CellFolder.of(tmp_path, now).path == CellFolder.of(tmp_path, state.cell).path == folder.path
+    assert state_beside(tmp_path / "gone", now, run_of(before)).cell.name == before.name
+    # A person may rename a run.
+    renamed = replace(run_of(before), name="my best")
+    assert state_beside(tmp_path / "gone", now, renamed).cell.name == now.name

@@ -25,12 +25,8 @@ from experiments.launching import dry_run
 from experiments.launching.grid_record import CLAIMS_TAG, GridRecord
 from experiments.specs.experiment_spec import load_spec
 from experiments.specs.grid_file import load_grid
-from experiments.tracking.tracker import (
-    REGISTERS_TAG,
-    REGISTRATION_FILE,
-    REGISTRATION_TAG,
-    Tracker,
-)
+from experiments.tracking.tracked_cells import REGISTERS_TAG, REGISTRATION_FILE, REGISTRATION_TAG
+from experiments.tracking.tracker import Tracker
 from nas.config import SearchConfig
 from nas.foundation.identity import fingerprint
 from nas.latency.table import LatencyTable
@@ -160,7 +156,8 @@ def test_the_health_of_a_finished_search_is_told_on_the_screen_in_its_tags_and_i
     said = [line.removeprefix(prefix) for line in done.stdout.splitlines() if line.startswith(prefix)]
     assert said == [f"{check['finding']}; {check['remedy']}" for check in findings]
     out = folder / "out"
-    assert f"Health: 0 of 1 searches are healthy; see: tfnas health tested --out {out}" in done.stdout
+    assert "Health: 0 of 1 searches are healthy" in done.stdout
+    assert f"tfnas health tested --out {out}" in done.stdout
     assert not [tag for tag in runs["FAILED"].data.tags if tag.startswith("tfnas.health")]
 
 
@@ -207,6 +204,16 @@ def test_launching_again_runs_only_what_is_missing_though_the_folders_are_gone(l
     status = tfnas("launch", str(spec), "--out", str(out), "--status")
     assert status.returncode == 0, status.stderr
     assert [word in status.stdout for word in ("finished", "failed", "missing")] == [True] * 3
+    assert f"--out {out} --retry-failed" in status.stdout, "what to do next, ready to paste"
+    as_json = tfnas("launch", str(spec), "--out", str(out), "--status", "--json")
+    content = json.loads(as_json.stdout)
+    states = {cell["state"]: cell for cell in content["cells"]}
+    assert states.keys() == {"finished", "failed", "missing"}
+    # MLflow knows them, though the folders are gone.
+    (run,) = (run for run in runs_of(out, "search") if run.info.status == "FINISHED")
+    assert states["finished"]["metrics"] == run.data.metrics
+    assert f" {run.data.metrics['val_accuracy']:.3f} " in status.stdout
+    assert content["out"] == str(out)
     assert not (out / "cells").exists()
     again = tfnas("launch", str(spec), "--out", str(out))
     assert again.returncode == 1, again.stderr

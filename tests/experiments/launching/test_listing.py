@@ -13,8 +13,9 @@ from rich.console import Console
 from experiments.cells.cell import Cell
 from experiments.cells.cell_folder import CellFolder
 from experiments.cells.training_cell import TrainingCell
-from experiments.launching.dry_run import print_dry_run, print_status
+from experiments.launching.dry_run import print_dry_run
 from experiments.launching.grid_launch import Work, launch
+from experiments.launching.status import print_status
 from experiments.places.place import num_cores
 from experiments.specs.grid_file import load_grid
 from nas.data import image_lists

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from experiments.launching.signals import remembering_ctrl_c
+from experiments.launching.signals import check_ctrl_c, remembering_ctrl_c
 
 
 class PressesWhenItGoes:
@@ -23,9 +23,9 @@ def test_ctrl_c_raises_at_once() -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_ctrl_c_that_python_drops_is_not_forgotten() -> None:
-    with remembering_ctrl_c() as check_pressed:
-        check_pressed()
+    with remembering_ctrl_c():
+        check_ctrl_c()
         _ = PressesWhenItGoes()
         del _
         with pytest.raises(KeyboardInterrupt):
-            check_pressed()
+            check_ctrl_c()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from experiments.products.trained_latency import needs_measuring, time_session
-from experiments.tracking.tracker import TrackedCell
+from experiments.tracking.tracked_cells import TrackedCell
 from nas.config import TrainConfig
 from nas.latency.table import Provenance
 from nas.latency.timing import device_name

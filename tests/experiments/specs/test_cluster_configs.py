@@ -5,7 +5,7 @@ from pathlib import Path
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from experiments.tracking.tracker import require_server
+from experiments.tracking.store_access import require_server
 
 FOLDER = Path(__file__).parents[3] / "tune_configs" / "cluster"
 

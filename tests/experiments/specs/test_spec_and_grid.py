@@ -85,6 +85,23 @@ def test_names_tell_the_switches_the_target_and_the_seed(folder: Path) -> None:
     ]
 
 
+def test_names_begin_with_what_differs_in_the_grid_and_stay_apart_when_they_are_cut(folder: Path) -> None:
+    base = BASE | {"target_latency_ms": "50%"}
+    grid = {"sampling": ["single", "bi_random"], "seed": [0, 1]}
+    content = {"experiment": "small", "base": base, "grid": grid}
+    names = [cell.name for cell in cells_of(folder, content)]
+    assert [name.split("-")[:2] for name in names] == [
+        ["single", "s0"],
+        ["single", "s1"],
+        ["bi_random", "s0"],
+        ["bi_random", "s1"],
+    ]
+    content = content | {"grid": grid | {"depth": ["sink", "skip"]}}
+    names = [cell.name for cell in cells_of(folder, content)]
+    assert len({name[:16] for name in names}) == 8
+    assert names[0].startswith("s0-sink-single-T")
+
+
 def test_names_tell_the_method_and_only_switches_that_it_has(folder: Path) -> None:
     content = SMALL | {"grid": {"method": ["tf_nas", "random"]}, "base": BASE | {"target_latency_ms": "50%"}}
     one, other = cells_of(folder, content)

@@ -14,7 +14,8 @@ import tune_configs
 from experiments.cells.cell import Cell
 from experiments.specs.experiment_spec import TrainingSpec, check_spec
 from experiments.specs.grid_file import load_grid
-from experiments.specs.training_grid import TrainingGrid
+from experiments.specs.training_grid import TrainingGrid, with_own_names
+from experiments.tracking.named_network import NamedNetwork
 from nas.config import SearchConfig, TrainConfig
 from nas.data.image_source import fingerprint_data
 from nas.foundation.errors import UserError
@@ -239,7 +240,7 @@ def test_every_network_is_trained_for_every_combination(folder: Path) -> None:
     grid = {"seed": [0, 1, 2], "label_smoothing": [0.0, 0.1]}
     cells = cells_of(folder, SMALL | {"architectures": ["small.json", "efficientnet_b0"], "grid": grid})
     assert len({cell.hash for cell in cells}) == len(cells) == 12
-    assert cells[0].name == "train-small-label_smoothing=0.0-s0"
+    assert cells[0].name == "t0-small-label_smoothing=0.0"
     assert list(cells[0].factors) == ["architecture", "seed", "label_smoothing"]
     assert {cell.factors["architecture"] for cell in cells} == {"small", "efficientnet_b0"}
 
@@ -258,9 +259,16 @@ def test_a_plan_of_a_small_space_writes_elsewhere_and_has_the_same_trainings(
     assert (plan.measured, plan.tables) == (plan.cells, ())
 
 
+def test_networks_of_one_name_get_names_of_their_own() -> None:
+    networks = [NamedNetwork(f"{place}/small.json", "", "small") for place in "ab"]
+    other = NamedNetwork("efficientnet_b0", "", "efficientnet_b0")
+    names = [network.name for network in with_own_names([*networks, other])]
+    assert names == ["small.1", "small.2", "efficientnet_b0"]
+
+
 def test_without_a_grid_each_network_is_trained_once(folder: Path) -> None:
     (cell,) = cells_of(folder, SMALL)
-    assert cell.name == "train-tf-nas-a-s0"
+    assert cell.name == "t0-tf-nas-a"
 
 
 def test_a_small_space_stands_for_all_of_its_networks(folder: Path) -> None:

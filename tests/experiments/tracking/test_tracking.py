@@ -22,7 +22,8 @@ from experiments.cells.cell_folder import CellFolder, RunDescription, find_cell_
 from experiments.places.storage import Storage
 from experiments.tracking.delivery import Delivery
 from experiments.tracking.named_run import find_run
-from experiments.tracking.tracker import Tracker, read_tracked_cells
+from experiments.tracking.tracked_cells import read_tracked_cells
+from experiments.tracking.tracker import Tracker
 from nas.foundation.errors import UserError
 from nas.search.health import HealthCheck
 from tests.support.limits import PATIENCE_S

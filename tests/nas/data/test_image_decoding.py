@@ -12,7 +12,8 @@ from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from nas.data.image_decoding import BrokenImageError, center_view, draw_box, random_view, read_image
+from nas.data.image_decoding import BrokenImageError, center_view, read_image
+from nas.data.image_tasks import draw_box, random_view
 
 SIZES = [(500, 375), (375, 500), (256, 256), (640, 427), (225, 800), (1000, 700), (30, 40), (3, 100)]
 
@@ -136,7 +137,8 @@ def test_views_of_a_strip_of_4000_by_2_pixels_take_little_memory():
     script = (
         "import resource\n"
         "from PIL import Image\n"
-        "from nas.data.image_decoding import center_view, random_view\n"
+        "from nas.data.image_decoding import center_view\n"
+        "from nas.data.image_tasks import random_view\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "for size in ((4000, 2), (2, 4000)):\n"
         "    assert center_view(Image.new('RGB', size), 224).size == (224, 224)\n"

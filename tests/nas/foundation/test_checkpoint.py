@@ -9,7 +9,8 @@ import torch
 
 from nas.foundation.checkpoint import find_checkpoints, load_newest_checkpoint, save_checkpoint
 from nas.foundation.errors import UserError
-from nas.search.records import EpochRecord, records_from_state, records_to_state
+from nas.search.record_states import records_from_state, records_to_state
+from nas.search.records import EpochRecord
 from nas.space.macro_space import get_space
 from tests.support.tiny import full_depth_architecture
 

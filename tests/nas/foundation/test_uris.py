@@ -51,6 +51,11 @@ def test_secrets_among_the_parameters_of_an_address_are_hidden(parameter: str) -
     assert redact(uri) == f"postgresql://host/runs?sslmode=require&{name}=***&region=here"
 
 
+def test_the_name_of_a_view_in_mlflow_is_no_secret() -> None:
+    page = "http://host/#/experiments/1/runs?workflowType=x&viewStateShareKey=tfnas-search"
+    assert redact(page) == page
+
+
 def test_every_address_in_a_text_is_redacted_and_the_rest_is_left() -> None:
     text = 'storage: "mysql://{}host/db"\n# mail me@host.org, see http://{}host\nseed: 1\n'
     assert redact(text.format("me:hidden@", "hidden@")) == text.format("***@", "***@")

@@ -7,9 +7,10 @@ from torchvision import models
 
 from nas.foundation.errors import UserError
 from nas.space.architecture import Architecture
-from nas.space.baselines import BASELINE_NAMES, find_architecture, fit_to_resolution, make_network
+from nas.space.baselines import fit_to_resolution, make_network
 from nas.space.derived_network import DerivedNetwork
 from nas.space.macro_space import SPACES, get_space
+from nas.space.network_names import BASELINE_NAMES, find_architecture
 from nas.space.profile import count_macs, count_parameters
 from tests.support.tiny import full_depth_architecture
 

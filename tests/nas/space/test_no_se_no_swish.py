@@ -12,9 +12,9 @@ from nas.config import TrainConfig
 from nas.latency.entry import space_keys
 from nas.search.search import run_search
 from nas.space.architecture import Architecture, LayerChoice
+from nas.space.blocks import SqueezeExcite
 from nas.space.derived_network import DerivedNetwork
 from nas.space.macro_space import SPACES, Space, get_space
-from nas.space.operators import SqueezeExcite
 from nas.space.profile import count_parameters
 from nas.supernet import mixed_block
 from nas.supernet.supernet import Supernet

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from nas.foundation.errors import InputWarning, UserError
 from nas.space.architecture import Architecture
-from nas.space.baselines import find_architecture, make_network
+from nas.space.baselines import make_network
 from nas.space.macro_space import SPACES, get_space
+from nas.space.network_names import find_architecture
 from nas.space.profile import count_macs, count_parameters
 from nas.space.published_files import load_published_architecture
 from tests.support.published import architectures, make_config, write_config

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from nas.config import Depth
-from nas.space.baselines import find_architecture
 from nas.space.derived_network import DerivedNetwork
 from nas.space.macro_space import Space
+from nas.space.network_names import find_architecture
 from nas.space.profile import count_macs, count_parameters
 from nas.supernet.supernet import Supernet
 from tests.support.tiny import NUM_CLASSES, SKIP, TINY, TINY_AT_8, make_images, make_supernet

@@ -15,9 +15,9 @@ from scipy.stats import kstest
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nas.space.baselines import find_architecture
 from nas.space.derived_network import DerivedNetwork
 from nas.space.macro_space import Space, get_space
+from nas.space.network_names import find_architecture
 from nas.supernet import mixed_block
 from nas.supernet.supernet import Supernet
 from tests.support.reference_supernet import Pair, ReferenceSupernet, pair_weights

@@ -15,11 +15,13 @@ from nas.data.dataset_readers import read_bundled
 from nas.data.datasets import DATASETS
 from nas.data.image_decoding import BrokenImageError
 from nas.foundation.errors import UserError
-from nas.space.baselines import BASELINE_NAMES, find_architecture, make_network
+from nas.space.baselines import make_network
 from nas.space.macro_space import get_space
+from nas.space.network_names import BASELINE_NAMES, find_architecture
 from nas.space.operators import OPERATORS
 from nas.training import export
 from nas.training.export import ExportError, PixelClassifier, export_network, fold_batch_norm
+from nas.training.export_metadata import METADATA_KEY
 from nas.training.prediction import load_predictor
 from nas.training.trained_network import TrainedNetwork
 from tests.support.tiny import full_depth_architecture
@@ -109,11 +111,11 @@ def test_onnx_file_has_folded_norms_its_classes_and_no_path_of_this_machine(onnx
 def test_torch_export_file_gives_the_networks_logits(trained, expected, test_images, tmp_path):
     path = tmp_path / "network.pt2"
     export_network(*trained, test_images, path, "torch-export")
-    extra_files = {export.METADATA_KEY: ""}
+    extra_files = {METADATA_KEY: ""}
     module = torch.export.load(path, extra_files=extra_files).module()
     for size in (1, 7):
         torch.testing.assert_close(module(test_images[:size]), expected[:size], atol=1e-4, rtol=0)
-    assert json.loads(extra_files[export.METADATA_KEY])["resolution"] == 28
+    assert json.loads(extra_files[METADATA_KEY])["resolution"] == 28
 
 
 def test_state_dict_is_what_the_network_loads(trained, expected, test_images, tmp_path):
@@ -165,7 +167,7 @@ def test_broken_image_is_named(onnx_file, tmp_path):
 
 def test_networks_of_image_files_see_the_centre(trained):
     record = trained[0].model_copy(update={"dataset": "image_folder", "mean": (0.5, 0.5, 0.5)})
-    metadata = export.ExportMetadata.of(record)
+    metadata = export.metadata_of(record)
     assert (metadata.view, metadata.is_gray) == ("center", False)
 
 

@@ -14,9 +14,9 @@ from nas.data.splits import Split
 from nas.data.training_data import load_training_data
 from nas.foundation.errors import DivergedError, UserError
 from nas.foundation.world import World
-from nas.space.baselines import find_architecture
 from nas.space.derived_network import DerivedNetwork
 from nas.space.macro_space import get_space
+from nas.space.network_names import find_architecture
 from nas.training import training as training_module
 from nas.training.trained_network import load_trained_network
 from nas.training.training import BEST_FILE, LAST_FILE, METRIC_NAMES, NetworkChoice, lr_factor, run_training

@@ -106,7 +106,7 @@ def test_a_failed_export_leaves_the_training_finished(training, monkeypatch):
 
 def test_export_writes_a_network_its_card_and_a_model(training, exported):
     out, run, networks, _ = training
-    assert Path(exported["path"]) == out / "exports" / "train-small-s0.onnx"
+    assert Path(exported["path"]) == out / "exports" / "t0-small.onnx"
     assert exported["max_error"] < 1e-4
     assert exported["checked_on"] == "test images of fashion_mnist_subset"
     card = Path(exported["card"]).read_text()
@@ -128,7 +128,7 @@ def test_export_writes_a_network_its_card_and_a_model(training, exported):
     after = client.get_run(run.info.run_id)
     assert (after.info.status, after.info.end_time) == ("FINISHED", run.info.end_time)
     artifacts = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
-    assert {"train-small-s0.onnx", "train-small-s0.onnx.md"} <= artifacts
+    assert {"t0-small.onnx", "t0-small.onnx.md"} <= artifacts
 
 
 def test_model_in_mlflow_loads_and_gives_the_networks_logits(training, exported, image):

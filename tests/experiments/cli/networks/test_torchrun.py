@@ -48,7 +48,7 @@ def test_two_processes_leave_one_finished_run_for_each_network(architecture, tmp
     done = torchrun(architecture, "mobilenet_v2", out=out, settings=settings, options=("--json",))
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
-    assert [result["name"] for result in results] == ["train-small-s0", "train-mobilenet_v2-s0"]
+    assert [result["name"] for result in results] == ["t0-small", "t0-mobilenet_v2"]
     client = MlflowClient(f"sqlite:///{out}/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("training").experiment_id])
     assert sorted(run.info.status for run in runs) == ["FINISHED", "FINISHED"]
@@ -79,7 +79,7 @@ def test_a_file_of_trainings_runs_one_after_the_other(architecture, tmp_path):
     path.write_text(yaml.safe_dump(spec))
     done = torchrun(path, out=tmp_path / "out", settings=(), options=("--json",))
     assert done.returncode == 0, done.stderr
-    assert [result["name"] for result in json.loads(done.stdout)] == ["train-small-s0", "train-small-s1"]
+    assert [result["name"] for result in json.loads(done.stdout)] == ["t0-small", "t1-small"]
     refused = torchrun(path, out=tmp_path / "out", settings=("lr=0.1",))
     assert refused.returncode == 1
     assert refused.stderr.count("tfnas: ") == 1

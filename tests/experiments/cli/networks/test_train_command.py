@@ -75,7 +75,7 @@ def test_training_ends_as_one_finished_run_with_epochs_and_networks(
     assert code == 0
     client, (mlflow_run,) = runs_of(out)
     assert mlflow_run.info.status == "FINISHED"
-    assert mlflow_run.info.run_name == "train-small-s0"
+    assert mlflow_run.info.run_name == "t0-small"
     assert mlflow_run.data.tags["tfnas.kind"] == "train"
     assert mlflow_run.data.params["lr"] == "0.05"
     assert mlflow_run.data.params["resolution"] == "28"
@@ -149,7 +149,7 @@ def test_network_of_a_search_is_taken_from_its_run(architecture, tmp_path, monke
     assert code == 0
     _, runs = runs_of(out, "ablation")
     (training,) = [run for run in runs if run.data.tags.get("tfnas.kind") == "train"]
-    assert training.info.run_name == "train-bi-sink-T4.0-s0-s0"
+    assert training.info.run_name == "t0-bi-sink-T4.0-s0"
     assert training.data.tags["tfnas.search_run"] == search.info.run_id
     assert training.data.params["architecture"] == reference
 
