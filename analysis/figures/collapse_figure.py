@@ -84,7 +84,7 @@ def collapse_drawings(experiment: Experiment) -> list[Drawing]:
     runs = experiment.searched_with("alpha_ELO")
     panel_in = _ROW_IN * max(len(run.space.layers) for run in runs) + 0.45
     num_rows = max(1, int((MAX_HEIGHT_IN - _SUMMARY_IN - _LEGEND_IN) // panel_in))
-    settings = experiment.by_setting(runs=runs)
+    settings = side_by_side(experiment, runs)
     shown = settings[:_MAX_COURSES]
     drawn = tuple(run for setting in shown for run in setting)
     numbers = {run.run_id: measure_collapse(run.trajectory) for run in drawn if run.trajectory is not None}
@@ -136,6 +136,12 @@ def _rows(run: Run, collapse: Collapse) -> Iterator[dict[str, Any]]:
             "locked_in_from": lock_in if is_counted else pd.NA,
             "locked_early_share": collapse.locked_early_share,
         }
+
+
+def side_by_side(experiment: Experiment, runs: Sequence[Run]) -> list[list[Run]]:
+    """Returns the settings in an order in which those that differ in sampling only follow each other."""
+    groups = experiment.by_setting(experiment.other_factors("sampling"), runs)
+    return [setting for group in groups for setting in experiment.by_setting(runs=group)]
 
 
 def collapse_maps(

@@ -9,7 +9,7 @@ from pathlib import PurePath
 import pandas as pd
 
 from analysis.reading import tags
-from analysis.reading.values import Value
+from analysis.reading.values import Value, order_fields
 from nas.search.health import HealthCheck
 from nas.search.records import Trajectory
 from nas.space.architecture import Architecture
@@ -155,7 +155,7 @@ class Run:
 
 def sort_runs(runs: Iterable[Run], factors: Iterable[str]) -> list[Run]:
     """Sorts runs by setting, then seed."""
-    order = (*factors, SEED)
+    order = (*order_fields(factors), SEED)
     return sorted(runs, key=lambda run: [_sort_key(value) for value in run.setting(order)])
 
 

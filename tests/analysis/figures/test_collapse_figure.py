@@ -10,6 +10,7 @@ from analysis.figures.collapse_figure import (
     collapse_maps,
     leading_boxes,
     lock_in_courses,
+    side_by_side,
 )
 from analysis.measures.collapse import EARLY, locked_in_by_step, measure_collapse
 from analysis.reading.experiment import Experiment
@@ -28,6 +29,16 @@ def test_a_map_is_of_one_seed_for_each_setting_and_the_summary_is_of_all(experim
     assert [len(course.early_N) for course in courses] == [2, 2, 2, 2]
     (drawing,) = collapse_drawings(experiment)
     assert {run.run_id for run in drawing.runs} == {run.run_id for run in experiment.runs}
+
+
+def test_settings_that_differ_in_sampling_only_stand_side_by_side(experiment: Experiment):
+    settings = side_by_side(experiment, experiment.runs)
+    assert [experiment.label(runs[0]) for runs in settings] == [
+        "single, skip",
+        "bi_random, skip",
+        "single, sink",
+        "bi_random, sink",
+    ]
 
 
 def test_maps_show_the_seed_that_most_settings_have(experiment: Experiment):

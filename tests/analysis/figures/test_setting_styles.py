@@ -7,6 +7,7 @@ import pytest
 from analysis.figures import make_drawings
 from analysis.figures.ink.setting_styles import KNOWN_STYLES, assign_styles, pick_styles, setting_styles
 from analysis.figures.ink.style import LINE_STYLES, fit_lines
+from analysis.reading.run import sort_runs
 from analysis.reading.values import order_fields
 from nas.search.methods import METHODS
 from nas.supernet.objectives import OBJECTIVES
@@ -80,6 +81,11 @@ def test_settings_are_named_in_one_order():
         run(f"{depth}-{sampling}", depth=depth, sampling=sampling, target_latency_ms=4.0, seed=0)
         for depth in ("skip", "sink")
         for sampling in ("single", "bi_random")
+    ]
+    found = sort_runs(runs, ["depth", "sampling"])
+    assert [(one.config["sampling"], one.config["depth"]) for one in found] == [
+        *(("single", "skip"), ("single", "sink")),
+        *(("bi_random", "skip"), ("bi_random", "sink")),
     ]
     experiment = experiment_of(runs)
     assert experiment.factors == ("sampling", "depth")
