@@ -283,7 +283,7 @@ def test_a_dry_run_measures_and_writes_nothing_unless_it_is_asked_to(
     said, planned = dry_run(tmp_path)
     assert measuring.configs == []
     assert [path.name for path in tmp_path.iterdir()] == ["spec.yaml"]
-    assert [said.count(f"bi_random-sink-T50%-s{seed}") for seed in (0, 1)] == [1, 1]
+    assert [said.count(f"s{seed}-bi_random-sink-T50%") for seed in (0, 1)] == [1, 1]
     assert said.count("Not measured yet: the lookup table of space 'nano' on ") == 1
     assert "estimated" not in said
     # What can be foreseen needs no measurement.

@@ -462,14 +462,14 @@ def test_files_that_cannot_be_stored_for_want_of_credentials_wait_and_are_named(
         tracker.start_launch("launch", Path(__file__))
     (launch,) = MlflowClient(uri).search_runs([tracker.experiment_id])
     assert launch.info.status == "FAILED"
-    folder = make_folder(store, "o1")
+    folder = make_folder(store, "q1")
     run_all(folder, "launch")
     said: Queue[str] = Queue()
     delivery = Delivery(tracker, said.put)
     delivery.notify(folder)
     assert "Unable to locate credentials" in said.get(timeout=PATIENCE_S)
-    assert delivery.close(patience_s=0.1) == ["o1"]
-    (run,) = runs_of(tracker, "o1")
+    assert delivery.close(patience_s=0.1) == ["q1"]
+    (run,) = runs_of(tracker, "q1")
     with pytest.raises(UserError, match="Unable to locate credentials"):
         fetch_artifact(run.info.run_id, str(run.info.artifact_uri), "architecture.json", uri, tmp_path)
     with pytest.raises(UserError, match="Unable to locate credentials"):
