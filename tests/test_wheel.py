@@ -71,7 +71,7 @@ def test_an_unpacked_wheel_finds_its_data_without_the_repository(wheel: Path, tm
         "    assert Path(package.__file__).is_relative_to(sys.argv[1]), package.__file__\n"
         "from nas.data.dataset_readers import BUNDLED_FILE\n"
         "from nas.oracle.space_oracle import load_oracle\n"
-        "from nas.space.baselines import find_architecture\n"
+        "from nas.space.network_names import find_architecture\n"
         "assert find_architecture('tf-nas-a') is not None\n"
         "assert BUNDLED_FILE.is_file()\n"
         "assert load_oracle('nano') is not None\n"

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from experiments.cells.cell import Cell
+if TYPE_CHECKING:
+    from experiments.cells.cell import Cell
 
-AnyCell = TypeVar("AnyCell", bound=Cell)
+AnyCell = TypeVar("AnyCell", bound="Cell")
 
 _NUM_SHOWN = 16
 """Characters of a name that MLflow's table of runs shows where it is narrow."""
