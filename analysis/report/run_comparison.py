@@ -1,6 +1,7 @@
 """Two trials side by side: how their configs, numbers and networks differ."""
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import zip_longest
 
 from mlflow.entities import Run as MlflowRun
@@ -35,27 +36,35 @@ class RunComparison:
 
 
 def find_run(name: str, tracking_uri: str) -> Run:
-    """Finds a run by its name, its id or the first digits of its id.
+    """Finds a run by its name, its id or the first digits of its id, with `run:` before it or not.
 
     Raises:
-        UserError: there is none, or more than one.
+        UserError: there is none, which offers near names; or more than one, which lists them.
     """
+    name = name.removeprefix("run:")
     with refuse_broken_store(tracking_uri):
         client = MlflowClient(tracking_uri=tracking_uri)
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
         found = _search(client, experiments, f"attributes.run_name = '{_literal(name)}'")
         if not found and name.isalnum():
             found = _search(client, experiments, f"attributes.run_id LIKE '{name}%'")
+        known = [] if found else [run.info.run_name or "" for run in _search(client, experiments, "", 1000)]
     if not found:
-        raise UserError(f"run '{name}': there is none; give the name or the first digits of the id of a run")
+        near = get_close_matches(name, list(dict.fromkeys(known)), cutoff=0.5)
+        offered = f" (near names: {', '.join(near)})" if near else ""
+        raise UserError(
+            f"run '{name}': there is none{offered}; give the name or the first digits of the id of a run"
+        )
     if len(found) > 1:
-        ids = ", ".join(run.info.run_id[:8] for run in found)
-        raise UserError(f"run '{name}': there are several: {ids}; give the first digits of an id")
+        shown = ", ".join(f"{run.info.run_id[:8]} ({run.info.run_name}, {run.info.status})" for run in found)
+        raise UserError(f"run '{name}': there are several: {shown}; give the first digits of an id")
     return read_run(found[0], tracking_uri)
 
 
-def _search(client: MlflowClient, experiments: list[str], query: str) -> list[MlflowRun]:
-    return list(client.search_runs(experiments, query, max_results=10))
+def _search(
+    client: MlflowClient, experiments: list[str], query: str, max_results: int = 10
+) -> list[MlflowRun]:
+    return list(client.search_runs(experiments, query, max_results=max_results))
 
 
 def _literal(text: str) -> str:

@@ -14,7 +14,8 @@ from torch import Generator, Tensor, nn
 
 from experiments.cells.training_cell import SEARCH_RUN_TAG, SEARCHED_ON_TAG
 from experiments.products.model_card import Facts, write_card
-from experiments.tracking.named_run import RUN_PREFIX, NamedRun, find_run
+from experiments.tracking.named_run import NamedRun, find_run
+from experiments.tracking.short_names import RUN_PREFIX, as_run
 from experiments.tracking.store_access import moving_artifacts, reaching
 from nas.config import TrainConfig
 from nas.data.image_source import load_images
@@ -60,7 +61,7 @@ class Exported:
 
 
 def find_source(reference: str, checkpoint: Path | None, out: Path) -> Source:
-    """The trained network of `run:RUN_ID`, or of a file.
+    """The trained network of `run:RUN`, or of a file.
 
     Args:
         reference: a run, or an architecture (a file or a name) that fits the checkpoint.
@@ -69,12 +70,13 @@ def find_source(reference: str, checkpoint: Path | None, out: Path) -> Source:
     Raises:
         UserError: there is none, or it is of another architecture.
     """
+    reference = as_run(reference, out)
     run = find_run(reference, out) if reference.startswith(RUN_PREFIX) else None
     if checkpoint is None:
         if run is None:
             raise UserError(
-                f"{reference}: an architecture has no weights; give a file with --checkpoint, or a run as "
-                "run:RUN_ID"
+                f"{reference}: an architecture has no weights; give a file with --checkpoint, or a training "
+                "as run:RUN"
             )
         checkpoint = run.fetch(BEST_FILE, f"train it first: tfnas train {reference}")
     record, network = load_trained_network(checkpoint)

@@ -10,7 +10,8 @@ import torch
 from experiments.cells.cell import Cell
 from experiments.cells.training_cell import SEARCH_RUN_TAG
 from experiments.places.place import Place
-from experiments.tracking.named_run import RUN_PREFIX, find_run
+from experiments.tracking.named_run import find_run
+from experiments.tracking.short_names import RUN_PREFIX
 from experiments.tracking.tracked_cells import TrackedCell
 from experiments.tracking.tracker import Tracker
 from nas.config import TrainConfig

@@ -15,7 +15,7 @@ from experiments.specs.grid import Grid, Plan
 from experiments.specs.preparation import Preparation
 from experiments.specs.searched_images import Inheritance, SearchedImages
 from experiments.tracking.named_network import NamedNetwork, check_network, find_networks, resolve_file
-from experiments.tracking.named_run import RUN_PREFIX
+from experiments.tracking.short_names import RUN_PREFIX
 from nas.config import TrainConfig
 from nas.data.datasets import SOURCE_FIELDS
 from nas.foundation.errors import ErrorList, UserError

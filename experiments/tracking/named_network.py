@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from experiments.tracking.named_run import EXPERIMENT_PREFIX, RUN_PREFIX, NamedRun, find_run, find_searches
+from experiments.tracking.named_run import NamedRun, find_run, find_searches
+from experiments.tracking.short_names import EXPERIMENT_PREFIX, RUN_PREFIX, as_run
 from nas.foundation.errors import UserError
 from nas.space.architecture import Architecture
 from nas.space.enumeration import all_architectures, operator_code
@@ -36,8 +37,9 @@ def find_networks(references: Iterable[str], out: Path, files: Path | None = Non
     """Finds the named networks; the network of each search counts once.
 
     Args:
-        references: architecture files, names, `run:RUN_ID`, `experiment:NAME` for all of its finished
-            searches, or `space:NAME` for all networks of a small space.
+        references: architecture files, names, `run:RUN` (its id, the first digits of it, or its name, also
+            without `run:`), `experiment:NAME` for all of its finished searches, or `space:NAME` for all
+            networks of a small space.
         out: folder of the launch whose runs are named.
         files: folder for the files of networks; None for the same.
 
@@ -47,7 +49,8 @@ def find_networks(references: Iterable[str], out: Path, files: Path | None = Non
     """
     networks: list[NamedNetwork] = []
     found: set[str] = set()
-    for reference in references:
+    for named in references:
+        reference = as_run(named, out)
         for search in _searches(reference, out):
             if search.run_id not in found:
                 networks.append(_of_search(replace(search, out=files or out)))

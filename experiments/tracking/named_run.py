@@ -1,12 +1,14 @@
-"""Runs in MLflow that commands name as `run:RUN_ID`."""
+"""Runs in MLflow that commands name as `run:RUN`."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.cells.cell_names import sorted_parts
 from experiments.tracking.moved_store import point_artifacts_here
+from experiments.tracking.short_names import EXPERIMENT_PREFIX, RUN_PREFIX, find_run_id
 from experiments.tracking.store_access import (
     moving_artifacts,
     open_store,
@@ -14,7 +16,7 @@ from experiments.tracking.store_access import (
     search_runs,
     tracking_uri,
 )
-from nas.foundation.errors import UserError, first_line
+from nas.foundation.errors import UserError
 from nas.foundation.uris import sqlite_path
 
 if TYPE_CHECKING:
@@ -24,8 +26,7 @@ if TYPE_CHECKING:
 # Otherwise MLflow draws a progress bar for every file.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
-RUN_PREFIX = "run:"
-EXPERIMENT_PREFIX = "experiment:"
+_ID = re.compile("[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -71,26 +72,37 @@ class NamedRun:
 
 
 def find_run(reference: str, out: Path) -> NamedRun:
-    """Finds `run:RUN_ID` on the tracking server, or in the store of an output folder.
+    """Finds the run of a reference on the tracking server, or in the store of an output folder.
+
+    Args:
+        reference: `run:` and the id of a run, the first digits of an id, or a name.
 
     Raises:
-        UserError: there is no such store or run.
+        UserError: there is no such store or run, or there are several runs.
     """
+    client = _open_store(reference, out)
+    text = reference.removeprefix(RUN_PREFIX)
+    run = _get_run(client, text) if _ID.fullmatch(text) else None
+    if run is None:
+        run = _get_run(client, find_run_id(reference, out))
+    # It was there a moment ago.
+    assert run is not None
+    with reaching(client.tracking_uri):
+        experiment = client.get_experiment(run.info.experiment_id)
+    return NamedRun(reference, run, str(experiment.name), client, out)
+
+
+def _get_run(client: "MlflowClient", run_id: str) -> "Run | None":
+    """The run of an id; None if there is none, or none that a store could have."""
     from mlflow.exceptions import MlflowException
 
-    client = _open_store(reference, out)
     with reaching(client.tracking_uri):
         try:
-            run = client.get_run(reference.removeprefix(RUN_PREFIX))
+            return client.get_run(run_id)
         except MlflowException as error:
             if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
-            raise UserError(
-                f"{reference}: not in {client.tracking_uri} ({first_line(error)}); correct the id, or "
-                "give the folder of its launch with --out"
-            ) from None
-        experiment = client.get_experiment(run.info.experiment_id)
-    return NamedRun(reference, run, str(experiment.name), client, out)
+            return None
 
 
 def find_searches(reference: str, out: Path) -> list[NamedRun]:

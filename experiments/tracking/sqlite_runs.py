@@ -1,13 +1,20 @@
-"""Runs of an SQLite store, read without MLflow, which takes seconds to import."""
+"""Runs of an SQLite store, read without MLflow, which takes seconds to import.
+
+Only stores with tables that are known here are read; whoever calls this leaves others to MLflow.
+"""
 
 import math
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 _TIMEOUT_S = 30
+
+_KNOWN_TABLES = ("dc11669786a5",)
+"""Revisions of MLflow's tables: of 3.17."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,15 @@ class StoredRun:
     metrics: dict[str, float]
 
 
+class ShortRun(NamedTuple):
+    """What tells people which run is meant."""
+
+    run_id: str
+    name: str
+    status: str
+    experiment: str
+
+
 @dataclass(frozen=True)
 class StoredExperiment:
     """An experiment of an MLflow store, its runs newest first."""
@@ -42,10 +58,9 @@ def read_sqlite_runs(database: Path, experiment: str) -> StoredExperiment | None
     """Reads an experiment with all its runs, deleted ones too; None if there is none of that name.
 
     Raises:
-        sqlite3.Error: the file cannot be read, is no store of MLflow, or of a version with other tables.
+        sqlite3.Error: the file cannot be read, is no store of MLflow, or has tables that are not known here.
     """
-    uri = f"file:{quote(str(database.absolute()))}?mode=ro"
-    with closing(sqlite3.connect(uri, uri=True, timeout=_TIMEOUT_S)) as connection:
+    with closing(_open(database)) as connection:
         # One transaction, so that all of it is of one moment.
         connection.execute("BEGIN")
         found = connection.execute(
@@ -75,6 +90,35 @@ def read_sqlite_runs(database: Path, experiment: str) -> StoredExperiment | None
             for run_id, name, status, stage in rows
         ]
     return StoredExperiment(experiment, _is_deleted(stage), runs)
+
+
+def list_sqlite_runs(database: Path) -> list[ShortRun]:
+    """The searches, trainings and other runs of a store, newest first; neither deleted ones nor launches.
+
+    Raises:
+        sqlite3.Error: see `read_sqlite_runs`.
+    """
+    with closing(_open(database)) as connection:
+        rows = connection.execute(
+            "SELECT run_uuid, runs.name, status, experiments.name FROM runs JOIN experiments "
+            "USING (experiment_id) WHERE runs.lifecycle_stage = 'active' AND run_uuid NOT IN "
+            "(SELECT run_uuid FROM tags WHERE key = 'tfnas.kind' AND value = 'launch') "
+            "ORDER BY start_time DESC"
+        )
+        return [ShortRun(*row) for row in rows]
+
+
+def _open(database: Path) -> sqlite3.Connection:
+    uri = f"file:{quote(str(database.absolute()))}?mode=ro"
+    connection = sqlite3.connect(uri, uri=True, timeout=_TIMEOUT_S)
+    try:
+        (revision,) = connection.execute("SELECT version_num FROM alembic_version").fetchone() or ("none",)
+        if revision not in _KNOWN_TABLES:
+            raise sqlite3.NotSupportedError(f"tables of revision {revision}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _texts(connection: sqlite3.Connection, table: str, experiment_id: int) -> dict[str, dict[str, str]]:

@@ -1,9 +1,10 @@
 """`tfnas describe`: layers, cost and latency of networks."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -57,6 +58,11 @@ class _Subject:
     show_default=True,
     help="With --measure: images at a time.",
 )
+@click.option(
+    "--out",
+    type=UserPath(file_okay=False),
+    help="Folder of a run, with its mlflow.db.  [default: where the run is]",
+)
 @busy_option("With --measure: measure even if other processes use the machine.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: an object, or a list for several ARCH.")
 def describe(
@@ -67,17 +73,19 @@ def describe(
     device: str,
     threads: int,
     batch_size: int,
+    out: Path | None,
     even_if_busy: bool,
     as_json: bool,
 ) -> None:
     """Describe networks: layers, parameters, multiply-accumulates, latency.
 
-    ARCH is an architecture file (JSON, or a published .config), the name of one that comes with tfnas
-    (tf-nas-a), or a network of torchvision (efficientnet_b0, mobilenet_v3_large, mobilenet_v2, mnasnet1_0).
+    ARCH is an architecture file (JSON, or a published .config), `run:RUN` (a search or training in MLflow by
+    its name, its id or the first digits of it), the name of one that comes with tfnas (tf-nas-a), or a
+    network of torchvision (efficientnet_b0, mobilenet_v3_large, mobilenet_v2, mnasnet1_0).
 
     Example: tfnas describe tf-nas-a efficientnet_b0 --measure
     """
-    subjects = _find_subjects(references)
+    subjects = _find_subjects(references, out)
     descriptions = [_describe(subject, classes) for subject in subjects]
     if table_path is not None:
         _add_latencies(subjects, descriptions, table_path)
@@ -89,11 +97,10 @@ def describe(
         _print(descriptions)
 
 
-def _find_subjects(references: tuple[str, ...]) -> list[_Subject]:
+def _find_subjects(references: tuple[str, ...], out: Path | None) -> list[_Subject]:
     from nas.space.macro_space import get_space
-    from nas.space.network_names import find_architecture
 
-    architectures = [find_architecture(reference) for reference in references]
+    architectures = [_find_architecture(reference, out) for reference in references]
     resolutions = [get_space(a.space).resolution for a in architectures if a is not None]
     return [
         _Subject(reference, None, max(resolutions, default=_DEFAULT_RESOLUTION))
@@ -101,6 +108,25 @@ def _find_subjects(references: tuple[str, ...]) -> list[_Subject]:
         else _Subject(architecture.name or reference, architecture, get_space(architecture.space).resolution)
         for reference, architecture in zip(references, architectures, strict=True)
     ]
+
+
+def _find_architecture(reference: str, out: Path | None) -> "Architecture | None":
+    """The architecture of a file, a name or a run; None for a network of torchvision's."""
+    from experiments.tracking.short_names import RUN_PREFIX, as_run, find_folder
+    from nas.space.architecture import Architecture
+    from nas.space.network_names import find_architecture
+
+    out = out or find_folder([reference], Path("results/training"))
+    reference = as_run(reference, out)
+    if not reference.startswith(RUN_PREFIX):
+        return find_architecture(reference)
+    # Imported here: it knows cells, and so torch.
+    from experiments.tracking.named_run import find_run
+
+    with TemporaryDirectory() as folder:
+        run = replace(find_run(reference, out), out=Path(folder))
+        found = Architecture.load(run.fetch("architecture.json", "name a finished search"))
+    return found if found.name else found.model_copy(update={"name": run.name})
 
 
 def _describe(subject: _Subject, num_classes: int) -> dict[str, Any]:

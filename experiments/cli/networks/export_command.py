@@ -33,9 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "--out",
     type=UserPath(file_okay=False),
-    default=Path("results/training"),
-    show_default=True,
-    help="Folder of the training, with its mlflow.db.",
+    help="Folder of the training, with its mlflow.db.  [default: where the run is, or results/training]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
 def export(
@@ -43,22 +41,25 @@ def export(
     checkpoint: Path | None,
     export_format: "ExportFormat",
     path: Path | None,
-    out: Path,
+    out: Path | None,
     as_json: bool,
 ) -> None:
     """Export a trained network, with a model card.
 
-    ARCH is `run:RUN_ID` of a training in MLflow; file, card and a model are then logged to that run. Or ARCH
-    is an architecture (a file, JSON or a published .config, or a name) whose weights --checkpoint holds. The
-    exported file is read back and compared with the network on real images.
+    ARCH is `run:RUN`, a training in MLflow by its name, its id or the first digits of it; file, card and a
+    model are then logged to that run. Or ARCH is an architecture (a file, JSON or a published .config, or a
+    name) whose weights --checkpoint holds. The exported file is read back and compared with the network on
+    real images.
 
     Example: tfnas export run:0123abcd --format onnx
     """
     # Imported here: MLflow and torch take seconds to import, and `--help` needs neither.
     from experiments.products.exporting import export as run_export
     from experiments.products.exporting import find_source
+    from experiments.tracking.short_names import find_folder
     from nas.training.export import SUFFIXES
 
+    out = out or find_folder([architecture], Path("results/training"))
     source = find_source(architecture, checkpoint, out)
     name = source.run.name if source.run else Path(architecture).stem
     path = path or out / "exports" / f"{name}{SUFFIXES[export_format]}"

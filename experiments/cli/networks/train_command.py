@@ -31,7 +31,9 @@ _DEFAULT_EXPERIMENT = "training"
 @click.option(
     "--experiment", help="MLflow experiment.  [default: the experiment of the search, or 'training']"
 )
-@click.option("--out", type=UserPath(), help="Output folder.  [default: results/EXPERIMENT]")
+@click.option(
+    "--out", type=UserPath(), help="Output folder.  [default: where the run is, or results/EXPERIMENT]"
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def train(
     architectures: tuple[str, ...],
@@ -42,10 +44,10 @@ def train(
 ) -> int:
     """Train networks from scratch, one after another, with the published protocol.
 
-    ARCH is an architecture file (JSON, or a published .config), `run:RUN_ID` of a search in MLflow,
-    `experiment:NAME` for all its finished searches, `tf-nas-a`, or a network of torchvision:
-    efficientnet_b0, mobilenet_v3_large, mobilenet_v2, mnasnet1_0. Networks made for larger images lose their
-    first strides, until the last features are 4 pixels wide.
+    ARCH is an architecture file (JSON, or a published .config), `run:RUN` (a search in MLflow by its name,
+    its id or the first digits of it), `experiment:NAME` for all its finished searches, `tf-nas-a`, or a
+    network of torchvision: efficientnet_b0, mobilenet_v3_large, mobilenet_v2, mnasnet1_0. Networks made for
+    larger images lose their first strides, until the last features are 4 pixels wide.
 
     The network of a search is trained on the images of that search, and so are those beside it, unless --set
     names others.
@@ -100,6 +102,7 @@ def _make_cells(
     from experiments.specs.settings import Setting
     from experiments.specs.training_grid import make_training_cell, name_trainings, with_own_names
     from experiments.tracking.named_network import find_networks
+    from experiments.tracking.short_names import find_folder
     from nas.config import TrainConfig
     from nas.foundation.device import resolve_device
 
@@ -116,7 +119,7 @@ def _make_cells(
     fields = {setting.key: setting.value for setting in changes}
     if "architecture" in fields:
         raise UserError("--set architecture: give the architecture as ARCH instead")
-    out = out or Path("results") / (experiment or _DEFAULT_EXPERIMENT)
+    out = out or find_folder(architectures, Path("results") / (experiment or _DEFAULT_EXPERIMENT))
     networks = with_own_names(find_networks(architectures, out))
     inheritance = Inheritance(networks)
     preparation = Preparation(out, ThisMachine(Resources(), "--set"), "--set", partial(echo, err=True))

@@ -15,21 +15,20 @@ from experiments.console import UserPath, make_console
 @click.option(
     "--out",
     type=UserPath(file_okay=False),
-    default=Path("."),
-    help="Folder of the launch, with its mlflow.db.  [default: the current folder]",
+    help="Folder of the launch, with its mlflow.db.  [default: where the run is, or the current folder]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
-def compare(first: str, second: str, out: Path, as_json: bool) -> None:
+def compare(first: str, second: str, out: Path | None, as_json: bool) -> None:
     """Compare two trials: config, final numbers, and networks layer by layer.
 
-    RUN is the name of a trial, or the first digits of its run id in MLflow.
+    RUN is the name of a trial, or the first digits of its run id in MLflow, with `run:` before it or not.
 
     Example: tfnas compare single-s0-sink-T4 bi_random-s0-sink-T4 --out results/ablation_sampling
     """
     from analysis.reading.store import tracking_uri_of
     from analysis.report.run_comparison import compare_runs, find_run
 
-    uri = tracking_uri_of(out)
+    uri = tracking_uri_of(out or _find_folder(first))
     comparison = compare_runs(find_run(first, uri), find_run(second, uri))
     parts = {
         "provenance": comparison.provenance,
@@ -52,3 +51,14 @@ def compare(first: str, second: str, out: Path, as_json: bool) -> None:
             console.print(table)
         else:
             console.print(f"{title}: nothing")
+
+
+def _find_folder(name: str) -> Path:
+    """The current folder if it has a store; else the one in `results` that has the run."""
+    from experiments.tracking.short_names import find_folder
+
+    here = Path()
+    if (here / "mlflow.db").is_file():
+        return here
+    found = find_folder([f"run:{name.removeprefix('run:')}"], Path("results/training"))
+    return found if (found / "mlflow.db").is_file() else here
