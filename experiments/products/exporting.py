@@ -15,9 +15,8 @@ from torch import Generator, Tensor, nn
 from experiments.cells.training_cell import SEARCH_RUN_TAG, SEARCHED_ON_TAG
 from experiments.products.model_card import Facts, write_card
 from experiments.products.model_registry import register
-from experiments.tracking.named_network import as_run
 from experiments.tracking.named_run import NamedRun, find_run
-from experiments.tracking.short_names import RUN_PREFIX
+from experiments.tracking.short_names import RUN_PREFIX, as_run
 from experiments.tracking.store_access import moving_artifacts, reaching
 from nas.config import TrainConfig
 from nas.data.image_source import load_images

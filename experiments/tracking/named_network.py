@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from experiments.tracking.named_run import NamedRun, find_run, find_searches
-from experiments.tracking.short_names import EXPERIMENT_PREFIX, RUN_PREFIX, names_run
+from experiments.tracking.short_names import EXPERIMENT_PREFIX, RUN_PREFIX, as_run
 from nas.foundation.errors import UserError
 from nas.space.architecture import Architecture
 from nas.space.enumeration import all_architectures, operator_code
@@ -61,13 +61,6 @@ def find_networks(references: Iterable[str], out: Path, files: Path | None = Non
             find_architecture(reference)
             networks.append(NamedNetwork(reference, reference, Path(reference).stem))
     return networks
-
-
-def as_run(reference: str, out: Path) -> str:
-    """The reference, with `run:` before it if only a run of a folder's store can be meant."""
-    if is_run(reference) or reference.startswith(SPACE_PREFIX):
-        return reference
-    return f"{RUN_PREFIX}{reference}" if names_run(reference, out) else reference
 
 
 def is_run(reference: str) -> bool:

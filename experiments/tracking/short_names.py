@@ -42,6 +42,13 @@ def find_run_id(reference: str, out: Path) -> str:
     raise _unknown(reference, runs, tracking_uri(out))
 
 
+def as_run(reference: str, out: Path) -> str:
+    """The reference, with `run:` before it if only a run of a folder's store can be meant."""
+    if reference.startswith((RUN_PREFIX, EXPERIMENT_PREFIX)):
+        return reference
+    return f"{RUN_PREFIX}{reference}" if names_run(reference, out) else reference
+
+
 def names_run(reference: str, out: Path) -> bool:
     """Whether text without `run:` names a run of a folder's store; names of files and networks never do."""
     database = sqlite_path(tracking_uri(out))

@@ -112,9 +112,7 @@ def _find_subjects(references: tuple[str, ...], out: Path | None) -> list[_Subje
 
 def _find_architecture(reference: str, out: Path | None) -> "Architecture | None":
     """The architecture of a file, a name or a run; None for a network of torchvision's."""
-    from experiments.tracking.named_network import as_run
-    from experiments.tracking.named_run import find_run
-    from experiments.tracking.short_names import RUN_PREFIX, find_folder
+    from experiments.tracking.short_names import RUN_PREFIX, as_run, find_folder
     from nas.space.architecture import Architecture
     from nas.space.network_names import find_architecture
 
@@ -122,6 +120,9 @@ def _find_architecture(reference: str, out: Path | None) -> "Architecture | None
     reference = as_run(reference, out)
     if not reference.startswith(RUN_PREFIX):
         return find_architecture(reference)
+    # Imported here: it knows cells, and so torch.
+    from experiments.tracking.named_run import find_run
+
     with TemporaryDirectory() as folder:
         run = replace(find_run(reference, out), out=Path(folder))
         found = Architecture.load(run.fetch("architecture.json", "name a finished search"))

@@ -60,14 +60,14 @@ def predict(model: str, images: tuple[Path, ...], top: int, out: Path | None, as
 
 def _find_model(reference: str, out: Path | None) -> Path:
     """The file of a model; that of a run is downloaded into the output folder."""
-    from experiments.tracking.named_network import as_run
-    from experiments.tracking.named_run import find_run
-    from experiments.tracking.short_names import RUN_PREFIX, find_folder
+    from experiments.tracking.short_names import RUN_PREFIX, as_run, find_folder
 
     out = out or find_folder([reference], Path("results/training"))
     run = as_run(reference, out)
     if not run.startswith(RUN_PREFIX):
         return Path(os.path.expanduser(reference))
+    # Imported here: they know how networks are trained, and so torch.
+    from experiments.tracking.named_run import find_run
     from nas.training.training import BEST_FILE
 
     return find_run(run, out).fetch(BEST_FILE, "name a finished training")
