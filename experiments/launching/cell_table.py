@@ -27,7 +27,7 @@ class CellRow:
         metrics: of the last epoch.
         left_s: estimated seconds that it still runs; NaN if unknown.
         is_healthy: whether all health checks passed; None without any.
-        reason: why it failed, or is to run again.
+        reason: why it failed, or is to run again; too long for the table.
     """
 
     cell: Cell
@@ -60,7 +60,6 @@ def make_table(rows: Sequence[CellRow], console: Console) -> Table:
     """Lays out the rows; names are cut if the console is too narrow for all columns."""
     first = rows[0].cell
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    has_reasons = any(row.reason for row in rows)
     for heading in (
         *(("",) if first.has_health else ()),
         first.noun,
@@ -68,7 +67,6 @@ def make_table(rows: Sequence[CellRow], console: Console) -> Table:
         "accuracy",
         first.result_heading,
         "state",
-        *(("reason",) if has_reasons else ()),
     ):
         is_number = heading in ("epoch", "accuracy", first.result_heading)
         table.add_column(heading, justify="right" if is_number else "left", no_wrap=heading != first.noun)
@@ -81,7 +79,6 @@ def make_table(rows: Sequence[CellRow], console: Console) -> Table:
             row.accuracy,
             row.cell.result(row.metrics),
             row.standing,
-            *((row.reason,) if has_reasons else ()),
         ]
         table.add_row(*cells, style=_STYLES.get(row.state))
     return table

@@ -55,6 +55,9 @@ def print_status(
     if states:
         rows = _rows(states, out, is_running=is_running)
         console.print(make_table(rows, console))
+        for row in rows:
+            if row.reason:
+                say(console, f"{row.cell.name}: {row.reason}")
         for line in (explain_marks(rows, console), note_on_sources(states), _describe_time_left(rows)):
             if line:
                 say(console, line)
