@@ -89,7 +89,7 @@ def runs_of(uri: str, experiment: str = "clustered") -> list[Run]:
 
 
 def results_of(uri: str, folder: Path) -> dict[str, dict[str, Any]]:
-    """All that a search's artifacts say, but how long it took, by depth and seed: names depend on the grid."""
+    """What the artifacts of each search say, but how long it took, by depth and seed."""
     found = {}
     for run in runs_of(uri):
         assert run.info.status == "FINISHED"
