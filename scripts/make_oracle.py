@@ -21,8 +21,7 @@ from mlflow.tracking import MlflowClient
 from analysis.measures.trained_groups import network_name
 from analysis.reading import tags
 from analysis.reading.run import NETWORK_FIELDS, NOT_A_SETTING, SEED, Run
-from analysis.reading.run_reader import record_run
-from analysis.reading.store import find_experiment, refuse_broken_store, search_all
+from analysis.reading.store import find_experiment, record_run, refuse_broken_store, search_all
 from nas.foundation.errors import UserError
 from nas.foundation.uris import sqlite_uri
 from nas.latency.table import LatencyTable

@@ -2,14 +2,14 @@
 
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from analysis.reading.nothing_to_draw import NothingToDrawError
 from analysis.reading.registration import Registration
 from analysis.reading.run import ComparisonBasis, Run, sort_runs, varying_fields
-from analysis.reading.store import fetch_artifact
+from analysis.reading.run_store import RunStore
 from analysis.reading.study_record import StudyRecord
 from analysis.reading.values import Value, order_fields, show_value
 from nas.latency.table import LatencyTable
@@ -17,9 +17,10 @@ from nas.latency.table import LatencyTable
 
 @dataclass(frozen=True)
 class Experiment:
-    """The search runs of an MLflow experiment that can be compared.
+    """The search runs of an experiment that can be compared.
 
     Attributes:
+        tracking_uri: address of its MLflow store, for links; empty if there is none.
         basis: what all its searches have in common.
         runs: finished searches, one per cell, ordered by setting and seed.
         missing: cells without a finished run (failed, unfinished, not started).
@@ -32,6 +33,7 @@ class Experiment:
         left_out: runs of searches that are not in the registered grid, without their files.
         failed_training: runs that failed to train a network.
         views: kinds of runs that MLflow has a saved view of.
+        store: where it was read from; None for one that was made up.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Experiment:
     left_out: tuple[Run, ...] = ()
     failed_training: tuple[Run, ...] = ()
     views: frozenset[str] = frozenset()
+    store: RunStore | None = field(default=None, repr=False)
 
     @cached_property
     def factors(self) -> tuple[str, ...]:
@@ -136,11 +139,11 @@ class Experiment:
     @cached_property
     def table(self) -> LatencyTable | None:
         """The lookup table that the runs share; None if no run has kept it."""
+        if self.store is None:
+            return None
         for run in self.runs:
             with tempfile.TemporaryDirectory() as folder:
-                path = fetch_artifact(
-                    run.run_id, run.artifact_uri, "latency_table.json", self.tracking_uri, Path(folder)
-                )
+                path = self.store.fetch(run, "latency_table.json", Path(folder))
                 if path is not None:
                     return LatencyTable.load(path)
         return None

@@ -1,4 +1,4 @@
-"""The reader of experiments: the runs of an MLflow experiment that can be compared.
+"""The reader of experiments: the runs of an experiment that can be compared.
 
 Only the runs of the grid that was launched last are compared, unless every run is asked for. A store is
 read in bulk: one search for all runs, then the files of each run. Runs with different lookup tables or
@@ -10,13 +10,9 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from mlflow.entities import Run as MlflowRun
-from mlflow.tracking import MlflowClient
-
 from analysis.reading import tags
 from analysis.reading.captions import name_some
 from analysis.reading.experiment import Experiment
-from analysis.reading.mlflow_pages import views_in
 from analysis.reading.registration import DamagedRegistration, Registration, read_registrations
 from analysis.reading.run import (
     NETWORK_FIELDS,
@@ -29,8 +25,8 @@ from analysis.reading.run import (
     training_terms,
     varying_fields,
 )
-from analysis.reading.run_reader import read_files, record_run
-from analysis.reading.store import find_experiment, refuse_broken_store, search_all
+from analysis.reading.run_reader import read_files
+from analysis.reading.run_store import RunStore, store_at
 from analysis.reading.study_record import StudyRecord, read_study
 from analysis.reading.values import Value
 from nas.foundation.errors import UserError
@@ -40,7 +36,7 @@ _NAME_IN_STUDY = re.compile(r"trial-\d+-s\d+")
 
 def read_experiment(
     name: str,
-    tracking_uri: str,
+    store: RunStore | str,
     *,
     table: str | None = None,
     code_version: str | None = None,
@@ -51,6 +47,7 @@ def read_experiment(
     These are the runs of the grid that was launched last, and the searches of the newest study.
 
     Args:
+        store: where the runs are: an address means an MLflow store.
         table: first digits of the lookup table's fingerprint; None for the table of most searches.
         code_version: first digits of the hash of the source that made the runs; None for any source.
         all_runs: whether to read every run, whatever was launched last.
@@ -58,10 +55,12 @@ def read_experiment(
     Raises:
         UserError: no such experiment, or no finished search in it.
     """
-    experiment_id, views, records = _read_records(name, tracking_uri)
+    store = store_at(store)
+    stored = store.read_experiment(name)
+    records = stored.runs
     launches = [run for run in records if run.kind == "launch"]
-    registrations, damaged = read_registrations(launches, tracking_uri)
-    study = _newest_study(records, tracking_uri)
+    registrations, damaged = read_registrations(launches, store)
+    study = _newest_study(records, store)
     grid = None if all_runs else _last_registered("search", registrations, damaged)
     searches, left_out = _searches_of_grid(grid, records, study)
     searches = name_images(searches)
@@ -77,7 +76,7 @@ def read_experiment(
     finished, missing, num_superseded = _newest_per_cell(of_basis)
     if num_superseded:
         notices.append(f"{num_superseded} runs left out: a newer run of the same cell is used")
-    runs = read_files(finished, tracking_uri)
+    runs = read_files(finished, store)
     trained = name_images(run for run in records if run.kind == "train")
     trained = _of_source(trained, code_version or "")
     if not all_runs:
@@ -91,8 +90,8 @@ def read_experiment(
     notices += _notice_missing(missing)
     return Experiment(
         name=name,
-        experiment_id=experiment_id,
-        tracking_uri=tracking_uri,
+        experiment_id=stored.experiment_id,
+        tracking_uri=store.tracking_uri,
         basis=basis,
         runs=tuple(runs),
         missing=tuple(missing),
@@ -104,11 +103,12 @@ def read_experiment(
         training_registrations=tuple(one for one in registrations if one.kind == "train"),
         left_out=tuple(left_out),
         failed_training=tuple(run for run in trained if run.status == "FAILED"),
-        views=views,
+        views=stored.views,
+        store=store,
     )
 
 
-def read_trainings(name: str, tracking_uri: str, cells: Collection[str]) -> Experiment:
+def read_trainings(name: str, store: RunStore | str, cells: Collection[str]) -> Experiment:
     """Reads these trainings of an experiment, and the searches that found their networks.
 
     Args:
@@ -117,26 +117,23 @@ def read_trainings(name: str, tracking_uri: str, cells: Collection[str]) -> Expe
     Raises:
         UserError: no such experiment.
     """
-    experiment_id, _, all_runs = _read_records(name, tracking_uri)
-    training = name_images(run for run in all_runs if run.is_finished and run.tags.get(tags.CELL) in cells)
+    store = store_at(store)
+    stored = store.read_experiment(name)
+    training = name_images(run for run in stored.runs if run.is_finished and run.tags.get(tags.CELL) in cells)
     found = {run.tags.get(tags.SEARCH_RUN) for run in training}
-    searches = sort_runs(name_images(run for run in all_runs if run.run_id in found), (SEED,))
+    searches = sort_runs(name_images(run for run in stored.runs if run.run_id in found), (SEED,))
     basis = searches[0].basis if searches else ComparisonBasis("none", "none")
-    return Experiment(name, experiment_id, tracking_uri, basis, tuple(searches), (), tuple(training), ())
-
-
-def read_run(run: MlflowRun, tracking_uri: str) -> Run:
-    """Reads one run of MLflow with its files."""
-    return read_files([record_run(run)], tracking_uri)[0]
-
-
-def _read_records(name: str, tracking_uri: str) -> tuple[str, frozenset[str], list[Run]]:
-    """Id, saved views and runs of an experiment."""
-    with refuse_broken_store(tracking_uri):
-        client = MlflowClient(tracking_uri=tracking_uri)
-        experiment_id = find_experiment(client, name)
-        views = views_in(dict(client.get_experiment(experiment_id).tags))
-        return experiment_id, views, [record_run(run) for run in search_all(client, experiment_id)]
+    return Experiment(
+        name,
+        stored.experiment_id,
+        store.tracking_uri,
+        basis,
+        tuple(searches),
+        (),
+        tuple(training),
+        (),
+        store=store,
+    )
 
 
 def _last_registered(
@@ -323,12 +320,12 @@ def _describe_terms(run: Run, chosen: Run) -> str:
     return "; ".join(changed) or "other images or results version"
 
 
-def _newest_study(runs: Sequence[Run], tracking_uri: str) -> StudyRecord | None:
+def _newest_study(runs: Sequence[Run], store: RunStore) -> StudyRecord | None:
     studies = [run for run in runs if tags.STUDY in run.tags]
     if not studies:
         return None
     newest = max(studies, key=lambda run: run.start_time_ms)
-    return read_study(newest.run_id, newest.artifact_uri, tracking_uri, _searches_of(newest, runs))
+    return read_study(newest, store, _searches_of(newest, runs))
 
 
 def _searches_of(study: Run, runs: Sequence[Run]) -> set[str]:

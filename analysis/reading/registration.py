@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from analysis.reading import tags
 from analysis.reading.run import IMAGES, Run
-from analysis.reading.store import fetch_artifact
+from analysis.reading.run_store import RunStore
 from analysis.reading.values import Value, parse_value
 from nas.foundation.errors import UserError
 from nas.foundation.escaping import escape_unprintable
@@ -149,7 +149,7 @@ def parse_registration(
 
 
 def read_registrations(
-    launches: Iterable[Run], tracking_uri: str
+    launches: Iterable[Run], store: RunStore
 ) -> tuple[list[Registration], list[DamagedRegistration]]:
     """Reads what launches registered, each content once, in the order in which it was registered first.
 
@@ -160,19 +160,17 @@ def read_registrations(
     for run in sorted(launches, key=lambda run: run.start_time_ms):
         if tags.REGISTRATION in run.tags:
             groups.setdefault((run.tag(tags.REGISTERS), run.tag(tags.REGISTRATION)), []).append(run)
-    read = [_read(group, *key, tracking_uri) for key, group in groups.items()]
+    read = [_read(group, *key, store) for key, group in groups.items()]
     sound = [one for one in read if isinstance(one, Registration)]
     return sound, [one for one in read if isinstance(one, DamagedRegistration)]
 
 
-def _read(
-    runs: Sequence[Run], kind: str, sha256: str, tracking_uri: str
-) -> Registration | DamagedRegistration:
+def _read(runs: Sequence[Run], kind: str, sha256: str, store: RunStore) -> Registration | DamagedRegistration:
     """Reads one content from the first of its launches, in order of time, that holds it unharmed."""
     problem = ""
     for place, run in enumerate(runs):
         with tempfile.TemporaryDirectory() as folder:
-            path = fetch_artifact(run.run_id, run.artifact_uri, FILE, tracking_uri, Path(folder))
+            path = store.fetch(run, FILE, Path(folder))
             where = f"{FILE} of launch {run.short_id}"
             try:
                 if path is None:

@@ -1,4 +1,4 @@
-"""One run of MLflow as a record, with its files."""
+"""One run as a record, with its files."""
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -9,11 +9,10 @@ from typing import TypeVar
 
 import numpy as np
 import pandas as pd
-from mlflow.entities import Run as MlflowRun
 
 from analysis.reading import tags
 from analysis.reading.run import IMAGES, Run
-from analysis.reading.store import fetch_artifact, is_remote
+from analysis.reading.run_store import RunStore
 from analysis.reading.values import parse_value
 from nas.foundation.errors import UserError, first_line
 from nas.foundation.escaping import escape_unprintable
@@ -37,20 +36,6 @@ _FIELDS_ADDED_TO_SEARCHES = {
 """Config fields that older searches lack, and the values that they ran with."""
 
 Content = TypeVar("Content")
-
-
-def record_run(run: MlflowRun) -> Run:
-    """Returns a run of MLflow without its files."""
-    return make_run(
-        run.info.run_id,
-        run.info.run_name or run.info.run_id,
-        run.info.status,
-        run.data.params,
-        run.data.metrics,
-        run.data.tags,
-        start_time_ms=run.info.start_time or 0,
-        artifact_uri=run.info.artifact_uri,
-    )
 
 
 def make_run(
@@ -100,20 +85,24 @@ def _complete(kind: str, params: Mapping[str, str]) -> dict[str, str]:
     return completed
 
 
-def read_files(runs: Sequence[Run], tracking_uri: str) -> list[Run]:
-    """Returns the runs with their epochs, trajectories, derived networks and health checks."""
+def read_files(runs: Sequence[Run], store: RunStore) -> list[Run]:
+    """Returns the runs with their epochs, trajectories, derived networks and health checks.
+
+    Raises:
+        UserError: the store cannot be read, or refuses a file that is damaged.
+    """
     with (
         tempfile.TemporaryDirectory() as folder,
-        ThreadPoolExecutor(_NUM_DOWNLOADS if any(is_remote(run.artifact_uri) for run in runs) else 1) as pool,
+        ThreadPoolExecutor(_NUM_DOWNLOADS if any(map(store.is_slow, runs)) else 1) as pool,
     ):
-        return list(pool.map(lambda run: _with_files(run, tracking_uri, Path(folder) / run.run_id), runs))
+        return list(pool.map(lambda run: _with_files(run, store, Path(folder) / run.run_id), runs))
 
 
-def _with_files(run: Run, tracking_uri: str, folder: Path) -> Run:
+def _with_files(run: Run, store: RunStore, folder: Path) -> Run:
     problems: list[str] = []
 
     def load(name: str, parse: Callable[[Path], Content], *, may_be_missing: bool = False) -> Content | None:
-        path = fetch_artifact(run.run_id, run.artifact_uri, name, tracking_uri, folder)
+        path = store.fetch(run, name, folder)
         if path is None:
             if not may_be_missing:
                 problems.append(f"{name} is missing")
@@ -121,7 +110,10 @@ def _with_files(run: Run, tracking_uri: str, folder: Path) -> Run:
         try:
             return parse(path)
         except (UserError, ValueError, pd.errors.ParserError) as error:
-            problems.append(f"{name}: {_first_line(error).removeprefix(f'{path}: ')}")
+            problem = f"{name}: {_first_line(error).removeprefix(f'{path}: ')}"
+            if store.refuses_damage:
+                raise UserError(f"{store.name}: run {run.name}: {problem}") from None
+            problems.append(problem)
             return None
 
     trajectory = load("trajectory.npz", Trajectory.load)

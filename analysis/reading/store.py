@@ -1,8 +1,9 @@
 """The MLflow store: its address, its experiments and runs, and the files of a run."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import urlparse
@@ -14,10 +15,77 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
+from analysis.reading.mlflow_pages import views_in
+from analysis.reading.run import Run
+from analysis.reading.run_reader import make_run
+from analysis.reading.run_store import ExperimentRuns, no_such_run
 from nas.foundation.errors import UserError, first_line
 from nas.foundation.uris import sqlite_path, sqlite_uri
 
 _SQLITE_MAGIC = b"SQLite format 3\x00"
+
+
+@dataclass(frozen=True)
+class MlflowStore:
+    """An MLflow store as a `RunStore`."""
+
+    tracking_uri: str
+    refuses_damage = False
+
+    @property
+    def name(self) -> str:
+        """See `RunStore`."""
+        return self.tracking_uri
+
+    def is_slow(self, run: Run) -> bool:
+        """See `RunStore`."""
+        return is_remote(run.artifact_uri)
+
+    def read_experiment(self, name: str) -> ExperimentRuns:
+        """See `RunStore`."""
+        with refuse_broken_store(self.tracking_uri):
+            client = MlflowClient(tracking_uri=self.tracking_uri)
+            experiment_id = find_experiment(client, name)
+            views = views_in(dict(client.get_experiment(experiment_id).tags))
+            runs = map(record_run, search_all(client, experiment_id))
+            return ExperimentRuns(name, experiment_id, views, tuple(runs))
+
+    def find_runs(self, name: str) -> list[Run]:
+        """See `RunStore`."""
+        with refuse_broken_store(self.tracking_uri):
+            client = MlflowClient(tracking_uri=self.tracking_uri)
+            experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+            found = _search(client, experiments, f"attributes.run_name = '{name.replace(chr(39), '')}'")
+            if not found and name.isalnum():
+                found = _search(client, experiments, f"attributes.run_id LIKE '{name}%'")
+            if not found:
+                known = [run.info.run_name or "" for run in _search(client, experiments, "", 1000)]
+                raise UserError(no_such_run(name, known))
+            return [record_run(run) for run in found]
+
+    def fetch(self, run: Run, name: str, folder: Path) -> Path | None:
+        """See `RunStore`."""
+        return fetch_artifact(run.run_id, run.artifact_uri, name, self.tracking_uri, folder)
+
+
+def record_run(run: MlflowRun) -> Run:
+    """Returns a run of MLflow without its files."""
+    return make_run(
+        run.info.run_id,
+        run.info.run_name or run.info.run_id,
+        run.info.status,
+        run.data.params,
+        run.data.metrics,
+        run.data.tags,
+        start_time_ms=run.info.start_time or 0,
+        artifact_uri=run.info.artifact_uri,
+    )
+
+
+def _search(
+    client: MlflowClient, experiments: Sequence[str], query: str, max_results: int = 10
+) -> list[MlflowRun]:
+    return list(client.search_runs(list(experiments), query, max_results=max_results))
 
 
 def tracking_uri_of(out_dir: Path) -> str:

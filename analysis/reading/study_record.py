@@ -18,7 +18,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.reading.store import fetch_artifact
+from analysis.reading.run import Run
+from analysis.reading.run_store import RunStore
 from analysis.reading.values import Value
 from nas.foundation.errors import UserError
 
@@ -134,9 +135,7 @@ def nondominated(
     return np.array(sorted(kept, key=lambda place: values_NK[place].tolist()), np.int64)
 
 
-def read_study(
-    run_id: str, artifact_uri: str, tracking_uri: str, searches: Collection[str]
-) -> StudyRecord | None:
+def read_study(run: Run, store: RunStore, searches: Collection[str]) -> StudyRecord | None:
     """Reads the study of a run; None if the run has no results yet.
 
     Args:
@@ -147,17 +146,16 @@ def read_study(
     """
     with tempfile.TemporaryDirectory() as folder:
         about_path, points_path = (
-            fetch_artifact(run_id, artifact_uri, name, tracking_uri, Path(folder))
-            for name in ("study.json", "trials.csv")
+            store.fetch(run, name, Path(folder)) for name in ("study.json", "trials.csv")
         )
         if about_path is None or points_path is None:
             return None
         try:
-            return _parse(run_id, about_path, points_path, searches)
+            return _parse(run.run_id, about_path, points_path, searches)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
-                f"study of run {run_id[:8]}: study.json or trials.csv is damaged ({error}); launch the study "
-                "again, which writes them anew"
+                f"study of run {run.short_id}: study.json or trials.csv is damaged ({error}); launch the "
+                "study again, which writes them anew"
             ) from None
 
 

@@ -1,16 +1,12 @@
 """Two trials side by side: how their configs, numbers and networks differ."""
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import zip_longest
 
-from mlflow.entities import Run as MlflowRun
-from mlflow.tracking import MlflowClient
-
 from analysis.reading import tags
-from analysis.reading.experiment_reader import read_run
 from analysis.reading.run import Run
-from analysis.reading.store import refuse_broken_store
+from analysis.reading.run_reader import read_files
+from analysis.reading.run_store import RunStore
 from nas.foundation.errors import UserError
 from nas.space.architecture import LayerChoice
 
@@ -35,40 +31,18 @@ class RunComparison:
     layers: dict[str, Pair]
 
 
-def find_run(name: str, tracking_uri: str) -> Run:
+def find_run(name: str, store: RunStore) -> Run:
     """Finds a run by its name, its id or the first digits of its id, with `run:` before it or not.
 
     Raises:
         UserError: there is none, which offers near names; or more than one, which lists them.
     """
     name = name.removeprefix("run:")
-    with refuse_broken_store(tracking_uri):
-        client = MlflowClient(tracking_uri=tracking_uri)
-        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-        found = _search(client, experiments, f"attributes.run_name = '{_literal(name)}'")
-        if not found and name.isalnum():
-            found = _search(client, experiments, f"attributes.run_id LIKE '{name}%'")
-        known = [] if found else [run.info.run_name or "" for run in _search(client, experiments, "", 1000)]
-    if not found:
-        near = get_close_matches(name, list(dict.fromkeys(known)), cutoff=0.5)
-        offered = f" (near names: {', '.join(near)})" if near else ""
-        raise UserError(
-            f"run '{name}': there is none{offered}; give the name or the first digits of the id of a run"
-        )
+    found = store.find_runs(name)
     if len(found) > 1:
-        shown = ", ".join(f"{run.info.run_id[:8]} ({run.info.run_name}, {run.info.status})" for run in found)
+        shown = ", ".join(f"{run.short_id} ({run.name}, {run.status})" for run in found)
         raise UserError(f"run '{name}': there are several: {shown}; give the first digits of an id")
-    return read_run(found[0], tracking_uri)
-
-
-def _search(
-    client: MlflowClient, experiments: list[str], query: str, max_results: int = 10
-) -> list[MlflowRun]:
-    return list(client.search_runs(experiments, query, max_results=max_results))
-
-
-def _literal(text: str) -> str:
-    return text.replace("'", "")
+    return read_files(found, store)[0]
 
 
 def compare_runs(first: Run, second: Run) -> RunComparison:

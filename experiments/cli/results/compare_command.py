@@ -25,11 +25,11 @@ def compare(first: str, second: str, out: Path | None, as_json: bool) -> None:
 
     Example: tfnas compare single-s0-sink-T4 bi_random-s0-sink-T4 --out results/ablation_sampling
     """
-    from analysis.reading.store import tracking_uri_of
+    from analysis.reading.store import MlflowStore, tracking_uri_of
     from analysis.report.run_comparison import compare_runs, find_run
 
-    uri = tracking_uri_of(out or _find_folder(first))
-    comparison = compare_runs(find_run(first, uri), find_run(second, uri))
+    store = MlflowStore(tracking_uri_of(out or _find_folder(first)))
+    comparison = compare_runs(find_run(first, store), find_run(second, store))
     parts = {
         "provenance": comparison.provenance,
         "config fields that differ": comparison.config,
