@@ -22,7 +22,9 @@ from nas.search.records import METRIC_NAMES, SUPERNET_METRIC_NAMES, Trajectory
 from nas.space.architecture import Architecture
 
 _NUM_DOWNLOADS = 8
-_NUM_DIGITS_OF_IMAGES = 12
+NUM_DIGITS_OF_IMAGES = 12
+"""Of the fingerprint of its images, in the config of a run."""
+
 _FIELDS_ADDED_TO_SEARCHES = {
     "method": "tf_nas",
     "kernels": "auto",
@@ -58,7 +60,7 @@ def make_run(
     kind = run_tags.get(tags.KIND, "other")
     config = {name: parse_value(text) for name, text in _complete(kind, params).items()}
     if kind in ("search", "train"):
-        config[IMAGES] = run_tags.get(tags.DATA_FINGERPRINT, tags.UNKNOWN)[:_NUM_DIGITS_OF_IMAGES]
+        config[IMAGES] = run_tags.get(tags.DATA_FINGERPRINT, tags.UNKNOWN)[:NUM_DIGITS_OF_IMAGES]
     return Run(
         run_id=run_id,
         name=escape_unprintable(name),

@@ -49,10 +49,22 @@ def read_json(path: str | Path, what: str) -> Any:
     """
     text = read_text(path, what, _MAX_JSON_BYTES)
     try:
-        return json.loads(text, object_pairs_hook=_without_repeats)
-    # Numbers that are too long to convert raise a ValueError, too.
-    except (ValueError, RecursionError) as error:
+        return parse_json(text)
+    except ValueError as error:
         raise UserError(f"{path}: not {what}: it is not JSON ({error}); rebuild it") from None
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parses JSON.
+
+    Raises:
+        ValueError: it is not JSON, or repeats a key.
+    """
+    try:
+        # Numbers that are too long to convert raise a ValueError, too.
+        return json.loads(text, object_pairs_hook=_without_repeats)
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

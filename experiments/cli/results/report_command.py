@@ -1,10 +1,8 @@
 """`tfnas report`: write claims, figures, tables and provenance of an experiment on one page."""
 
 import json
-import math
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from analysis.reading.experiment import Experiment
-    from analysis.verdicts.verdict import Verdict
 
 _SHOWN = (".png", ".svg", ".md", ".csv")
 """Files that MLflow's own interface shows."""
@@ -51,6 +48,7 @@ def report(
     from analysis.tables.table_files import write_table
     from analysis.verdicts import NONE_OF_A_STUDY, judge
     from analysis.verdicts.redundant_encodings import describe_redundancy
+    from analysis.verdicts.verdict_record import record_verdict
 
     runs, folder = open_experiment(experiment, out, table=table, code_version=code_version, all_runs=all_runs)
     exit_code = 0 if runs.is_read else 1
@@ -73,7 +71,7 @@ def report(
     if not (table or code_version or all_runs):
         _add_to_launch(runs, folder, page, figures, written)
     if as_json:
-        content = [_as_json(verdict) for verdict in verdicts]
+        content = [record_verdict(verdict) for verdict in verdicts]
         click.echo(json.dumps({"report": str(page), "claims": content}, indent=1))
         return exit_code
     for line in (*runs.notices, *undrawn, *unmade):
@@ -116,26 +114,3 @@ def _add_to_launch(
             tracker.add_files(last[0], [path for path in tables if path.suffix in _SHOWN], "tables")
     except (UserError, MlflowException, OSError) as error:
         echo(f"not added to MLflow: {first_line(error)}", err=True)
-
-
-def _as_json(verdict: "Verdict") -> dict[str, Any]:
-    return {
-        "name": verdict.name,
-        "claim": verdict.claim.record(),
-        "status": verdict.status,
-        "reason": verdict.reason,
-        "measure": verdict.measure,
-        "estimate": {key: _finite(value) for key, value in asdict(verdict.estimate).items()},
-        "num_pairs": verdict.num_pairs,
-        "lost": [run.name for run in verdict.lost],
-        "is_registered": verdict.is_registered,
-        "registration": verdict.registration,
-        "sensitivity": verdict.sensitivity,
-        "beside": verdict.beside,
-        "caveats": verdict.caveats,
-    }
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value

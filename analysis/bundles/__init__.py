@@ -1,0 +1,1 @@
+"""Bundles: an experiment in one file, read without MLflow, and verified."""
