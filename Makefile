@@ -42,8 +42,17 @@ docs: .venv/installed-docs
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
+# README's figures: from the bundles of the replication study where they are there, else from the demo.
 figures: install
+ifneq ($(wildcard docs/replication/*.bundle),)
+	for bundle in docs/replication/*.bundle; do \
+		$(BIN)/tfnas figures --from $$bundle --out build/replication/$$(basename $$bundle .bundle) || exit; \
+	done
+	cp build/replication/replication_sampling_and_depth/figures/operator-collapse.png \
+		build/replication/replication_sampling_and_depth/figures/depth-fluctuation.png docs/figures/
+else
 	$(BIN)/tfnas figures demo --out results/demo
+endif
 
 bench: install
 	$(BIN)/python -m benchmarks.steps

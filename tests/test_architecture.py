@@ -56,14 +56,18 @@ FLOORS_OF_ANALYSIS = (
     {"analysis.figures.ink"},
     {"analysis.tables"},
     {"analysis.figures"},
-    {"analysis.report"},
+    {"analysis.report", "analysis.bundles"},
 )
 
 OF_METHOD_FOR_ANALYSIS = (
     *("nas.foundation", "nas.space", "nas.latency"),
     *("nas.search.records", "nas.search.health", "nas.oracle.space_oracle"),
+    *("nas.config", "nas.search.search_identity", "nas.search.recomputation"),
 )
-"""What analysis may use of the method: what explains records, and the truth about small spaces."""
+"""What analysis may use of the method: what explains records, and the truth about small spaces.
+
+The last line is what bundles are verified with.
+"""
 
 MAX_MODULES = 15
 """Modules in a room: a reader takes in about a dozen at a glance."""

@@ -27,7 +27,7 @@ MAX_ARRAY_BYTES = 1_000_000_000
 _MAX_MEMBERS = 50_000
 _MAX_JSON_BYTES = 100_000_000
 _MAX_PATH_LENGTH = 200
-_PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=+-]*(/[A-Za-z0-9_][A-Za-z0-9._=+-]*){0,4}")
+_PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*){0,4}")
 """Of a member; no part begins with a dot."""
 
 _TIME = (1980, 1, 1, 0, 0, 0)

@@ -114,4 +114,4 @@ def _kept_tags(run_tags: Mapping[str, str]) -> dict[str, str]:
 
 def _plain(name: str) -> str:
     """The name with nothing that a path in a bundle must not have."""
-    return re.sub(r"[^A-Za-z0-9._=+-]+", "_", name).lstrip(".=+-") or "_"
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".-") or "_"

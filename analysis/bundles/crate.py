@@ -31,8 +31,8 @@ def describe_files(files: Mapping[str, bytes], experiment: str, version: str, ne
     crate = ROCrate(version=_SPECIFICATION)
     crate.name = f"tfnas experiment {experiment}"
     crate.description = (
-        "Searches for neural architectures and trainings of an experiment: the grid and claims as registered, lookup "
-        "tables, trajectories, metrics, derived networks, tables and verdicts"
+        "Searches for neural architectures, and trainings, of an experiment: grid and claims as registered, "
+        "lookup tables, trajectories, metrics, derived networks, tables and verdicts"
     )
     crate.datePublished = datetime.fromtimestamp(newest_ms / 1000, UTC)
     crate.license = "None is stated; ask whoever published this bundle"
@@ -48,7 +48,7 @@ def describe_files(files: Mapping[str, bytes], experiment: str, version: str, ne
             dest_path=path,
             properties={
                 "name": path.rpartition("/")[2],
-                "encodingFormat": _TYPES[suffix],
+                "encodingFormat": _TYPES.get(suffix, "text/plain"),
                 "contentSize": str(len(files[path])),
                 "sha256": sha256(files[path]),
             },

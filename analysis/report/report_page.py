@@ -49,7 +49,7 @@ class FigureView:
 
 @dataclass(frozen=True)
 class TrialView:
-    """A trial on the page; `url` and `short_id` are empty if it has not started."""
+    """A trial on the page; `short_id` is empty if it has not started, `url` also if MLflow was not read."""
 
     name: str
     url: str
@@ -132,11 +132,18 @@ def write_report(
         num_stages=max((len(trial.stages) for trial in trials), default=0),
         messages=[*experiment.notices, *undrawn],
         mlflow_command=how_to_serve(experiment.tracking_uri, in_its_folder=True),
-        mlflow_url=experiment_page(experiment.tracking_uri, experiment.experiment_id, _view(experiment)),
+        mlflow_url=_page(experiment),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def _page(experiment: Experiment) -> str:
+    """The experiment's page in MLflow; empty if it was read from a bundle."""
+    if not experiment.tracking_uri:
+        return ""
+    return experiment_page(experiment.tracking_uri, experiment.experiment_id, _view(experiment))
 
 
 def _view(experiment: Experiment) -> str | None:
@@ -221,7 +228,7 @@ def _trial_view(experiment: Experiment, numbers: Numbers, run: Run) -> TrialView
     target_ms = run.number(TARGET)
     return TrialView(
         name=run.name,
-        url=run_page(experiment.tracking_uri, experiment.experiment_id, run.run_id) if run.run_id else "",
+        url=_page_of(run, experiment),
         short_id=run.short_id,
         outcome=run.outcome,
         is_finished=run.is_finished,
@@ -234,6 +241,13 @@ def _trial_view(experiment: Experiment, numbers: Numbers, run: Run) -> TrialView
         health=_health_text(run),
         stages=_stage_texts(run),
     )
+
+
+def _page_of(run: Run, experiment: Experiment) -> str:
+    """Its page in MLflow; empty if it has not started, or was read from a bundle."""
+    if not (run.run_id and experiment.tracking_uri):
+        return ""
+    return run_page(experiment.tracking_uri, experiment.experiment_id, run.run_id)
 
 
 def _health_text(run: Run) -> str:

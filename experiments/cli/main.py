@@ -28,6 +28,8 @@ _COMMANDS = {
     "report": _Listed("results", "Write the report of an experiment."),
     "health": _Listed("results", "Show which searches of an experiment are healthy."),
     "compare": _Listed("results", "Compare two trials."),
+    "bundle": _Listed("results", "Write an experiment into one file that needs no MLflow."),
+    "verify": _Listed("results", "Recompute every number, table and verdict of bundles."),
     "benchmark": _Listed("launches", "Compare search methods on a table of known accuracies."),
     "latency": _Listed("networks", "Measure, import and check latency lookup tables."),
     "describe": _Listed("networks", "Describe networks: layers, size, cost, latency."),

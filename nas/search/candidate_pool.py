@@ -6,6 +6,7 @@ Source: Li and Talwalkar, "Random Search and Reproducibility for Neural Architec
 """
 
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 from numpy.random import Generator
@@ -27,26 +28,13 @@ _NUM_DRAWS = 100_000
 
 
 def draw_pool(config: SearchConfig, table: LatencyTable) -> list[Architecture]:
-    """Draws networks, no two with the same operators, until there are enough.
-
-    The depth of each stage is uniform, then the operator of each layer. With elasticity, a network is taken
-    if scaling brings it within 1 % of the target. Without, it has its initial widths, and is taken if its
-    latency is at most the target.
+    """Draws the networks of a pool, until there are enough; see `draw_candidates`.
 
     Raises:
         UserError: there are fewer than `num_evaluations`.
     """
     target_ms = config.target_latency_ms
-    pool: list[Architecture] = []
-    for drawn in _draw_in_reach(config, table):
-        if not config.elasticity:
-            pool.append(drawn)
-        else:
-            report = elasticity_scaling(drawn, table, target_ms, refine=config.refine_widths)
-            if report.meets(target_ms):
-                pool.append(report.architecture)
-        if len(pool) == MAX_CANDIDATES:
-            break
+    pool = list(islice(draw_candidates(config, table), MAX_CANDIDATES))
     if len(pool) < config.num_evaluations:
         raise UserError(
             f"num_evaluations: {config.num_evaluations}; only {len(pool)} networks were found that meet the "
@@ -54,6 +42,23 @@ def draw_pool(config: SearchConfig, table: LatencyTable) -> list[Architecture]:
             "the reachable interval"
         )
     return pool
+
+
+def draw_candidates(config: SearchConfig, table: LatencyTable) -> Iterator[Architecture]:
+    """Draws networks, no two with the same operators.
+
+    The depth of each stage is uniform, then the operator of each layer. With elasticity, a network is taken
+    if scaling brings it within 1 % of the target. Without, it has its initial widths, and is taken if its
+    latency is at most the target.
+    """
+    target_ms = config.target_latency_ms
+    for drawn in _draw_in_reach(config, table):
+        if not config.elasticity:
+            yield drawn
+            continue
+        report = elasticity_scaling(drawn, table, target_ms, refine=config.refine_widths)
+        if report.meets(target_ms):
+            yield report.architecture
 
 
 def _draw_in_reach(config: SearchConfig, table: LatencyTable) -> Iterator[Architecture]:

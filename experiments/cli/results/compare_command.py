@@ -2,11 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.table import Table
 
+from experiments.cli.results.figures_command import from_option
 from experiments.console import UserPath, make_console
+
+if TYPE_CHECKING:
+    from analysis.reading.run_store import RunStore
 
 
 @click.command()
@@ -17,18 +22,26 @@ from experiments.console import UserPath, make_console
     type=UserPath(file_okay=False),
     help="Folder of the launch, with its mlflow.db.  [default: where the run is, or the current folder]",
 )
+@from_option
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
-def compare(first: str, second: str, out: Path | None, as_json: bool) -> None:
+def compare(first: str, second: str, out: Path | None, bundle: Path | None, as_json: bool) -> None:
     """Compare two trials: config, final numbers, and networks layer by layer.
 
     RUN is the name of a trial, or the first digits of its run id in MLflow, with `run:` before it or not.
 
     Example: tfnas compare single-s0-sink-T4 bi_random-s0-sink-T4 --out results/ablation_sampling
     """
-    from analysis.reading.store import MlflowStore, tracking_uri_of
     from analysis.report.run_comparison import compare_runs, find_run
 
-    store = MlflowStore(tracking_uri_of(out or _find_folder(first)))
+    store: RunStore
+    if bundle is not None:
+        from analysis.bundles.bundle_store import BundleStore
+
+        store = BundleStore.open(bundle)
+    else:
+        from analysis.reading.store import MlflowStore, tracking_uri_of
+
+        store = MlflowStore(tracking_uri_of(out or _find_folder(first)))
     comparison = compare_runs(find_run(first, store), find_run(second, store))
     parts = {
         "provenance": comparison.provenance,

@@ -1,4 +1,4 @@
-"""`tfnas figures`: draw the figures of an experiment from MLflow. Also options shared with other readers."""
+"""`tfnas figures`: draw the figures of an experiment. Also options shared with other readers."""
 
 import json
 from collections.abc import Callable
@@ -11,12 +11,22 @@ from experiments.console import UserPath, echo
 
 if TYPE_CHECKING:
     from analysis.reading.experiment import Experiment
+    from analysis.reading.run_store import RunStore
+
+
+from_option = click.option(
+    "--from",
+    "bundle",
+    type=UserPath(),
+    help="Read this bundle in place of MLflow; see `tfnas bundle`. EXPERIMENT is then left out.",
+)
 
 
 def experiment_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the argument EXPERIMENT, and the options that choose among its runs."""
     decorators = (
-        click.argument("experiment"),
+        click.argument("experiment", required=False),
+        from_option,
         click.option(
             "--out",
             type=UserPath(file_okay=False),
@@ -40,8 +50,9 @@ def experiment_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def open_experiment(
-    name: str,
+    name: str | None,
     out: Path | None,
+    bundle: Path | None = None,
     *,
     table: str | None = None,
     code_version: str | None = None,
@@ -49,17 +60,29 @@ def open_experiment(
 ) -> tuple["Experiment", Path]:
     """Reads an experiment; returns it and its output folder.
 
+    Args:
+        bundle: what it is read from; None for MLflow.
+
     Raises:
         UserError: there is no store, no such experiment, or no finished run.
     """
     # Imported here: MLflow and pandas take seconds to import, and `--help` needs neither.
     from analysis.reading.experiment_reader import read_experiment
-    from analysis.reading.store import tracking_uri_of
 
+    store: RunStore
+    if bundle is not None:
+        from analysis.bundles.bundle_store import BundleStore
+
+        store = BundleStore.open(bundle)
+        name = name or store.experiment
+    elif name is None:
+        raise click.UsageError("Missing argument 'EXPERIMENT'")
     folder = out or Path("results") / name
-    experiment = read_experiment(
-        name, tracking_uri_of(folder), table=table, code_version=code_version, all_runs=all_runs
-    )
+    if bundle is None:
+        from analysis.reading.store import MlflowStore, tracking_uri_of
+
+        store = MlflowStore(tracking_uri_of(folder))
+    experiment = read_experiment(name, store, table=table, code_version=code_version, all_runs=all_runs)
     return experiment, folder
 
 
@@ -68,7 +91,8 @@ def open_experiment(
 @click.option("--check", is_flag=True, help="Check that the figures still match the runs, without drawing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def figures(
-    experiment: str,
+    experiment: str | None,
+    bundle: Path | None,
     out: Path | None,
     table: str | None,
     code_version: str | None,
@@ -76,7 +100,7 @@ def figures(
     check: bool,
     as_json: bool,
 ) -> int:
-    """Draw the figures of EXPERIMENT from its runs in MLflow, into OUT/figures.
+    """Draw the figures of EXPERIMENT from its runs in MLflow or in a bundle, into OUT/figures.
 
     The runs are those of the grid that was launched last; --all-runs reads every run.
 
@@ -89,7 +113,9 @@ def figures(
     from analysis.figures import make_drawings
     from analysis.figures.ink.figure_files import check_drawings, write_drawings
 
-    runs, folder = open_experiment(experiment, out, table=table, code_version=code_version, all_runs=all_runs)
+    runs, folder = open_experiment(
+        experiment, out, bundle, table=table, code_version=code_version, all_runs=all_runs
+    )
     drawings, undrawn = make_drawings(runs)
     result: dict[str, list[str]] = {"notices": list(runs.notices), "undrawn": undrawn}
     if check:

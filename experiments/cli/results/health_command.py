@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 @experiment_options
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON.")
 def health(
-    experiment: str,
+    experiment: str | None,
+    bundle: Path | None,
     out: Path | None,
     table: str | None,
     code_version: str | None,
@@ -40,7 +41,9 @@ def health(
     # Imported here: pandas takes seconds to import, and `--help` does not need it.
     from analysis.measures.search_health import failed_checks
 
-    found, _ = open_experiment(experiment, out, table=table, code_version=code_version, all_runs=all_runs)
+    found, _ = open_experiment(
+        experiment, out, bundle, table=table, code_version=code_version, all_runs=all_runs
+    )
     failed = failed_checks(found.runs)
     if as_json:
         click.echo(json.dumps(_as_json(found.runs, failed, found.notices), indent=1))

@@ -23,7 +23,8 @@ _SHOWN = (".png", ".svg", ".md", ".csv")
 @experiment_options
 @click.option("--json", "as_json", is_flag=True, help="Print claims as JSON (empty for studies).")
 def report(
-    experiment: str,
+    experiment: str | None,
+    bundle: Path | None,
     out: Path | None,
     table: str | None,
     code_version: str | None,
@@ -34,8 +35,8 @@ def report(
 
     The page is self-contained: grid, claims, figures, tables, derived networks and provenance. For a study
     it shows the space, the importance of each field and the best points instead of grid and claims. Figures
-    and tables are also written as files. All of them are added to the run of the launch in MLflow. The exit
-    code is 1 if the files of a run cannot be read.
+    and tables are also written as files. All of them are added to the run of the launch in MLflow, unless a
+    bundle was read. The exit code is 1 if the files of a run cannot be read.
 
     Example: tfnas report ablation_sampling --out results/ablation_sampling
     """
@@ -50,7 +51,9 @@ def report(
     from analysis.verdicts.redundant_encodings import describe_redundancy
     from analysis.verdicts.verdict_record import record_verdict
 
-    runs, folder = open_experiment(experiment, out, table=table, code_version=code_version, all_runs=all_runs)
+    runs, folder = open_experiment(
+        experiment, out, bundle, table=table, code_version=code_version, all_runs=all_runs
+    )
     exit_code = 0 if runs.is_read else 1
     numbers = measure_runs(runs)
     verdicts = judge(runs, numbers)
@@ -68,7 +71,7 @@ def report(
         folder / "figures",
         folder / "report.html",
     )
-    if not (table or code_version or all_runs):
+    if not (bundle or table or code_version or all_runs):
         _add_to_launch(runs, folder, page, figures, written)
     if as_json:
         content = [record_verdict(verdict) for verdict in verdicts]

@@ -1,0 +1,45 @@
+"""`tfnas bundle`: write an experiment into one file that can be read, and verified, without MLflow."""
+
+from pathlib import Path
+
+import click
+
+from experiments.console import UserPath, echo
+
+
+@click.command()
+@click.argument("experiment")
+@click.option(
+    "--out",
+    type=UserPath(file_okay=False),
+    help="Folder of the launch, with its mlflow.db.  [default: results/EXPERIMENT]",
+)
+@click.option(
+    "--file",
+    type=UserPath(dir_okay=False),
+    help="The file to write, in place of an earlier one.  [default: OUT/EXPERIMENT.bundle]",
+)
+def bundle(experiment: str, out: Path | None, file: Path | None) -> None:
+    """Write EXPERIMENT into one file, for others to read and verify without MLflow.
+
+    The file holds all runs of the experiment with their configs, metrics, trajectories, derived networks,
+    evaluations and health; what launches registered, with their YAML files; lookup tables; and measures,
+    tables and verdicts. It holds no weights and no images. The same results give the same bytes.
+
+    Example: tfnas bundle smoke --out results/smoke
+    """
+    from analysis.bundles.bundle_writer import write_bundle
+    from analysis.reading.store import MlflowStore, tracking_uri_of
+    from nas.foundation.errors import UserError
+    from nas.foundation.files import write_atomically
+
+    folder = out or Path("results") / experiment
+    path = file or folder / f"{experiment}.bundle"
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: there is no folder {path.parent}; create it, or correct --file")
+    content = write_bundle(experiment, MlflowStore(tracking_uri_of(folder)))
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}; choose another --file") from None
+    echo(f"{path}: {len(content):,} bytes")
