@@ -48,8 +48,8 @@ ifneq ($(wildcard docs/replication/*.bundle),)
 	for bundle in docs/replication/*.bundle; do \
 		$(BIN)/tfnas figures --from $$bundle --out build/replication/$$(basename $$bundle .bundle) || exit; \
 	done
-	cp build/replication/replication_sampling_and_depth/figures/operator-collapse.png \
-		build/replication/replication_sampling_and_depth/figures/depth-fluctuation.png docs/figures/
+	cp build/replication/replication_sampling_and_depth/figures/collapse.png docs/figures/operator-collapse.png
+	cp build/replication/replication_sampling_and_depth/figures/depth.png docs/figures/depth-fluctuation.png
 else
 	$(BIN)/tfnas figures demo --out results/demo
 endif

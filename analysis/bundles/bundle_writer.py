@@ -1,9 +1,9 @@
 """The writer of bundles: an experiment with all its runs, their files and the results, in one file."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 
 from analysis.bundles.archive import CRATE, pack, sha256
@@ -15,10 +15,11 @@ from analysis.reading.experiment_reader import read_experiment
 from analysis.reading.registration import FILE as REGISTRATION
 from analysis.reading.registration import parse_registration
 from analysis.reading.run import Run
-from analysis.reading.run_reader import read_files
+from analysis.reading.run_reader import check_file
 from analysis.reading.run_store import RunStore
+from nas.foundation.errors import UserError
 from nas.foundation.files import read_file
-from nas.foundation.validation import parse_json
+from nas.foundation.validation import read_json
 
 _KINDS = ("launch", "search", "train")
 
@@ -42,11 +43,13 @@ _KEPT_TAGS = frozenset(
 """What analysis reads, and the commit; who ran it, on which host and into which folder stays private."""
 
 
-def write_bundle(name: str, store: RunStore) -> bytes:
-    """Returns the bundle of an experiment: every run of it, those that figures leave out included.
+def write_bundle(name: str, store: RunStore) -> tuple[bytes, list[str]]:
+    """Returns the bundle of an experiment, and a line for each file that is left out as nobody can read it.
+
+    It holds every run of the experiment, also those that figures leave out.
 
     Raises:
-        UserError: no such experiment, no finished search in it, or a file of a run is damaged.
+        UserError: no such experiment, or no finished search in it.
     """
     stored = store.read_experiment(name)
     runs = sorted((run for run in stored.runs if run.kind in _KINDS), key=lambda run: run.run_id)
@@ -64,17 +67,21 @@ def write_bundle(name: str, store: RunStore) -> bytes:
     # Whoever gets the bundle computes the results from what is in it, and so do we.
     written = BundleStore.of(f"experiment '{name}'", files)
     files |= compute_results(read_experiment(name, written))
-    read_files([run for run in runs if run.kind == "search" and run.is_finished], written)
     newest_ms = max(run.start_time_ms for run in runs)
     files[CRATE] = describe_files(files, name, version("tfnas"), newest_ms)
-    return pack(files)
+    return pack(files), members.unreadable
 
 
 class _Members:
-    """Files of a bundle by path; what several runs share is kept once."""
+    """Files of a bundle by path; what several runs share is kept once.
+
+    Attributes:
+        unreadable: a line for each file that is left out.
+    """
 
     def __init__(self) -> None:
         self.content: dict[str, bytes] = {}
+        self.unreadable: list[str] = []
         self._paths: dict[tuple[str, str], str] = {}
 
     def add(self, path: str, content: bytes) -> str:
@@ -86,24 +93,36 @@ class _Members:
 
 def _record(run: Run, store: RunStore, members: _Members) -> RunRecord:
     folder = f"runs/{_plain(run.name)[:60]}-{_plain(run.run_id)[:8]}"
-    files = {name: members.add(f"{folder}/{_plain(name)}", content) for name, content in _fetch(run, store)}
+    files = {}
+    for path in _fetch(run, store):
+        try:
+            check_file(path)
+        except UserError as error:
+            members.unreadable.append(f"left out: run {run.name} ({run.short_id}): {error}")
+            continue
+        content = read_file(path, f"a file of run {run.name}")
+        files[path.name] = members.add(f"{folder}/{_plain(path.name)}", content)
     return RunRecord.of(run, _kept_tags(run.tags), files)
 
 
-def _fetch(run: Run, store: RunStore) -> Iterator[tuple[str, bytes]]:
-    """The files of a run, by name; of a launch also its YAML file, which the registration names."""
+def _fetch(run: Run, store: RunStore) -> Iterator[Path]:
+    """The files of a run, while they are there; of a launch also its YAML file, which it registered."""
     with TemporaryDirectory() as folder:
+        for name in _FILES[run.kind]:
+            path = store.fetch(run, name, Path(folder))
+            if path is None:
+                continue
+            yield path
+            if name == REGISTRATION and (spec := store.fetch(run, _spec_of(path), Path(folder))):
+                yield spec
 
-        def fetch(names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-            for name in names:
-                path = store.fetch(run, name, Path(folder))
-                if path is not None:
-                    yield name, read_file(path, f"a file of run {run.name}")
 
-        for name, content in fetch(_FILES[run.kind]):
-            yield name, content
-            if name == REGISTRATION:
-                yield from fetch([parse_registration(parse_json(content)).file])
+def _spec_of(path: Path) -> str:
+    """The name of the YAML file that was registered; empty if the registration is damaged."""
+    try:
+        return PurePath(parse_registration(read_json(path, "a registration")).file).name
+    except UserError:
+        return ""
 
 
 def _kept_tags(run_tags: Mapping[str, str]) -> dict[str, str]:

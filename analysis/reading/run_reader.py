@@ -110,12 +110,11 @@ def _with_files(run: Run, store: RunStore, folder: Path) -> Run:
                 problems.append(f"{name} is missing")
             return None
         try:
-            return parse(path)
-        except (UserError, ValueError, pd.errors.ParserError) as error:
-            problem = f"{name}: {_first_line(error).removeprefix(f'{path}: ')}"
+            return _parse(path, parse)
+        except UserError as error:
             if store.refuses_damage:
-                raise UserError(f"{store.name}: run {run.name}: {problem}") from None
-            problems.append(problem)
+                raise UserError(f"{store.name}: run {run.name}: {error}") from None
+            problems.append(str(error))
             return None
 
     trajectory = load("trajectory.npz", Trajectory.load)
@@ -136,6 +135,30 @@ def _with_files(run: Run, store: RunStore, folder: Path) -> Run:
         evaluations=evaluations,
         problem=problem,
     )
+
+
+def check_file(path: Path) -> None:
+    """Checks that a file of a search can be read, known by its name; any other file can.
+
+    Raises:
+        UserError: it cannot.
+    """
+    parsers: dict[str, Callable[[Path], object]] = {
+        "trajectory.npz": Trajectory.load,
+        "architecture.json": Architecture.load,
+        "health.json": _read_health,
+        "evaluations.csv": _read_evaluations,
+        "metrics.csv": _read_epochs,
+    }
+    if path.name in parsers:
+        _parse(path, parsers[path.name])
+
+
+def _parse(path: Path, parse: Callable[[Path], Content]) -> Content:
+    try:
+        return parse(path)
+    except (UserError, ValueError, pd.errors.ParserError) as error:
+        raise UserError(f"{path.name}: {first_line(error).removeprefix(f'{path}: ')}") from None
 
 
 def _read_epochs(path: Path) -> pd.DataFrame:
@@ -163,7 +186,3 @@ def _lacking_metrics(epochs: pd.DataFrame, trajectory: Trajectory | None) -> lis
     has_supernet = trajectory is not None and trajectory.alpha_ELO is not None
     expected = (*METRIC_NAMES, *(SUPERNET_METRIC_NAMES if has_supernet else ()))
     return [name for name in expected if name not in epochs]
-
-
-def _first_line(error: Exception) -> str:
-    return first_line(error)

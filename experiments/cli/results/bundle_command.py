@@ -37,9 +37,11 @@ def bundle(experiment: str, out: Path | None, file: Path | None) -> None:
     path = file or folder / f"{experiment}.bundle"
     if not path.parent.is_dir():
         raise UserError(f"{path}: there is no folder {path.parent}; create it, or correct --file")
-    content = write_bundle(experiment, MlflowStore(tracking_uri_of(folder)))
+    content, unreadable = write_bundle(experiment, MlflowStore(tracking_uri_of(folder)))
     try:
         write_atomically(path, content)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}; choose another --file") from None
+    for line in unreadable:
+        echo(line, err=True)
     echo(f"{path}: {len(content):,} bytes")

@@ -62,8 +62,8 @@ def _verify(store: "BundleStore", runs: "Sequence[Run]", as_json: bool) -> dict[
     from analysis.bundles.verification import MEASURED, verify
 
     say = (lambda line: None) if as_json else echo
-    say(f"{store.name}: experiment '{store.experiment}', {format_count(len(store.record.runs), 'run')}")
     checks = verify(store)
+    say(f"{store.name}: experiment '{store.experiment}', {format_count(len(store.record.runs), 'run')}")
     for check in checks:
         for line in _lines(check):
             say(line)
