@@ -288,8 +288,13 @@ def _network(content: bytes) -> Any:
 def _check_results(store: BundleStore) -> list[Check]:
     """Measures, tables and verdicts, from the runs of the bundle."""
     measures, tables, verdicts = (Check(title) for title in ("measures of searches", "tables", "verdicts"))
-    experiment = read_experiment(store.experiment, store)
-    results = compute_results(experiment)
+    try:
+        experiment = read_experiment(store.experiment, store)
+        results = compute_results(experiment)
+    except UserError as error:
+        # Files can be read by now, so this is about what they say: a registration that is another one, say.
+        verdicts.disagree("results", "measures, tables and verdicts", "there", str(error))
+        return [measures, tables, verdicts]
     names = {run.run_id: name_of(run) for run in experiment.runs}
     stored, recomputed = _results(store, MEASURES_FILE) or {}, _parse(results[MEASURES_FILE], MEASURES_FILE)
     for run_id in sorted({*stored, *recomputed}):

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from analysis.bundles.bundle_writer import write_bundle
+from analysis.reading.store import MlflowStore
 from tests.support.exported import exported
 from tests.support.limits import PATIENCE_S
 from tests.support.synthetic import Store, grid, make_table
@@ -20,6 +22,9 @@ HEAVY = {
 MLFLOW = {"mlflow", "sqlalchemy", "pandas", "pyarrow", "scipy"}
 """MLflow, and what it imports itself."""
 
+READING = {"pandas", "pyarrow", "scipy"}
+"""What reads a bundle, without MLflow."""
+
 ALLOWED = {
     "--help": set(),
     "launch --help": set(),
@@ -29,6 +34,9 @@ ALLOWED = {
     "describe tf-nas-a --latency TABLE --json": {"scipy"},
     "predict MODEL IMAGE": {"onnxruntime"},
     "compare FIRST SECOND --out OUT": MLFLOW,
+    "compare FIRST SECOND --from BUNDLE": READING,
+    "health --from BUNDLE": READING,
+    "figures --from BUNDLE --out DRAWN": READING | {"matplotlib"},
     "launch CONFIG --out OUT --status": {"torch", "sympy", "scipy", "pyarrow"},
 }
 """Heavy libraries that a command may import; words in capitals stand for what the test has made."""
@@ -68,6 +76,9 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path | str]:
     first, second = store.add_grid({"target_latency_ms": 1.0}, grid(sampling=("single", "bi_random")))
     config = folder / "grid.yaml"
     config.write_text(GRID.format(table=paths["TABLE"]))
+    bundle = folder / "made_up.bundle"
+    bundle.write_bytes(write_bundle("made_up", MlflowStore(store.tracking_uri))[0])
+    paths |= {"BUNDLE": bundle, "DRAWN": folder / "drawn"}
     return {**paths, "CONFIG": config, "OUT": store.out_dir, "FIRST": first, "SECOND": second}
 
 

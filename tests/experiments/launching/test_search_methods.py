@@ -1,6 +1,10 @@
 """One grid of all search methods, from launch to report, and what it leaves in MLflow."""
 
+import io
+import json
+import re
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +14,9 @@ import yaml
 from mlflow import MlflowClient
 from scipy.stats import kendalltau
 
+from analysis.bundles.archive import to_json, unpack
+from analysis.bundles.bundle_store import BundleStore
+from analysis.bundles.verification import verify
 from analysis.figures import make_drawings
 from analysis.figures.evaluations_figure import best_so_far, seconds_of
 from analysis.figures.oracle_figure import regret_drawings
@@ -19,9 +26,11 @@ from analysis.reading.experiment_reader import read_experiment
 from analysis.reading.nothing_to_draw import OutOfPlaceError
 from analysis.tables.budget_table import budget_table
 from nas.oracle.space_oracle import SpaceOracle
+from nas.space.architecture import Architecture
 from nas.space.enumeration import all_architectures, operator_code
 from nas.space.macro_space import NANO
 from tests.experiments.launching.test_launch import tfnas
+from tests.support.bundles import seal
 from tests.support.study_files import BASE
 from tests.support.tiny import make_dense_table
 
@@ -165,3 +174,136 @@ def test_the_oracle_of_other_images_or_widths_does_not_judge(
     with pytest.raises(OutOfPlaceError):
         regret_drawings(replace(experiment, runs=runs))
     assert np.isnan(oracle_regret.oracle_regret(runs[0], experiment))
+
+
+# A bundle of the launch
+
+
+@pytest.fixture(scope="module")
+def bundle(out: Path) -> Path:
+    done = tfnas("bundle", "methods", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    return out / "methods.bundle"
+
+
+def test_a_bundle_of_the_launch_agrees_with_itself_and_with_searches_that_are_repeated(
+    bundle: Path,
+) -> None:
+    done = tfnas("verify", str(bundle), "--rerun", "1", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (result,) = json.loads(done.stdout)
+    assert not any(check["disagreements"] for check in result["checks"])
+    assert all(check["num_compared"] for check in result["checks"] if "trained" not in check["title"])
+    (repeated,) = result["repeated"]
+    assert "equal bit for bit" in repeated["finding"]
+
+
+def test_a_bundle_has_the_yaml_file_as_registered(bundle: Path, out: Path) -> None:
+    store = BundleStore.open(bundle)
+    (launch,) = [run for run in store.read_experiment("methods").runs if run.kind == "launch"]
+    content = store.content_of(launch.run_id, "spec.yaml")
+    assert content is not None
+    assert content.decode() == (out.parent / "spec.yaml").read_text()
+
+
+def edited(content: bytes, old: str, new: str) -> bytes:
+    text = content.decode()
+    assert old in text
+    return text.replace(old, new, 1).encode()
+
+
+def with_other_alphas(content: bytes) -> bytes:
+    with np.load(io.BytesIO(content)) as file:
+        arrays = dict(file)
+    alpha_LO = arrays["alpha_ELO"][-1]
+    arrays["alpha_ELO"][-1] = np.where(np.isfinite(alpha_LO), -alpha_LO, alpha_LO)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def with_another_latency(content: bytes) -> bytes:
+    epochs = pd.read_csv(io.BytesIO(content), index_col="epoch")
+    epochs.loc[1, "derived_latency_ms"] *= 1.01
+    return epochs.to_csv().encode()
+
+
+def with_other_widths(content: bytes) -> bytes:
+    network = Architecture.model_validate_json(content)
+    widths = [width - 1 for _, _, width in network.layers]
+    return network.with_widths(widths).model_dump_json(exclude_none=True).encode()
+
+
+# What is changed, the end of its path, how, and which quantity must be named.
+TAMPERINGS = {
+    "a trajectory": ("bi_random-*/trajectory.npz", with_other_alphas, "operators and depths"),
+    "a latency": ("bi_random-*/metrics.csv", with_another_latency, "derived_latency_ms[0]"),
+    "an evaluated network": (
+        "random-*/evaluations.csv",
+        lambda content: re.sub(rb"\n1,(\d+),[^,]*,", rb"\n1,\1,0.5,", content, count=1),
+        "latencies of evaluated networks",
+    ),
+    "a derived network": ("gp_nas-*/architecture.json", with_other_widths, "derived network"),
+    "a verdict": (
+        "results/verdicts.json",
+        lambda content: edited(content, '"status": "', '"status": "supported'),
+        "verdict.status",
+    ),
+    "a measure": (
+        "results/measures.json",
+        lambda content: re.sub(rb'"derived_depth": \d', rb'"derived_depth": 99', content, count=1),
+        "measure.derived_depth",
+    ),
+    "a table": (
+        "results/tables/budget.csv",
+        lambda content: re.sub(rb",(\d)", rb",9\1", content, count=1),
+        "row",
+    ),
+    "a config": (
+        "runs.json",
+        lambda content: re.sub(rb'"weight_lr": [\d.]+', b'"weight_lr": 0.123', content, count=1),
+        "cell",
+    ),
+    "a registered claim": (
+        "registration.json",
+        lambda content: edited(content, '"smallest_effect": ', '"smallest_effect": 1'),
+        "hash of the registration",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", TAMPERINGS)
+def test_what_is_changed_in_a_bundle_is_found_and_named(what: str, bundle: Path, tmp_path: Path) -> None:
+    pattern, change, expected = TAMPERINGS[what]
+    files = unpack(bundle)
+    (path,) = [path for path in files if fnmatch(path, f"*{pattern}")]
+    changed = change(files[path])
+    assert changed != files[path]
+    (tmp_path / "changed.bundle").write_bytes(seal(files | {path: changed}))
+    found = [
+        str(one)
+        for check in verify(BundleStore.open(tmp_path / "changed.bundle"))
+        for one in check.disagreements
+    ]
+    assert any(f": {expected}" in one for one in found), found
+
+
+def test_a_bundle_that_disagrees_gives_exit_code_1(bundle: Path, tmp_path: Path) -> None:
+    files = unpack(bundle)
+    pattern, change, _ = TAMPERINGS["a verdict"]
+    (tmp_path / "changed.bundle").write_bytes(seal(files | {pattern: change(files[pattern])}))
+    done = tfnas("verify", str(tmp_path / "changed.bundle"))
+    assert done.returncode == 1
+    assert "DISAGREE" in done.stdout
+
+
+def test_a_search_on_images_that_are_not_there_is_not_repeated(bundle: Path, tmp_path: Path) -> None:
+    files = unpack(bundle)
+    records = json.loads(files["runs.json"])
+    for run in records["runs"]:
+        run["config"] |= {"dataset": "fashion_mnist", "data_dir": "/no/such/folder"} if run["config"] else {}
+    (tmp_path / "moved.bundle").write_bytes(seal(files | {"runs.json": to_json(records)}))
+    done = tfnas("verify", str(tmp_path / "moved.bundle"), "--rerun", "1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "/no/such/folder" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
