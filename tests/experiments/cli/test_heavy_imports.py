@@ -35,8 +35,7 @@ ALLOWED = {
     "predict MODEL IMAGE": {"onnxruntime"},
     "compare FIRST SECOND --out OUT": MLFLOW,
     "compare FIRST SECOND --from BUNDLE": READING,
-    "health --from BUNDLE": READING,
-    "figures --from BUNDLE --out DRAWN": READING | {"matplotlib"},
+    "figures --from BUNDLE --out DRAWN": READING | {"matplotlib", "statsmodels"},
     "launch CONFIG --out OUT --status": {"torch", "sympy", "scipy", "pyarrow"},
 }
 """Heavy libraries that a command may import; words in capitals stand for what the test has made."""
