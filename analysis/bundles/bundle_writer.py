@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
-from pathlib import Path, PurePath
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from analysis.bundles.archive import CRATE, pack, sha256
@@ -13,13 +13,11 @@ from analysis.bundles.results_record import compute_results
 from analysis.reading import tags
 from analysis.reading.experiment_reader import read_experiment
 from analysis.reading.registration import FILE as REGISTRATION
-from analysis.reading.registration import parse_registration
 from analysis.reading.run import Run
 from analysis.reading.run_reader import check_file
 from analysis.reading.run_store import RunStore
 from nas.foundation.errors import UserError
 from nas.foundation.files import read_file
-from nas.foundation.validation import read_json
 
 _KINDS = ("launch", "search", "train")
 
@@ -32,6 +30,9 @@ _FILES = {
     "launch": (REGISTRATION, "study.json", "trials.csv"),
 }
 """Files that are taken of runs, by their kind: no weights and no figures."""
+
+_SOURCE_TAG, _LAUNCHED_FROM = "mlflow.source.name", "tfnas launch "
+"""The command of a launch ends with the name of its YAML file."""
 
 _KEPT_TAGS = frozenset(
     {
@@ -52,7 +53,9 @@ def write_bundle(name: str, store: RunStore) -> tuple[bytes, list[str]]:
         UserError: no such experiment, or no finished search in it.
     """
     stored = store.read_experiment(name)
-    runs = sorted((run for run in stored.runs if run.kind in _KINDS), key=lambda run: run.run_id)
+    runs = [run for run in stored.runs if run.kind in _KINDS]
+    # The order of MLflow, and one for runs that start at once.
+    runs.sort(key=lambda run: (-run.start_time_ms, run.run_id))
     members = _Members()
     records = [_record(run, store, members) for run in runs]
     record = BundleRecord(
@@ -106,23 +109,14 @@ def _record(run: Run, store: RunStore, members: _Members) -> RunRecord:
 
 
 def _fetch(run: Run, store: RunStore) -> Iterator[Path]:
-    """The files of a run, while they are there; of a launch also its YAML file, which it registered."""
+    """The files of a run, while they are there; of a launch also its YAML file."""
+    spec = run.tags.get(_SOURCE_TAG, "").removeprefix(_LAUNCHED_FROM)
+    names = (*_FILES[run.kind], *((spec,) if run.kind == "launch" and spec else ()))
     with TemporaryDirectory() as folder:
-        for name in _FILES[run.kind]:
+        for name in names:
             path = store.fetch(run, name, Path(folder))
-            if path is None:
-                continue
-            yield path
-            if name == REGISTRATION and (spec := store.fetch(run, _spec_of(path), Path(folder))):
-                yield spec
-
-
-def _spec_of(path: Path) -> str:
-    """The name of the YAML file that was registered; empty if the registration is damaged."""
-    try:
-        return PurePath(parse_registration(read_json(path, "a registration")).file).name
-    except UserError:
-        return ""
+            if path is not None:
+                yield path
 
 
 def _kept_tags(run_tags: Mapping[str, str]) -> dict[str, str]:

@@ -11,6 +11,12 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 import tune_configs
+from analysis.bundles.archive import unpack
+from analysis.bundles.bundle_store import BundleStore
+from analysis.bundles.bundle_writer import write_bundle
+from analysis.bundles.verification import verify
+from analysis.reading.experiment_reader import read_experiment
+from analysis.reading.store import MlflowStore
 from experiments.cells.cell import Cell
 from experiments.specs.experiment_spec import TrainingSpec, check_spec
 from experiments.specs.grid_file import load_grid
@@ -25,6 +31,7 @@ from nas.space.macro_space import NANO, get_space
 from nas.training.trained_network import load_trained_network
 from nas.training.training import training_identity
 from tests.experiments.launching.test_launch import BASE, tfnas, tfnas_here
+from tests.support.bundles import seal
 from tests.support.class_folders import write_class_folders
 from tests.support.tiny import full_depth_architecture, make_dense_table
 
@@ -112,6 +119,38 @@ def test_what_a_search_found_is_trained_beside_the_files_under_one_budget(
         assert run.data.tags.get("tfnas.search_run") == (search.info.run_id if is_searched else None)
         budget = {name: run.data.params[name] for name in TRAIN_BASE}
         assert budget == {name: str(value) for name, value in TRAIN_BASE.items()}
+
+
+def test_a_bundle_has_the_trainings_and_whether_their_networks_are_those_of_the_search(
+    folder: Path, launched: Launched, tmp_path: Path
+) -> None:
+    mlflow_store = MlflowStore(f"sqlite:///{folder / 'out' / 'mlflow.db'}")
+    path = tmp_path / "tested.bundle"
+    path.write_bytes(write_bundle("tested", mlflow_store)[0])
+    store = BundleStore.open(path)
+    found, expected = (read_experiment("tested", each) for each in (store, mlflow_store))
+    for ours, theirs in (
+        (found.training, expected.training),
+        (found.failed_training, expected.failed_training),
+    ):
+        assert [(run.name, run.outcome, run.config, run.metrics) for run in ours] == [
+            (run.name, run.outcome, run.config, run.metrics) for run in theirs
+        ]
+    assert len(found.training) == len(found.failed_training) == 2
+    assert not [str(one) for check in verify(store) for one in check.disagreements]
+    (network,) = [
+        record.files["architecture.json"]
+        for record in store.record.runs
+        if record.tags["tfnas.kind"] == "train"
+        and "tfnas.search_run" in record.tags
+        and record.status == "FINISHED"
+    ]
+    other = (folder / "small.json").read_bytes()
+    path.write_bytes(seal(unpack(path) | {network: other}))
+    (check,) = [
+        check for check in verify(BundleStore.open(path)) if check.title == "networks that were trained"
+    ]
+    assert check.disagreements
 
 
 def test_all_networks_are_trained_on_the_images_of_the_search_and_tested_on_what_it_never_saw(
