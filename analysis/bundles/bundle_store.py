@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from analysis.bundles.archive import read_member, to_json, unpack
 from analysis.reading import tags
@@ -26,8 +26,17 @@ _NAME = re.compile(r"[\w=+][\w.=+ -]{0,120}")
 _LATEST_MS = 10**14
 """In the year 5138."""
 
+_LARGEST = 2**63
+"""No integer of a config is larger."""
+
 RECORDS = "runs.json"
 """The member with the records of all runs."""
+
+
+def _check_size(value: Value) -> Value:
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        raise ValueError("too large")
+    return value
 
 
 class RunRecord(BaseModel):
@@ -45,7 +54,7 @@ class RunRecord(BaseModel):
     name: str
     status: str
     start_time_ms: int = Field(ge=0, le=_LATEST_MS)
-    config: dict[str, Value]
+    config: dict[str, Annotated[Value, AfterValidator(_check_size)]]
     metrics: dict[str, float | None]
     tags: dict[str, str]
     files: dict[str, str]
@@ -187,7 +196,7 @@ class BundleStore:
 
     def content_of(self, run_id: str, name: str) -> bytes | None:
         """The content of a file of a run; None if the run has none of that name."""
-        path = self._paths[run_id].get(name)
+        path = self._paths.get(run_id, {}).get(name)
         return None if path is None else self.files[path]
 
     @cached_property

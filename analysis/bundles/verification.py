@@ -7,7 +7,7 @@ other numbers, tables and verdicts follow from them.
 import csv
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -158,15 +158,23 @@ def _check_registrations(store: BundleStore) -> Check:
         registered = _parse(content, REGISTRATION)
         claims = registered.get("claims") if isinstance(registered, dict) else None
         if CLAIMS_TAG in run.tags:
-            check.compare(name_of(run), "hash of the claims", run.tags[CLAIMS_TAG], fingerprint(claims or {}))
+            check.compare(name_of(run), "hash of the claims", run.tags[CLAIMS_TAG], _fingerprint(claims))
         if run.tags.get(tags.REGISTERS) == "search" and run.start_time_ms >= last[0]:
             last = run.start_time_ms, claims
-    judged = {str(one["name"]): one["claim"] for one in _results(store, VERDICTS_FILE) or ()}
+    judged = {name: verdict.get("claim") for name, verdict in _verdicts(store.files).items()}
     if judged and isinstance(last[1], dict):
         for name in sorted({*judged, *last[1]}):
             of_judged, of_registered = (_hash_of_claim(claims.get(name)) for claims in (judged, last[1]))
             check.compare(f"claim ({name})", "hash, as judged and as registered", of_judged, of_registered)
     return check
+
+
+def _fingerprint(claims: Any) -> str:
+    """The hash of claims; why there is none where they are not JSON."""
+    try:
+        return fingerprint(claims)
+    except ValueError as error:
+        return str(error)
 
 
 def _hash_of_claim(content: Any) -> str:
@@ -296,14 +304,11 @@ def _check_results(store: BundleStore) -> list[Check]:
         verdicts.disagree("results", "measures, tables and verdicts", "there", str(error))
         return [measures, tables, verdicts]
     names = {run.run_id: name_of(run) for run in experiment.runs}
-    stored, recomputed = _results(store, MEASURES_FILE) or {}, _parse(results[MEASURES_FILE], MEASURES_FILE)
+    stored, recomputed = _measures(store.files), _measures(results)
     for run_id in sorted({*stored, *recomputed}):
         where = names.get(run_id, f"run {run_id[:8]}")
         measures.compare(where, "measure", stored.get(run_id), recomputed.get(run_id), TOLERANCE)
-    judged, judged_again = (
-        {str(one["name"]): one for one in found or ()}
-        for found in (_results(store, VERDICTS_FILE), _parse(results[VERDICTS_FILE], VERDICTS_FILE))
-    )
+    judged, judged_again = _verdicts(store.files), _verdicts(results)
     for name in sorted({*judged, *judged_again}):
         verdicts.compare(f"claim ({name})", "verdict", judged.get(name), judged_again.get(name), TOLERANCE)
     for path in sorted(filter(is_table, {*store.files, *results})):
@@ -312,12 +317,32 @@ def _check_results(store: BundleStore) -> list[Check]:
     return [measures, tables, verdicts]
 
 
+def _measures(files: Mapping[str, bytes]) -> dict[str, Any]:
+    """The stored measures of each run, by its id."""
+    found = _parse(files.get(MEASURES_FILE, b"{}"), MEASURES_FILE)
+    if not isinstance(found, dict):
+        raise UserError(f"{MEASURES_FILE}: not the measures of runs; write the bundle again")
+    return found
+
+
+def _verdicts(files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+    """The stored verdicts, by the names of their claims."""
+    found = _parse(files.get(VERDICTS_FILE, b"[]"), VERDICTS_FILE)
+    if not isinstance(found, list) or not all(isinstance(one, dict) and "name" in one for one in found):
+        raise UserError(f"{VERDICTS_FILE}: not verdicts; write the bundle again")
+    return {str(one["name"]): one for one in found}
+
+
 def _rows(content: bytes | None) -> list[dict[str, str | float]] | None:
     """The rows of a CSV file, with numbers where they are."""
     if content is None:
         return None
-    reader = csv.DictReader(io.StringIO(content.decode("utf-8", "replace")))
-    return [{str(name): _number(str(cell)) for name, cell in row.items()} for row in reader]
+    text = content.decode("utf-8", "replace")
+    try:
+        rows = list(csv.DictReader(io.StringIO(text)))
+    except csv.Error:
+        return [{"text": text}]
+    return [{str(name): _number(str(cell)) for name, cell in row.items()} for row in rows]
 
 
 def _number(text: str) -> str | float:
@@ -334,11 +359,6 @@ def _runs(store: BundleStore) -> Sequence[Run]:
 def _is_current(run: Run) -> bool:
     """Whether this version computes what the run's version computed."""
     return run.basis.results_version == str(RESULTS_VERSION)
-
-
-def _results(store: BundleStore, path: str) -> Any:
-    content = store.files.get(path)
-    return None if content is None else _parse(content, path)
 
 
 def _parse(content: bytes, path: str) -> Any:

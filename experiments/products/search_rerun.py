@@ -10,6 +10,15 @@ from nas.foundation.errors import UserError
 from nas.latency.table import LatencyTable
 
 
+def local_config(config: SearchConfig) -> SearchConfig:
+    """The search as this machine may repeat it: its config comes from somebody else.
+
+    It downloads nothing, and this machine chooses how many processes decode images; neither has an effect
+    on results.
+    """
+    return config.model_copy(update={"download": False, "num_data_workers": None})
+
+
 def find_images(config: SearchConfig, fingerprint: str, name: str) -> Listing:
     """Returns the image files of a search, after a look at whether they are the same as then.
 

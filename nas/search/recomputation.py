@@ -76,6 +76,11 @@ def recompute(records: SearchRecords) -> Iterator[Recomputed]:
 
     Each value is recomputed from stored ones that are rawer, so that a disagreement names its place.
     """
+    num_epochs = len(records.trajectory.epoch_E)
+    if num_epochs < records.config.num_epochs:
+        # Whoever wrote the config may ask for a list of any length.
+        yield Recomputed("number of epochs", num_epochs, records.config.num_epochs)
+        return
     has_alphas = records.trajectory.alpha_ELO is not None
     course = _Differentiable(records) if has_alphas else _Evaluated(records)
     yield from course.recompute()
@@ -326,8 +331,8 @@ class _Evaluated(_Course):
     @cached_property
     def _pool(self) -> list[Architecture]:
         """The networks that random search evaluates, in order; at least one."""
-        num = self.config.num_evaluations if self.config.method == "random" else 1
-        return list(islice(draw_candidates(self.config, self.records.table), num))
+        num = len(self.records.evaluations) if self.config.method == "random" else 1
+        return list(islice(draw_candidates(self.config, self.records.table), max(num, 1)))
 
     def _recompute_own(self) -> Iterator[Recomputed]:
         evaluations = [each for _, each in self.records.evaluations]

@@ -189,11 +189,11 @@ class Trajectory:
             raise UserError(f"{path}: not a trajectory: larger than memory; run the search again") from None
 
     def _check_shapes(self) -> None:
-        """Checks the arrays against the axes that their names say.
+        """Checks the arrays against the axes that their names say, and operators against the space.
 
         Raises:
             ValueError: one has other axes, or an axis differs in length from another array
-                or from the space.
+                or from the space; or the space lacks an operator.
         """
         space = get_space(self.space)
         sizes = {"L": len(space.layers), "S": len(space.stages)}
@@ -209,6 +209,9 @@ class Trajectory:
             for axis, size in zip(axes, array.shape, strict=True):
                 if sizes.setdefault(axis, size) != size:
                     raise ValueError(f"{name} has shape {array.shape}, but {axis} is {sizes[axis]}")
+        is_operator_EL = (self.derived_op_EL >= -1) & (self.derived_op_EL < len(space.candidate_names))
+        if not is_operator_EL.all():
+            raise ValueError(f"derived_op_EL has {self.derived_op_EL[~is_operator_EL][0]}")
 
 
 def _stack_operators(space_name: str, records: Sequence[EpochRecord]) -> NDArray[np.int64]:

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-# So that its libraries are loaded before memory is bounded.
-import analysis.bundles.verification  # noqa: F401
 from analysis.bundles import archive
 from analysis.bundles.archive import CRATE, pack, to_json
 from analysis.bundles.bundle_store import BundleStore
+
+# Also so that its libraries are loaded before memory is bounded.
+from analysis.bundles.verification import verify
 from analysis.reading.experiment_reader import read_experiment
 from tests.hostile.command import Command
 from tests.hostile.test_hostile_binary import CANARY, Attack
@@ -105,6 +106,10 @@ BUNDLES: dict[str, tuple[Callable[[], bytes], str]] = {
     "a field too many": (lambda: with_record(more=1), "more: unknown field"),
     "a run of the far future": (lambda: with_run(start_time_ms=10**18), "start_time_ms"),
     "a metric that is text": (lambda: with_run(metrics={"val_accuracy": "1"}), "metrics"),
+    "an integer of a config that takes all memory": (
+        lambda: with_run(config={"space": "micro", "num_epochs": 10**4000}),
+        "too large",
+    ),
     "a file of a run that climbs out": (
         lambda: with_run(files={"../evil.npz": ARRAYS}),
         "is not the name of a file",
@@ -124,6 +129,10 @@ BUNDLES: dict[str, tuple[Callable[[], bytes], str]] = {
         "allow_pickle",
     ),
     "an array of another shape": (lambda: with_arrays(epoch_E=np.arange(3)), "trajectory.npz: "),
+    "an operator that the space lacks": (
+        lambda: with_arrays(derived_op_EL=np.full((16, 10), 99)),
+        "derived_op_EL has 99",
+    ),
     "a derived network of nothing": (
         lambda: seal(FILES | {f"{RUN}/architecture.json": b"{}"}),
         "architecture.json: ",
@@ -149,6 +158,32 @@ def test_a_bundle_that_unpacks_to_much_more_is_refused(
     monkeypatch.setattr(archive, "MAX_UNPACKED_BYTES", 1_000_000)
     Path("some.bundle").write_bytes(with_member("zeros.csv", bytes(10**6)))
     assert "it unpacks to" in command.refuses("verify", "some.bundle")
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("results/verdicts.json", b'{"a": 1}'),
+        ("results/verdicts.json", b"[1]"),
+        ("results/measures.json", b"[[]]"),
+        ("results/measures.json", b"{"),
+    ],
+)
+def test_results_that_are_something_else_are_refused(path: str, content: bytes, command: Command) -> None:
+    Path("some.bundle").write_bytes(seal(FILES | {path: content}))
+    assert path in command.refuses("verify", "some.bundle")
+
+
+def test_records_that_cannot_belong_together_are_named() -> None:
+    """They are no reason to stop: everything else is still compared."""
+    files = FILES | {f"{RUN}/metrics.csv": b"epoch,val_accuracy\n1,0.5\n", "results/tables/a.csv": b'"\0'}
+    (run,) = json.loads(files["runs.json"])["runs"]
+    run["config"] |= {"num_epochs": 10**9, "num_warmup_epochs": 1}
+    files |= {"runs.json": to_json(json.loads(files["runs.json"]) | {"runs": [run]})}
+    checks = verify(BundleStore.of("some.bundle", files))
+    found = [str(one) for check in checks for one in check.disagreements]
+    assert any("a.csv" in one for one in found)
+    assert any("cell" in one for one in found)
 
 
 def test_a_bundle_that_is_a_pipe_is_not_waited_for(command: Command) -> None:

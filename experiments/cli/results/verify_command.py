@@ -101,7 +101,7 @@ def _choose(store: "BundleStore", num: int, seed: int) -> "list[Run]":
         return []
     from analysis.bundles.verification import config_of, current_searches
     from analysis.reading import tags
-    from experiments.products.search_rerun import find_images
+    from experiments.products.search_rerun import find_images, local_config
 
     searches = current_searches(store)
     if num > len(searches):
@@ -111,7 +111,7 @@ def _choose(store: "BundleStore", num: int, seed: int) -> "list[Run]":
         )
     chosen = random.Random(seed).sample(searches, num)
     for run in chosen:
-        find_images(config_of(run), run.tag(tags.DATA_FINGERPRINT), run.name)
+        find_images(local_config(config_of(run)), run.tag(tags.DATA_FINGERPRINT), run.name)
     return chosen
 
 
@@ -120,13 +120,13 @@ def _repeat(run: "Run", store: "BundleStore") -> "Repetition":
     from analysis.bundles.verification import config_of, table_of
     from analysis.reading import tags
     from analysis.reading.run_reader import read_files
-    from experiments.products.search_rerun import find_images, rerun_search
+    from experiments.products.search_rerun import find_images, local_config, rerun_search
     from nas.foundation.device import resolve_device
     from nas.foundation.identity import library_versions
     from nas.latency.compatibility import Hardware
 
     (run,) = read_files([run], store)
-    config, table = config_of(run), table_of(run, store)
+    config, table = local_config(config_of(run)), table_of(run, store)
     if run.problem or table is None:
         raise UserError(
             f"--rerun: {run.name}: {run.problem or 'its lookup table is missing'}; choose another --seed"
