@@ -6,9 +6,7 @@ other numbers, tables and verdicts follow from them.
 
 import csv
 import io
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,6 +17,7 @@ from pydantic import ValidationError
 
 from analysis.bundles.archive import read_member, sha256
 from analysis.bundles.bundle_store import BundleStore
+from analysis.bundles.check import Check
 from analysis.bundles.results_record import MEASURES_FILE, VERDICTS_FILE, compute_results, is_table
 from analysis.reading import tags
 from analysis.reading.experiment_reader import read_experiment
@@ -31,12 +30,9 @@ from nas.foundation.errors import UserError
 from nas.foundation.identity import fingerprint
 from nas.foundation.validation import first_error
 from nas.latency.table import LatencyTable
-from nas.search.recomputation import Recomputed, SearchRecords, recompute
+from nas.search.recomputation import TOLERANCE, Recomputed, SearchRecords, recompute
 from nas.search.records import Evaluation
 from nas.search.search_identity import RESULTS_VERSION, search_identity
-
-TOLERANCE = 1e-9
-"""Largest relative difference of numbers in measures, tables and verdicts: sums may be in another order."""
 
 MEASURED = (
     *("train_loss", "train_accuracy", "arch_loss", "val_accuracy", "initial_accuracy", "test_accuracy"),
@@ -46,52 +42,7 @@ MEASURED = (
 
 CLAIMS_TAG = "tfnas.claims"
 _NUM_DIGITS_OF_CELL = 32
-_MAX_TEXT = 80
-
-
-@dataclass(frozen=True)
-class Disagreement:
-    """A value that is not what it follows from.
-
-    Attributes:
-        where: the run, the table or the claim.
-    """
-
-    where: str
-    quantity: str
-    stored: str
-    recomputed: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.quantity}: stored {self.stored}, recomputed {self.recomputed}"
-
-
-@dataclass
-class Check:
-    """What was compared, and what disagrees.
-
-    Attributes:
-        num_compared: numbers and texts.
-        notes: what was left out, and why.
-    """
-
-    title: str
-    num_compared: int = 0
-    disagreements: list[Disagreement] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def compare(self, where: str, quantity: str, stored: Any, recomputed: Any, tolerance: float = 0) -> None:
-        """Compares two values of any kind, and counts the numbers and texts in them."""
-        for place, one, other in _leaves(stored, recomputed):
-            self.num_compared += 1
-            if not _agree(one, other, tolerance):
-                name = f"{quantity}{place}"
-                self.disagreements.append(Disagreement(where, name, _show(one), _show(other)))
-
-    def disagree(self, where: str, quantity: str, stored: str, recomputed: str) -> None:
-        """Adds what cannot be compared."""
-        self.num_compared += 1
-        self.disagreements.append(Disagreement(where, quantity, stored, recomputed))
+_MAX_LENGTH = 80
 
 
 def verify(store: BundleStore) -> list[Check]:
@@ -233,7 +184,7 @@ def _check_searches(store: BundleStore, runs: Sequence[Run]) -> list[Check]:
         for name in map(str, run.epochs):
             values = run.epochs[name].dropna()
             if name in run.metrics and len(values):
-                last.compare(name_of(run), name, run.metrics[name], float(values.iloc[-1]))
+                last.compare(name_of(run), name, run.metrics[name], float(values.iloc[-1]), TOLERANCE)
     if num_other:
         recomputed.notes.append(
             f"{num_other} searches left out: they are older, incomplete or of another results version"
@@ -259,7 +210,7 @@ def _recompute(run: Run, table: LatencyTable) -> Iterator[Recomputed | str]:
         yield from recompute(records)
     except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError, AssertionError) as error:
         # Arrays that no search leaves behind.
-        yield f"not possible ({type(error).__name__}: {str(error)[:_MAX_TEXT]})"
+        yield f"not possible ({type(error).__name__}: {str(error)[:_MAX_LENGTH]})"
 
 
 def _evaluations(run: Run) -> list[tuple[int, Evaluation]]:
@@ -366,33 +317,3 @@ def _parse(content: bytes, path: str) -> Any:
         return read_member(content, path)
     except ValueError as error:
         raise UserError(f"{error}; write the bundle again") from None
-
-
-def _leaves(stored: Any, recomputed: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The numbers and texts of two values, in pairs, each with its place."""
-    if isinstance(recomputed, np.ndarray) and np.shape(stored) == recomputed.shape:
-        for index in np.ndindex(recomputed.shape):
-            yield f"{place}[{', '.join(map(str, index))}]", np.asarray(stored)[index], recomputed[index]
-    elif isinstance(stored, dict) and isinstance(recomputed, dict):
-        for name in {**stored, **recomputed}:
-            yield from _leaves(stored.get(name), recomputed.get(name), f"{place}.{name}")
-    elif isinstance(stored, list) and isinstance(recomputed, list) and len(stored) == len(recomputed):
-        for number, (one, other) in enumerate(zip(stored, recomputed, strict=True)):
-            yield from _leaves(one, other, f"{place}[{number}]")
-    else:
-        yield place, stored, recomputed
-
-
-def _agree(stored: Any, recomputed: Any, tolerance: float) -> bool:
-    if isinstance(stored, float | np.floating) and isinstance(recomputed, float | np.floating | int):
-        if math.isnan(stored) or math.isnan(recomputed):
-            return math.isnan(stored) and math.isnan(recomputed)
-        return math.isclose(stored, recomputed, rel_tol=tolerance, abs_tol=tolerance * 1e-3)
-    # Arrays come here only if their shapes differ.
-    is_array = isinstance(stored, np.ndarray) or isinstance(recomputed, np.ndarray)
-    return not is_array and bool(stored == recomputed)
-
-
-def _show(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}..."

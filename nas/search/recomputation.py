@@ -31,6 +31,9 @@ from nas.supernet.derivation import networks_in_reach
 from nas.supernet.expected_latency import ExpectedLatency
 from nas.supernet.sampling import SAMPLINGS, no_second_path, temperature_at
 
+TOLERANCE = 1e-9
+"""Largest relative difference of sums in double precision."""
+
 FLOAT32_TOLERANCE = 1e-5
 """Largest relative difference of sums in single precision, whose order may differ between machines."""
 
@@ -132,12 +135,16 @@ class _Course:
             yield Recomputed("num_health_findings", stored, num_findings)
 
     def metric(
-        self, name: str, values_E: NDArray[np.float64], where_E: NDArray[np.bool_] | None = None
+        self,
+        name: str,
+        values_E: NDArray[np.float64],
+        where_E: NDArray[np.bool_] | None = None,
+        tolerance: float = TOLERANCE,
     ) -> Recomputed:
-        """A metric by epoch; equal to rounding."""
+        """A metric by epoch, or in the epochs where it is."""
         stored_E = self.records.epochs.get(name, np.full(len(values_E), np.nan))
         chosen_E = np.ones(len(values_E), bool) if where_E is None else where_E
-        return Recomputed(name, stored_E[chosen_E], values_E[chosen_E], FLOAT32_TOLERANCE)
+        return Recomputed(name, stored_E[chosen_E], values_E[chosen_E], tolerance)
 
     def _recompute_own(self) -> Iterator[Recomputed]:
         raise NotImplementedError
@@ -192,7 +199,7 @@ class _Differentiable(_Course):
         widths_ELO, scaling_EP = self._scaled(before_ELO)
         yield Recomputed("widths", seen.mid_channels_ELO, widths_ELO)
         if seen.scaling_ms_EP is not None:
-            yield Recomputed("latencies of scaling", seen.scaling_ms_EP, scaling_EP, 1e-9)
+            yield Recomputed("latencies of scaling", seen.scaling_ms_EP, scaling_EP, TOLERANCE)
         is_skip = self.config.depth == "skip"
         redundant_E = np.array(
             [is_skip and has_other_encodings(self.space, ops_L.tolist()) for ops_L in seen.derived_op_EL]
@@ -200,8 +207,9 @@ class _Differentiable(_Course):
         if seen.redundant_E is not None:
             yield Recomputed("redundant epochs", seen.redundant_E, redundant_E)
         yield self.metric("redundant_encoding", redundant_E.astype(float))
-        yield self.metric("alpha_entropy", self._entropy_E())
-        yield self.metric("expected_latency_ms", self._expected_latency_E())
+        yield self.metric("alpha_entropy", self._entropy_E(), tolerance=FLOAT32_TOLERANCE)
+        expected_ms_E = self._expected_latency_E()
+        yield self.metric("expected_latency_ms", expected_ms_E, tolerance=FLOAT32_TOLERANCE)
         yield self.metric("temperature", self._temperature_E())
         yield self.metric("weight_lr", _weight_lr_E(self.config, len(self.phases)))
         if seen.train_count_ELO is not None and "num_weight_steps" in self.records.epochs:
@@ -344,7 +352,7 @@ class _Evaluated(_Course):
         )
         latency_N = np.array([self.records.table.latency_ms(each.architecture) for each in evaluations])
         stored_N = np.array([each.latency_ms for each in evaluations])
-        yield Recomputed("latencies of evaluated networks", stored_N, latency_N, 1e-9)
+        yield Recomputed("latencies of evaluated networks", stored_N, latency_N, TOLERANCE)
         if self.config.method == "random":
             networks = [_text(each.architecture) for each in evaluations]
             yield Recomputed("evaluated networks", networks, list(map(_text, self._pool)))

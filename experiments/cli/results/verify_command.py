@@ -15,8 +15,8 @@ from nas.foundation.errors import UserError
 
 if TYPE_CHECKING:
     from analysis.bundles.bundle_store import BundleStore
+    from analysis.bundles.check import Check
     from analysis.bundles.repetition import Repetition
-    from analysis.bundles.verification import Check
     from analysis.reading.run import Run
 
 _MAX_SHOWN = 20
@@ -33,8 +33,8 @@ def verify(bundles: tuple[Path, ...], rerun: int, seed: int, as_json: bool) -> i
     """Recompute every number, table and verdict of each BUNDLE, and say whether they agree.
 
     Trajectories, lookup tables, configs and measured metrics are taken as they are. What follows from them is
-    computed again: operators, widths and latencies of each epoch, health, measures, tables, verdicts. Single
-    precision may differ by 1e-5, tables and verdicts by 1e-9, relatively; all else must be equal.
+    computed again: operators, widths and latencies of each epoch, health, measures, tables, verdicts.
+    Numbers may differ by 1e-9, relatively, those in single precision by 1e-5; all else must be equal.
 
     --rerun repeats searches, which needs their images: on the same device and libraries, all bits must be
     equal; on others, the derived networks.
