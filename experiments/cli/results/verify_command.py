@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from experiments.console import UserPath, echo, format_count
-from nas.foundation.errors import UserError
+from nas.foundation.errors import DivergedError, UserError
 
 if TYPE_CHECKING:
     from analysis.bundles.bundle_store import BundleStore
     from analysis.bundles.check import Check
-    from analysis.bundles.repetition import Repetition
     from analysis.reading.run import Run
 
 _MAX_SHOWN = 20
@@ -25,7 +24,10 @@ _MAX_SHOWN = 20
 @click.command()
 @click.argument("bundles", metavar="BUNDLE...", nargs=-1, required=True, type=UserPath())
 @click.option(
-    "--rerun", type=click.IntRange(min=0), default=0, help="Repeat this many searches from scratch."
+    "--rerun",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Repeat this many searches of each bundle from scratch.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Which searches --rerun chooses.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -48,10 +50,7 @@ def verify(bundles: tuple[Path, ...], rerun: int, seed: int, as_json: bool) -> i
     stores = [BundleStore.open(path) for path in bundles]
     # Whether the images are there is known in a moment; it comes before what takes minutes.
     chosen = [_choose(store, rerun, seed) for store in stores]
-    results = []
-    for store, runs in zip(stores, chosen, strict=True):
-        result = _verify(store, runs, as_json)
-        results.append(result)
+    results = [_verify(store, runs, as_json) for store, runs in zip(stores, chosen, strict=True)]
     if as_json:
         click.echo(json.dumps(results, indent=1))
     return 0 if all(result["agrees"] for result in results) else 1
@@ -68,18 +67,18 @@ def _verify(store: "BundleStore", runs: "Sequence[Run]", as_json: bool) -> dict[
         for line in _lines(check):
             say(line)
     say(f"  measured, so not recomputed: {', '.join(MEASURED)}")
-    repetitions = []
+    repeated = []
     for run in runs:
-        repetitions.append(_repeat(run, store))
-        say(f"  {'agrees' if repetitions[-1].agrees else 'DISAGREES'}: repeated {repetitions[-1]}")
-    agrees = not any(check.disagreements for check in checks) and all(one.agrees for one in repetitions)
+        repeated.append(_repeat(run, store))
+        say(f"  {'agrees' if repeated[-1]['agrees'] else 'DISAGREES'}: repeated {repeated[-1]['finding']}")
+    agrees = not any(check.disagreements for check in checks) and all(one["agrees"] for one in repeated)
     say(f"{store.name}: {'everything agrees' if agrees else 'DISAGREES'}")
     return {
         "bundle": store.name,
         "experiment": store.experiment,
         "agrees": agrees,
         "checks": [asdict(check) for check in checks],
-        "repeated": [{"agrees": one.agrees, "finding": str(one)} for one in repetitions],
+        "repeated": repeated,
     }
 
 
@@ -115,7 +114,8 @@ def _choose(store: "BundleStore", num: int, seed: int) -> "list[Run]":
     return chosen
 
 
-def _repeat(run: "Run", store: "BundleStore") -> "Repetition":
+def _repeat(run: "Run", store: "BundleStore") -> dict[str, Any]:
+    """Repeats a search; whether it agrees, and a line that says how."""
     from analysis.bundles.repetition import compare_repetition
     from analysis.bundles.verification import config_of, table_of
     from analysis.reading import tags
@@ -135,5 +135,9 @@ def _repeat(run: "Run", store: "BundleStore") -> "Repetition":
     is_same = (run.tag(tags.DEVICE), run.tag(tags.LIBRARIES)) == (device, library_versions())
     listing = find_images(config, run.tag(tags.DATA_FINGERPRINT), run.name)
     with TemporaryDirectory() as folder:
-        artifacts = rerun_search(config, table, listing, Path(folder))
-        return compare_repetition(run, artifacts, is_same_machine=is_same)
+        try:
+            artifacts = rerun_search(config, table, listing, Path(folder))
+        except DivergedError as error:
+            return {"agrees": False, "finding": f"{run.name} ({run.short_id}): did not end: {error}"}
+        repetition = compare_repetition(run, artifacts, is_same_machine=is_same)
+        return {"agrees": repetition.agrees, "finding": str(repetition)}
