@@ -12,7 +12,9 @@ from tests.support.synthetic import make_config, make_table
 
 table = make_table()
 target_ms = sum(reachable_interval_ms(table)) / 2
-config = make_config(table, target_latency_ms=target_ms, max_train_images=200, num_epochs=2, num_warmup_epochs=1)
+config = make_config(
+    table, target_latency_ms=target_ms, max_train_images=200, num_epochs=2, num_warmup_epochs=1
+)
 assert len(list(run_search(config, table=table))) == 2
 """
 TRAINING = """
