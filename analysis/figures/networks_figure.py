@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
 
 from analysis.figures.ink.drawing import Drawing, tabulate
-from analysis.figures.ink.style import GRAY, LIGHT_GRAY, TWO_COLUMNS_IN, new_figure, op_patch, op_style
+from analysis.figures.ink.page import page
+from analysis.figures.ink.style import GRAY, LIGHT_GRAY, new_figure, op_patch, op_style
 from analysis.reading.captions import count, missing_note
 from analysis.reading.experiment import Experiment
 from analysis.reading.nothing_to_draw import NothingToDrawError, for_grids
@@ -51,7 +52,7 @@ def _networks_drawing(experiment: Experiment, all_runs: Sequence[Run]) -> Drawin
     )
 
     def draw() -> Figure:
-        figure = new_figure(TWO_COLUMNS_IN, 0.5 * len(runs) + 0.75)
+        figure = new_figure(page().wide_in, 0.5 * len(runs) + 0.75)
         axes = figure.subplots()
         for place, (run, network) in enumerate(zip(runs, networks, strict=True)):
             _draw_network(axes, space, network, place, _network_label(experiment, run))
@@ -148,7 +149,7 @@ def _space_drawing(experiment: Experiment, runs: Sequence[Run]) -> Drawing:
 
     def draw() -> Figure:
         num_units = 7 + len(space.layers) + 0.8 * len(space.stages)
-        figure = new_figure(TWO_COLUMNS_IN, 0.08 + TWO_COLUMNS_IN * _SPACE_HEIGHT / num_units)
+        figure = new_figure(page().wide_in, 0.08 + page().wide_in * _SPACE_HEIGHT / num_units)
         _draw_space(figure.subplots(), space)
         return figure
 

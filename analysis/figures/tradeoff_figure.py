@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures.ink.drawing import Drawing, tabulate
+from analysis.figures.ink.page import page
 from analysis.figures.ink.setting_styles import Setting, pick_styles, setting_styles
-from analysis.figures.ink.style import GRAY, ONE_COLUMN_IN, TWO_COLUMNS_IN, LineStyle, new_figure
+from analysis.figures.ink.style import GRAY, LineStyle, new_figure
 from analysis.measures.accuracy import (
     Accuracies,
     mean_metric,
@@ -86,7 +87,7 @@ def tradeoff_drawings(experiment: Experiment) -> list[Drawing]:
     def draw() -> Figure:
         groups = points_by_method(experiment, runs)
         num_rows = -(-(len(groups) + len(others)) // (3 if shows_published else 1))
-        width_in = TWO_COLUMNS_IN if shows_published else ONE_COLUMN_IN
+        width_in = page().wide_in if shows_published else page().narrow_in
         figure = new_figure(width_in, 2.2 + 0.14 * num_rows)
         ratios = [1.1, 0.9, 1.1] if shows_published else [1]
         ours, *beside = figure.subplots(1, len(ratios), width_ratios=ratios, squeeze=False)[0]

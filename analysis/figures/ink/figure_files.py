@@ -17,6 +17,7 @@ from analysis.reading.experiment import Experiment
 from analysis.reading.latex import escape_latex
 from analysis.reading.run import Run, describe_makers
 from analysis.reading.stamp import run_stamp, sha256, write_stamp
+from nas.foundation.errors import UserError
 
 FORMATS = ("png", "pdf", "svg")
 CAPTION_FORMATS = ("txt", "tex")
@@ -96,6 +97,19 @@ def _metadata(drawing: Drawing, experiment: Experiment, suffix: str) -> dict[str
             "CreationDate": None,
         }
     return {"Title": drawing.title, "Description": drawing.full_caption, "Source": about, "Date": None}
+
+
+def choose_drawings(drawings: Sequence[Drawing], names: Sequence[str]) -> list[Drawing]:
+    """Returns the figures of these names.
+
+    Raises:
+        UserError: there is no such figure.
+    """
+    known = {drawing.name: drawing for drawing in drawings}
+    if unknown := [name for name in names if name not in known]:
+        listed = ", ".join(known) or "none"
+        raise UserError(f"--only: {unknown[0]}: no such figure of this experiment, which has {listed}")
+    return [known[name] for name in names]
 
 
 def write_drawings(drawings: Sequence[Drawing], experiment: Experiment, folder: Path) -> list[Path]:
