@@ -1,6 +1,8 @@
 """`tfnas init`: each file that it writes can be launched as it is, fits its budget, and replaces no other."""
 
+import io
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -181,6 +183,32 @@ def test_what_is_not_given_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert content["grid"]["elasticity"] == [False, True]
     assert content["base"]["dataset"] == "fashion_mnist_subset"
     assert "'nonsense' is not one of" in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answers", "missing"),
+    [
+        ((), "", {"--images", "--question", "--device", "--hours"}),
+        (("--images", "subset", "--hours", "1"), "", {"--question", "--device"}),
+        ((), "subset\ndepth\n", {"--device", "--hours"}),
+    ],
+)
+def test_without_a_terminal_the_flags_that_are_missing_are_named(
+    arguments: tuple[str, ...],
+    answers: str,
+    missing: set[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["tfnas", "init", str(tmp_path / "mine.yaml"), *arguments])
+    monkeypatch.setattr(sys, "stdin", io.StringIO(answers))
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    err = capsys.readouterr().err
+    assert (caught.value.code, err.count("\n")) == (2, 1)
+    assert set(re.findall(r"--\w+", err)) == missing
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
