@@ -205,13 +205,14 @@ def fit_lines(text: str, width_in: float, size_pt: float) -> list[str]:
     lines = [text]
     for num_chars in range(len(text), _MIN_CHARS - 1, -1):
         lines = textwrap.wrap(text, num_chars)
-        if all(_text_width_in(line, size_pt) <= width_in for line in lines):
+        if all(text_width_in(line, size_pt) <= width_in for line in lines):
             break
     return lines
 
 
 @cache
-def _text_width_in(text: str, size_pt: float) -> float:
+def text_width_in(text: str, size_pt: float) -> float:
+    """How wide a line of text is."""
     # A dollar sign would begin a formula, and is as wide as an S.
     path = TextPath((0, 0), text.replace("$", "S"), size=size_pt, prop=FontProperties(family=_FONT))
     return float(path.get_extents().width) / 72

@@ -73,7 +73,8 @@ class _Asked(click.Option):
 def init(file: Path | None, images: str, question: str, device: str, hours: float, force: bool) -> None:
     """Write a commented YAML file to start from: a question, images, a protocol, and what it costs.
 
-    FILE is QUESTION.yaml by default; its name names the experiment. What is not given is asked. The protocol
+    FILE is QUESTION.yaml by default; its name names the experiment. A second file, FILE_train.yaml, trains
+    the networks that its searches find. What is not given is asked. The protocol
     is the shortest that docs/protocol.md has for the images; the budget decides the number of seeds, between
     one and the twelve of a verdict, by the seconds that a step took here (docs/protocol.md).
 
