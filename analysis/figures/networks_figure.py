@@ -76,7 +76,9 @@ def _networks_drawing(experiment: Experiment, all_runs: Sequence[Run]) -> Drawin
         figure = new_figure(TEXT_WIDTH_IN, row_in * len(runs) + 1.1)
         axes = figure.subplots()
         for place, (run, network) in enumerate(zip(runs, networks, strict=True)):
-            _draw_network(axes, space, network, place, _network_label(experiment, run), stands=_stands(networks))
+            _draw_network(
+                axes, space, network, place, _network_label(experiment, run), stands=_stands(networks)
+            )
         _name_stages(axes, space, len(runs), row_in)
         _op_legend(figure, networks)
         return figure

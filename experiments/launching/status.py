@@ -105,9 +105,7 @@ def next_steps(
         best = max(trained, key=lambda state: state.metrics.get("test_accuracy", -math.inf))
         steps += how_to_use(best.cell.name, out)
     elif finished and (file := training_file(Path(config[0]))).is_file():
-        steps.append(
-            f"to train what they found: tfnas launch {quote(str(file))} --out {quote(str(out))}"
-        )
+        steps.append(f"to train what they found: tfnas launch {quote(str(file))} --out {quote(str(out))}")
     return steps
 
 

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from analysis.figures.ink.drawing import Drawing
-from analysis.figures.ink.style import keep_names_plain, our_style
+from analysis.figures.ink.style import STYLE_VERSION, keep_names_plain, our_style
 from analysis.reading.captions import count
 from analysis.reading.experiment import Experiment
 from analysis.reading.latex import escape_latex
@@ -40,10 +40,11 @@ def write_drawing(drawing: Drawing, experiment: Experiment, folder: Path) -> lis
         for path in paths:
             _print_figure(figure, path, _metadata(drawing, experiment, path.suffix))
     paths += _write_beside(drawing, folder)
-    return [
-        *paths,
-        write_stamp(drawing.name, drawing.title, drawing.full_caption, drawing.runs, experiment, paths),
-    ]
+    caption = drawing.full_caption
+    stamp = write_stamp(
+        drawing.name, drawing.title, caption, drawing.runs, experiment, paths, style=STYLE_VERSION
+    )
+    return [*paths, stamp]
 
 
 def _write_beside(drawing: Drawing, folder: Path) -> list[Path]:
@@ -117,7 +118,7 @@ def check_drawings(drawings: Sequence[Drawing], folder: Path) -> list[str]:
     """Returns how the figures in a folder differ from what would be drawn now, one line per difference.
 
     A figure is up to date if it was made from the runs that it would be made from now, if their content
-    is the same, and if nobody has edited its files.
+    is the same, if figures still look like that, and if nobody has edited its files.
     """
     current = {drawing.name: drawing for drawing in drawings}
     stamps = {path.stem: _read_stamp(path) for path in sorted(folder.glob("*.json"))}
@@ -128,6 +129,8 @@ def check_drawings(drawings: Sequence[Drawing], folder: Path) -> list[str]:
         elif name not in current:
             problems.append(f"{name}: the runs no longer support it")
         else:
+            if stamp.get("style") != STYLE_VERSION:
+                problems.append(f"{name}: drawn in an older style; draw the figure again")
             problems += [f"{name}: {problem}" for problem in _check_runs(stamp, current[name].runs)]
             problems += [f"{name}: {problem}" for problem in _check_files(stamp, folder)]
     return problems

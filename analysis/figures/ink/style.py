@@ -24,6 +24,9 @@ from matplotlib.ticker import MaxNLocator
 
 from nas.space.operators import OPERATORS, SKIP_OP_NAME
 
+STYLE_VERSION = 2
+"""Raise it when figures look different; `tfnas figures --check` then finds older ones."""
+
 ONE_COLUMN_IN = 3.5
 TWO_COLUMNS_IN = 7.1
 TEXT_WIDTH_IN = 4.8

@@ -10,18 +10,23 @@ import matplotlib as mpl
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
+from matplotlib.patches import FancyArrowPatch
 from matplotlib.text import Text
 from PIL import Image
 
 from analysis.figures import make_drawings
 from analysis.figures.ink.drawing import Drawing
 from analysis.figures.ink.figure_files import FORMATS, check_drawings, write_drawing, write_drawings
-from analysis.figures.ink.style import keep_names_plain, new_figure
+from analysis.figures.ink.style import TEXT_WIDTH_IN, keep_names_plain, new_figure
+from analysis.figures.networks_figure import network_drawings
 from analysis.measures import measure_runs
 from analysis.reading.experiment import Experiment
 from analysis.reading.experiment_reader import read_experiment
 from analysis.reading.run import Run
 from experiments.cli.results.figures_command import figures
+from nas.space.architecture import Architecture, LayerChoice
+from nas.space.macro_space import SPACES, Space, get_space
+from tests.support.hand_made import experiment_of, run
 from tests.support.synthetic import LIBRARIES, SOURCE, Store
 
 SHORT = {"target_latency_ms": 1.0, "num_epochs": 4, "num_warmup_epochs": 1}
@@ -59,6 +64,19 @@ def run_figures(out: Path, *options: str) -> tuple[int, dict[str, list[str]]]:
 def test_each_figure_is_written_for_screen_print_and_web(name: str, folder: Path):
     for suffix, magic in (("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")):
         assert (folder / f"{name}.{suffix}").read_bytes().startswith(magic)
+
+
+def _widest(space: Space) -> Architecture:
+    """The deepest network, with the most letters."""
+    op = space.ops[-1]
+    stages = tuple(
+        tuple(
+            LayerChoice(op=op.name, mid_channels=op.width_interval(layer.in_channels)[1])
+            for layer in space.stage_layers(stage)
+        )
+        for stage in range(len(space.stages))
+    )
+    return Architecture(space=space.name, stages=stages)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -117,6 +135,33 @@ def test_each_figure_is_as_wide_as_a_column_or_a_text_and_fits_a_page(name: str,
         width_in, height_in = image.width / 300, image.height / 300
     assert min(abs(width_in - own) for own in (3.5, 4.8, 7.1)) < 0.01
     assert height_in < 11
+
+
+@pytest.mark.parametrize("space", list(SPACES))
+def test_networks_and_space_are_as_wide_as_a_text_without_small_or_cut_off_letters(space: str):
+    widest = _widest(get_space(space))
+    runs = [
+        replace(
+            run(f"s{seed}", space=space, seed=seed),
+            architecture=widest,
+            metrics={"derived_latency_ms": 12.345},
+        )
+        for seed in (0, 1)
+    ]
+    for drawing in network_drawings(experiment_of(runs)):
+        figure = drawing.draw()
+        figure.draw_without_rendering()
+        assert figure.get_size_inches()[0] == pytest.approx(TEXT_WIDTH_IN)
+        page = figure.bbox
+        for text in figure.findobj(Text):
+            if text.get_text() and text.get_visible() and text.axes is not None and text.axes.axison is False:
+                box = text.get_window_extent()
+                assert text.get_fontsize() >= 6
+                assert page.x0 <= box.x0 <= box.x1 <= page.x1, text
+                assert page.y0 <= box.y0 <= box.y1 <= page.y1, text
+        for arc in figure.findobj(FancyArrowPatch):
+            box, axes_box = arc.get_window_extent(), arc.axes.get_window_extent()
+            assert axes_box.y0 <= box.y0 <= box.y1 <= axes_box.y1
 
 
 def test_each_figure_names_its_runs_beside_and_within_it(folder: Path, experiment: Experiment):
@@ -239,13 +284,14 @@ def test_figures_that_the_runs_no_longer_support_are_removed_unless_edited(small
     assert {path.stem for path in folder.iterdir()} == {"depth"}
 
 
-def test_figures_of_before_are_known_by_their_images_alone(small: Store):
+def test_figures_of_before_are_outdated_and_replaced(small: Store):
     draw(small)
     folder = small.out_dir / "figures"
     stamp = json.loads((folder / "depth.json").read_text())
+    del stamp["style"]
     stamp["files"] = {name: digest for name, digest in stamp["files"].items() if name[-3:] in FORMATS}
     (folder / "depth.json").write_text(json.dumps(stamp))
-    assert check(small) == []
+    assert check(small) == ["depth: drawn in an older style; draw the figure again"]
     (folder / "depth.txt").write_text("mine")
     write_drawings([], read_experiment("demo", small.tracking_uri), folder)
     assert sorted(path.name for path in folder.iterdir()) == ["depth.csv", "depth.tex", "depth.txt"]
