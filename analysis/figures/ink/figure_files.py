@@ -11,8 +11,14 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from analysis.figures.ink.drawing import Drawing
-from analysis.figures.ink.style import STYLE_VERSION, keep_names_plain, our_style
-from analysis.reading.captions import count
+from analysis.figures.ink.style import (
+    ONE_COLUMN_IN,
+    STYLE_VERSION,
+    TWO_COLUMNS_IN,
+    keep_names_plain,
+    our_style,
+)
+from analysis.reading.captions import count, name_runs
 from analysis.reading.experiment import Experiment
 from analysis.reading.latex import escape_latex
 from analysis.reading.run import Run, describe_makers
@@ -39,7 +45,8 @@ def write_drawing(drawing: Drawing, experiment: Experiment, folder: Path) -> lis
         paths = [folder / f"{drawing.name}.{suffix}" for suffix in FORMATS]
         for path in paths:
             _print_figure(figure, path, _metadata(drawing, experiment, path.suffix))
-    paths += _write_beside(drawing, folder)
+        width_in = float(figure.get_size_inches()[0])
+    paths += _write_beside(drawing, folder, width_in)
     caption = drawing.full_caption
     stamp = write_stamp(
         drawing.name, drawing.title, caption, drawing.runs, experiment, paths, style=STYLE_VERSION
@@ -47,13 +54,9 @@ def write_drawing(drawing: Drawing, experiment: Experiment, folder: Path) -> lis
     return [*paths, stamp]
 
 
-def _write_beside(drawing: Drawing, folder: Path) -> list[Path]:
+def _write_beside(drawing: Drawing, folder: Path, width_in: float) -> list[Path]:
     """Writes the caption and the numbers, if there are any."""
-    caption = drawing.full_caption
-    texts = {
-        "txt": f"{caption}\n",
-        "tex": f"\\caption{{{escape_latex(caption)}}}\n\\label{{fig:{drawing.name}}}\n",
-    }
+    texts = {"txt": f"{drawing.full_caption}\n", "tex": _latex_caption(drawing, width_in)}
     if not drawing.numbers.empty:
         texts[NUMBERS_FORMAT] = drawing.numbers.to_csv(index=False, lineterminator="\n")
     paths = []
@@ -61,6 +64,20 @@ def _write_beside(drawing: Drawing, folder: Path) -> list[Path]:
         paths.append(folder / f"{drawing.name}.{suffix}")
         paths[-1].write_text(text, encoding="utf-8")
     return paths
+
+
+def _latex_caption(drawing: Drawing, width_in: float) -> str:
+    """Caption and label; comments say where to put them, and name the runs."""
+    is_narrow = width_in <= ONE_COLUMN_IN
+    environment = "figure" if is_narrow else "figure*"
+    # What is narrower than a page is shown as it is.
+    option = {ONE_COLUMN_IN: r"[width=\columnwidth]", TWO_COLUMNS_IN: r"[width=\textwidth]"}.get(width_in, "")
+    return (
+        f"% \\begin{{{environment}}} \\centering \\includegraphics{option}{{{drawing.name}.pdf}} "
+        f"\\input{{{drawing.name}.tex}} \\end{{{environment}}}\n"
+        f"% {name_runs(drawing.runs)}\n"
+        f"\\caption{{{escape_latex(drawing.caption)}}}\n\\label{{fig:{drawing.name}}}\n"
+    )
 
 
 def _print_figure(figure: Figure, path: Path, metadata: dict[str, Any]) -> None:

@@ -15,8 +15,9 @@ from analysis.reading.nothing_to_draw import NothingToDrawError
 from analysis.reading.run import Run
 from analysis.tables.ablation_table import ablation_table
 from analysis.tables.health_table import health_table
+from analysis.tables.latex_table import to_latex
 from analysis.tables.published_table import published_table
-from analysis.tables.table_files import to_csv, to_latex, to_markdown, write_table
+from analysis.tables.table_files import to_csv, to_markdown, write_table
 from analysis.tables.targets_table import targets_table
 from nas.search.health import HealthCheck
 from tests.support.hand_made import experiment_of, run
@@ -72,7 +73,11 @@ def test_markdown_and_latex_show_the_same_cells(experiment, numbers):
     latex = to_latex(table)
     body = latex.split("\\midrule\n")[1].split("\\bottomrule")[0].strip().splitlines()
     latex_rows = [
-        [cell.strip().replace(r"\_", "_") for cell in line.removesuffix(r"\\").split(" & ")] for line in body
+        [
+            cell.strip().replace(r"\_", "_").replace(r"$\pm$", "±")
+            for cell in line.removesuffix(r"\\").split(" & ")
+        ]
+        for line in body
     ]
     assert markdown_rows == latex_rows
     for part in (r"\toprule", r"\bottomrule", r"\caption{", r"\label{tab:ablation}"):
