@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.ink.drawing import Drawing, tabulate
 from analysis.figures.ink.setting_styles import Setting, pick_styles, setting_styles
@@ -204,9 +205,12 @@ def _draw_ours(
             color=group.style.color,
             markeredgecolor="white",
             markeredgewidth=0.3,
+            markersize=4.5,
             label=group.label,
         )
     axes.step(latency[front], accuracy[front], where="post", color="black", lw=0.8, zorder=0)
+    # Latencies just below one target have many digits.
+    axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.set_title("this experiment", loc="left")
 
 
@@ -274,7 +278,7 @@ def _draw_published(
             (x, network.top1_percent),
             offset,
             textcoords="offset points",
-            fontsize=4.8,
+            fontsize=6,
             ha="left" if offset[0] > 0 else "right",
         )
     axes.set_title("published (ImageNet-1K)", loc="left")

@@ -192,7 +192,11 @@ def _describe_table(experiment: Experiment) -> Mapping[str, str]:
     table = experiment.table
     if table is None:
         return {}
-    about = {name: str(value) for name, value in table.provenance if value is not None}
+    about = {
+        name: f"{value:.3g}" if isinstance(value, float) else str(value)
+        for name, value in table.provenance
+        if value is not None
+    }
     return about | {"base latency (ms)": f"{table.base_latency_ms:.4g}", "entries": str(len(table.entries))}
 
 
