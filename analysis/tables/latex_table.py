@@ -1,5 +1,6 @@
 """Tables as LaTeX (booktabs) that fit a page of two columns: narrow ones a column, others both."""
 
+import re
 import textwrap
 
 import pandas as pd
@@ -8,8 +9,9 @@ from analysis.reading.captions import name_runs
 from analysis.reading.latex import LATEX_SYMBOLS, escape_latex
 from analysis.tables.result_table import ResultTable, cell_texts
 
-_COLUMN_CHARS, _PAGE_CHARS = 46, 100
-"""Letters that fit a column and both, in the size of footnotes."""
+_COLUMN_CHARS, _PAGE_CHARS, _SMALL_CHARS = 46, 100, 120
+"""Letters that fit a column and both in the size of footnotes, and both in the size of indices."""
+_INTERVAL = re.compile(r"(\S+) (\[.*\])")
 _MAX_TEXT_CHARS = 26
 """Longer texts are broken into lines."""
 _GAP_CHARS = 1.6
@@ -19,7 +21,13 @@ _GAP_CHARS = 1.6
 def to_latex(table: ResultTable) -> str:
     """Returns a LaTeX table for the package booktabs, with its caption; a comment names its runs."""
     texts = cell_texts(table)
-    widths = [max((len(row[index]) for row in texts), default=1) for index in range(len(table.columns))]
+    if sum(_GAP_CHARS + max(map(len, column)) for column in zip(*texts, strict=True)) > _SMALL_CHARS:
+        # Intervals go below their means.
+        texts = [[_INTERVAL.sub(r"\1\n\2", cell) for cell in row] for row in texts]
+    widths = [
+        max((len(line) for row in texts for line in row[index].split("\n")), default=1)
+        for index in range(len(table.columns))
+    ]
     headings = [
         _break(column.heading, min(width, _MAX_TEXT_CHARS))
         for column, width in zip(table.columns, widths, strict=True)
@@ -80,6 +88,9 @@ def _column(side: str, num_chars: int) -> str:
 def _keep_off_command(cell: object) -> str:
     """A cell that the command before it, the end of a row or a rule, does not read as its argument."""
     text = str(cell)
+    if "\n" in text:
+        stacked = text.replace("\n", r"\\{}")
+        return f"\\shortstack[r]{{{stacked}}}"
     return f"{{}}{text}" if text.startswith(("[", "*")) else text
 
 
