@@ -143,6 +143,22 @@ def test_trainings_follow_where_the_question_needs_test_accuracies(tmp_path: Pat
     assert f"--then-train {tmp_path / 'mine_train.yaml'}" in path.read_text()
 
 
+def test_every_question_gets_trainings_that_its_images_are_enough_for(tmp_path: Path) -> None:
+    """The default batch of 512 is not for a few images, nor are 20 epochs."""
+    folder = write_class_folders(tmp_path / "images", ("cat", "dog"), 30)
+    path = tmp_path / "mine.yaml"
+    write(path, images=folder, question="depth")
+    trainings = load_grid(tmp_path / "mine_train.yaml").as_trainings()
+    trainings.check_follows("mine")
+    with trainings.place(None) as place:
+        trainings.check_images(load_grid(path).searched_images(), place)
+    base = read(tmp_path / "mine_train.yaml")["base"]
+    assert base["batch_size"] <= 32
+    # 48 training images in place of 1,200, for which it is 20 epochs.
+    assert base["num_epochs"] == pytest.approx(20 * 1200 / 48, rel=0.25)
+    assert f"tfnas launch {tmp_path / 'mine_train.yaml'} --out results/mine\n" in path.read_text()
+
+
 def test_a_gpu_is_reserved_and_named(tmp_path: Path) -> None:
     write(tmp_path / "mine.yaml", device="cuda", question="methods")
     for name, record in (("mine", SearchConfig), ("mine_train", TrainConfig)):
