@@ -10,7 +10,10 @@ from analysis.reading.latex import LATEX_SYMBOLS, escape_latex
 from analysis.tables.result_table import ResultTable, cell_texts
 
 _COLUMN_CHARS, _PAGE_CHARS, _SMALL_CHARS = 46, 100, 120
-"""Letters that fit a column and both in the size of footnotes, and both in the size of indices."""
+"""Letters that fit a column and both in the size of footnotes, and both in the size of indices.
+
+What has more is scaled down to the width of the page.
+"""
 _INTERVAL = re.compile(r"(\S+) (\[.*\])")
 _MAX_TEXT_CHARS = 26
 """Longer texts are broken into lines."""
@@ -63,11 +66,14 @@ def to_latex(table: ResultTable) -> str:
     text = text.replace("\\centering\n", f"\\centering{size}\\setlength{{\\tabcolsep}}{{3pt}}\n", 1)
     # Most classes leave no space between a caption and what is below it.
     text = text.replace("\\begin{tabular}", "\\smallskip\n\\begin{tabular}", 1)
+    if num_chars > _SMALL_CHARS:
+        text = text.replace("\\begin{tabular}", "\\resizebox{\\textwidth}{!}{%\n\\begin{tabular}", 1)
+        text = text.replace("\\end{tabular}\n", "\\end{tabular}}\n", 1)
     lines = text.translate(LATEX_SYMBOLS).splitlines(keepends=True)
     if table.rule_before:
         # pandas has no rule between two rows.
         lines.insert(lines.index("\\midrule\n") + 1 + table.rule_before, "\\midrule\n")
-    return f"% In the preamble: \\usepackage{{booktabs}}. {name_runs(table.runs)}\n" + "".join(lines)
+    return f"% In the preamble: \\usepackage{{booktabs,graphicx}}. {name_runs(table.runs)}\n" + "".join(lines)
 
 
 def _break(heading: str, num_chars: int) -> list[str]:

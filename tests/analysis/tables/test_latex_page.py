@@ -39,7 +39,7 @@ def test_all_figures_and_tables_compile_and_fit_a_page_of_two_columns(
     ]
     rng = np.random.default_rng(0)
     numbers = {one.run_id: {name: rng.exponential() for name in MEASURES} for one in runs}
-    # With intervals, the widest table.
+    # All measures, with intervals: wider than any grid has it.
     widest = to_latex(ablation_table(experiment_of(runs), numbers))
     (tmp_path / "tables" / "with_intervals.tex").write_text(widest)
     figures = sorted(path.name for path in (tmp_path / "figures").glob("*.tex"))
