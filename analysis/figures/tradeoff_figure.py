@@ -88,7 +88,7 @@ def tradeoff_drawings(experiment: Experiment) -> list[Drawing]:
         groups = points_by_method(experiment, runs)
         num_rows = -(-(len(groups) + len(others)) // (3 if shows_published else 1))
         width_in = TWO_COLUMNS_IN if shows_published else ONE_COLUMN_IN
-        figure = new_figure(width_in, 2.2 + 0.14 * num_rows)
+        figure = new_figure(width_in, (2.7 if shows_published else 2.2) + 0.14 * num_rows)
         ratios = [1.1, 0.9, 1.1] if shows_published else [1]
         ours, *beside = figure.subplots(1, len(ratios), width_ratios=ratios, squeeze=False)[0]
         _draw_ours(ours, groups, latency, accuracy, front)
