@@ -181,12 +181,8 @@ def objective_drawings(experiment: Experiment) -> list[Drawing]:
     runs = tuple(run for run in experiment.runs if run.epochs is not None)
     if not runs:
         raise NothingToDrawError("no run with metrics.csv")
-    compares_objectives = any(field in experiment.factors for field in _OBJECTIVES)
-    if not compares_objectives and "elasticity" not in experiment.factors:
+    if not any(field in experiment.factors for field in _OBJECTIVES):
         raise OutOfPlaceError("one objective, with one weight")
-    title = (
-        f"Latency {'under each objective' if compares_objectives else 'with and without elasticity-scaling'}"
-    )
     panels, shown = arrange_panels(experiment, runs, *_COURSES)
     runs = drawn_runs(panels)
     caption = (
@@ -210,7 +206,7 @@ def objective_drawings(experiment: Experiment) -> list[Drawing]:
         return figure
 
     table = tabulate(experiment, runs, _latency_rows)
-    return [Drawing("objectives", title, caption, runs, draw, table)]
+    return [Drawing("objectives", "Latency under each objective", caption, runs, draw, table)]
 
 
 def _latency_rows(run: Run) -> Iterator[dict[str, Any]]:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.ink.drawing import Drawing, tabulate
 from analysis.figures.ink.page import page
@@ -88,7 +89,7 @@ def tradeoff_drawings(experiment: Experiment) -> list[Drawing]:
         groups = points_by_method(experiment, runs)
         num_rows = -(-(len(groups) + len(others)) // (3 if shows_published else 1))
         width_in = page().wide_in if shows_published else page().narrow_in
-        figure = new_figure(width_in, 2.2 + 0.14 * num_rows)
+        figure = new_figure(width_in, (2.7 if shows_published else 2.2) + 0.14 * num_rows)
         ratios = [1.1, 0.9, 1.1] if shows_published else [1]
         ours, *beside = figure.subplots(1, len(ratios), width_ratios=ratios, squeeze=False)[0]
         _draw_ours(ours, groups, latency, accuracy, front)
@@ -205,9 +206,12 @@ def _draw_ours(
             color=group.style.color,
             markeredgecolor="white",
             markeredgewidth=0.3,
+            markersize=4.5,
             label=group.label,
         )
     axes.step(latency[front], accuracy[front], where="post", color="black", lw=0.8, zorder=0)
+    # Latencies just below one target have many digits.
+    axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.set_title("this experiment", loc="left")
 
 
@@ -275,7 +279,7 @@ def _draw_published(
             (x, network.top1_percent),
             offset,
             textcoords="offset points",
-            fontsize=4.8,
+            fontsize=6,
             ha="left" if offset[0] > 0 else "right",
         )
     axes.set_title("published (ImageNet-1K)", loc="left")

@@ -27,6 +27,7 @@ class Page:
         panels_in: width of a figure whose panels can stand below each other.
         text_in: width of a figure that is not wider than the text of a page without columns.
         max_height_in: what a page holds, and leaves room for a caption.
+        has_columns: two of them; otherwise the text is `wide_in`.
         fonts: settings of matplotlib.
     """
 
@@ -35,6 +36,7 @@ class Page:
     panels_in: float
     text_in: float
     max_height_in: float
+    has_columns: bool = True
     fonts: Any = field(default_factory=_SERIF.copy)
 
     @property
@@ -56,10 +58,10 @@ def _with_two_columns(column_in: float, page_in: float, max_height_in: float) ->
 
 
 def _without_columns(text_in: float, max_height_in: float) -> Page:
-    return Page(min(3.5, text_in), text_in, text_in, text_in, max_height_in)
+    return Page(min(3.5, text_in), text_in, text_in, text_in, max_height_in, has_columns=False)
 
 
-ANY_PAGE = Page(3.5, 7.1, 7.1, 4.8, 7.4, _SANS)
+ANY_PAGE = Page(3.5, 7.1, 7.1, 4.8, 7.4, fonts=_SANS)
 """Fits a page of two columns, and what is not wide also one of LNCS."""
 
 PAGES = {

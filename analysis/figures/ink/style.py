@@ -25,6 +25,9 @@ from matplotlib.ticker import MaxNLocator
 from analysis.figures.ink.page import page
 from nas.space.operators import OPERATORS, SKIP_OP_NAME
 
+STYLE_VERSION = 2
+"""Raise it when figures look different; `tfnas figures --check` then finds older ones."""
+
 GRAY = "#8a8a8a"
 LIGHT_GRAY = "#e6e6e6"
 
@@ -194,13 +197,18 @@ def fit_lines(text: str, width_in: float, size_pt: float) -> list[str]:
     lines = [text]
     for num_chars in range(len(text), _MIN_CHARS - 1, -1):
         lines = textwrap.wrap(text, num_chars)
-        if all(_text_width_in(line, size_pt, page().font) <= width_in for line in lines):
+        if all(text_width_in(line, size_pt) <= width_in for line in lines):
             break
     return lines
 
 
+def text_width_in(text: str, size_pt: float) -> float:
+    """How wide a line of text is in the page's font."""
+    return _width_in(text, size_pt, page().font)
+
+
 @cache
-def _text_width_in(text: str, size_pt: float, font: str) -> float:
+def _width_in(text: str, size_pt: float, font: str) -> float:
     # A dollar sign would begin a formula, and is as wide as an S.
     path = TextPath((0, 0), text.replace("$", "S"), size=size_pt, prop=FontProperties(family=font))
     return float(path.get_extents().width) / 72
