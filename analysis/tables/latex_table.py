@@ -7,7 +7,7 @@ import pandas as pd
 
 from analysis.reading.captions import name_runs
 from analysis.reading.latex import LATEX_SYMBOLS, escape_latex
-from analysis.tables.result_table import ResultTable, cell_texts
+from analysis.tables.result_table import ResultTable, best_cells, cell_texts
 
 _COLUMN_CHARS, _PAGE_CHARS, _SMALL_CHARS = 46, 100, 120
 """Letters that fit a column and both in the size of footnotes, and both in the size of indices.
@@ -17,6 +17,7 @@ What has more is scaled down to the width of the page.
 _INTERVAL = re.compile(r"(\S+) (\[.*\])")
 _MAX_TEXT_CHARS = 26
 """Longer texts are broken into lines."""
+_BOLD = "Bold: the best of a column at one target, and what cannot be distinguished from it."
 _GAP_CHARS = 1.6
 """What the space between two columns takes."""
 
@@ -43,21 +44,26 @@ def to_latex(table: ResultTable) -> str:
     # In the last column, `\raggedright` would change what ends a row.
     ragged = {index for index, width in enumerate(widths[:-1]) if width > _MAX_TEXT_CHARS}
     frame = pd.DataFrame(texts)
-    frame.columns = pd.Index([_stack(lines, side) for lines, side in zip(headings, sides, strict=True)])
+    best = best_cells(table)
+    styles = pd.DataFrame("", frame.index, frame.columns)
+    for row, index in best:
+        styles.iloc[row, index] = "textbf:--rwrap;"
+    # pandas reads labels as format strings.
+    stacks = (_stack(lines, side) for lines, side in zip(headings, sides, strict=True))
+    labels = [stack.replace("{", "{{").replace("}", "}}") for stack in stacks]
     text = (
         frame.style.hide(axis="index")
+        .apply(lambda _: styles, axis=None)
         .format(
-            {
-                name: _break_cell if index in ragged else _keep_off_command
-                for index, name in enumerate(frame.columns)
-            },
+            {index: _break_cell if index in ragged else _keep_off_command for index in range(len(widths))},
             escape="latex",
         )
+        .relabel_index(labels, axis=1)
         .to_latex(
             hrules=True,
             environment="table" if num_chars <= _COLUMN_CHARS else "table*",
             position_float="centering",
-            caption=escape_latex(table.caption),
+            caption=escape_latex(f"{table.caption} {_BOLD}" if best else table.caption),
             label=f"tab:{table.name}",
             column_format="".join(map(_column, sides, widths)),
         )
