@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from nas.foundation.errors import UserError
 
@@ -33,6 +34,13 @@ def resolve_device(device: str | torch.device) -> torch.device:
             "or a machine that has it"
         )
     return found
+
+
+def upload(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copies a tensor from the host to a device. The host does not wait for a GPU, which has more to do."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 @contextmanager

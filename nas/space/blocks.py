@@ -14,6 +14,17 @@ def make_activation(activation: Activation) -> nn.Module:
     return nn.ReLU(inplace=True) if activation == "relu" else nn.SiLU(inplace=True)
 
 
+def mean_over_pixels(features_BCHW: Tensor) -> Tensor:
+    """The mean of each channel, (B, C).
+
+    On a GPU, where layouts cost copies, its gradient is channels last like the features; the gradient of a
+    plain mean over two dimensions never is.
+    """
+    if features_BCHW.device.type == "cpu":
+        return features_BCHW.mean((2, 3))
+    return features_BCHW.permute(0, 2, 3, 1).flatten(1, 2).mean(1)
+
+
 class SqueezeExcite(nn.Module):
     """Scales each channel by a gate computed from the channels' means.
 
@@ -28,7 +39,7 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
         """Returns features of the same shape."""
-        means_BC11 = features_BCHW.mean((2, 3), keepdim=True)
+        means_BC11 = mean_over_pixels(features_BCHW)[:, :, None, None]
         return features_BCHW * torch.sigmoid(self.expand(self.activation(self.reduce(means_BC11))))
 
 
