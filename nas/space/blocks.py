@@ -15,13 +15,17 @@ def make_activation(activation: Activation) -> nn.Module:
 
 
 def mean_over_pixels(features_BCHW: Tensor) -> Tensor:
-    """The mean of each channel, (B, C).
+    """The mean of each channel, (B, C)."""
+    if features_BCHW.device.type != "cpu":
+        return channels_last_mean(features_BCHW)
+    return features_BCHW.mean((2, 3))
 
-    On a GPU, where layouts cost copies, its gradient is channels last like the features; the gradient of a
-    plain mean over two dimensions never is.
+
+def channels_last_mean(features_BCHW: Tensor) -> Tensor:
+    """The same for features that are channels last, and then its gradient is, too.
+
+    The gradient of a plain mean never is, so that a GPU would copy it, and what follows from it.
     """
-    if features_BCHW.device.type == "cpu":
-        return features_BCHW.mean((2, 3))
     return features_BCHW.permute(0, 2, 3, 1).flatten(1, 2).mean(1)
 
 

@@ -66,8 +66,12 @@ class ExpectedLatency:
 
 def _at_least(probabilities_SD: Tensor) -> Tensor:
     """Probabilities that a stage has a depth or more."""
-    if probabilities_SD.device.type == "cpu":
-        return probabilities_SD.flip(-1).cumsum(-1).flip(-1)
-    # On a GPU, `cumsum` is refused by deterministic algorithms.
-    is_included_DD = torch.ones_like(probabilities_SD[:1]).expand(probabilities_SD.shape[1], -1).tril()
-    return probabilities_SD @ is_included_DD
+    if probabilities_SD.device.type != "cpu":
+        return sum_from_each(probabilities_SD)
+    return probabilities_SD.flip(-1).cumsum(-1).flip(-1)
+
+
+def sum_from_each(values_SD: Tensor) -> Tensor:
+    """The sum of each element and those after it, as a product: on a GPU, `cumsum` is not deterministic."""
+    is_after_DD = torch.ones_like(values_SD[:1]).expand(values_SD.shape[1], -1).tril()
+    return values_SD @ is_after_DD

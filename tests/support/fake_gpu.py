@@ -22,6 +22,13 @@ GPU = torch.device("cuda", 0)
 _NO_KERNEL = ("empty", "new_empty", "detach", "lift_fresh", "_unsafe_view", "prim::device", "is_pinned", "_pin_memory")
 """Operations that launch nothing, beside views."""
 
+_NOT_DETERMINISTIC = (
+    *("cumsum", "bincount", "histc", "kthvalue", "median", "put_", "scatter_add", "scatter_add_"),
+    *("nll_loss2d_forward", "_adaptive_avg_pool2d_backward", "upsample_bilinear2d_backward"),
+    *("grid_sampler_2d_backward", "max_pool2d_with_indices_backward", "reflection_pad2d_backward"),
+)
+"""Operations of floats that `torch.use_deterministic_algorithms` refuses on CUDA (its documentation)."""
+
 
 @dataclass
 class Trace:
@@ -32,9 +39,10 @@ class Trace:
         num_backward: those within a backward pass.
         num_casts: copies of a tensor to another type, forward and backward.
         saved_bytes: activations that forward passes kept for backward passes, all paths together.
-        uploads: copies from the host that the host need not wait for.
+        num_uploads: copies from the host that the host need not wait for.
         waits: copies between host and card that the host waits for, by the operation.
         other_layouts: operations with features that are not channels last, and their shapes.
+        refused_by_determinism: operations that have no deterministic algorithm on a GPU.
         names: how often each operation was launched.
     """
 
@@ -42,9 +50,10 @@ class Trace:
     num_backward: int = 0
     num_casts: int = 0
     saved_bytes: int = 0
-    uploads: int = 0
+    num_uploads: int = 0
     waits: list[str] = field(default_factory=list)
     other_layouts: list[str] = field(default_factory=list)
+    refused_by_determinism: list[str] = field(default_factory=list)
     names: Counter[str] = field(default_factory=Counter)
 
 
@@ -72,10 +81,12 @@ class _Recorder(TorchDispatchMode):
         if any(each.device.type == "cpu" for each in outputs):
             trace.waits.append(f"{name} to the host")
         elif from_host and is_asynchronous and all(hasattr(each, "_was_pinned") for each in from_host):
-            trace.uploads += 1
+            trace.num_uploads += 1
         elif from_host and not name.startswith("_foreach"):
             trace.waits.append(f"{name} from the host")
         trace.names[name] += 1
+        if name in _NOT_DETERMINISTIC:
+            trace.refused_by_determinism.append(name)
         trace.num_backward += self.is_backward
         trace.num_forward += not self.is_backward
         if name in ("_to_copy", "copy_", "_foreach_copy_") and inputs[-1].dtype != outputs[0].dtype:
@@ -148,7 +159,9 @@ def tracing(batch_size: int) -> Iterator[Trace]:
 
     def backward(tensor: Tensor, gradient: Tensor | None = None, **_: Any) -> None:
         recorder.is_backward = True
-        _run_backward(tensor, gradient)
+        # Recomputation asks which pass it belongs to, so that it runs once in each.
+        with patch("torch._C._current_graph_task_id", lambda: id(tensor)):
+            _run_backward(tensor, gradient)
         recorder.is_backward = False
 
     with (
