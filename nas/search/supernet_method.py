@@ -46,7 +46,7 @@ class SupernetMethod(SharingMethod):
         self.supernet.to(task.device)
         if task.device.type == "cuda":
             # Otherwise each convolution of features that are channels last would bring its weights into line.
-            self.supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.supernet.to(memory_format=torch.channels_last)
         self._kernels: Kernels | None = None
         self._begun_with: str | None = None
         # Draws of batches and of paths are apart, so that cells of a grid see the same batches.

@@ -76,6 +76,14 @@ class DerivedNetwork(nn.Module):
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Returns logits_BK, one row per image."""
-        features_BCHW = self.head(self.blocks(self.stem_block(self.stem(images_BCHW))))
-        logits_BK: Tensor = self.classifier(self.dropout(mean_over_pixels(features_BCHW)))
+        return self.classify(self.blocks(self.features(images_BCHW)))
+
+    def features(self, images_BCHW: Tensor) -> Tensor:
+        """Features before the first searchable layer."""
+        features_BCHW: Tensor = self.stem_block(self.stem(images_BCHW))
+        return features_BCHW
+
+    def classify(self, features_BCHW: Tensor) -> Tensor:
+        """Logits_BK of the features behind the last searchable layer."""
+        logits_BK: Tensor = self.classifier(self.dropout(mean_over_pixels(self.head(features_BCHW))))
         return logits_BK

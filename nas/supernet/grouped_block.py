@@ -1,11 +1,11 @@
 """A layer of the supernet in few kernels, for GPUs: candidates of one kernel size run as one wide candidate.
 
-A GPU takes longer to start a small kernel than to run it. So active weights are sliced, joined and cast in one
-kernel, candidates of one kernel size share their expansion, depthwise convolution and batch norms, and the
-weights of the sum are the scale of the last batch norm.
+A GPU takes longer to start a small kernel than to run it. So active weights are sliced, joined and cast in
+one kernel, candidates of one kernel size share their expansion, depthwise convolution and batch norms, and
+the weights of the sum are the scale of the last batch norm.
 
-Shapes: as in `nas.supernet.mixed_block`, and N pixels of the batch at the input's resolution, M of an image at
-the output's (of the batch, where there is no B).
+Shapes: as in `nas.supernet.mixed_block`, and N pixels of the batch at the input's resolution, M of an image
+at the output's (of the batch, where there is no B).
 """
 
 from collections.abc import Sequence
@@ -85,14 +85,10 @@ def _join(
     taken = []
     for members in groups:
         expansion_WI, depthwise_W1KK = next(joined), next(joined)
-        each = [
-            MBConvWeights(
-                expansion_WI,
-                depthwise_W1KK,
-                *(None if tensor is None else next(joined) for tensor in candidates[index][2:]),
-            )
-            for index in members
-        ]
+        each = []
+        for index in members:
+            rest = [None if tensor is None else next(joined) for tensor in candidates[index][2:]]
+            each.append(MBConvWeights(expansion_WI, depthwise_W1KK, *rest))  # type: ignore[arg-type]
         taken.append(_GroupWeights(expansion_WI, depthwise_W1KK, each))
     return taken
 
@@ -104,17 +100,21 @@ class _Join(torch.autograd.Function):
     def forward(ctx: Any, sizes: list[list[int]], dtype: torch.dtype, *sources: Tensor) -> tuple[Tensor, ...]:
         """Returns one tensor per list of sizes, which has the number of rows of each of its sources."""
         ctx.sizes, ctx.shapes, ctx.dtype = sizes, [each.shape for each in sources], sources[0].dtype
-        joined, places, rest = [], [], iter(sources)
+        joined: list[Tensor] = []
+        places: list[Tensor] = []
+        parts: list[Tensor] = []
         for rows in sizes:
-            parts = [next(rest)[:num] for num in rows]
-            joined.append(parts[0].new_empty(sum(rows), *parts[0].shape[1:], dtype=dtype))
-            places += joined[-1].split(rows)
-        torch._foreach_copy_(places, [each[:num] for each, num in zip(sources, sum(sizes, []), strict=True)])
+            parts += [source[:num] for source, num in zip(sources[len(parts) :], rows, strict=False)]
+            joined.append(parts[-1].new_empty(sum(rows), *parts[-1].shape[1:], dtype=dtype))
+            places += torch.split(joined[-1], rows)
+        torch._foreach_copy_(places, parts)
         return tuple(joined)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        parts = [part for each, rows in zip(gradients, ctx.sizes, strict=True) for part in each.split(rows)]
+        parts = [
+            part for each, rows in zip(gradients, ctx.sizes, strict=True) for part in torch.split(each, rows)
+        ]
         wanted = [index for index, needed in enumerate(ctx.needs_input_grad[2:]) if needed]
         whole = {index: parts[index].new_empty(ctx.shapes[index], dtype=ctx.dtype) for index in wanted}
         inactive = [whole[index][len(parts[index]) :] for index in wanted]
@@ -131,7 +131,7 @@ def _filter(features_BIHX: Tensor, weights: _GroupWeights, shape: MBConvShape) -
     batch, _, *space = features_BIHX.shape
     # A product over pixels keeps nothing for the backward pass if the weights are frozen; a convolution does.
     mid_NW = _as_pixels(features_BIHX).flatten(0, 1) @ weights.expansion_WI.t()
-    mid_BWHX = _activate(_normalize(_as_features(mid_NW.unflatten(0, (batch, -1)), space)), shape)
+    mid_BWHX = _activate(_normalize(_as_features(mid_NW.view(batch, -1, mid_NW.shape[1]), space)), shape)
     kernel_size = weights.depthwise_W1KK.shape[-1]
     mid_BWHX = F.conv2d(
         mid_BWHX, weights.depthwise_W1KK, None, shape.stride, kernel_size // 2, groups=mid_BWHX.shape[1]
@@ -144,12 +144,12 @@ def _squeeze_and_excite(mid_BMW: Tensor, each: Sequence[MBConvWeights], shape: M
     rows = [len(weights.projection_WP) for weights in each]
     with_se = [weights for weights in each if weights.se_reduce_WR is not None]
     if not with_se:
-        return list(mid_BMW.split(rows, -1))
+        return list(torch.split(mid_BMW, rows, -1))
     se_rows = rows[-len(with_se) :]
-    *plain, to_scale_BMW = mid_BMW.split([*rows[: -len(with_se)], sum(se_rows)], -1)
-    means = to_scale_BMW.mean(1).split(se_rows, -1)
+    *plain, to_scale_BMW = torch.split(mid_BMW, [*rows[: -len(with_se)], sum(se_rows)], -1)
+    means = torch.split(to_scale_BMW.mean(1), se_rows, -1)
     gates_BW = sigmoid(torch.cat([_gates(*pair, shape) for pair in zip(means, with_se, strict=True)], -1))
-    return [*plain, *(to_scale_BMW * gates_BW[:, None]).split(se_rows, -1)]
+    return [*plain, *torch.split(to_scale_BMW * gates_BW[:, None], se_rows, -1)]
 
 
 def _gates(means_BW: Tensor, weights: MBConvWeights, shape: MBConvShape) -> Tensor:
@@ -169,10 +169,10 @@ def _mix(projected_BMP: Sequence[Tensor], mix_weights_O: Tensor | None, space: t
     features_BCHX = _normalize(_as_features(joined_BMC, space), scale_C)
     if num_candidates == 1:
         return features_BCHX
-    terms_MOP = _as_pixels(features_BCHX).flatten(0, 1).unflatten(1, (num_candidates, -1))
+    terms_MOP = _as_pixels(features_BCHX).reshape(-1, num_candidates, num_channels)
     # Without a type, autocast would sum, and go on, in float32.
     sum_MP = terms_MOP.sum(1, dtype=terms_MOP.dtype)
-    return _as_features(sum_MP.unflatten(0, (len(features_BCHX), -1)), space)
+    return _as_features(sum_MP.view(len(features_BCHX), -1, num_channels), space)
 
 
 def _normalize(features_BCHX: Tensor, scale_C: Tensor | None = None) -> Tensor:
@@ -190,4 +190,5 @@ def _as_pixels(features_BCHX: Tensor) -> Tensor:
 
 def _as_features(pixels_BMC: Tensor, space: Sequence[int]) -> Tensor:
     """The same memory as channels-last features."""
-    return pixels_BMC.unflatten(1, tuple(space)).permute(0, 3, 1, 2)
+    batch, _, channels = pixels_BMC.shape
+    return pixels_BMC.view(batch, *space, channels).permute(0, 3, 1, 2)

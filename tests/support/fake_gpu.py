@@ -19,7 +19,16 @@ from torch.utils._pytree import tree_leaves
 
 GPU = torch.device("cuda", 0)
 
-_NO_KERNEL = ("empty", "new_empty", "detach", "lift_fresh", "_unsafe_view", "prim::device", "is_pinned", "_pin_memory")
+_NO_KERNEL = (
+    "empty",
+    "new_empty",
+    "detach",
+    "lift_fresh",
+    "_unsafe_view",
+    "prim::device",
+    "is_pinned",
+    "_pin_memory",
+)
 """Operations that launch nothing, beside views."""
 
 _NOT_DETERMINISTIC = (
@@ -71,7 +80,12 @@ class _Recorder(TorchDispatchMode):
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         outputs = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         if not func.is_view and name not in _NO_KERNEL and _is_on_gpu(*inputs, *outputs):
-            self._count(name, inputs, outputs or inputs[:1], (kwargs or {}).get("non_blocking") or any(arg is True for arg in args))
+            self._count(
+                name,
+                inputs,
+                outputs or inputs[:1],
+                (kwargs or {}).get("non_blocking") or any(arg is True for arg in args),
+            )
         return out
 
     def _count(self, name: str, inputs: list[Tensor], outputs: list[Tensor], is_asynchronous: bool) -> None:

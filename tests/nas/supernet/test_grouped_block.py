@@ -39,7 +39,11 @@ def run(
     num_out = NUM_IN if shape.keeps_shape else 8
     candidates = []
     for kernel_size, has_se, _, width in CASES[case]:
-        sizes: list[tuple[int, ...]] = [(width, NUM_IN), (width, 1, kernel_size, kernel_size), (width, num_out)]
+        sizes: list[tuple[int, ...]] = [
+            (width, NUM_IN),
+            (width, 1, kernel_size, kernel_size),
+            (width, num_out),
+        ]
         sizes += [(width, NUM_REDUCED), (NUM_REDUCED,), (width, NUM_REDUCED), (width,)] if has_se else []
         candidates.append(MBConvWeights(*(draw(*size, requires_grad=trains) for size in sizes)))
     features = draw(3, NUM_IN, SPACE, SPACE, requires_grad=False)
