@@ -154,14 +154,17 @@ def _check(load: OtherLoad) -> None:
 def _wait_for_gpu(device: "torch.device", report: Callable[[str], None]) -> None:
     """Waits until nobody uses a GPU that this process does not use either."""
     end_s = time.monotonic() + PATIENCE_S
+    is_said = False
     while (used_percent := gpu_use_percent(device)) is not None and used_percent > _BUSY_GPU_PERCENT:
+        load = f"other processes use {used_percent} % of its time"
         if time.monotonic() >= end_s:
             raise UserError(
-                f"the GPU is busy: other processes use {used_percent} % of its time, so timings would be "
-                "wrong; wait until these are done, or insist with --even-if-busy (in a notebook: even_if_busy=True)"
+                f"the GPU is busy: {load}, so timings would be wrong; wait until these are done, or insist "
+                "with --even-if-busy (in a notebook: even_if_busy=True)"
             )
-        report(f"waiting for a quiet GPU: other processes use {used_percent} % of its time")
-        time.sleep(_GPU_INTERVAL_S)
+        if not is_said:
+            report(f"waiting up to {PATIENCE_S:.0f} s for a quiet GPU: {load}")
+        is_said = True
     if used_percent is None:
         report("nvidia-smi does not tell whether other processes use the GPU; timings may be wrong")
 
