@@ -130,6 +130,16 @@ class Bench:
         self.weight_step = lambda: steps.weight_step(images_BCHW, self.labels_B, self.paths)[0].loss
         self.arch_step = lambda: steps.arch_step(images_BCHW, self.labels_B, TEMPERATURE, self.noise)
 
+        def differentiate() -> None:
+            """The part of an architecture step that a CUDA graph can hold."""
+            weights_LO = torch.softmax(supernet.log_alpha() / TEMPERATURE, -1)
+            with steps.autocast():
+                logits_BK = supernet(images_BCHW, weights_LO)
+            loss = torch.nn.functional.cross_entropy(logits_BK.float(), self.labels_B)
+            (loss + supernet.expected_latency_ms(table, weights_LO)).backward()
+
+        self.arch_gradients = differentiate
+
     def joint_epoch(self) -> None:
         """Two weight steps and an architecture step."""
         self.weight_step()
@@ -259,7 +269,7 @@ def check_speed(setting: Setting) -> Numbers:
             )
             try:
                 with gpu_settings(setting.device):
-                    seconds[kernels], peak_gib = _time(setting, bench)
+                    seconds[kernels], peak_gib = _time(setting, bench.joint_epoch)
             except torch.OutOfMemoryError:
                 numbers[name] = "out of memory"
                 continue
@@ -274,22 +284,41 @@ def check_speed(setting: Setting) -> Numbers:
     return numbers
 
 
-def _time(setting: Setting, bench: Bench) -> tuple[float, float]:
-    """Median seconds of two weight steps and an architecture step, and the most memory, in GiB."""
+def _time(setting: Setting, run: Callable[[], Any]) -> tuple[float, float]:
+    """Median seconds of a run, and the most memory, in GiB."""
     is_gpu = setting.device.type == "cuda"
     for _ in range(0 if setting.is_tiny else 2):
-        bench.joint_epoch()
+        run()
     if is_gpu:
         torch.cuda.reset_peak_memory_stats(setting.device)
     seconds = []
     for _ in range(setting.num_repeats):
         setting.wait()
         start_s = time.perf_counter()
-        bench.joint_epoch()
+        run()
         setting.wait()
         seconds.append(time.perf_counter() - start_s)
     peak_bytes = torch.cuda.max_memory_allocated(setting.device) if is_gpu else 0
     return statistics.median(seconds), peak_bytes / 2**30
+
+
+def check_graph(setting: Setting) -> Numbers:
+    """What the passes of an architecture step would gain as a CUDA graph; searches use none yet."""
+    if setting.device.type != "cuda":
+        return {"checked": False}
+    numbers: Numbers = {}
+    for space in (setting.search_space, setting.fast_space):
+        bench = Bench(space, setting.device, setting.batch_size, mixed_precision=True)
+        bench.arch_step()
+        eager_s, _ = _time(setting, bench.arch_gradients)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            bench.arch_gradients()
+        graph_s, _ = _time(setting, graph.replay)
+        numbers |= {f"{space.name}_eager_s": eager_s, f"{space.name}_graph_s": graph_s}
+        del bench, graph
+        torch.cuda.empty_cache()
+    return numbers
 
 
 def check_sharing(setting: Setting) -> Numbers:
@@ -337,6 +366,7 @@ CHECKS: dict[str, Callable[[Setting], Numbers]] = {
     "no step waits": check_waits,
     "a search resumes to the bit": check_search,
     "speed and memory of a joint epoch": check_speed,
+    "what a CUDA graph would gain": check_graph,
     "two searches share the device": check_sharing,
     "a measured table agrees with networks": check_table,
 }

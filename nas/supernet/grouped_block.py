@@ -144,12 +144,12 @@ def _squeeze_and_excite(mid_BMW: Tensor, each: Sequence[MBConvWeights], shape: M
     rows = [len(weights.projection_WP) for weights in each]
     with_se = [weights for weights in each if weights.se_reduce_WR is not None]
     if not with_se:
-        return list(torch.split(mid_BMW, rows, -1))
+        return _split(mid_BMW, rows)
     se_rows = rows[-len(with_se) :]
-    *plain, to_scale_BMW = torch.split(mid_BMW, [*rows[: -len(with_se)], sum(se_rows)], -1)
-    means = torch.split(to_scale_BMW.mean(1), se_rows, -1)
-    gates_BW = sigmoid(torch.cat([_gates(*pair, shape) for pair in zip(means, with_se, strict=True)], -1))
-    return [*plain, *torch.split(to_scale_BMW * gates_BW[:, None], se_rows, -1)]
+    *plain, to_scale_BMW = _split(mid_BMW, [*rows[: -len(with_se)], sum(se_rows)])
+    means = _split(to_scale_BMW.mean(1), se_rows)
+    gates_BW = sigmoid(_concatenate([_gates(*pair, shape) for pair in zip(means, with_se, strict=True)]))
+    return [*plain, *_split(to_scale_BMW * gates_BW[:, None], se_rows)]
 
 
 def _gates(means_BW: Tensor, weights: MBConvWeights, shape: MBConvShape) -> Tensor:
@@ -161,7 +161,7 @@ def _gates(means_BW: Tensor, weights: MBConvWeights, shape: MBConvShape) -> Tens
 
 def _mix(projected_BMP: Sequence[Tensor], mix_weights_O: Tensor | None, space: tuple[int, int]) -> Tensor:
     """Batch norm of each candidate's output, and their sum."""
-    joined_BMC = torch.cat(list(projected_BMP), -1) if len(projected_BMP) > 1 else projected_BMP[0]
+    joined_BMC = _concatenate(projected_BMP)
     num_candidates, num_channels = len(projected_BMP), projected_BMP[0].shape[-1]
     scale_C = None
     if mix_weights_O is not None:
@@ -173,6 +173,16 @@ def _mix(projected_BMP: Sequence[Tensor], mix_weights_O: Tensor | None, space: t
     # Without a type, autocast would sum, and go on, in float32.
     sum_MP = terms_MOP.sum(1, dtype=terms_MOP.dtype)
     return _as_features(sum_MP.view(len(features_BCHX), -1, num_channels), space)
+
+
+def _split(tensor: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """The parts of the last dimension; the gradient of a single part would be copied for nothing."""
+    return [tensor] if len(sizes) == 1 else list(torch.split(tensor, sizes, -1))
+
+
+def _concatenate(parts: Sequence[Tensor]) -> Tensor:
+    """The same in reverse."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), -1)
 
 
 def _normalize(features_BCHX: Tensor, scale_C: Tensor | None = None) -> Tensor:
