@@ -49,9 +49,8 @@ def choose_kernels(
         raise UserError(f"kernels: 'compiled' cannot run here: {problem}, or kernels: auto")
     if begun_with not in (None, chosen):
         reason = f", which cannot run here ({problem})" if problem else f"; kernels is '{wanted}'"
-        _warn(
-            f"the search began with {begun_with} kernels{reason}; continues with {chosen}, equal to rounding"
-        )
+        equal = "to rounding" if "compiled" in (begun_with, chosen) else "to the bit"
+        _warn(f"the search began with {begun_with} kernels{reason}; continues with {chosen}, equal {equal}")
     elif problem and suits_compiled(device, mixed_precision=mixed_precision):
         _warn_once(f"compiled kernels cannot run here ({problem}); continues with torch, which takes longer")
     return chosen
