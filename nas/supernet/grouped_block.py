@@ -175,7 +175,7 @@ def _mix(projected_BMP: Sequence[Tensor], mix_weights_O: Tensor | None, space: t
     return _as_features(sum_MP.view(len(features_BCHX), -1, num_channels), space)
 
 
-def _split(tensor: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+def _split(tensor: Tensor, sizes: list[int]) -> list[Tensor]:
     """The parts of the last dimension; the gradient of a single part would be copied for nothing."""
     return [tensor] if len(sizes) == 1 else list(torch.split(tensor, sizes, -1))
 
