@@ -72,6 +72,9 @@ def _at_least(probabilities_SD: Tensor) -> Tensor:
 
 
 def sum_from_each(values_SD: Tensor) -> Tensor:
-    """The sum of each element and those after it, as a product: on a GPU, `cumsum` is not deterministic."""
-    is_after_DD = torch.ones_like(values_SD[:1]).expand(values_SD.shape[1], -1).tril()
-    return values_SD @ is_after_DD
+    """The sum of each element and those after it; on a GPU, `cumsum` is not deterministic.
+
+    No matrix product, which a GPU may compute in TF32: too coarse for a latency.
+    """
+    is_counted_DD = torch.ones_like(values_SD[:1]).expand(values_SD.shape[1], -1).triu()
+    return (values_SD[:, None] * is_counted_DD).sum(-1)

@@ -110,9 +110,9 @@ def test_deterministic_algorithms_refuse_no_operation_of_a_step(traces: Traces) 
 @pytest.mark.parametrize(
     ("precision", "step", "max_forward", "max_backward"),
     [
-        ("float32", "arch_step", 942, 1067),
+        ("float32", "arch_step", 943, 1068),
         ("float32", "weight_step", 567, 789),
-        ("bfloat16", "arch_step", 954, 1085),
+        ("bfloat16", "arch_step", 955, 1086),
         ("bfloat16", "weight_step", 583, 804),
         ("micro", "arch_step", 539, 534),
         ("micro", "weight_step", 318, 443),
@@ -145,7 +145,7 @@ def test_recomputing_keeps_a_fiftieth_of_the_activations_and_runs_each_layer_twi
     ).arch_step
     assert trace.saved_bytes < float32.arch_step.saved_bytes / 50
     assert trace.waits == []
-    assert trace.num_backward <= 1859
+    assert trace.num_backward <= 1860
 
 
 def test_the_plain_block_would_launch_twice_as_much(micro: Traces) -> None:
