@@ -57,7 +57,7 @@ bench: install
 
 # Installs nothing: it runs wherever torch does. Without a GPU it ends with exit code 2.
 gpu-check:
-	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu_check
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu_check --out results
 
 bench-latency: install
 	$(BIN)/python -m benchmarks.latency
