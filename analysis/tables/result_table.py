@@ -10,9 +10,11 @@ from analysis.measures.summary import Summary, summarize
 from analysis.reading.captions import name_runs
 from analysis.reading.run import Run
 from analysis.reading.values import Value
+from nas.foundation.escaping import escape_unprintable
 
 TableCell = Value | Summary
 
+NOTHING = "–"
 INTERVALS = "mean over seeds with the 95 % interval (none with fewer than 7 seeds)"
 
 
@@ -79,3 +81,35 @@ def summarize_measures(runs: Sequence[Run], measures: Iterable[Measure], numbers
 def explain_measures(measures: Iterable[Measure]) -> str:
     """Explains each heading, in one sentence."""
     return "; ".join(f"{measure.heading}: {measure.title}" for measure in measures) + "."
+
+
+def cell_texts(table: ResultTable) -> list[list[str]]:
+    """Returns the rows as people read them."""
+    return [
+        [_show(cell, column.digits) for cell, column in zip(row, table.columns, strict=True)]
+        for row in table.rows
+    ]
+
+
+def _show(cell: TableCell, digits: int | None) -> str:
+    if cell is None:
+        return NOTHING
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    if isinstance(cell, Summary):
+        return _show_summary(cell, digits or 0)
+    if isinstance(cell, float):
+        return f"{cell:.4g}" if digits is None else f"{cell:.{digits}f}"
+    return escape_unprintable(str(cell))
+
+
+def _show_summary(summary: Summary, digits: int) -> str:
+    """The mean with its interval, which is a ± if both sides are equally long as shown."""
+    if not summary.n:
+        return NOTHING
+    mean = f"{summary.mean:.{digits}f}"
+    if summary.interval is None:
+        return mean
+    low, high = summary.interval
+    below, above = (f"{side:.{digits}f}" for side in (summary.mean - low, high - summary.mean))
+    return f"{mean} ± {above}" if below == above else f"{mean} [{low:.{digits}f}, {high:.{digits}f}]"
