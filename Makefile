@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install house oracle goldens reference demo test test-faults test-slow test-cluster check format docs figures bench bench-latency readme clean
+.PHONY: install house oracle goldens reference demo test test-faults test-slow test-cluster check gpu-check format docs figures bench bench-latency readme clean
 
 install: .venv/installed
 
@@ -63,6 +63,10 @@ bench: install
 	$(BIN)/python -m benchmarks.grid
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.images
+
+# Installs nothing: it runs wherever torch does. Without a GPU it ends with exit code 2.
+gpu-check:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu_check --out results
 
 bench-latency: install
 	$(BIN)/python -m benchmarks.latency

@@ -369,11 +369,12 @@ class SearchConfig(DataConfig):
     num_threads: Annotated[Threads, Unit("threads")] = 1
     """CPU threads of a search. Results are equal to the bit for equal numbers of threads only."""
 
-    kernels: Annotated[Literal["auto", "torch", "compiled"], _BEYOND] = "auto"
+    kernels: Annotated[Literal["auto", "torch", "recompute", "compiled"], _BEYOND] = "auto"
     """What computes the mixed blocks: `torch`, or `compiled` CPU loops, which are faster.
 
     `auto` is `compiled` where it can run: in float32, on the CPU, with tfnas[kernels] installed. The two
-    agree to rounding. A resumed search keeps what it began with where it can.
+    agree to rounding. `recompute` is `torch` in a fraction of the memory, for GPUs that lack it: each layer
+    runs a second time in the backward pass. A resumed search keeps what it began with where it can.
     """
 
     @model_validator(mode="after")

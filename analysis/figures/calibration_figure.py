@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.figures.ink.page import page
 from analysis.figures.ink.style import (
     GRAY,
     LIGHT_GRAY,
-    ONE_COLUMN_IN,
     STYLE,
     fit_lines,
     keep_names_plain,
@@ -59,7 +59,7 @@ def _tabulate(check: TableCheck) -> pd.DataFrame:
 
 def draw_calibration(name: str, table: LatencyTable, check: TableCheck) -> Figure:
     """Draws networks as points with their interquartile range, and the line of equality."""
-    figure = new_figure(ONE_COLUMN_IN, ONE_COLUMN_IN)
+    figure = new_figure(page().narrow_in, page().narrow_in)
     axes = figure.subplots()
     iqr_ms_N = np.array([timing.iqr_ms for timing in check.timings])
     highest_ms_N = np.maximum(check.predicted_ms_N, check.measured_ms_N + iqr_ms_N / 2)
@@ -95,7 +95,7 @@ def draw_calibration(name: str, table: LatencyTable, check: TableCheck) -> Figur
     )
     title = f"{name}: '{table.space}' on {table.provenance.device_name}"
     size_pt = STYLE["axes.titlesize"]
-    lines = [line for text in (title, summary) for line in fit_lines(text, ONE_COLUMN_IN - 0.1, size_pt)]
-    figure.suptitle("\n".join(lines), x=0.05 / ONE_COLUMN_IN, ha="left", fontsize=size_pt)
+    lines = [line for text in (title, summary) for line in fit_lines(text, page().narrow_in - 0.1, size_pt)]
+    figure.suptitle("\n".join(lines), x=0.05 / page().narrow_in, ha="left", fontsize=size_pt)
     axes.legend(loc="lower right")
     return figure

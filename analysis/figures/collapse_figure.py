@@ -18,11 +18,10 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from analysis.figures.ink.drawing import Drawing, tabulate
+from analysis.figures.ink.page import page
 from analysis.figures.ink.setting_styles import setting_styles
 from analysis.figures.ink.style import (
     GRAY,
-    MAX_HEIGHT_IN,
-    TEXT_WIDTH_IN,
     LineStyle,
     fit_lines,
     mark_narrow_warmup,
@@ -43,9 +42,11 @@ from analysis.reading.experiment import Experiment
 from analysis.reading.nothing_to_draw import for_grids
 from analysis.reading.run import SEED, Run
 from analysis.reading.values import show_value
+from nas.space.macro_space import LayerSpec
 from nas.space.operators import SKIP_OP_NAME
 
-_NUM_COLUMNS = 2
+_MAP_IN = 2.0
+"""A map is not narrower than this."""
 _MAX_COURSES = 8
 _ROW_IN = 0.112
 _SUMMARY_IN = 1.45
@@ -61,6 +62,7 @@ class CollapseMap:
     title: str
     run: Run
     collapse: Collapse
+    layers: tuple[LayerSpec, ...]
 
 
 @dataclass(frozen=True)
@@ -82,13 +84,13 @@ class LockInCourse:
 def collapse_drawings(experiment: Experiment) -> list[Drawing]:
     """Draws the layers of one search for each setting, and a summary of all seeds."""
     runs = experiment.searched_with("alpha_ELO")
-    panel_in = _ROW_IN * max(len(run.space.layers) for run in runs) + 0.45
-    num_rows = max(1, int((MAX_HEIGHT_IN - _SUMMARY_IN - _LEGEND_IN) // panel_in))
+    panel_in = _ROW_IN * max(len(_rows_shown(experiment, run)) for run in runs) + 0.45
+    num_rows = max(1, int((page().max_height_in - _SUMMARY_IN - _LEGEND_IN) // panel_in))
     settings = side_by_side(experiment, runs)
     shown = settings[:_MAX_COURSES]
     drawn = tuple(run for setting in shown for run in setting)
     numbers = {run.run_id: measure_collapse(run.trajectory) for run in drawn if run.trajectory is not None}
-    maps = collapse_maps(experiment, shown, numbers)[: _NUM_COLUMNS * num_rows]
+    maps = collapse_maps(experiment, shown, numbers)[: _num_columns() * num_rows]
     courses = lock_in_courses(experiment, shown, numbers)
     parts = {"above": len(maps), "below": len(shown)}
     cut = [
@@ -126,7 +128,7 @@ def _rows(run: Run, collapse: Collapse) -> Iterator[dict[str, Any]]:
         lock_in, operator = collapse.lock_in_epoch_L[box.row], collapse.operator_L[box.row]
         is_counted = lock_in != NOT_COUNTED
         yield {
-            "layer": f"{layers[box.row].stage + 1}.{layers[box.row].index + 1}",
+            "layer": layers[box.row].label,
             "first_epoch": box.first_epoch,
             "last_epoch": box.last_epoch,
             "leader": names[op],
@@ -153,8 +155,17 @@ def collapse_maps(
     for setting in settings:
         run = next((run for run in setting if run.seed == common), setting[0])
         label, seed = experiment.label(run), show_value(SEED, run.seed)
-        maps.append(CollapseMap(f"{label}, {seed}" if label else seed, run, numbers[run.run_id]))
+        rows = _rows_shown(experiment, run)
+        layers = tuple(run.space.layers[row] for row in rows)
+        title = f"{label}, {seed}" if label else seed
+        maps.append(CollapseMap(title, run, numbers[run.run_id].of_layers(rows), layers))
     return maps
+
+
+def _rows_shown(experiment: Experiment, run: Run) -> list[int]:
+    """Indices of the layers that are to be shown; all, unless the experiment says which."""
+    wanted, layers = experiment.shown.layers, run.space.layers
+    return [row for row, layer in enumerate(layers) if not wanted or layer.label in wanted]
 
 
 def lock_in_courses(
@@ -187,17 +198,21 @@ def _name_seeds(maps: Sequence[CollapseMap]) -> str:
     return "one search of each setting"
 
 
+def _num_columns() -> int:
+    return max(1, int(page().text_in // _MAP_IN))
+
+
 def _draw(maps: Sequence[CollapseMap], courses: Sequence[LockInCourse], panel_in: float) -> Figure:
-    num_columns = min(_NUM_COLUMNS, len(maps))
+    num_columns = min(_num_columns(), len(maps))
     num_rows = -(-len(maps) // num_columns)
-    figure = new_figure(TEXT_WIDTH_IN, panel_in * num_rows + (_SUMMARY_IN if courses else 0) + _LEGEND_IN)
+    figure = new_figure(page().text_in, panel_in * num_rows + (_SUMMARY_IN if courses else 0) + _LEGEND_IN)
     # Nested, so that the legend of the summary does not narrow the maps.
     parts = figure.add_gridspec(2, 1, height_ratios=[panel_in * num_rows, _SUMMARY_IN if courses else 0.01])
     grid = parts[0].subgridspec(num_rows, num_columns)
     for place, one in enumerate(maps):
         row, column = divmod(place, num_columns)
         axes = figure.add_subplot(grid[row, column])
-        _draw_map(axes, one, TEXT_WIDTH_IN / num_columns - 0.5)
+        _draw_map(axes, one, page().text_in / num_columns - 0.5)
         if not column:
             axes.set_ylabel("layer")
         if place + num_columns >= len(maps):
@@ -209,7 +224,7 @@ def _draw(maps: Sequence[CollapseMap], courses: Sequence[LockInCourse], panel_in
 
 
 def _draw_map(axes: Axes, one: CollapseMap, width_in: float) -> None:
-    trajectory, layers = one.run.trajectory, one.run.space.layers
+    trajectory, layers = one.run.trajectory, one.layers
     assert trajectory is not None
     axes.set_title("\n".join(fit_lines(one.title, width_in, _TEXT_PT)), loc="left", fontsize=_TEXT_PT)
     mark_narrow_warmup(axes, int((~trajectory.is_joint_E).sum()), int(trajectory.epoch_E[-1]))
@@ -229,14 +244,12 @@ def _draw_map(axes: Axes, one: CollapseMap, width_in: float) -> None:
             text,
             color=color,
             transform=axes.get_yaxis_transform(),
-            va="center_baseline",
+            va="center" if epoch == NOT_COUNTED else "center_baseline",
             fontsize=_TEXT_PT,
         )
-        if row and layers[row].index == 0:
+        if row and layers[row].stage != layers[row - 1].stage:
             axes.axhline(row, color="black", lw=0.5)
-    axes.set_yticks(
-        np.arange(len(layers)) + 0.5, [f"{layer.stage + 1}.{layer.index + 1}" for layer in layers]
-    )
+    axes.set_yticks(np.arange(len(layers)) + 0.5, [layer.label for layer in layers])
     axes.tick_params(axis="y", length=0, labelsize=_TEXT_PT)
     axes.tick_params(axis="x", labelsize=_TEXT_PT)
 
@@ -294,12 +307,12 @@ def _draw_summary(axes: Axes, courses: Sequence[LockInCourse]) -> None:
             x_T, course.locked_NT.mean(axis=0), color=style.color, ls=style.dashes, drawstyle="steps-post"
         )
         text = f"{course.label}: {course.early_N.mean():.2f} early, n\u00a0=\u00a0{len(course.early_N)}"
-        label = "\n".join(fit_lines(text, 0.45 * TEXT_WIDTH_IN, _TEXT_PT))
+        label = "\n".join(fit_lines(text, 0.45 * page().text_in, _TEXT_PT))
         handles.append(Line2D([], [], color=style.color, linestyle=style.dashes, label=label))
     axes.axvline(100 * EARLY, color="black", lw=0.6, ls=(0, (4, 2)))
     axes.text(100 * EARLY, 1.04, "early", fontsize=_TEXT_PT, ha="left", va="bottom")
     axes.set(xlim=(0, 100), ylim=(0, 1.02), xlabel="joint epochs (%)", ylabel="layers locked in")
-    axes.set_title("all seeds", loc="left", fontsize=_TEXT_PT)
+    axes.set_title("all seeds", loc="right", fontsize=_TEXT_PT)
     axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.tick_params(labelsize=_TEXT_PT)
     axes.legend(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from analysis.figures.ink.curves import READING, draw_course, draw_epoch_axis, legend_below, stack_epochs
 from analysis.figures.ink.drawing import Drawing, tabulate
+from analysis.figures.ink.page import page
 from analysis.figures.ink.panels import (
     arrange_panels,
     courses_of,
@@ -23,7 +24,7 @@ from analysis.figures.ink.panels import (
     title_panel,
 )
 from analysis.figures.ink.setting_styles import KNOWN_STYLES, pick_styles
-from analysis.figures.ink.style import GRAY, TWO_COLUMNS_IN, LineStyle, new_figure
+from analysis.figures.ink.style import GRAY, LineStyle, new_figure
 from analysis.measures.latency_error import TARGET, phase_names, scaling_walk_ms
 from analysis.measures.published_networks import PUBLISHED_SCALING_MS, PUBLISHED_SCALING_TARGET_MS
 from analysis.reading.captions import count, missing_note
@@ -73,7 +74,7 @@ def scaling_drawings(experiment: Experiment) -> list[Drawing]:
     )
 
     def draw() -> Figure:
-        figure = new_figure(TWO_COLUMNS_IN, 2.3)
+        figure = new_figure(page().wide_in, 2.3)
         left, right = figure.subplots(1, 2)
         num_stages = len(example.space.stages)
         _draw_example(left, walks[example.run_id], example.number(TARGET), num_stages)
@@ -180,12 +181,8 @@ def objective_drawings(experiment: Experiment) -> list[Drawing]:
     runs = tuple(run for run in experiment.runs if run.epochs is not None)
     if not runs:
         raise NothingToDrawError("no run with metrics.csv")
-    compares_objectives = any(field in experiment.factors for field in _OBJECTIVES)
-    if not compares_objectives and "elasticity" not in experiment.factors:
+    if not any(field in experiment.factors for field in _OBJECTIVES):
         raise OutOfPlaceError("one objective, with one weight")
-    title = (
-        f"Latency {'under each objective' if compares_objectives else 'with and without elasticity-scaling'}"
-    )
     panels, shown = arrange_panels(experiment, runs, *_COURSES)
     runs = drawn_runs(panels)
     caption = (
@@ -209,7 +206,7 @@ def objective_drawings(experiment: Experiment) -> list[Drawing]:
         return figure
 
     table = tabulate(experiment, runs, _latency_rows)
-    return [Drawing("objectives", title, caption, runs, draw, table)]
+    return [Drawing("objectives", "Latency under each objective", caption, runs, draw, table)]
 
 
 def _latency_rows(run: Run) -> Iterator[dict[str, Any]]:

@@ -8,7 +8,16 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
 
 from analysis.figures.ink.drawing import Drawing, tabulate
-from analysis.figures.ink.style import GRAY, LIGHT_GRAY, TWO_COLUMNS_IN, new_figure, op_patch, op_style
+from analysis.figures.ink.page import page
+from analysis.figures.ink.style import (
+    GRAY,
+    LIGHT_GRAY,
+    fit_lines,
+    new_figure,
+    op_patch,
+    op_style,
+    text_width_in,
+)
 from analysis.reading.captions import count, missing_note
 from analysis.reading.experiment import Experiment
 from analysis.reading.nothing_to_draw import NothingToDrawError, for_grids
@@ -18,9 +27,23 @@ from nas.space.architecture import Architecture
 from nas.space.macro_space import Space, get_space
 
 MAX_NETWORKS = 16
+_TEXT_PT = 6.0
+"""Readable where the text is as wide as in LNCS; nothing is smaller."""
+_MIN_WIDTH_IN = 4.7
+"""In less, the text of small boxes would overlap."""
 _BOX = 0.8
+_LABELS_SHARE = 0.24
+"""Of the width of the diagram of networks, at the left."""
 _SINK_RADIUS = 0.2
-_SPACE_HEIGHT = 2.7
+_BLOCK = 2.0
+"""Width of a block that is not searched; its name in a line of its own fits."""
+_STAGES_PER_ROW = 3
+_BELOW = 1.7
+"""What the lines below a stage take, in units of a layer."""
+_ARC = 0.45
+"""Curvature of the arcs into a sink; their height is half of it, times their length."""
+_UNIT_IN = 0.25
+"""Width of a unit of the diagram of a space, at most."""
 
 
 @for_grids
@@ -30,6 +53,11 @@ def network_drawings(experiment: Experiment) -> list[Drawing]:
     if not runs:
         raise NothingToDrawError("no run with architecture.json")
     return [_space_drawing(experiment, runs), _networks_drawing(experiment, runs)]
+
+
+def _width_in() -> float:
+    """The width of the text, or of the page where that is a column."""
+    return page().text_in if page().text_in >= _MIN_WIDTH_IN else page().wide_in
 
 
 def _networks_drawing(experiment: Experiment, all_runs: Sequence[Run]) -> Drawing:
@@ -51,11 +79,14 @@ def _networks_drawing(experiment: Experiment, all_runs: Sequence[Run]) -> Drawin
     )
 
     def draw() -> Figure:
-        figure = new_figure(TWO_COLUMNS_IN, 0.5 * len(runs) + 0.75)
+        row_in = 0.62 if _stands(networks) else 0.5
+        figure = new_figure(_width_in(), row_in * len(runs) + 1.1)
         axes = figure.subplots()
         for place, (run, network) in enumerate(zip(runs, networks, strict=True)):
-            _draw_network(axes, space, network, place, _network_label(experiment, run))
-        _name_stages(axes, space, len(runs))
+            _draw_network(
+                axes, space, network, place, _network_label(experiment, run), stands=_stands(networks)
+            )
+        _name_stages(axes, space, len(runs), row_in)
         _op_legend(figure, networks)
         return figure
 
@@ -77,10 +108,21 @@ def _max_expansion(space: Space) -> float:
 
 
 def _network_label(experiment: Experiment, run: Run) -> str:
-    setting = experiment.label(run)
-    latency_ms = run.metric("derived_latency_ms")
-    seed = show_value(SEED, run.seed)
-    return f"{setting}, {seed}\n{latency_ms:.4g} ms" if setting else f"{seed}\n{latency_ms:.4g} ms"
+    """Setting and seed in as many lines as fit beside the network, and its latency."""
+    parts = [experiment.label(run), show_value(SEED, run.seed)]
+    lines = fit_lines(", ".join(filter(None, parts)), _LABELS_SHARE * _width_in() - 0.1, _TEXT_PT)
+    return "\n".join((*lines, f"{run.metric('derived_latency_ms'):.4g} ms"))
+
+
+def _layer_in(space: Space) -> float:
+    """Width of a layer, with the gap after it, in the diagram of networks."""
+    return (1 - _LABELS_SHARE) * _width_in() / _stage_starts(space)[-1]
+
+
+def _stands(networks: Sequence[Architecture]) -> bool:
+    """Whether numbers of mid channels stand upright, because they are wider than a layer."""
+    widest = max(text_width_in(str(width), _TEXT_PT) for network in networks for *_, width in network.layers)
+    return widest > 0.95 * _layer_in(get_space(networks[0].space))
 
 
 def _stage_starts(space: Space, gap: float = 0.5) -> list[float]:
@@ -89,10 +131,12 @@ def _stage_starts(space: Space, gap: float = 0.5) -> list[float]:
     return [0.0, *np.cumsum(widths).tolist()]
 
 
-def _draw_network(axes: Axes, space: Space, network: Architecture, place: int, label: str) -> None:
+def _draw_network(
+    axes: Axes, space: Space, network: Architecture, place: int, label: str, *, stands: bool
+) -> None:
     floor = place + 0.92
     starts = _stage_starts(space)
-    scale = -0.62 / _max_expansion(space)
+    scale = (-0.45 if stands else -0.62) / _max_expansion(space)
     for stage, spec in enumerate(space.stages):
         for index in range(len(network.stages[stage]), spec.num_layers):
             corner = (starts[stage] + index, floor)
@@ -106,21 +150,32 @@ def _draw_network(axes: Axes, space: Space, network: Architecture, place: int, l
         axes.add_patch(
             Rectangle((left, floor), _BOX, height, facecolor=style.color, edgecolor="#333333", lw=0.4)
         )
-        axes.text(left + _BOX / 2, floor + height - 0.02, str(width), ha="center", va="bottom", fontsize=4.6)
-    axes.text(-0.4, place + 0.62, label, ha="right", va="center", fontsize=5.4, linespacing=1.2)
+        top = floor + height - 0.03
+        rotation = 90 if stands else 0
+        axes.text(
+            left + _BOX / 2,
+            top,
+            str(width),
+            ha="center",
+            va="bottom",
+            fontsize=_TEXT_PT,
+            rotation=rotation,
+        )
+    axes.text(-0.3, place + 0.56, label, ha="right", va="center", fontsize=_TEXT_PT, linespacing=1.2)
 
 
-def _name_stages(axes: Axes, space: Space, num_rows: int) -> None:
+def _name_stages(axes: Axes, space: Space, num_rows: int, row_in: float) -> None:
     starts = _stage_starts(space)
     for number, (start, spec) in enumerate(zip(starts, space.stages, strict=False), start=1):
         resolution = space.stage_layers(number - 1)[0].resolution
-        text = f"stage {number}\n{spec.out_channels} ch.\nfrom {resolution}²"
-        axes.text(
-            start + spec.num_layers / 2 - 0.1, num_rows + 0.08, text, ha="center", va="top", fontsize=5.4
-        )
-    # Labels take about a third of the width, at the left.
-    axes.set_xlim(-0.36 * starts[-1], starts[-1])
-    axes.set_ylim(num_rows + 0.62, 0)
+        name = f"stage {number}"
+        if text_width_in(name, _TEXT_PT) > (spec.num_layers + 0.3) * _layer_in(space):
+            name = str(number)
+        text = f"{name}\n{spec.out_channels} ch.\n{resolution}²"
+        middle = start + (spec.num_layers - 1 + _BOX) / 2
+        axes.text(middle, num_rows + 0.05, text, ha="center", va="top", fontsize=_TEXT_PT)
+    axes.set_xlim(-_LABELS_SHARE / (1 - _LABELS_SHARE) * starts[-1], starts[-1])
+    axes.set_ylim(num_rows + 0.05 + 0.36 / row_in, 0)
     axes.axis("off")
 
 
@@ -128,7 +183,7 @@ def _op_legend(figure: Figure, networks: Sequence[Architecture]) -> None:
     present = {op.name for network in networks for _, op, _ in network.layers}
     order = dict.fromkeys(op.name for network in networks for op in get_space(network.space).ops)
     handles = [op_patch(name, name) for name in order if name in present]
-    figure.legend(handles=handles, loc="outside upper center", ncols=8, handlelength=2.2, columnspacing=1.2)
+    figure.legend(handles=handles, loc="outside upper center", ncols=4, handlelength=2.2, columnspacing=1.2)
 
 
 def _space_drawing(experiment: Experiment, runs: Sequence[Run]) -> Drawing:
@@ -147,9 +202,11 @@ def _space_drawing(experiment: Experiment, runs: Sequence[Run]) -> Drawing:
     )
 
     def draw() -> Figure:
-        num_units = 7 + len(space.layers) + 0.8 * len(space.stages)
-        figure = new_figure(TWO_COLUMNS_IN, 0.08 + TWO_COLUMNS_IN * _SPACE_HEIGHT / num_units)
-        _draw_space(figure.subplots(), space)
+        rows = _rows_of_stages(space)
+        num_units = max(_row_width(space, row) for row in rows) + 0.2
+        unit_in = min(_UNIT_IN, (_width_in() - 0.06) / num_units)
+        figure = new_figure(_width_in(), 0.08 + unit_in * (_height(space) + _BELOW) * len(rows))
+        _draw_space(figure.subplots(), space, rows)
         return figure
 
     table = tabulate(experiment, runs[:1], lambda run: _space_rows(run.space))
@@ -169,57 +226,85 @@ def _space_rows(space: Space) -> Iterator[dict[str, str | int | bool]]:
         }
 
 
-def _draw_space(axes: Axes, space: Space) -> None:
-    x = 0.0
-    for name in (f"conv 3x3\n{space.stem_channels} ch.", f"MBConv\n{space.stem_block_channels} ch."):
-        _draw_fixed_block(axes, x, name)
-        _draw_arrow(axes, x + 1.5, x + 1.8)
-        x += 1.8
-    for stage in range(len(space.stages)):
-        x = _draw_stage(axes, space, stage, x)
-    _draw_fixed_block(axes, x, f"conv 1x1\n{space.head_channels} ch.")
-    axes.set_xlim(-0.1, x + 1.6)
-    axes.set_ylim(1.75 - _SPACE_HEIGHT, 1.75)
+def _rows_of_stages(space: Space) -> list[range]:
+    """The stages of each row of the diagram."""
+    starts = range(0, len(space.stages), _STAGES_PER_ROW)
+    return [range(start, min(start + _STAGES_PER_ROW, len(space.stages))) for start in starts]
+
+
+def _row_width(space: Space, row: range) -> float:
+    """In units of a layer: its stages, and the blocks before the first and after the last stage."""
+    width = sum(_stage_width(space, stage) for stage in row)
+    width += 2 * (_BLOCK + 0.3) if row[0] == 0 else 0.3
+    return width + (_BLOCK if row[-1] + 1 == len(space.stages) else 0)
+
+
+def _height(space: Space) -> float:
+    """Of the longest arc, above the lower edge of the boxes."""
+    return 0.9 + _ARC / 2 * (max(spec.num_layers for spec in space.stages) - 0.5)
+
+
+def _stage_width(space: Space, stage: int) -> float:
+    return space.stages[stage].num_layers + 0.8
+
+
+def _draw_space(axes: Axes, space: Space, rows: Sequence[range]) -> None:
+    for number, row in enumerate(rows):
+        x, floor = 0.0, -(_height(space) + _BELOW) * number
+        if row[0] == 0:
+            for name in (f"conv 3x3\n{space.stem_channels} ch.", f"MBConv\n{space.stem_block_channels} ch."):
+                _draw_fixed_block(axes, x, floor, name)
+                x += _BLOCK + 0.3
+                _draw_arrow(axes, x - 0.3, x, floor)
+        else:
+            x = 0.3
+            _draw_arrow(axes, 0, x, floor)
+        for stage in row:
+            x = _draw_stage(axes, space, stage, x, floor)
+    _draw_fixed_block(axes, x, floor, f"conv 1x1\n{space.head_channels} ch.")
+    axes.set_xlim(-0.1, max(_row_width(space, row) for row in rows) + 0.1)
+    axes.set_ylim(floor - _BELOW, _height(space))
     axes.set_aspect("equal")
     axes.axis("off")
 
 
-def _draw_stage(axes: Axes, space: Space, stage: int, start: float) -> float:
+def _draw_stage(axes: Axes, space: Space, stage: int, start: float, floor: float) -> float:
     """Draws the layers, the sink and the arcs of a stage; returns where the next one starts."""
     spec = space.stages[stage]
     sink = start + spec.num_layers + 0.25
     for layer in space.stage_layers(stage):
         left, outline = start + layer.index, 1.3 if layer.keeps_shape else 0.6
-        box = Rectangle((left, 0), _BOX, 0.8, facecolor="white", edgecolor="#0072b2", lw=outline)
+        box = Rectangle((left, floor), _BOX, 0.8, facecolor="white", edgecolor="#0072b2", lw=outline)
         axes.add_patch(box)
         name = f"{stage + 1}.{layer.index + 1}"
-        axes.text(left + _BOX / 2, 0.4, name, ha="center", va="center", fontsize=4.6)
+        axes.text(left + _BOX / 2, floor + 0.4, name, ha="center", va="center", fontsize=_TEXT_PT)
         is_last = layer.index + 1 == spec.num_layers
-        _draw_arrow(axes, left + _BOX, sink - _SINK_RADIUS if is_last else left + 1)
+        _draw_arrow(axes, left + _BOX, sink - _SINK_RADIUS if is_last else left + 1, floor)
         if space.min_depth(stage) <= layer.index + 1 < spec.num_layers:
             arc = FancyArrowPatch(
-                (left + _BOX, 0.8),
-                (sink, 0.62),
-                connectionstyle="arc3,rad=-0.45",
+                (left + _BOX, floor + 0.8),
+                (sink, floor + 0.62),
+                connectionstyle=f"arc3,rad={-_ARC}",
                 arrowstyle="-|>",
                 mutation_scale=4,
                 lw=0.5,
                 color="#d55e00",
             )
             axes.add_patch(arc)
-    axes.add_patch(Circle((sink, 0.4), _SINK_RADIUS, facecolor="white", edgecolor="#d55e00", lw=0.7))
-    axes.text(sink, 0.385, "+", ha="center", va="center", fontsize=5, color="#d55e00")
-    note = f"stage {stage + 1}: {spec.out_channels} ch.\nstride {spec.stride}, {spec.activation}"
-    axes.text(start + spec.num_layers / 2, -0.15, note, ha="center", va="top", fontsize=4.8)
-    _draw_arrow(axes, sink + _SINK_RADIUS, sink + 0.55)
+    axes.add_patch(Circle((sink, floor + 0.4), _SINK_RADIUS, facecolor="white", edgecolor="#d55e00", lw=0.7))
+    axes.text(sink, floor + 0.385, "+", ha="center", va="center", fontsize=_TEXT_PT, color="#d55e00")
+    note = f"stage {stage + 1}\n{spec.out_channels} ch.\nstride {spec.stride}\n{spec.activation}"
+    middle = start + (spec.num_layers - 1 + _BOX) / 2
+    axes.text(middle, floor - 0.15, note, ha="center", va="top", fontsize=_TEXT_PT)
+    _draw_arrow(axes, sink + _SINK_RADIUS, sink + 0.55, floor)
     return sink + 0.55
 
 
-def _draw_arrow(axes: Axes, start: float, end: float) -> None:
+def _draw_arrow(axes: Axes, start: float, end: float, floor: float) -> None:
     """Draws the way from a block to the next one."""
     arrow = FancyArrowPatch(
-        (start, 0.4),
-        (end, 0.4),
+        (start, floor + 0.4),
+        (end, floor + 0.4),
         arrowstyle="-|>",
         mutation_scale=3.5,
         shrinkA=0,
@@ -230,6 +315,9 @@ def _draw_arrow(axes: Axes, start: float, end: float) -> None:
     axes.add_patch(arrow)
 
 
-def _draw_fixed_block(axes: Axes, x: float, name: str) -> None:
-    axes.add_patch(Rectangle((x, 0), 1.5, 0.8, facecolor=LIGHT_GRAY, edgecolor="#333333", lw=0.5))
-    axes.text(x + 0.75, 0.4, name, ha="center", va="center", fontsize=4.6)
+def _draw_fixed_block(axes: Axes, x: float, floor: float, name: str) -> None:
+    """Draws a block with its name, and its channels below it like those of stages."""
+    name, channels = name.split("\n")
+    axes.add_patch(Rectangle((x, floor), _BLOCK, 0.8, facecolor=LIGHT_GRAY, edgecolor="#333333", lw=0.5))
+    axes.text(x + _BLOCK / 2, floor + 0.4, name, ha="center", va="center", fontsize=_TEXT_PT)
+    axes.text(x + _BLOCK / 2, floor - 0.15, channels, ha="center", va="top", fontsize=_TEXT_PT)

@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures.ink.drawing import Drawing, tabulate
+from analysis.figures.ink.page import page
 from analysis.figures.ink.setting_styles import assign_styles
-from analysis.figures.ink.style import TWO_COLUMNS_IN, LineStyle, new_figure
+from analysis.figures.ink.style import LineStyle, new_figure
 from analysis.measures.depth import count_encodings, redundant_share
 from analysis.reading.captions import count, left_out_note, missing_note
 from analysis.reading.experiment import Experiment
@@ -56,7 +57,7 @@ def redundancy_drawings(experiment: Experiment) -> list[Drawing]:
     )
 
     def draw() -> Figure:
-        figure = new_figure(TWO_COLUMNS_IN, 0.75 + 0.24 * len(rows))
+        figure = new_figure(page().wide_in, 0.75 + 0.24 * len(rows))
         left, right = figure.subplots(1, 2, sharey=True)
         _draw_shares(left, rows, numbers)
         _draw_counts(right, rows, numbers)

@@ -13,10 +13,10 @@ from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
 from analysis.figures.ink.figure_files import FORMATS
+from analysis.figures.ink.page import page
 from analysis.figures.ink.setting_styles import assign_styles
 from analysis.figures.ink.style import (
     GRAY,
-    ONE_COLUMN_IN,
     STYLE,
     keep_names_plain,
     new_figure,
@@ -65,7 +65,7 @@ def save_regrets(
 
 
 def _draw(courses: Sequence[RegretCourse], limits: Mapping[str, float], title: str) -> Figure:
-    figure = new_figure(ONE_COLUMN_IN, 2.6)
+    figure = new_figure(page().narrow_in, 2.6)
     axes = figure.subplots()
     styles = assign_styles(("method",), [(course.method,) for course in courses])
     for index, course in enumerate(courses):

@@ -11,7 +11,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from analysis.figures.ink.drawing import Drawing
-from analysis.figures.ink.style import GRAY, LIGHT_GRAY, ONE_COLUMN_IN, TWO_COLUMNS_IN, line_style, new_figure
+from analysis.figures.ink.page import page
+from analysis.figures.ink.style import GRAY, LIGHT_GRAY, line_style, new_figure
 from analysis.reading.captions import count, missing_note
 from analysis.reading.experiment import Experiment
 from analysis.reading.nothing_to_draw import NothingToDrawError, OutOfPlaceError
@@ -66,7 +67,7 @@ def _importances(experiment: Experiment, study: StudyRecord, runs: tuple[Run, ..
 
     def draw() -> Figure:
         num_bars = max(map(len, groups.values()))
-        figure = new_figure(ONE_COLUMN_IN if len(groups) == 1 else TWO_COLUMNS_IN, 0.75 + 0.2 * num_bars)
+        figure = new_figure(page().narrow_in if len(groups) == 1 else page().wide_in, 0.75 + 0.2 * num_bars)
         panels = figure.subplots(1, len(groups), squeeze=False)[0]
         for axes, (objective, found) in zip(panels, groups.items(), strict=True):
             _draw_importances(axes, objective, found)
@@ -119,7 +120,7 @@ def _slices(experiment: Experiment, study: StudyRecord, runs: tuple[Run, ...]) -
         rows = [
             row[start : start + num_columns] for row in slices for start in range(0, len(row), num_columns)
         ]
-        width_in = ONE_COLUMN_IN if num_columns == 1 else TWO_COLUMNS_IN
+        width_in = page().narrow_in if num_columns == 1 else page().wide_in
         figure = new_figure(width_in, 1.5 * len(rows))
         panels = figure.subplots(len(rows), num_columns, squeeze=False, sharey="row")
         for row, all_axes in zip(rows, panels, strict=True):
@@ -233,7 +234,7 @@ def _front(experiment: Experiment, study: StudyRecord, runs: tuple[Run, ...]) ->
     )
 
     def draw() -> Figure:
-        figure = new_figure(ONE_COLUMN_IN, 2.5)
+        figure = new_figure(page().narrow_in, 2.5)
         axes = figure.subplots()
         axes.plot(
             x_N, y_N, linestyle="none", marker="o", color=_OTHER, markeredgecolor="white", markeredgewidth=0.3

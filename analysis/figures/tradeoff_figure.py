@@ -7,10 +7,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.ink.drawing import Drawing, tabulate
+from analysis.figures.ink.page import page
 from analysis.figures.ink.setting_styles import Setting, pick_styles, setting_styles
-from analysis.figures.ink.style import GRAY, ONE_COLUMN_IN, TWO_COLUMNS_IN, LineStyle, new_figure
+from analysis.figures.ink.style import GRAY, LineStyle, new_figure
 from analysis.measures.accuracy import (
     Accuracies,
     mean_metric,
@@ -86,8 +88,8 @@ def tradeoff_drawings(experiment: Experiment) -> list[Drawing]:
     def draw() -> Figure:
         groups = points_by_method(experiment, runs)
         num_rows = -(-(len(groups) + len(others)) // (3 if shows_published else 1))
-        width_in = TWO_COLUMNS_IN if shows_published else ONE_COLUMN_IN
-        figure = new_figure(width_in, 2.2 + 0.14 * num_rows)
+        width_in = page().wide_in if shows_published else page().narrow_in
+        figure = new_figure(width_in, (2.7 if shows_published else 2.2) + 0.14 * num_rows)
         ratios = [1.1, 0.9, 1.1] if shows_published else [1]
         ours, *beside = figure.subplots(1, len(ratios), width_ratios=ratios, squeeze=False)[0]
         _draw_ours(ours, groups, latency, accuracy, front)
@@ -204,9 +206,12 @@ def _draw_ours(
             color=group.style.color,
             markeredgecolor="white",
             markeredgewidth=0.3,
+            markersize=4.5,
             label=group.label,
         )
     axes.step(latency[front], accuracy[front], where="post", color="black", lw=0.8, zorder=0)
+    # Latencies just below one target have many digits.
+    axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.set_title("this experiment", loc="left")
 
 
@@ -274,7 +279,7 @@ def _draw_published(
             (x, network.top1_percent),
             offset,
             textcoords="offset points",
-            fontsize=4.8,
+            fontsize=6,
             ha="left" if offset[0] > 0 else "right",
         )
     axes.set_title("published (ImageNet-1K)", loc="left")

@@ -6,7 +6,8 @@ is one).
 Source: TF-NAS, bi-sampling (operator collapse of single-path sampling).
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +58,17 @@ class Collapse:
     lock_in_epoch_L: NDArray[np.int64]
     locked_early_share: float
     locked_share_of_epochs: float
+
+    def of_layers(self, rows: Sequence[int]) -> "Collapse":
+        """The same search, of which these layers are looked at; the shares stay those of all layers."""
+        rows = list(rows)
+        return replace(
+            self,
+            leader_EL=self.leader_EL[:, rows],
+            probability_EL=self.probability_EL[:, rows],
+            operator_L=self.operator_L[rows],
+            lock_in_epoch_L=self.lock_in_epoch_L[rows],
+        )
 
 
 def measure_collapse(trajectory: Trajectory) -> Collapse:

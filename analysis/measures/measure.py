@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from analysis.reading.experiment import Experiment
@@ -26,6 +26,7 @@ class Measure:
         bounds: smallest and largest possible value; None if there is none.
         comes_later: whether a finished run may still get it, such as the accuracy of its network once
             that is trained. A run that lacks any other measure never gets it.
+        better: which values are; None if neither larger nor smaller ones are.
     """
 
     name: str
@@ -36,3 +37,4 @@ class Measure:
     tables: tuple[str, ...] = ("ablation",)
     bounds: tuple[float, float] | None = None
     comes_later: bool = False
+    better: Literal["less", "greater"] | None = None

@@ -44,6 +44,7 @@ LOCKED_EARLY = Measure(
     2,
     _of_trajectory(lambda trajectory: measure_collapse(trajectory).locked_early_share, "alpha_ELO"),
     bounds=SHARE,
+    better="less",
 )
 LOCKED_SHARE_OF_EPOCHS = Measure(
     "locked_share_of_epochs",
@@ -54,6 +55,7 @@ LOCKED_SHARE_OF_EPOCHS = Measure(
     _of_trajectory(lambda trajectory: measure_collapse(trajectory).locked_share_of_epochs, "alpha_ELO"),
     NO_TABLE,
     bounds=SHARE,
+    better="less",
 )
 ENTROPY = Measure(
     "final_alpha_entropy",
@@ -77,6 +79,7 @@ FLUCTUATION = Measure(
     "mean absolute change of a stage's depth, summed over stages, in layers per epoch",
     2,
     _of_trajectory(lambda trajectory: measure_depth(trajectory).fluctuation, "derived_op_EL"),
+    better="less",
 )
 FLUCTUATION_WITHOUT_DRIFT = Measure(
     "depth_fluctuation_without_drift",
@@ -85,6 +88,7 @@ FLUCTUATION_WITHOUT_DRIFT = Measure(
     2,
     _of_trajectory(lambda trajectory: measure_depth(trajectory).fluctuation_without_drift, "derived_op_EL"),
     NO_TABLE,
+    better="less",
 )
 DEPTH_FLIPS = Measure(
     "depth_flips",
@@ -92,6 +96,7 @@ DEPTH_FLIPS = Measure(
     "changes of a stage's depth against the direction of its previous change, summed over stages",
     1,
     _of_trajectory(lambda trajectory: float(measure_depth(trajectory).num_flips), "derived_op_EL"),
+    better="less",
 )
 DEPTH_RANGE = Measure(
     "depth_range",
@@ -116,6 +121,7 @@ COLLAPSED_TO_FLOOR = Measure(
     2,
     _of_trajectory(lambda trajectory: measure_depth(trajectory).collapsed_to_floor, "derived_op_EL"),
     bounds=SHARE,
+    better="less",
 )
 REDUNDANT = Measure(
     "redundant_share",
@@ -124,6 +130,7 @@ REDUNDANT = Measure(
     2,
     _of_trajectory(redundant_share, "redundant_E"),
     bounds=SHARE,
+    better="less",
 )
 NUM_REDUNDANT = Measure(
     "num_redundant_epochs",
@@ -132,6 +139,7 @@ NUM_REDUNDANT = Measure(
     1,
     _of_trajectory(lambda trajectory: float(count_redundant(trajectory)), "redundant_E"),
     NO_TABLE,
+    better="less",
 )
 LATENCY = Measure(
     "derived_latency_ms",
@@ -155,6 +163,7 @@ ABS_LATENCY_ERROR = Measure(
     "absolute error of the latency, in percent of its target",
     2,
     lambda run, experiment: abs(final_error_percent(run)),
+    better="less",
 )
 TARGET_MISSED = Measure(
     "target_missed",
@@ -164,6 +173,7 @@ TARGET_MISSED = Measure(
     lambda run, experiment: misses_target(run),
     NO_TABLE,
     bounds=SHARE,
+    better="less",
 )
 SUPERNET_ACCURACY = Measure(
     "val_accuracy",
@@ -173,6 +183,7 @@ SUPERNET_ACCURACY = Measure(
     _last("val_accuracy"),
     BOTH,
     bounds=SHARE,
+    better="greater",
 )
 TEST_ACCURACY = Measure(
     "test_accuracy",
@@ -183,6 +194,7 @@ TEST_ACCURACY = Measure(
     BOTH,
     comes_later=True,
     bounds=SHARE,
+    better="greater",
 )
 
 ORACLE_ACCURACY = Measure(
@@ -192,6 +204,7 @@ ORACLE_ACCURACY = Measure(
     3,
     oracle_accuracy,
     bounds=SHARE,
+    better="greater",
 )
 ORACLE_REGRET = Measure(
     "oracle_regret",
@@ -200,6 +213,7 @@ ORACLE_REGRET = Measure(
     3,
     oracle_regret,
     bounds=SHARE,
+    better="less",
 )
 PREDICTOR_TAU = Measure(
     "predictor_tau",
@@ -208,6 +222,7 @@ PREDICTOR_TAU = Measure(
     2,
     _last("predictor_tau"),
     bounds=(-1.0, 1.0),
+    better="greater",
 )
 SUPERNET_TAU = Measure(
     "supernet_tau",
@@ -217,4 +232,5 @@ SUPERNET_TAU = Measure(
     2,
     supernet_tau,
     bounds=(-1.0, 1.0),
+    better="greater",
 )

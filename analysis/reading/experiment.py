@@ -2,16 +2,18 @@
 
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from analysis.reading import tags
 from analysis.reading.nothing_to_draw import NothingToDrawError
 from analysis.reading.registration import Registration
 from analysis.reading.run import ComparisonBasis, Run, sort_runs, varying_fields
 from analysis.reading.run_store import RunStore
+from analysis.reading.shown import Shown
 from analysis.reading.study_record import StudyRecord
-from analysis.reading.values import Value, order_fields, show_value
+from analysis.reading.values import Value, order_fields
 from nas.latency.table import LatencyTable
 
 
@@ -34,6 +36,7 @@ class Experiment:
         failed_training: runs that failed to train a network.
         views: kinds of runs that MLflow has a saved view of.
         store: where it was read from; None for one that was made up.
+        shown: the order and the names of settings in figures, and the layers that these show.
     """
 
     name: str
@@ -52,6 +55,24 @@ class Experiment:
     failed_training: tuple[Run, ...] = ()
     views: frozenset[str] = frozenset()
     store: RunStore | None = field(default=None, repr=False)
+    shown: Shown = field(default_factory=Shown)
+
+    def showing(self, shown: Shown) -> "Experiment":
+        """The same experiment, of which figures show less, in another order or by other names.
+
+        Raises:
+            UserError: it has no such seed, layer or value.
+        """
+        shown.check(self)
+        runs = shown.select(self.runs)
+        hidden = {run.run_id for run in self.runs} - {run.run_id for run in runs}
+        return replace(
+            self,
+            shown=shown,
+            runs=shown.sort(runs, self.factors),
+            missing=shown.select(self.missing),
+            training=tuple(run for run in self.training if run.tags.get(tags.SEARCH_RUN) not in hidden),
+        )
 
     @cached_property
     def factors(self) -> tuple[str, ...]:
@@ -70,7 +91,7 @@ class Experiment:
     @cached_property
     def cells(self) -> tuple[Run, ...]:
         """Finished and missing cells, ordered by setting and seed."""
-        return tuple(sort_runs([*self.runs, *self.missing], self.factors))
+        return self.shown.sort(sort_runs([*self.runs, *self.missing], self.factors), self.factors)
 
     @cached_property
     def grid_cells(self) -> tuple[Run, ...]:
@@ -134,7 +155,7 @@ class Experiment:
         factors = order_fields(self.factors if factors is None else factors)
         if "method" in factors and run.trajectory is not None and run.trajectory.alpha_ELO is None:
             factors = tuple(factor for factor in factors if factor not in ("sampling", "depth"))
-        return ", ".join(show_value(factor, run.config.get(factor)) for factor in factors)
+        return ", ".join(self.shown.name(factor, run.config.get(factor)) for factor in factors)
 
     @cached_property
     def table(self) -> LatencyTable | None:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from analysis.reading import tags
-from analysis.reading.captions import name_some
+from analysis.reading.captions import count, name_some
 from analysis.reading.experiment import Experiment
 from analysis.reading.registration import DamagedRegistration, Registration, read_registrations
 from analysis.reading.run import (
@@ -68,14 +68,14 @@ def read_experiment(
     notices = [one.problem for one in damaged]
     if grid and left_out:
         notices.append(
-            f"{len(left_out)} runs left out: they are not in the grid launched last ({grid.file}); "
-            "read them with --all-runs"
+            f"{count(len(left_out), 'run')} left out: not in the grid launched last ({grid.file}); "
+            "read all with --all-runs"
         )
     basis, of_basis, other_bases = _choose_basis(searches, table or "", code_version or "")
     notices += other_bases
     finished, missing, num_superseded = _newest_per_cell(of_basis)
     if num_superseded:
-        notices.append(f"{num_superseded} runs left out: a newer run of the same cell is used")
+        notices.append(f"{count(num_superseded, 'run')} left out: a newer run of the same cell is used")
     runs = read_files(finished, store)
     trained = name_images(run for run in records if run.kind == "train")
     trained = _of_source(trained, code_version or "")
@@ -211,8 +211,8 @@ def _trainings_of_grid(
     if not (num_others := sum(run.is_finished for run in trainings) - sum(run.is_finished for run in found)):
         return found, []
     return found, [
-        f"{num_others} trainings left out: they are not in the grid of trainings launched last "
-        f"({grid.file}); read them with --all-runs"
+        f"{count(num_others, 'training')} left out: not in the grid of trainings launched last "
+        f"({grid.file}); read all with --all-runs"
     ]
 
 
@@ -264,7 +264,9 @@ def _choose_basis(
         if basis != chosen
     ]
     if num_others := len(groups[chosen]) - len(asked[chosen]):
-        notices.append(f"{num_others} runs left out: their source is not {code_version} (--code-version)")
+        notices.append(
+            f"{count(num_others, 'run')} left out: of another source than {code_version} (--code-version)"
+        )
     return chosen, asked[chosen], notices
 
 
@@ -294,7 +296,7 @@ def _choose_trainings(runs: Sequence[Run], searches_left_out: set[str]) -> tuple
         else:
             groups.setdefault(training_terms(run), []).append(run)
     notices = (
-        [f"{num_of_others} trainings left out: the searches that found their networks are left out"]
+        [f"{count(num_of_others, 'training')} left out, like the searches that found their networks"]
         if num_of_others
         else []
     )
@@ -302,7 +304,7 @@ def _choose_trainings(runs: Sequence[Run], searches_left_out: set[str]) -> tuple
         return (), notices
     chosen = max(groups.values(), key=lambda group: (len(group), max(run.start_time_ms for run in group)))
     notices += [
-        f"{len(group)} trainings left out: other terms ({_describe_terms(group[0], chosen[0])})"
+        f"{count(len(group), 'training')} left out: other terms ({_describe_terms(group[0], chosen[0])})"
         for group in groups.values()
         if group is not chosen
     ]
@@ -346,8 +348,9 @@ def _searches_of(study: Run, runs: Sequence[Run]) -> set[str]:
 
 def _count_runs(cells: Sequence[Run]) -> str:
     num_runs = sum(bool(run.run_id) for run in cells)
-    not_started = f"{len(cells) - num_runs} searches not started" if num_runs < len(cells) else ""
-    return " and ".join(filter(None, (f"{num_runs} runs" if num_runs else "", not_started)))
+    num_others = len(cells) - num_runs
+    not_started = f"{num_others} search{'' if num_others == 1 else 'es'} not started" if num_others else ""
+    return " and ".join(filter(None, (count(num_runs, "run") if num_runs else "", not_started)))
 
 
 def _count_outcomes(runs: Sequence[Run]) -> str:

@@ -27,8 +27,7 @@ from analysis.reading.experiment import Experiment
 from analysis.reading.mlflow_pages import experiment_page, how_to_serve, run_page
 from analysis.reading.run import SEED, Run, describe_makers
 from analysis.reading.values import show_value
-from analysis.tables.result_table import ResultTable
-from analysis.tables.table_files import NOTHING, cell_texts
+from analysis.tables.result_table import NOTHING, ResultTable, cell_texts
 from analysis.verdicts import NONE_OF_A_STUDY
 from analysis.verdicts.redundant_encodings import describe_redundancy
 from analysis.verdicts.verdict import Verdict
@@ -200,7 +199,11 @@ def _describe_table(experiment: Experiment) -> Mapping[str, str]:
     table = experiment.table
     if table is None:
         return {}
-    about = {name: str(value) for name, value in table.provenance if value is not None}
+    about = {
+        name: f"{value:.3g}" if isinstance(value, float) else str(value)
+        for name, value in table.provenance
+        if value is not None
+    }
     return about | {"base latency (ms)": f"{table.base_latency_ms:.4g}", "entries": str(len(table.entries))}
 
 

@@ -104,8 +104,8 @@ def _print_cells(
 
 def print_unmeasured(plan: Plan, to_run: Sequence[Cell], console: Console) -> None:
     """Prints what a dry run did not measure, and how to ask for it."""
-    for table in plan.tables:
-        say(console, f"Not measured yet: {table}; a launch measures it first")
+    for describe in plan.tables:
+        say(console, f"Not measured yet: {describe()}; a launch measures it first")
     if to_run:
         kinds = format_count(len({cell.cost_key for cell in to_run}), "kind")
         steps = f"a few steps of {kinds} of {to_run[0].plural}"

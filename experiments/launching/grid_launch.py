@@ -26,7 +26,7 @@ from experiments.places.storage import Storage
 from experiments.products.trained_latency import measure_trained
 from experiments.specs.grid import Grid
 from experiments.tracking.delivery import Delivery
-from experiments.tracking.saved_views import SavedView, save_view
+from experiments.tracking.saved_views import LAUNCHES, SavedView, save_view
 from experiments.tracking.seed_bands import deliver_bands, seed_bands
 from experiments.tracking.store_access import require_server, tracking_uri
 from experiments.tracking.tracked_cells import read_tracked_cells
@@ -137,9 +137,8 @@ def launch(
         read_tracked_cells(grid.spec.experiment, out)
         cells = grid.cells(out, place, partial(say, console), even_if_busy=even_if_busy)
         tracker = Tracker(grid.spec.experiment, out)
-        save_view(
-            tracker.uri, tracker.experiment_id, SavedView.of_cells(cells[0].kind, list(cells[0].factors))
-        )
+        for view in (SavedView.of_cells(cells[0].kind, list(cells[0].factors)), LAUNCHES):
+            save_view(tracker.uri, tracker.experiment_id, view)
         folders = find_cell_folders(out, partial(say, console), storage)
         close_cut_off_attempts(folders)
         tracker.close_dead_launches()

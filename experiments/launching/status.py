@@ -96,10 +96,31 @@ def next_steps(
         steps.append(f"to retry what failed: {launch} --retry-failed")
     if any(state.is_healthy is False for state in states):
         steps.append(f"to see what the searches lack: tfnas health {names}")
-    if any(state.state == "finished" and state.cell.kind == "search" for state in states):
+    finished = [state for state in states if state.state == "finished"]
+    if any(state.cell.kind == "search" for state in finished):
         steps.append(f"to draw the figures: tfnas figures {names}")
         steps.append(f"to read the verdicts: tfnas report {names}")
+    trained = [state for state in finished if state.cell.kind == "train"]
+    if trained:
+        best = max(trained, key=lambda state: state.metrics.get("test_accuracy", -math.inf))
+        steps += how_to_use(best.cell.name, out)
+    elif finished and (file := training_file(Path(config[0]))).is_file():
+        steps.append(f"to train what they found: tfnas launch {quote(str(file))} --out {quote(str(out))}")
     return steps
+
+
+def how_to_use(training: str, out: Path) -> list[str]:
+    """What to do with the network of a finished training."""
+    run = f"{quote(f'run:{training}')} --out {quote(str(out))}"
+    return [
+        f"to export the network of {training}: tfnas export {run}",
+        f"to classify images with it: tfnas predict {run} IMAGE",
+    ]
+
+
+def training_file(searches: Path) -> Path:
+    """The file of trainings that follows a file of searches, where `tfnas init` writes it."""
+    return searches.with_name(f"{searches.stem}_train{searches.suffix}")
 
 
 def describe_states(states: Sequence[CellState], out: Path) -> list[dict[str, Any]]:

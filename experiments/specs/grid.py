@@ -25,12 +25,13 @@ class Plan:
     Attributes:
         cells: all cells, in the order of the YAML file.
         measured: those that wait for no lookup table; of the others, name, target and hash are provisional.
-        tables: lookup tables that are still to be measured, each described with the time that it takes.
+        tables: describe each lookup table that is still to be measured, with the time that it takes. They
+            build a network to know it, which takes longer than all else.
     """
 
     cells: Sequence[Cell]
     measured: Sequence[Cell]
-    tables: Sequence[str]
+    tables: Sequence[Callable[[], str]]
 
     @classmethod
     def of(cls, cells: Sequence[Cell]) -> Self:

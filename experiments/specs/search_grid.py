@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -223,7 +224,8 @@ def plan_of(cells: list[SearchCell], preparation: Preparation) -> Plan:
     """What a launch of cells measures first; see `plan_cells`."""
     waiting = {cell.table_fingerprint: cell.config for cell in cells if isinstance(cell, UnmeasuredSearch)}
     measured = [cell for cell in cells if not isinstance(cell, UnmeasuredSearch)]
-    return Plan(cells, measured, [preparation.describe_measurement(config) for config in waiting.values()])
+    tables = [partial(preparation.describe_measurement, config) for config in waiting.values()]
+    return Plan(cells, measured, tables)
 
 
 def _check_share(target: str, where: str) -> None:

@@ -32,7 +32,7 @@ from experiments.studies.samplers import make_pruner
 from experiments.studies.study_results import write_results
 from experiments.studies.study_search import StudyCallback, StudyScheduler, StudySearch
 from experiments.tracking.delivery import Delivery
-from experiments.tracking.saved_views import SavedView, save_view
+from experiments.tracking.saved_views import LAUNCHES, SavedView, save_view
 from experiments.tracking.store_access import require_server, tracking_uri
 from experiments.tracking.tracked_cells import read_tracked_cells
 from experiments.tracking.tracker import Tracker
@@ -111,7 +111,8 @@ def launch_study(
         kinds = plan.check_reach(preparation)
         study = open_study(plan, out, plan.definition(kinds))
         tracker = Tracker(plan.spec.experiment, out)
-        save_view(tracker.uri, tracker.experiment_id, SavedView.of_cells("search", list(plan.study.space)))
+        for view in (SavedView.of_cells("search", list(plan.study.space)), LAUNCHES):
+            save_view(tracker.uri, tracker.experiment_id, view)
         folders = find_cell_folders(out, partial(say, console), storage)
         close_cut_off_attempts(folders)
         tracker.close_dead_launches()

@@ -104,9 +104,15 @@ class SmallProtocol:
         return path_s * (paths_of_warmup + joint_paths) + arch_s * self.num_arch_steps
 
     def training_s(self, device: str) -> float:
-        """About how long a training of one network takes, see `training_lines`."""
+        """About how long a training of one network takes, at most; see `training_fields`."""
         num_steps = _TRAINING["num_epochs"] * _TRAINING["num_images"] / _TRAINING["batch_size"]
         return self._step_s(device)[0] * num_steps
+
+    @property
+    def num_training_epochs(self) -> int:
+        """More, the fewer images there are, so that the network takes enough steps."""
+        num_found = self.num_weight_steps * self.batch_size / (1 - _ARCH_SHARE)
+        return round(_TRAINING["num_epochs"] * max(1, _NUM_IMAGES / num_found))
 
     def _step_s(self, device: str) -> tuple[float, float]:
         factor = self.batch_size / 16 / (_GPU_SPEEDUP if device == "cuda" else 1)
@@ -142,11 +148,11 @@ class SmallProtocol:
             yield name, value, ""
         yield "max_train_images", max(_TRAINING["num_images"], self.num_images), ""
         yield "augmentation", "paper" if self.images.space == "paper" else "crop_flip", ""
-        yield "num_epochs", _TRAINING["num_epochs"], ""
+        yield "num_epochs", self.num_training_epochs, "more for fewer images"
         yield "num_warmup_epochs", 1, ""
         yield "batch_size", 2 * self.batch_size, ""
         yield "lr", 0.05, "the published rate is for batches of 512"
-        yield "lr_schedule", "per_step", "few epochs: a rate that changes within them"
+        yield "lr_schedule", "per_step", "a rate that changes within epochs, which are short"
 
 
 def _augmentation(space: str) -> str:

@@ -1,4 +1,4 @@
-"""TemplateFile: a commented YAML file of searches, and one of trainings if its question needs it."""
+"""TemplateFile: a commented YAML file of searches, and one of trainings of the networks that they find."""
 
 import itertools
 import json
@@ -53,8 +53,7 @@ class TemplateFile:
     @property
     def files(self) -> dict[Path, str]:
         """The text of each file to write."""
-        files = {self.path: self._searches()}
-        return files | ({self.training_path: self._trainings()} if self.question.is_about_accuracy else {})
+        return {self.path: self._searches(), self.training_path: self._trainings()}
 
     @property
     def seed_s(self) -> float:
@@ -81,8 +80,11 @@ class TemplateFile:
     def _combinations(self) -> list[tuple[Any, ...]]:
         return list(itertools.product(*self.question.factors.values()))
 
+    @property
+    def _out(self) -> str:
+        return quote(f"results/{self.experiment}")
+
     def _searches(self) -> str:
-        out, name = quote(f"results/{self.experiment}"), quote(self.experiment)
         train = f" --then-train {quote(str(self.training_path))}" if self.question.is_about_accuracy else ""
         base = [
             *self.protocol.search_fields(),
@@ -98,8 +100,9 @@ class TemplateFile:
                 f"# yaml-language-server: $schema={self.schema}",
                 *_comment(f"Question: {self.question.text}"),
                 "#",
-                f"#   tfnas launch {quote(str(self.path))}{train} --out {out}",
-                f"#   tfnas report {name} --out {out}",
+                f"#   tfnas launch {quote(str(self.path))}{train} --out {self._out}",
+                f"#   tfnas report {quote(self.experiment)} --out {self._out}",
+                *([] if train else [f"#   tfnas launch {quote(str(self.training_path))} --out {self._out}"]),
                 "#",
                 *_comment(f"Claims: {self._describe_claims()}"),
                 *_comment(f"Cost: {self._describe_cost()}"),
@@ -122,12 +125,22 @@ class TemplateFile:
         )
 
     def _trainings(self) -> str:
+        number = self.num_seeds * len(self._combinations())
+        cost_s = number * self.protocol.training_s(self.device) / self.num_parallel
         return "\n".join(
             [
                 f"# yaml-language-server: $schema={self.schema}",
                 f"# Question: what are the networks of {self.path.name} worth once trained from scratch?",
                 "#",
-                *_comment(f"It follows {self.path.name} (`--then-train`); see there for all else."),
+                f"#   tfnas launch {quote(str(self.training_path))} --out {self._out}",
+                f"#   tfnas export run:NAME --out {self._out}   # NAME of a training in the table",
+                f"#   tfnas predict run:NAME --out {self._out} IMAGE",
+                "#",
+                *_comment(
+                    f"It follows the searches of {self.path.name}. To train a few of their networks, replace "
+                    f"`experiment:{self.experiment}` by `run:NAME` of each search."
+                ),
+                *_comment(f"Cost: {format_count(number, 'training')}, about {format_duration(cost_s)}."),
                 f"experiment: {_value(self.experiment)}",
                 "",
                 "architectures:",

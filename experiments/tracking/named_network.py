@@ -6,14 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from experiments.tracking.named_run import NamedRun, find_run, find_searches
-from experiments.tracking.short_names import EXPERIMENT_PREFIX, RUN_PREFIX, as_run
+from experiments.tracking.short_names import EXPERIMENT_PREFIX, RUN_PREFIX, SPACE_PREFIX, as_run
 from nas.foundation.errors import UserError
 from nas.space.architecture import Architecture
 from nas.space.enumeration import all_architectures, operator_code
 from nas.space.macro_space import SPACES
 from nas.space.network_names import ARCHITECTURE_NAMES, BASELINE_NAMES, find_architecture
-
-SPACE_PREFIX = "space:"
 
 
 @dataclass(frozen=True)

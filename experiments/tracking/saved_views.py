@@ -84,6 +84,10 @@ class SavedView:
         }
 
 
+LAUNCHES = SavedView("launch", "Launches", (), (), ())
+"""The view of launches, whose artifacts are report, figures and tables."""
+
+
 def save_view(uri: str, experiment_id: str, view: SavedView) -> None:
     """Saves a view of an experiment, unless it is there or a person has changed it.
 

@@ -15,6 +15,7 @@ from nas.space.network_names import ARCHITECTURE_NAMES, BASELINE_NAMES
 
 RUN_PREFIX = "run:"
 EXPERIMENT_PREFIX = "experiment:"
+SPACE_PREFIX = "space:"
 
 _FILE_SUFFIXES = (".json", ".config", ".yaml", ".yml", ".pt", ".onnx")
 _DIGITS = re.compile("[0-9a-f]{1,32}")
@@ -43,17 +44,24 @@ def find_run_id(reference: str, out: Path) -> str:
 
 
 def as_run(reference: str, out: Path) -> str:
-    """The reference, with `run:` before it if only a run of a folder's store can be meant."""
-    if reference.startswith((RUN_PREFIX, EXPERIMENT_PREFIX)):
+    """The reference, with `run:` before it if only a run of a folder's store can be meant.
+
+    Raises:
+        UserError: it is not a run, a network or a file, but near the name of a run.
+    """
+    if _is_prefixed(reference) or _means_network(reference):
         return reference
-    return f"{RUN_PREFIX}{reference}" if names_run(reference, out) else reference
+    runs = _runs_of_store(out)
+    if runs_like(reference, runs):
+        return f"{RUN_PREFIX}{reference}"
+    if _near(reference, runs):
+        raise _unknown(reference, runs, tracking_uri(out))
+    return reference
 
 
 def names_run(reference: str, out: Path) -> bool:
     """Whether text without `run:` names a run of a folder's store; names of files and networks never do."""
-    database = sqlite_path(tracking_uri(out))
-    is_store = database is None or database.is_file()
-    return is_store and not _means_network(reference) and bool(runs_like(reference, list_runs(out)))
+    return not _means_network(reference) and bool(runs_like(reference, _runs_of_store(out)))
 
 
 def find_folder(references: Iterable[str], default: Path) -> Path:
@@ -72,7 +80,7 @@ def find_folder(references: Iterable[str], default: Path) -> Path:
     beside = sorted(path.parent for path in default.parent.glob("*/mlflow.db"))
     runs = {folder: _runs_in(folder) for folder in dict.fromkeys((default, Path(), *beside))}
     for reference in references:
-        if _means_network(reference):
+        if _means_network(reference) or reference.startswith(SPACE_PREFIX):
             continue
         found = [folder for folder in runs if _has(runs[folder], reference)]
         if default in found or len(found) == 1:
@@ -80,9 +88,9 @@ def find_folder(references: Iterable[str], default: Path) -> Path:
         if found:
             folders = ", ".join(map(str, found))
             raise UserError(f"{reference}: is in several folders: {folders}; choose one with --out")
-        if reference.startswith(RUN_PREFIX) and any(runs.values()):
-            everywhere = ", ".join(str(folder) for folder in runs if runs[folder])
-            raise _unknown(reference, [run for folder in runs.values() for run in folder], everywhere)
+        known = [run for folder in runs.values() for run in folder]
+        if _near(reference, known) or (_is_prefixed(reference) and known):
+            raise _unknown(reference, known, ", ".join(str(folder) for folder in runs if runs[folder]))
     return default
 
 
@@ -124,6 +132,17 @@ def _means_network(reference: str) -> bool:
     return is_name or "/" in reference or reference.endswith(_FILE_SUFFIXES) or os.path.lexists(reference)
 
 
+def _is_prefixed(reference: str) -> bool:
+    """Whether a reference says what kind of thing it names."""
+    return reference.startswith((RUN_PREFIX, EXPERIMENT_PREFIX, SPACE_PREFIX))
+
+
+def _runs_of_store(out: Path) -> list[ShortRun]:
+    """The runs of a folder's store, or of the tracking server; none if the folder has no store."""
+    database = sqlite_path(tracking_uri(out))
+    return list_runs(out) if database is None or database.is_file() else []
+
+
 def _runs_in(folder: Path) -> list[ShortRun]:
     try:
         return list_runs(folder) if (folder / "mlflow.db").is_file() else []
@@ -138,12 +157,26 @@ def _has(runs: Sequence[ShortRun], reference: str) -> bool:
     return bool(runs_like(reference, runs))
 
 
-def _unknown(reference: str, runs: Iterable[ShortRun], where: str) -> UserError:
-    near = get_close_matches(_text(reference), list(dict.fromkeys(run.name for run in runs)), cutoff=0.5)
+def _near(reference: str, runs: Iterable[ShortRun]) -> list[str]:
+    """Names of runs, or of experiments, that a reference may have meant."""
+    if reference.startswith(EXPERIMENT_PREFIX):
+        names = dict.fromkeys(run.experiment for run in runs)
+    else:
+        names = dict.fromkeys(run.name for run in runs)
+    return get_close_matches(_text(reference), list(names), cutoff=0.5)
+
+
+def _unknown(reference: str, runs: Sequence[ShortRun], where: str) -> UserError:
+    near = _near(reference, runs)
     offered = f" (near names: {', '.join(near)})" if near else ""
+    if reference.startswith(EXPERIMENT_PREFIX):
+        kind, wrong = "experiment", "the name"
+    else:
+        kind = "run" if reference.startswith(RUN_PREFIX) else "file, network or run"
+        wrong = "the id or the name"
     return UserError(
-        f"{reference}: no such run in {where}{offered}; correct the id or the name, or give the folder of "
-        "its launch with --out"
+        f"{reference}: no such {kind} in {where}{offered}; correct {wrong}, or give the folder of its launch "
+        "with --out"
     )
 
 
@@ -152,4 +185,4 @@ def _describe(run: ShortRun) -> str:
 
 
 def _text(reference: str) -> str:
-    return reference.removeprefix(RUN_PREFIX)
+    return reference.removeprefix(RUN_PREFIX).removeprefix(EXPERIMENT_PREFIX)

@@ -15,6 +15,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
+from nas.foundation.device import upload
+
 Augmentation = Literal["paper", "crop_flip", "none"]
 
 NUM_CROP_TRIES = 10
@@ -107,7 +109,7 @@ class PaddedCrop:
         device, padding = images_BHWC.device, images_BHWC.shape[1] // 8
         padded_BHWC = functional.pad(images_BHWC, (0, 0, padding, padding, padding, padding))
         samples_B = torch.arange(len(images_BHWC), device=device)
-        rows_BH, columns_BW = self.rows_BH[share].to(device), self.columns_BW[share].to(device)
+        rows_BH, columns_BW = upload(self.rows_BH[share], device), upload(self.columns_BW[share], device)
         return padded_BHWC[samples_B[:, None, None], rows_BH[:, :, None], columns_BW[:, None, :]]
 
 
@@ -153,8 +155,8 @@ class ColorJitter:
 
     def apply(self, images_BHWC: Tensor, share: slice) -> Tensor:
         """See `Change`; returns float32."""
-        factors_3B = self.factors_3B[:, share].to(images_BHWC.device)
-        shift_B = self.shift_B[share].to(images_BHWC.device)
+        factors_3B = upload(self.factors_3B[:, share], images_BHWC.device)
+        shift_B = upload(self.shift_B[share], images_BHWC.device)
         images_BHWC = _with_planes(images_BHWC)
         has_color = images_BHWC.shape[-1] == 3
         for part in self.order:

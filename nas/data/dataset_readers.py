@@ -136,7 +136,8 @@ def _read_idx(path: Path, num_dimensions: int) -> NDArray[np.uint8]:
         magic, *shape = np.frombuffer(content, ">i4", count=num_dimensions + 1).tolist()
         if magic != _IDX_MAGIC[num_dimensions]:
             raise ValueError(f"its first number is {magic}")
-        return np.frombuffer(content, np.uint8, offset=4 * (num_dimensions + 1)).reshape(shape)
+        values = np.frombuffer(content, np.uint8, offset=4 * (num_dimensions + 1)).reshape(shape)
+        return values.copy()  # writable, as torch asks
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise _damaged(path, error) from None
 

@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from nas.data.augmentation import Augmentation, child_generator, draw_change, normalize
 from nas.data.datasets import DATASETS
 from nas.data.image_source import Images
-from nas.foundation.device import resolve_device
+from nas.foundation.device import resolve_device, upload
 from nas.foundation.errors import UserError
 from nas.foundation.world import ALONE, World
 
@@ -95,10 +95,8 @@ class Split:
             if share.start == share.stop:
                 continue
             images_BHWC, labels_B = next(batches)
-            if device.type == "cuda":
-                # Images of files are copied as bytes, a quarter of the float32 size that a network sees.
-                images_BHWC = images_BHWC.pin_memory().to(device, non_blocking=True)
-                labels_B = labels_B.pin_memory().to(device, non_blocking=True)
+            # Images of files are copied as bytes, a quarter of the float32 size that a network sees.
+            images_BHWC, labels_B = upload(images_BHWC, device), upload(labels_B, device)
             if change is not None:
                 images_BHWC = change.apply(images_BHWC, share)
             yield normalize(images_BHWC, mean_C, std_C), labels_B

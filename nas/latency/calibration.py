@@ -131,7 +131,7 @@ def check_predictions(
     check_table(table, space, Hardware.of(device))
     rng = np.random.default_rng(seed)
     architectures = tuple(draw_architecture(space, rng) for _ in range(num_networks))
-    with quiet_machine(even_if_busy=even_if_busy, report=report):
+    with quiet_machine(device, even_if_busy=even_if_busy, report=report):
         timings = tuple(time_architectures(architectures, table.provenance, device, rng, report=report))
     measured_ms_N = np.array([timing.median_ms for timing in timings])
     predicted_ms_N = predict_ms(table, architectures)

@@ -15,7 +15,7 @@ import torch
 
 from nas.latency.drift import Timing, summarize_timings
 from nas.latency.entry import OpKey, space_keys
-from nas.latency.timing import make_images, make_network, time_parts_ms
+from nas.latency.timing import count_repeats, make_images, make_network, time_parts_ms
 from nas.latency.widths import initial_widths
 from nas.space.architecture import Architecture, LayerChoice
 from nas.space.macro_space import LayerSpec, Space
@@ -99,7 +99,7 @@ class Campaign:
         indices = [self._index_of.setdefault(point, len(self._index_of)) for point in (*points, None)]
         for _ in range(NUM_WARMUP_RUNS):
             warmup_ms = time_parts_ms(network, self._images_BCHW).sum()
-        for _ in range(count_runs(warmup_ms)):
+        for _ in range(count_runs(warmup_ms * count_repeats(self._device))):
             self._times_ms += time_parts_ms(network, self._images_BCHW).tolist()
             self._points += indices
             self._runs += [self._num_runs] * len(indices)

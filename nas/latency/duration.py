@@ -13,7 +13,7 @@ from nas.latency.campaign import (
     initial_points,
 )
 from nas.latency.measurement import MAX_DURATION_S, NUM_VISITS
-from nas.latency.timing import default_batch_size
+from nas.latency.timing import count_repeats, default_batch_size
 from nas.space.derived_network import DerivedNetwork
 from nas.space.macro_space import Space
 from nas.space.profile import count_macs
@@ -44,6 +44,7 @@ def foresee_duration_s(
         with torch.device("meta"):
             macs = count_macs(DerivedNetwork(architecture_of(space, networks[0]), 1000), space.resolution)
         run_s += macs * (batch_size or default_batch_size(device_type)) / num_threads / _CPU_MACS_PER_S
+    run_s *= count_repeats(torch.device(device_type))
     num_runs = count_runs(1e3 * run_s)
     visits_s = len(networks) * ((NUM_WARMUP_RUNS + num_runs) * run_s + _BUILD_S)
     all_points_s = visits_s * count_points(space) / len(points)

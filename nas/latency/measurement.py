@@ -19,7 +19,7 @@ from nas.latency.drift import Timing
 from nas.latency.entry import LatencyEntry, OpKey
 from nas.latency.quiet import quiet_machine
 from nas.latency.table import LatencyTable, Provenance
-from nas.latency.timing import CONDITIONS, default_batch_size, device_name, timing_conditions
+from nas.latency.timing import default_batch_size, describe_conditions, device_name, timing_conditions
 from nas.latency.widths import next_widths
 from nas.space.macro_space import Space
 
@@ -61,7 +61,7 @@ def measure_table(
     """
     device = resolve_device(device)
     batch_size = batch_size or default_batch_size(device.type)
-    with quiet_machine(even_if_busy=even_if_busy, report=report) as meter:
+    with quiet_machine(device, even_if_busy=even_if_busy, report=report) as meter:
         start_s = time.monotonic()
         campaign = Campaign(
             space,
@@ -89,7 +89,7 @@ def measure_table(
             batch_size=batch_size,
             num_classes=num_classes,
             torch_version=str(torch.__version__),
-            conditions=CONDITIONS,
+            conditions=describe_conditions(device),
             measured_on=datetime.now(UTC).isoformat(timespec="seconds"),
             duration_s=round(time.monotonic() - start_s, 1),
             num_repeats=int(np.median([point.num_repeats for point in points])),

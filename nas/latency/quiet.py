@@ -4,14 +4,18 @@ On a busy machine everything takes longer, and nobody knows by how much. So timi
 """
 
 import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
 
 from nas.foundation.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 PATIENCE_S = 60.0
 """How long timings wait for a quiet machine: long enough for whatever just started or ended beside them."""
@@ -19,6 +23,9 @@ PATIENCE_S = 60.0
 _BUSY_CPUS = 0.25
 _BUSY_SHARE = 0.05
 _INTERVAL_S = 0.5
+_BUSY_GPU_PERCENT = 5
+_GPU_INTERVAL_S = 1.5
+_GPU_PATIENCE_S = 20.0
 
 
 class OtherLoad(NamedTuple):
@@ -96,11 +103,15 @@ def measure_load() -> OtherLoad:
 
 @contextmanager
 def quiet_machine(
-    *, even_if_busy: bool = False, report: Callable[[str], None] = lambda message: None
+    device: "torch.device | None" = None,
+    *,
+    even_if_busy: bool = False,
+    report: Callable[[str], None] = lambda message: None,
 ) -> Iterator[LoadMeter]:
     """Waits for a quiet machine, for what is timed within the block.
 
     Args:
+        device: a GPU must be quiet as well, before the block.
         even_if_busy: whether to go ahead at once, and however busy the machine becomes.
         report: receives a line if there is something to wait for.
 
@@ -112,6 +123,8 @@ def quiet_machine(
     """
     if not even_if_busy:
         _check(_wait(report))
+        if device is not None and device.type == "cuda":
+            _wait_for_gpu(device, report)
     meter = LoadMeter()
     yield meter
     meter.stop()
@@ -136,3 +149,37 @@ def _check(load: OtherLoad) -> None:
             f"the machine is busy: {load}, so timings would be wrong; wait until these are done, or insist "
             "with --even-if-busy (in a notebook: even_if_busy=True)"
         )
+
+
+def _wait_for_gpu(device: "torch.device", report: Callable[[str], None]) -> None:
+    """Waits until nobody uses a GPU that this process does not use either."""
+    end_s = time.monotonic() + PATIENCE_S
+    is_said = False
+    while (used_percent := gpu_use_percent(device)) is not None and used_percent > _BUSY_GPU_PERCENT:
+        load = f"other processes use {used_percent} % of its time"
+        if time.monotonic() >= end_s:
+            raise UserError(
+                f"the GPU is busy: {load}, so timings would be wrong; wait until these are done, or insist "
+                "with --even-if-busy (in a notebook: even_if_busy=True)"
+            )
+        if not is_said:
+            report(f"waiting up to {PATIENCE_S:.0f} s for a quiet GPU: {load}")
+        is_said = True
+    if used_percent is None:
+        report("nvidia-smi does not tell whether other processes use the GPU; timings may be wrong")
+
+
+def gpu_use_percent(device: "torch.device") -> int | None:
+    """The share of the last second in which a GPU had work, in percent; None if nvidia-smi cannot tell."""
+    # Imported here: tables are read where torch is not needed.
+    import torch
+
+    torch.cuda.synchronize(device)
+    time.sleep(_GPU_INTERVAL_S)
+    query = ["--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+    command = ["nvidia-smi", f"--id=GPU-{torch.cuda.get_device_properties(device).uuid}", *query]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=_GPU_PATIENCE_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return int(told.stdout) if told.stdout.strip().isdecimal() else None

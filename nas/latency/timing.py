@@ -7,7 +7,7 @@ batch norm not folded. Lookup tables and whole networks are timed in the same wa
 import itertools
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -16,16 +16,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nas.foundation.device import keep_freed_memory
+from nas.foundation.device import float32_precision, keep_freed_memory
 from nas.space.architecture import Architecture
 from nas.space.derived_network import DerivedNetwork
 
 Network = TypeVar("Network", bound=nn.Module)
 
-CONDITIONS = (
-    "evaluation mode, float32, channels last, batch norm not folded, freed memory kept by the allocator"
-)
-"""Conditions of the timing, for the provenance of a table."""
+_GPU_REPEATS = 5
+"""Runs of a part of a network between two marks on a GPU: small layers take little longer than the marks."""
+
+
+def count_repeats(device: torch.device) -> int:
+    """Runs between two marks, see `time_parts_ms`."""
+    return _GPU_REPEATS if device.type == "cuda" else 1
+
+
+def describe_conditions(device: torch.device) -> str:
+    """Conditions of the timing, for the provenance of a table."""
+    repeats = f", each part {_GPU_REPEATS} times in a row" if device.type == "cuda" else ""
+    return (
+        f"evaluation mode, {float32_precision(device)}, channels last, batch norm not folded, "
+        f"freed memory kept by the allocator{repeats}"
+    )
 
 
 @contextmanager
@@ -78,25 +90,28 @@ def make_images(resolution: int, batch_size: int, device: torch.device) -> Tenso
 
 def time_network_ms(network: nn.Module, images_BCHW: Tensor) -> float:
     """Time of one run of a whole network, in ms."""
-    mark, elapsed_ms = _clock(images_BCHW.device)
-    start = mark()
-    network(images_BCHW)
-    return elapsed_ms([start, mark()])[0]
+    return float(_time_in_turn_ms([network], images_BCHW)[0])
 
 
 def time_parts_ms(network: DerivedNetwork, images_BCHW: Tensor) -> NDArray[np.float64]:
     """Times of the parts of one run, in ms: each searchable layer, then the base (everything else)."""
-    mark, elapsed_ms = _clock(images_BCHW.device)
-    marks = [mark()]
-    features_BCHW = network.stem_block(network.stem(images_BCHW))
-    for block in network.blocks:
+    start, *layers_ms, end = _time_in_turn_ms(
+        [network.features, *network.blocks, network.classify], images_BCHW
+    )
+    return np.array([*layers_ms, start + end])
+
+
+def _time_in_turn_ms(parts: Sequence[Callable[[Tensor], Tensor]], images_BCHW: Tensor) -> NDArray[np.float64]:
+    """Time of each part of a run, in ms. On a GPU each part runs several times on the same input."""
+    device = images_BCHW.device
+    (mark, elapsed_ms), num_repeats = _clock(device), count_repeats(device)
+    marks, features = [mark()], images_BCHW
+    for part in parts:
+        for _ in range(num_repeats):
+            out = part(features)
+        features = out
         marks.append(mark())
-        features_BCHW = block(features_BCHW)
-    marks.append(mark())
-    network.classifier(network.dropout(network.head(features_BCHW).mean((2, 3))))
-    marks.append(mark())
-    times_ms = elapsed_ms(marks)
-    return np.array([*times_ms[1:-1], times_ms[0] + times_ms[-1]])
+    return np.array(elapsed_ms(marks)) / num_repeats
 
 
 def _clock(device: torch.device) -> tuple[Callable[[], Any], Callable[[list[Any]], list[float]]]:

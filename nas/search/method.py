@@ -56,7 +56,7 @@ class EpochResult:
             depth and time are added to them.
         architecture: the network that would be derived now.
         arrays: this epoch's row of those arrays of `Trajectory` that the method has.
-        kernels: what computed the mixed blocks, `torch` or `compiled`; None where a method has none.
+        kernels: what computed the mixed blocks (`nas.supernet.kernels`); None where a method has none.
         evaluations: the networks that were evaluated in this epoch, if any.
     """
 

@@ -98,7 +98,7 @@ class EpochRecord:
         arrays: this epoch's row of each array of `Trajectory`.
         is_shared: whether it is a warm-up epoch that another search computed; `epoch_seconds` is
             what it took there.
-        kernels: what computed the mixed blocks, `torch` or `compiled`; None where it is not known.
+        kernels: what computed the mixed blocks (`nas.supernet.kernels`); None where it is not known.
         evaluations: the networks that were evaluated, in a round of evaluation.
     """
 

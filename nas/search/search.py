@@ -14,7 +14,13 @@ from nas.data.image_lists import Listing
 from nas.data.image_source import list_images
 from nas.data.search_data import SearchData, load_search_data
 from nas.foundation.checkpoint import load_newest_checkpoint, newest_epoch, save_checkpoint
-from nas.foundation.device import determinism, keep_freed_memory, resolve_device
+from nas.foundation.device import (
+    check_repeatable,
+    determinism,
+    gpu_settings,
+    keep_freed_memory,
+    resolve_device,
+)
 from nas.foundation.errors import InputWarning, UserError
 from nas.foundation.identity import fingerprint
 from nas.latency.compatibility import Hardware, check_table
@@ -76,7 +82,7 @@ def run_search(
             search.load(checkpoint_dir)
         yield from search.records
         while search.epoch < len(config.phases):
-            with determinism(config.deterministic):
+            with determinism(config.deterministic), gpu_settings(search.task.device):
                 method = search.method
                 if (
                     warmups_dir is not None
@@ -104,7 +110,10 @@ class Search:
 
     def __init__(self, config: SearchConfig, table: LatencyTable, listing: Listing | None = None) -> None:
         config = config.as_searched()
-        check_fit(config, table, Hardware.of(resolve_device(config.device)))
+        device = resolve_device(config.device)
+        check_fit(config, table, Hardware.of(device))
+        if config.deterministic:
+            check_repeatable(device)
         keep_freed_memory()
         self.task = SearchTask.of(config, table, listing)
         self.method = METHODS[config.method](self.task)

@@ -44,6 +44,9 @@ class SupernetMethod(SharingMethod):
         config = task.config
         self.supernet = Supernet(task.space, task.data.num_classes, config.depth, seed=config.seed)
         self.supernet.to(task.device)
+        if task.device.type == "cuda":
+            # Otherwise each convolution of features that are channels last would bring its weights into line.
+            self.supernet.to(memory_format=torch.channels_last)
         self._kernels: Kernels | None = None
         self._begun_with: str | None = None
         # Draws of batches and of paths are apart, so that cells of a grid see the same batches.
@@ -63,7 +66,7 @@ class SupernetMethod(SharingMethod):
                 mixed_precision=config.mixed_precision,
                 begun_with=self._begun_with,
             )
-            self.supernet.set_block(block_of(self._kernels))
+            self.supernet.set_block(block_of(self._kernels, self.task.device))
 
     @torch.no_grad()
     def _evaluate(self, forward: Callable[[Tensor], Tensor]) -> float:

@@ -14,6 +14,21 @@ def make_activation(activation: Activation) -> nn.Module:
     return nn.ReLU(inplace=True) if activation == "relu" else nn.SiLU(inplace=True)
 
 
+def mean_over_pixels(features_BCHW: Tensor) -> Tensor:
+    """The mean of each channel, (B, C)."""
+    if features_BCHW.device.type != "cpu":
+        return channels_last_mean(features_BCHW)
+    return features_BCHW.mean((2, 3))
+
+
+def channels_last_mean(features_BCHW: Tensor) -> Tensor:
+    """The same for features that are channels last, and then its gradient is, too.
+
+    The gradient of a plain mean never is, so that a GPU would copy it, and what follows from it.
+    """
+    return features_BCHW.permute(0, 2, 3, 1).flatten(1, 2).mean(1)
+
+
 class SqueezeExcite(nn.Module):
     """Scales each channel by a gate computed from the channels' means.
 
@@ -28,7 +43,7 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
         """Returns features of the same shape."""
-        means_BC11 = features_BCHW.mean((2, 3), keepdim=True)
+        means_BC11 = mean_over_pixels(features_BCHW)[:, :, None, None]
         return features_BCHW * torch.sigmoid(self.expand(self.activation(self.reduce(means_BC11))))
 
 

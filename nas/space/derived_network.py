@@ -6,7 +6,7 @@ Source: TF-NAS, search space (macro architecture) and derivation.
 from torch import Tensor, nn
 
 from nas.space.architecture import Architecture
-from nas.space.blocks import MBConv, conv_bn
+from nas.space.blocks import MBConv, conv_bn, mean_over_pixels
 from nas.space.initial_weights import draw_all_weights
 from nas.space.macro_space import Space, get_space
 
@@ -76,6 +76,14 @@ class DerivedNetwork(nn.Module):
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Returns logits_BK, one row per image."""
-        features_BCHW = self.head(self.blocks(self.stem_block(self.stem(images_BCHW))))
-        logits_BK: Tensor = self.classifier(self.dropout(features_BCHW.mean((2, 3))))
+        return self.classify(self.blocks(self.features(images_BCHW)))
+
+    def features(self, images_BCHW: Tensor) -> Tensor:
+        """Features before the first searchable layer."""
+        features_BCHW: Tensor = self.stem_block(self.stem(images_BCHW))
+        return features_BCHW
+
+    def classify(self, features_BCHW: Tensor) -> Tensor:
+        """Logits_BK of the features behind the last searchable layer."""
+        logits_BK: Tensor = self.classifier(self.dropout(mean_over_pixels(self.head(features_BCHW))))
         return logits_BK

@@ -39,6 +39,11 @@ class LayerSpec:
     resolution: int
 
     @property
+    def label(self) -> str:
+        """Stage and layer as people count them, from 1: `2.1`."""
+        return f"{self.stage + 1}.{self.index + 1}"
+
+    @property
     def keeps_shape(self) -> bool:
         """Whether the output has the input's shape, so that identity could stand in its place."""
         return self.stride == 1 and self.in_channels == self.out_channels

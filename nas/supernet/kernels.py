@@ -1,23 +1,28 @@
 """What computes the mixed blocks of a search: plain torch, or compiled loops where they can run.
 
-The two agree to rounding, not to the bit. The compiled loops (numba, llvmlite, a library opened for its
-BLAS) are imported only where they are chosen.
+On a GPU, torch computes them in few kernels, see `nas.supernet.grouped_block`. All agree to rounding, not to
+the bit. The compiled loops (numba, llvmlite, a library opened for its BLAS) are imported only where they are
+chosen.
 """
 
 import warnings
-from functools import cache
+from collections.abc import Sequence
+from functools import cache, partial
 from typing import Literal
 
 import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from nas.foundation.errors import RunWarning, UserError
-from nas.supernet.mixed_block import BlockFunction, mixed_block
+from nas.supernet.grouped_block import grouped_block
+from nas.supernet.mixed_block import BlockFunction, MBConvShape, MBConvWeights, mixed_block
 
-Kernels = Literal["torch", "compiled"]
+Kernels = Literal["torch", "recompute", "compiled"]
 
 
 def choose_kernels(
-    wanted: Literal["auto", "torch", "compiled"],
+    wanted: Literal["auto"] | Kernels,
     device: torch.device,
     *,
     mixed_precision: bool,
@@ -27,6 +32,7 @@ def choose_kernels(
 
     Args:
         wanted: `auto` is what the search began with or else `compiled`, where that can run; else `torch`.
+            `recompute` is `torch` in less memory.
         begun_with: the kernels of the epochs that are done, if any.
 
     Raises:
@@ -34,28 +40,44 @@ def choose_kernels(
     """
     problem = None
     chosen: Kernels = "torch"
-    if wanted == "compiled" or (wanted == "auto" and begun_with != "torch"):
+    if wanted == "recompute" or (wanted == "auto" and begun_with == "recompute"):
+        chosen = "recompute"
+    elif wanted == "compiled" or (wanted == "auto" and begun_with != "torch"):
         problem = _find_mismatch(device, mixed_precision) or find_failure()
         chosen = "torch" if problem else "compiled"
     if wanted == "compiled" and problem:
         raise UserError(f"kernels: 'compiled' cannot run here: {problem}, or kernels: auto")
     if begun_with not in (None, chosen):
         reason = f", which cannot run here ({problem})" if problem else f"; kernels is '{wanted}'"
-        _warn(
-            f"the search began with {begun_with} kernels{reason}; continues with {chosen}, equal to rounding"
-        )
+        equal = "to rounding" if "compiled" in (begun_with, chosen) else "to the bit"
+        _warn(f"the search began with {begun_with} kernels{reason}; continues with {chosen}, equal {equal}")
     elif problem and suits_compiled(device, mixed_precision=mixed_precision):
         _warn_once(f"compiled kernels cannot run here ({problem}); continues with torch, which takes longer")
     return chosen
 
 
-def block_of(kernels: Kernels) -> BlockFunction:
+def block_of(kernels: Kernels, device: torch.device) -> BlockFunction:
     """The implementation of mixed blocks."""
-    if kernels == "torch":
-        return mixed_block
-    from nas.supernet.compiled.compiled_block import compiled_block
+    if kernels == "compiled":
+        from nas.supernet.compiled.compiled_block import compiled_block
 
-    return compiled_block
+        return compiled_block
+    block = mixed_block if device.type == "cpu" else grouped_block
+    return partial(_recompute, block) if kernels == "recompute" else block
+
+
+def _recompute(
+    block: BlockFunction,
+    features_BIHX: Tensor,
+    candidates: Sequence[MBConvWeights],
+    widths: Sequence[int],
+    mix_weights_O: Tensor | None,
+    shape: MBConvShape,
+) -> Tensor:
+    """A block that keeps its input alone, and runs again in the backward pass; equal to the bit."""
+    arguments = features_BIHX, candidates, widths, mix_weights_O, shape
+    out_BPHX: Tensor = checkpoint(block, *arguments, use_reentrant=False, preserve_rng_state=False)
+    return out_BPHX
 
 
 def suits_compiled(device: torch.device, *, mixed_precision: bool) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
+from nas.foundation.device import upload
 from nas.foundation.registry import Registry
 
 SecondPath = Callable[[Tensor, Tensor, Generator], Tensor | None]
@@ -31,7 +32,7 @@ def gumbel_softmax(log_alpha_LO: Tensor, temperature: float, generator: Generato
     Args:
         generator: must be on the CPU, so that a seed means the same on every device.
     """
-    noise_LO = sample_gumbel(log_alpha_LO.shape, generator).to(log_alpha_LO.device, non_blocking=True)
+    noise_LO = upload(sample_gumbel(log_alpha_LO.shape, generator), log_alpha_LO.device)
     return torch.softmax((log_alpha_LO + noise_LO) / temperature, dim=-1)
 
 

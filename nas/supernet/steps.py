@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nas.foundation.device import spare_compiler_import, take_step
 from nas.latency.table import LatencyTable
 from nas.supernet.objectives import MULTIPLIER, OBJECTIVES, has_multiplier
 from nas.supernet.sampling import gumbel_softmax
@@ -67,6 +68,7 @@ class SearchSteps:
     def reset_optimizers(self) -> None:
         """Rebuilds both optimizers, without momentum."""
         config = self._config
+        spare_compiler_import()
         self.weight_optimizer = torch.optim.SGD(
             self._weights,
             lr=config.weight_lr,
@@ -161,7 +163,7 @@ class SearchSteps:
         )
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._arch_parameters, self._config.grad_clip_norm)
-        self.arch_optimizer.step()
+        take_step(self.arch_optimizer)
         if self.latency_multiplier is not None:
             ascend(self.latency_multiplier, self._config.latency_multiplier_lr)
         self.supernet.normalize_arch_parameters()
@@ -194,7 +196,7 @@ class SearchSteps:
         gradients = [weight.grad for weight in self._weights if weight.grad is not None]
         excess = (nn.utils.get_total_norm(gradients) + 1e-6) / self._config.grad_clip_norm
         self.weight_optimizer.grad_scale = excess.clamp(min=1)  # type: ignore[attr-defined]
-        self.weight_optimizer.step()
+        take_step(self.weight_optimizer)
         del self.weight_optimizer.grad_scale  # type: ignore[attr-defined]
 
     def _require_gradients(self, *, weights: bool) -> None:

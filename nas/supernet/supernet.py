@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nas.latency.table import LatencyTable
 from nas.space.architecture import Architecture, LayerChoice
-from nas.space.blocks import conv_bn
+from nas.space.blocks import conv_bn, mean_over_pixels
 from nas.space.derived_network import make_stem_block
 from nas.space.initial_weights import draw_all_weights
 from nas.space.macro_space import LayerSpec, Space
@@ -174,15 +174,17 @@ class Supernet(nn.Module):
 
     def forward_from_stem(self, features_BCHW: Tensor, choices: Sequence[int] | Tensor) -> Tensor:
         """`forward`, from the stem's features on."""
-        depth_weights_SD = self.log_beta().exp() if self.depth == "sink" else None
+        # Unbound, their gradients are stacked once; each row taken by its index would fill a whole tensor.
+        depth_weights_S = self.log_beta().exp().unbind() if self.depth == "sink" else None
+        choices_L = choices.unbind() if isinstance(choices, Tensor) else choices
         for stage in range(len(self.space.stages)):
             outputs = [features_BCHW]
             for index, layer in enumerate(self.space.layers):
                 if layer.stage == stage:
-                    outputs.append(self.blocks[index](outputs[-1], choices[index]))
+                    outputs.append(self.blocks[index](outputs[-1], choices_L[index]))
             features_BCHW = outputs[-1]
-            if depth_weights_SD is not None:
-                features_BCHW = self._sink(outputs, depth_weights_SD[stage], stage)
+            if depth_weights_S is not None:
+                features_BCHW = self._sink(outputs, depth_weights_S[stage].unbind(), stage)
         return self._classify(features_BCHW)
 
     def forward_derived(self, features_BCHW: Tensor, ops_L: Sequence[int]) -> Tensor:
@@ -196,7 +198,7 @@ class Supernet(nn.Module):
                 features_BCHW = block(features_BCHW, op)
         return self._classify(features_BCHW)
 
-    def _sink(self, outputs: list[Tensor], weights_D: Tensor, stage: int) -> Tensor:
+    def _sink(self, outputs: list[Tensor], weights_D: Sequence[Tensor], stage: int) -> Tensor:
         first = self.space.min_depth(stage)
         if first == len(outputs) - 1:
             return outputs[-1]
@@ -207,7 +209,7 @@ class Supernet(nn.Module):
         return total_BCHW
 
     def _classify(self, features_BCHW: Tensor) -> Tensor:
-        logits_BK: Tensor = self.classifier(self.head(features_BCHW).mean((2, 3)))
+        logits_BK: Tensor = self.classifier(mean_over_pixels(self.head(features_BCHW)))
         return logits_BK
 
     # Latency

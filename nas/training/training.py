@@ -27,7 +27,7 @@ from nas.data.image_lists import Listing
 from nas.data.splits import Split
 from nas.data.training_data import load_training_data
 from nas.foundation.checkpoint import load_newest_checkpoint, save_checkpoint
-from nas.foundation.device import resolve_device
+from nas.foundation.device import gpu_settings, resolve_device, spare_compiler_import, take_step
 from nas.foundation.errors import DivergedError, UserError
 from nas.foundation.identity import fingerprint
 from nas.foundation.world import ALONE, World, check_device
@@ -118,7 +118,9 @@ def run_training(
             training.save_networks(networks_dir)
         yield from training.records
         while training.epoch < config.num_epochs:
-            record = training.run_epoch()
+            # Batches have few sizes, so trying each algorithm once pays.
+            with gpu_settings(training.device, tunes_convolutions=True):
+                record = training.run_epoch()
             if networks_dir is not None:
                 training.save_networks(networks_dir)
             if checkpoint_dir is not None:
@@ -210,6 +212,7 @@ class Training:
             network = synchronize_batch_norm(network, self.device)
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self._average = _make_average(self.network, config.ema_decay)
+        spare_compiler_import()
         self._optimizer = torch.optim.SGD(
             self.network.parameters(),
             lr=config.lr,
@@ -301,7 +304,7 @@ class Training:
         # With this factor, the mean over processes is the mean over the batch, whatever their shares.
         (loss * (self.world.size / num_images)).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.network.parameters(), self.config.grad_clip_norm)
-        self._optimizer.step()
+        take_step(self._optimizer)
         if self._average is not None:
             self._average.update_parameters(self.network)
         return logits_BK.detach(), loss.detach()

@@ -4,7 +4,8 @@ from matplotlib.figure import Figure
 
 from analysis.figures import FIGURES
 from analysis.figures.ink.drawing import Drawing, tabulate
-from analysis.figures.ink.style import ONE_COLUMN_IN, new_figure
+from analysis.figures.ink.page import page
+from analysis.figures.ink.style import new_figure
 from analysis.reading.experiment import Experiment
 from analysis.reading.nothing_to_draw import NothingToDrawError
 from analysis.reading.run import Run
@@ -18,7 +19,7 @@ def width_drawings(experiment: Experiment) -> list[Drawing]:
     numbers = tabulate(experiment, runs, lambda run: [{"widest": find_widest(run)}])
 
     def draw() -> Figure:
-        figure = new_figure(ONE_COLUMN_IN, 2)
+        figure = new_figure(page().narrow_in, 2)
         axes = figure.subplots()
         axes.plot(numbers["widest"], "o")
         axes.set_ylabel("widest layer (mid channels)")

@@ -4,7 +4,8 @@ from matplotlib.figure import Figure
 
 from analysis.figures import FIGURES
 from analysis.figures.ink.drawing import Drawing
-from analysis.figures.ink.style import ONE_COLUMN_IN, new_figure
+from analysis.figures.ink.page import page
+from analysis.figures.ink.style import new_figure
 from analysis.measures import MEASURES
 from analysis.measures.measure import Measure, Numbers
 from analysis.reading.captions import count
@@ -35,7 +36,7 @@ def width_drawings(experiment: Experiment) -> list[Drawing]:
     widths = [compute_width(run, experiment) for run in runs]
 
     def draw() -> Figure:
-        figure = new_figure(ONE_COLUMN_IN, 2)
+        figure = new_figure(page().narrow_in, 2)
         axes = figure.subplots()
         axes.plot(widths, "o")
         axes.set_ylabel("widest layer (mid channels)")

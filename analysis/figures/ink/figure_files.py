@@ -11,12 +11,18 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from analysis.figures.ink.drawing import Drawing
-from analysis.figures.ink.style import keep_names_plain, our_style
-from analysis.reading.captions import count
+from analysis.figures.ink.page import page
+from analysis.figures.ink.style import (
+    STYLE_VERSION,
+    keep_names_plain,
+    our_style,
+)
+from analysis.reading.captions import count, name_runs
 from analysis.reading.experiment import Experiment
-from analysis.reading.latex import escape_latex
 from analysis.reading.run import Run, describe_makers
-from analysis.reading.stamp import run_stamp, sha256, write_stamp
+from analysis.writing.latex import escape_latex
+from analysis.writing.stamp import run_stamp, sha256, write_stamp
+from nas.foundation.errors import UserError
 
 FORMATS = ("png", "pdf", "svg")
 CAPTION_FORMATS = ("txt", "tex")
@@ -39,20 +45,18 @@ def write_drawing(drawing: Drawing, experiment: Experiment, folder: Path) -> lis
         paths = [folder / f"{drawing.name}.{suffix}" for suffix in FORMATS]
         for path in paths:
             _print_figure(figure, path, _metadata(drawing, experiment, path.suffix))
-    paths += _write_beside(drawing, folder)
-    return [
-        *paths,
-        write_stamp(drawing.name, drawing.title, drawing.full_caption, drawing.runs, experiment, paths),
-    ]
-
-
-def _write_beside(drawing: Drawing, folder: Path) -> list[Path]:
-    """Writes the caption and the numbers, if there are any."""
+        width_in = float(figure.get_size_inches()[0])
+    paths += _write_beside(drawing, folder, width_in)
     caption = drawing.full_caption
-    texts = {
-        "txt": f"{caption}\n",
-        "tex": f"\\caption{{{escape_latex(caption)}}}\n\\label{{fig:{drawing.name}}}\n",
-    }
+    stamp = write_stamp(
+        drawing.name, drawing.title, caption, drawing.runs, experiment, paths, style=STYLE_VERSION
+    )
+    return [*paths, stamp]
+
+
+def _write_beside(drawing: Drawing, folder: Path, width_in: float) -> list[Path]:
+    """Writes the caption and the numbers, if there are any."""
+    texts = {"txt": f"{drawing.full_caption}\n", "tex": _latex_caption(drawing, width_in)}
     if not drawing.numbers.empty:
         texts[NUMBERS_FORMAT] = drawing.numbers.to_csv(index=False, lineterminator="\n")
     paths = []
@@ -60,6 +64,23 @@ def _write_beside(drawing: Drawing, folder: Path) -> list[Path]:
         paths.append(folder / f"{drawing.name}.{suffix}")
         paths[-1].write_text(text, encoding="utf-8")
     return paths
+
+
+def _latex_caption(drawing: Drawing, width_in: float) -> str:
+    """Caption and label; comments say where to put them, and name the runs."""
+    on = page()
+    environment = "figure*" if on.has_columns and width_in > on.narrow_in else "figure"
+    # What is as wide as neither the text nor a column is shown as it is.
+    widths = {on.wide_in: r"[width=\textwidth]"}
+    if on.has_columns:
+        widths[on.narrow_in] = r"[width=\columnwidth]"
+    option = widths.get(width_in, "")
+    return (
+        f"% \\begin{{{environment}}} \\centering \\includegraphics{option}{{{drawing.name}.pdf}} "
+        f"\\input{{{drawing.name}.tex}} \\end{{{environment}}}\n"
+        f"% {name_runs(drawing.runs)}\n"
+        f"\\caption{{{escape_latex(drawing.caption)}}}\n\\label{{fig:{drawing.name}}}\n"
+    )
 
 
 def _print_figure(figure: Figure, path: Path, metadata: dict[str, Any]) -> None:
@@ -98,6 +119,19 @@ def _metadata(drawing: Drawing, experiment: Experiment, suffix: str) -> dict[str
     return {"Title": drawing.title, "Description": drawing.full_caption, "Source": about, "Date": None}
 
 
+def choose_drawings(drawings: Sequence[Drawing], names: Sequence[str]) -> list[Drawing]:
+    """Returns the figures of these names.
+
+    Raises:
+        UserError: there is no such figure.
+    """
+    known = {drawing.name: drawing for drawing in drawings}
+    if unknown := [name for name in names if name not in known]:
+        listed = ", ".join(known) or "none"
+        raise UserError(f"--only: {unknown[0]}: no such figure of this experiment, which has {listed}")
+    return [known[name] for name in names]
+
+
 def write_drawings(drawings: Sequence[Drawing], experiment: Experiment, folder: Path) -> list[Path]:
     """Writes all figures, and removes older ones that the runs no longer support.
 
@@ -117,7 +151,7 @@ def check_drawings(drawings: Sequence[Drawing], folder: Path) -> list[str]:
     """Returns how the figures in a folder differ from what would be drawn now, one line per difference.
 
     A figure is up to date if it was made from the runs that it would be made from now, if their content
-    is the same, and if nobody has edited its files.
+    is the same, if figures still look like that, and if nobody has edited its files.
     """
     current = {drawing.name: drawing for drawing in drawings}
     stamps = {path.stem: _read_stamp(path) for path in sorted(folder.glob("*.json"))}
@@ -128,6 +162,8 @@ def check_drawings(drawings: Sequence[Drawing], folder: Path) -> list[str]:
         elif name not in current:
             problems.append(f"{name}: the runs no longer support it")
         else:
+            if stamp.get("style") != STYLE_VERSION:
+                problems.append(f"{name}: drawn in an older style; draw the figure again")
             problems += [f"{name}: {problem}" for problem in _check_runs(stamp, current[name].runs)]
             problems += [f"{name}: {problem}" for problem in _check_files(stamp, folder)]
     return problems

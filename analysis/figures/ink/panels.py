@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis.figures.ink.page import page
 from analysis.figures.ink.setting_styles import setting_styles
 from analysis.figures.ink.style import (
-    ONE_COLUMN_IN,
     STYLE,
-    TWO_COLUMNS_IN,
     LineStyle,
     fit_lines,
     new_figure,
@@ -19,6 +18,8 @@ from analysis.reading.experiment import Experiment
 from analysis.reading.run import Run
 
 MAX_PANELS = 9
+_PANEL_IN = 2.0
+"""A panel is not narrower than this."""
 _LABELS_IN = 0.5
 """Width of the labels of a vertical axis."""
 
@@ -94,9 +95,10 @@ def most_courses(experiment: Experiment, panels: Sequence[Panel], *factors: str)
 def panel_figure(num_panels: int, num_courses: int, max_columns: int = 3) -> tuple[Figure, list[Axes]]:
     """Returns a figure, one column wide for one panel and two for more, with room for the legends."""
     height_in = 1.85 + 0.135 * num_courses
-    num_columns = min(num_panels, 2 if num_panels in (2, 4) else 3, max_columns)
+    width_in = page().narrow_in if num_panels == 1 else page().panels_in
+    num_that_fit = max(1, int(width_in // _PANEL_IN))
+    num_columns = min(num_panels, 2 if num_panels in (2, 4) else 3, max_columns, num_that_fit)
     num_rows = -(-num_panels // num_columns)
-    width_in = ONE_COLUMN_IN if num_panels == 1 else TWO_COLUMNS_IN
     figure = new_figure(width_in, height_in * num_rows)
     axes = figure.subplots(num_rows, num_columns, squeeze=False).ravel().tolist()
     for unused in axes[num_panels:]:

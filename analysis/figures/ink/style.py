@@ -22,25 +22,17 @@ from matplotlib.text import Text
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
 
+from analysis.figures.ink.page import page
 from nas.space.operators import OPERATORS, SKIP_OP_NAME
 
-ONE_COLUMN_IN = 3.5
-TWO_COLUMNS_IN = 7.1
-TEXT_WIDTH_IN = 4.8
-"""Width of the text where there are no columns, as in LNCS."""
-MAX_HEIGHT_IN = 7.4
-"""What a page of LNCS holds, and leaves room for a caption."""
-
-_FONT = "DejaVu Sans"
+STYLE_VERSION = 2
+"""Raise it when figures look different; `tfnas figures --check` then finds older ones."""
 
 GRAY = "#8a8a8a"
 LIGHT_GRAY = "#e6e6e6"
 
 # `Any`, because matplotlib's stubs declare the keys as one long literal.
 STYLE: Any = {
-    "font.family": "sans-serif",
-    # Where the first one is missing, SVG files show the next one, which is as wide.
-    "font.sans-serif": [_FONT, "Verdana"],
     "font.size": 7,
     "axes.titlesize": 7.5,
     "axes.labelsize": 7,
@@ -71,10 +63,10 @@ _MIN_CHARS = 8
 
 @contextmanager
 def our_style() -> Iterator[None]:
-    """Draws in the one style for all figures, whatever a person's `matplotlibrc` asks for."""
+    """Draws in the one style for all figures of a page, whatever a person's `matplotlibrc` asks for."""
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update(STYLE)
+        mpl.rcParams.update(STYLE | page().fonts)
         yield
 
 
@@ -205,15 +197,20 @@ def fit_lines(text: str, width_in: float, size_pt: float) -> list[str]:
     lines = [text]
     for num_chars in range(len(text), _MIN_CHARS - 1, -1):
         lines = textwrap.wrap(text, num_chars)
-        if all(_text_width_in(line, size_pt) <= width_in for line in lines):
+        if all(text_width_in(line, size_pt) <= width_in for line in lines):
             break
     return lines
 
 
+def text_width_in(text: str, size_pt: float) -> float:
+    """How wide a line of text is in the page's font."""
+    return _width_in(text, size_pt, page().font)
+
+
 @cache
-def _text_width_in(text: str, size_pt: float) -> float:
+def _width_in(text: str, size_pt: float, font: str) -> float:
     # A dollar sign would begin a formula, and is as wide as an S.
-    path = TextPath((0, 0), text.replace("$", "S"), size=size_pt, prop=FontProperties(family=_FONT))
+    path = TextPath((0, 0), text.replace("$", "S"), size=size_pt, prop=FontProperties(family=font))
     return float(path.get_extents().width) / 72
 
 

@@ -364,7 +364,8 @@ def _print_trained(result: "LaunchResult", experiment: str, out: Path, console: 
     from rich.table import Table
 
     from analysis.reading.experiment_reader import read_trainings
-    from analysis.tables.table_files import cell_texts, write_table
+    from analysis.tables.result_table import cell_texts
+    from analysis.tables.table_files import write_table
     from analysis.tables.trained_table import trained_table
 
     runs = read_trainings(experiment, result.tracking_uri, trained)

@@ -231,7 +231,7 @@ def _add_measurements(
         for s in subjects
     ]
     report = partial(echo, err=True)
-    with quiet_machine(even_if_busy=even_if_busy, report=report):
+    with quiet_machine(device, even_if_busy=even_if_busy, report=report):
         timings = compare_networks(networks, num_threads=num_threads, report=report)
     for description, timing in zip(descriptions, timings, strict=True):
         description["measured"] = {

@@ -71,6 +71,8 @@ def export(
     echo(f"{exported.card}: model card")
     if exported.registered is not None:
         echo(f"{exported.registered}: its version in the model registry")
+    if export_format == "onnx":
+        echo(f"classify images: tfnas predict {quote(str(exported.path))} IMAGE")
     if source.run is not None:
         command = f"mlflow models serve --model-uri {exported.model_uri} --env-manager local"
         echo(f"serve it: MLFLOW_TRACKING_URI={quote(source.run.client.tracking_uri)} {command}")

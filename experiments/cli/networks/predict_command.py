@@ -70,4 +70,4 @@ def _find_model(reference: str, out: Path | None) -> Path:
     from experiments.tracking.named_run import find_run
     from nas.training.training import BEST_FILE
 
-    return find_run(run, out).fetch(BEST_FILE, "name a finished training")
+    return find_run(run, out).fetch(BEST_FILE, f"train it first: tfnas train {run}")

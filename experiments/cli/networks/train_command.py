@@ -72,6 +72,7 @@ def train(
             return 0
         from experiments.launching.dry_run import print_images
         from experiments.launching.single_training import train_here
+        from experiments.launching.status import how_to_use
 
         console = make_console()
         cells, experiment, out = _make_cells(architectures, settings, experiment, out)
@@ -86,8 +87,13 @@ def train(
             if not as_json:
                 say(console, _describe(cell, result))
         dismiss(world)
+    done = [result for result in results if not result["failure"]]
     if as_json:
         click.echo(json.dumps(results, indent=1))
+    elif done:
+        best = max(done, key=lambda result: float(result["metrics"]["test_accuracy"]))
+        for line in how_to_use(best["name"], out):
+            say(console, line)
     return 1 if any(result["failure"] for result in results) else 0
 
 

@@ -1,9 +1,11 @@
 """`tfnas init`: write a YAML file to start from."""
 
 import re
+import sys
 from importlib.resources import files
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 import click
 
@@ -12,10 +14,27 @@ from experiments.templates.question import QUESTIONS
 from nas.foundation.errors import UserError
 
 
+class _Asked(click.Option):
+    """An option that is asked for in a terminal, and needed where nobody can answer."""
+
+    def prompt_for_value(self, ctx: click.Context) -> Any:
+        try:
+            return super().prompt_for_value(ctx)
+        except click.Abort:
+            if sys.stdin.isatty():
+                raise
+        # Options on the command line come first, so those that are left follow this one.
+        left = [one for one in ctx.command.params if isinstance(one, _Asked) and one.name not in ctx.params]
+        flags = ", ".join(one.opts[0] for one in left)
+        click.echo()  # ends the line of the question
+        raise UserError(f"init: no answer to its questions; run it in a terminal, or add {flags}")
+
+
 @click.command("init")
 @click.argument("file", required=False, type=UserPath())
 @click.option(
     "--images",
+    cls=_Asked,
     metavar="subset|fashion-mnist|FOLDER",
     prompt="Images (subset: bundled; fashion-mnist: Debian's; or a folder with a folder per class)",
     default="subset",
@@ -25,6 +44,7 @@ from nas.foundation.errors import UserError
 )
 @click.option(
     "--question",
+    cls=_Asked,
     type=click.Choice(list(QUESTIONS)),
     prompt="Question",
     default="targets",
@@ -33,6 +53,7 @@ from nas.foundation.errors import UserError
 )
 @click.option(
     "--device",
+    cls=_Asked,
     type=click.Choice(["cpu", "cuda"]),
     prompt="Device",
     default="cpu",
@@ -41,6 +62,7 @@ from nas.foundation.errors import UserError
 )
 @click.option(
     "--hours",
+    cls=_Asked,
     type=click.FloatRange(min=0, min_open=True, max=10_000),
     prompt="Hours to spend",
     default=1.0,
@@ -51,7 +73,8 @@ from nas.foundation.errors import UserError
 def init(file: Path | None, images: str, question: str, device: str, hours: float, force: bool) -> None:
     """Write a commented YAML file to start from: a question, images, a protocol, and what it costs.
 
-    FILE is QUESTION.yaml by default; its name names the experiment. What is not given is asked. The protocol
+    FILE is QUESTION.yaml by default; its name names the experiment. A second file, FILE_train.yaml, trains
+    the networks that its searches find. What is not given is asked. The protocol
     is the shortest that docs/protocol.md has for the images; the budget decides the number of seeds, between
     one and the twelve of a verdict, by the seconds that a step took here (docs/protocol.md).
 

@@ -1,13 +1,14 @@
 """`tfnas figures`: draw the figures of an experiment. Also options shared with other readers."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from experiments.console import UserPath, echo
+from nas.foundation.errors import UserError
 
 if TYPE_CHECKING:
     from analysis.reading.experiment import Experiment
@@ -86,8 +87,63 @@ def open_experiment(
     return experiment, folder
 
 
+def _list_of(kind: Callable[[str], Any]) -> Callable[..., Any]:
+    """Parses `A,B,C`, for an option."""
+
+    def parse(context: click.Context, option: click.Parameter, text: str | None) -> list[Any]:
+        try:
+            return [kind(part.strip()) for part in text.split(",")] if text else []
+        except ValueError:
+            raise UserError(f"{option.opts[0]}: {text}: must be numbers with commas between them") from None
+
+    return parse
+
+
+def _labels(context: click.Context, option: click.Parameter, texts: Sequence[str]) -> dict[str, str]:
+    if wrong := [text for text in texts if "=" not in text]:
+        raise UserError(f"--label: {wrong[0]}: must be VALUE=TEXT, for instance bi_random=bi-sampling")
+    # The last one: a value may have an equals sign itself, as `T = 4 ms` has.
+    return {value.strip(): label.strip() for value, _, label in (text.rpartition("=") for text in texts)}
+
+
 @click.command()
 @experiment_options
+@click.option(
+    "--style",
+    type=click.Choice(("neurips", "cvpr", "ieee", "springer")),
+    help="Draw for this publisher's page, in its widths and with serifs, into OUT/figures/STYLE.",
+)
+@click.option(
+    "--columns",
+    type=click.Choice(("1", "2")),
+    default="2",
+    show_default=True,
+    help="1: keep figures within one of two columns where their panels can stand below each other.",
+)
+@click.option(
+    "--only", metavar="NAME,...", callback=_list_of(str), help="Draw these figures, named as their files."
+)
+@click.option("--seeds", metavar="SEED,...", callback=_list_of(int), help="Show searches of these seeds.")
+@click.option(
+    "--layers",
+    metavar="STAGE.LAYER,...",
+    callback=_list_of(str),
+    help="Show these layers in the map of operator collapse.",
+)
+@click.option(
+    "--order",
+    metavar="VALUE,...",
+    callback=_list_of(str),
+    help="Order of settings: values as the figures write them, for instance single,bi_random,sink.",
+)
+@click.option(
+    "--label",
+    "labels",
+    metavar="VALUE=TEXT",
+    multiple=True,
+    callback=_labels,
+    help="Another text for a value of a setting, for instance bi_random=bi-sampling; may be repeated.",
+)
 @click.option("--check", is_flag=True, help="Check that the figures still match the runs, without drawing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def figures(
@@ -97,6 +153,13 @@ def figures(
     table: str | None,
     code_version: str | None,
     all_runs: bool,
+    style: str | None,
+    columns: str,
+    only: list[str],
+    seeds: list[int],
+    layers: list[str],
+    order: list[str],
+    labels: dict[str, str],
     check: bool,
     as_json: bool,
 ) -> int:
@@ -108,20 +171,36 @@ def figures(
     and a JSON file that names its runs. The exit code is 1 if the files of a run cannot be read, and with
     --check if a figure no longer matches the runs.
 
-    Example: tfnas figures smoke --out results/smoke
+    Example: tfnas figures smoke --out results/smoke --style cvpr --only collapse
     """
     from analysis.figures import make_drawings
-    from analysis.figures.ink.figure_files import check_drawings, write_drawings
+    from analysis.figures.ink.figure_files import (
+        check_drawings,
+        choose_drawings,
+        write_drawing,
+        write_drawings,
+    )
+    from analysis.figures.ink.page import ANY_PAGE, PAGES, drawing_for
+    from analysis.reading.shown import Shown
 
+    if check and only:
+        raise UserError("--only: does not go with --check, which looks at all figures; remove one of them")
+    page = PAGES[style] if style else ANY_PAGE
     runs, folder = open_experiment(
         experiment, out, bundle, table=table, code_version=code_version, all_runs=all_runs
     )
-    drawings, undrawn = make_drawings(runs)
-    result: dict[str, list[str]] = {"notices": list(runs.notices), "undrawn": undrawn}
-    if check:
-        result["outdated"] = check_drawings(drawings, folder / "figures")
-    else:
-        result["written"] = list(map(str, write_drawings(drawings, runs, folder / "figures")))
+    runs = runs.showing(Shown(seeds, layers, order, labels))
+    folder = folder / "figures" / style if style else folder / "figures"
+    with drawing_for(page.in_columns() if columns == "1" else page):
+        drawings, undrawn = make_drawings(runs)
+        result: dict[str, list[str]] = {"notices": list(runs.notices), "undrawn": [] if only else undrawn}
+        if check:
+            result["outdated"] = check_drawings(drawings, folder)
+        elif only:
+            chosen = choose_drawings(drawings, only)
+            result["written"] = [str(path) for one in chosen for path in write_drawing(one, runs, folder)]
+        else:
+            result["written"] = list(map(str, write_drawings(drawings, runs, folder)))
     if as_json:
         click.echo(json.dumps(result, indent=1))
     else:

@@ -10,9 +10,9 @@ from analysis.bundles.bundle_store import BundleStore
 from analysis.bundles.bundle_writer import write_bundle
 from analysis.reading.experiment import Experiment
 from analysis.reading.experiment_reader import read_experiment
-from analysis.reading.stamp import run_stamp
 from analysis.reading.store import MlflowStore
 from analysis.report.run_comparison import compare_runs, find_run
+from analysis.writing.stamp import run_stamp
 from experiments.cli.results.health_command import health
 from experiments.cli.results.report_command import report
 from nas.foundation.errors import UserError

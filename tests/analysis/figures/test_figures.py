@@ -10,18 +10,24 @@ import matplotlib as mpl
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
+from matplotlib.patches import FancyArrowPatch
 from matplotlib.text import Text
 from PIL import Image
 
 from analysis.figures import make_drawings
 from analysis.figures.ink.drawing import Drawing
 from analysis.figures.ink.figure_files import FORMATS, check_drawings, write_drawing, write_drawings
+from analysis.figures.ink.page import ANY_PAGE
 from analysis.figures.ink.style import keep_names_plain, new_figure
+from analysis.figures.networks_figure import network_drawings
 from analysis.measures import measure_runs
 from analysis.reading.experiment import Experiment
 from analysis.reading.experiment_reader import read_experiment
 from analysis.reading.run import Run
 from experiments.cli.results.figures_command import figures
+from nas.space.architecture import Architecture, LayerChoice
+from nas.space.macro_space import SPACES, Space, get_space
+from tests.support.hand_made import experiment_of, run
 from tests.support.synthetic import LIBRARIES, SOURCE, Store
 
 SHORT = {"target_latency_ms": 1.0, "num_epochs": 4, "num_warmup_epochs": 1}
@@ -61,12 +67,25 @@ def test_each_figure_is_written_for_screen_print_and_web(name: str, folder: Path
         assert (folder / f"{name}.{suffix}").read_bytes().startswith(magic)
 
 
+def _widest(space: Space) -> Architecture:
+    """The deepest network, with the most letters."""
+    op = space.ops[-1]
+    stages = tuple(
+        tuple(
+            LayerChoice(op=op.name, mid_channels=op.width_interval(layer.in_channels)[1])
+            for layer in space.stage_layers(stage)
+        )
+        for stage in range(len(space.stages))
+    )
+    return Architecture(space=space.name, stages=stages)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_caption_is_beside_the_image_and_not_within_it(name: str, folder: Path, experiment: Experiment):
     (drawing,) = [one for one in make_drawings(experiment)[0] if one.name == name]
     assert (folder / f"{name}.txt").read_text() == drawing.full_caption + "\n"
     latex = (folder / f"{name}.tex").read_text()
-    assert latex.startswith("\\caption{")
+    assert latex.splitlines()[2].startswith("\\caption{")
     assert f"\\label{{fig:{name}}}" in latex
     shown = re.sub(r"<metadata>.*</metadata>", "", (folder / f"{name}.svg").read_text(), flags=re.DOTALL)
     assert "n = 8 trials" not in shown
@@ -77,9 +96,10 @@ def test_captions_for_latex_are_escaped(experiment: Experiment, tmp_path: Path):
     (drawing,) = [one for one in some_drawings(experiment) if one.name == "depth"]
     own = replace(drawing, caption="100 % of bi_random & $λ$ ± 1 \\input{x}", runs=())
     write_drawing(own, experiment, tmp_path)
-    assert (tmp_path / "depth.tex").read_text() == (
+    caption = (tmp_path / "depth.tex").read_text().split("% Runs: .\n")[1]
+    assert caption == (
         "\\caption{100 \\% of bi\\_random \\& \\$$\\lambda$\\$ $\\pm$ 1 "
-        "\\textbackslash input\\{x\\} Runs: .}\n\\label{fig:depth}\n"
+        "\\textbackslash input\\{x\\}}\n\\label{fig:depth}\n"
     )
 
 
@@ -117,6 +137,33 @@ def test_each_figure_is_as_wide_as_a_column_or_a_text_and_fits_a_page(name: str,
         width_in, height_in = image.width / 300, image.height / 300
     assert min(abs(width_in - own) for own in (3.5, 4.8, 7.1)) < 0.01
     assert height_in < 11
+
+
+@pytest.mark.parametrize("space", list(SPACES))
+def test_networks_and_space_are_as_wide_as_a_text_without_small_or_cut_off_letters(space: str):
+    widest = _widest(get_space(space))
+    runs = [
+        replace(
+            run(f"s{seed}", space=space, seed=seed),
+            architecture=widest,
+            metrics={"derived_latency_ms": 12.345},
+        )
+        for seed in (0, 1)
+    ]
+    for drawing in network_drawings(experiment_of(runs)):
+        figure = drawing.draw()
+        figure.draw_without_rendering()
+        assert figure.get_size_inches()[0] == pytest.approx(ANY_PAGE.text_in)
+        page = figure.bbox
+        for text in figure.findobj(Text):
+            if text.get_text() and text.get_visible() and text.axes is not None and text.axes.axison is False:
+                box = text.get_window_extent()
+                assert text.get_fontsize() >= 6
+                assert page.x0 <= box.x0 <= box.x1 <= page.x1, text
+                assert page.y0 <= box.y0 <= box.y1 <= page.y1, text
+        for arc in figure.findobj(FancyArrowPatch):
+            box, axes_box = arc.get_window_extent(), arc.axes.get_window_extent()
+            assert axes_box.y0 <= box.y0 <= box.y1 <= axes_box.y1
 
 
 def test_each_figure_names_its_runs_beside_and_within_it(folder: Path, experiment: Experiment):
@@ -239,13 +286,14 @@ def test_figures_that_the_runs_no_longer_support_are_removed_unless_edited(small
     assert {path.stem for path in folder.iterdir()} == {"depth"}
 
 
-def test_figures_of_before_are_known_by_their_images_alone(small: Store):
+def test_figures_of_before_are_outdated_and_replaced(small: Store):
     draw(small)
     folder = small.out_dir / "figures"
     stamp = json.loads((folder / "depth.json").read_text())
+    del stamp["style"]
     stamp["files"] = {name: digest for name, digest in stamp["files"].items() if name[-3:] in FORMATS}
     (folder / "depth.json").write_text(json.dumps(stamp))
-    assert check(small) == []
+    assert check(small) == ["depth: drawn in an older style; draw the figure again"]
     (folder / "depth.txt").write_text("mine")
     write_drawings([], read_experiment("demo", small.tracking_uri), folder)
     assert sorted(path.name for path in folder.iterdir()) == ["depth.csv", "depth.tex", "depth.txt"]

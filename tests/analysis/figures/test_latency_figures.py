@@ -67,6 +67,8 @@ def test_the_figure_of_objectives_is_left_out_with_one_objective():
     runs = [with_epochs(f"{depth}", depth=depth, seed=0) for depth in ("skip", "sink")]
     with pytest.raises(OutOfPlaceError):
         objective_drawings(experiment_of(runs))
+    with pytest.raises(OutOfPlaceError):
+        objective_drawings(experiment_of([with_epochs(str(e), elasticity=e, seed=0) for e in (True, False)]))
     runs = [with_epochs(str(weight), latency_weight=weight, seed=0) for weight in (0.1, 0.2)]
     (drawing,) = objective_drawings(experiment_of(runs))
     assert drawing.title == "Latency under each objective"

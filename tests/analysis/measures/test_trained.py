@@ -264,7 +264,7 @@ def test_only_trainings_under_the_terms_of_most_are_read(store):
     store.add_training("efficientnet_b0", num_epochs=2)
     experiment = read_experiment("trained", store.tracking_uri)
     assert {run.run_id for run in experiment.training} == set(long)
-    assert "1 trainings left out: other terms (num_epochs 2, not 50)" in experiment.notices
+    assert "1 training left out: other terms (num_epochs 2, not 50)" in experiment.notices
 
 
 def test_trainings_of_searches_that_are_left_out_are_left_out(store):

@@ -102,7 +102,7 @@ def test_runs_of_two_results_versions_are_never_mixed(store: Store):
     experiment = read_experiment("demo", store.tracking_uri)
     assert {run.basis.results_version for run in experiment.runs} == {"2"}
     assert [run.seed for run in experiment.runs] == [0, 1]
-    assert any("1 runs left out" in notice and "results version 3" in notice for notice in experiment.notices)
+    assert any("1 run left out" in notice and "results version 3" in notice for notice in experiment.notices)
 
 
 def test_runs_without_a_results_version_are_of_the_first(store: Store):
@@ -129,7 +129,7 @@ def test_trainings_of_two_sources_stand_together_and_of_two_results_versions_do_
     experiment = read_experiment("demo", store.tracking_uri)
     assert [run.run_id for run in experiment.training] == same
     assert "2 sources" in makers_notices(experiment.notices)[0]
-    assert any("1 trainings left out" in notice and "version" in notice for notice in experiment.notices)
+    assert any("1 training left out" in notice and "version" in notice for notice in experiment.notices)
 
 
 def test_former_runs_have_the_fields_and_names_of_today(store: Store):

@@ -127,7 +127,7 @@ def test_the_newest_finished_run_of_a_cell_is_read(tmp_path: Path):
     assert len(experiment.runs) == 2
     assert experiment.runs[1].run_id == newer
     assert not experiment.missing
-    assert "1 runs left out: a newer run of the same cell is used" in experiment.notices
+    assert "1 run left out: a newer run of the same cell is used" in experiment.notices
 
 
 def test_the_table_and_the_derived_network_of_a_run_are_read(experiment: Experiment):

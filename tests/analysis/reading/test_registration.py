@@ -139,7 +139,7 @@ def test_searches_of_a_study_are_read_beside_the_grid(store: Store, tmp_path: Pa
     experiment = read(store)
     assert of_study in {run.run_id for run in experiment.study_runs}
     assert {run.config["weight_lr"] for run in experiment.runs} == {0.025, 0.5}
-    assert left_out(experiment)[0].startswith("1 runs left out")
+    assert left_out(experiment)[0].startswith("1 run left out")
 
 
 def test_a_grid_of_which_nothing_is_finished_is_refused_with_the_remedy(store: Store):
@@ -365,7 +365,7 @@ def test_only_the_trainings_of_the_grid_launched_last_are_read(trained: tuple[St
     experiment = read(store)
     assert {run.run_id for run in experiment.training} == set(ids)
     (notice,) = left_out(experiment)
-    assert notice.startswith("1 trainings left out: ")
+    assert notice.startswith("1 training left out: ")
     assert "train.yaml" in notice
     assert len(read(store, all_runs=True).training) == 3
     assert len(experiment.registrations) == 1, "of searches"
@@ -384,7 +384,7 @@ def test_trainings_of_searches_that_are_left_out_are_left_out_with_a_notice(stor
     launch(store, EDITED, CELLS[:2])
     experiment = read(store)
     assert experiment.training == ()
-    assert any(notice.startswith("1 trainings left out") for notice in experiment.notices)
+    assert any(notice.startswith("1 training left out") for notice in experiment.notices)
 
 
 def test_a_damaged_record_of_trainings_costs_a_notice_and_no_figure(trained: tuple[Store, list[str]]):

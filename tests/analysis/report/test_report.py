@@ -121,7 +121,7 @@ def test_a_browser_shows_the_page_without_errors_or_requests(
         complete and natural > 0 and shown > 200 and len(alt) > 5 for complete, natural, shown, alt in sizes
     )
     captions = page.evaluate(
-        "[...document.querySelectorAll('figure > img + figcaption')].map(c => c.innerText)"
+        "[...document.querySelectorAll('figure > .wide:has(img) + figcaption')].map(c => c.innerText)"
     )
     drawings = make_drawings(experiment)[0]
     assert captions == [drawing.full_caption for drawing in drawings]
@@ -144,10 +144,24 @@ def test_links_lead_to_the_runs_in_mlflow(browser, page_path: Path, experiment: 
     assert links == [f"{base}{run.run_id}?workflowType=machine_learning" for run in experiment.cells]
 
 
-def test_the_page_prints_with_its_figures_on_a_narrow_screen_and_on_paper(browser, page_path: Path):
+def test_on_a_phone_captions_fit_the_screen_and_figures_keep_a_legible_size(browser, page_path: Path):
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.goto(page_path.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    texts = "[...document.querySelectorAll('figcaption, p')]"
+    assert page.evaluate(f"{texts}.every(t => t.getBoundingClientRect().right <= innerWidth)")
+    # Shrunk to the screen, 6 points of a figure of 4.8 inches would take 6 pixels.
+    widths = "[...document.images].map(i => [i.clientWidth, +i.getAttribute('width')])"
+    assert all(shown >= 0.74 * natural for shown, natural in page.evaluate(widths))
+    names = page.evaluate(
+        "[...document.querySelectorAll('.facts th code')].map(c => c.getClientRects().length)"
+    )
+    assert set(names) <= {1}
+
+
+def test_the_page_prints_with_its_figures_on_paper(browser, page_path: Path):
     page = browser.new_page(viewport={"width": 600, "height": 800})
     page.goto(page_path.as_uri())
-    assert page.evaluate("[...document.images].every(i => i.clientWidth <= innerWidth)")
     pdf = page.pdf(format="A4")
     assert pdf.startswith(b"%PDF")
     assert pdf.count(b"/Type /Page\n") + pdf.count(b"/Type /Page ") > 4

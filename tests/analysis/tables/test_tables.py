@@ -1,6 +1,8 @@
 import csv
 import io
 import itertools
+import math
+import re
 from collections import Counter
 from dataclasses import replace
 
@@ -10,13 +12,16 @@ from markdown_it import MarkdownIt
 
 from analysis.measures import MEASURES
 from analysis.measures.measure import Numbers
+from analysis.measures.summary import Summary
 from analysis.reading.experiment import Experiment
 from analysis.reading.nothing_to_draw import NothingToDrawError
 from analysis.reading.run import Run
 from analysis.tables.ablation_table import ablation_table
 from analysis.tables.health_table import health_table
+from analysis.tables.latex_table import to_latex
 from analysis.tables.published_table import published_table
-from analysis.tables.table_files import to_csv, to_latex, to_markdown, write_table
+from analysis.tables.result_table import Column, ResultTable, best_cells
+from analysis.tables.table_files import to_csv, to_markdown, write_table
 from analysis.tables.targets_table import targets_table
 from nas.search.health import HealthCheck
 from tests.support.hand_made import experiment_of, run
@@ -63,6 +68,14 @@ def test_a_measure_that_no_run_has_gets_no_column(experiment, numbers):
     assert "train_gini" in names
 
 
+def _plain(cell: str) -> str:
+    """A cell of a LaTeX table as people read it; an interval may be below its mean."""
+    cell = re.sub(r"^\\textbf\{(.*)\}$", r"\1", cell.strip())
+    stacked = re.fullmatch(r"\\shortstack\[r\]\{(.*)\\\\\{\}(.*)\}", cell)
+    text = " ".join(stacked.groups()) if stacked else cell
+    return text.replace(r"\_", "_").replace(r"$\pm$", "±")
+
+
 def test_markdown_and_latex_show_the_same_cells(experiment, numbers):
     table = ablation_table(experiment, numbers)
     markdown_rows = [
@@ -71,9 +84,7 @@ def test_markdown_and_latex_show_the_same_cells(experiment, numbers):
     ]
     latex = to_latex(table)
     body = latex.split("\\midrule\n")[1].split("\\bottomrule")[0].strip().splitlines()
-    latex_rows = [
-        [cell.strip().replace(r"\_", "_") for cell in line.removesuffix(r"\\").split(" & ")] for line in body
-    ]
+    latex_rows = [[_plain(cell) for cell in line.removesuffix(r"\\").split(" & ")] for line in body]
     assert markdown_rows == latex_rows
     for part in (r"\toprule", r"\bottomrule", r"\caption{", r"\label{tab:ablation}"):
         assert part in latex
@@ -156,7 +167,7 @@ def test_published_rows_stand_below_the_rule_and_are_marked(experiment, numbers)
     for row in table.rows[4:]:
         assert str(row[1]).startswith("published")
     by_name = {row[0]: row for row in table.rows}
-    assert by_name["TF-NAS-A"][2:] == (0.7687, None, 457, None, 18.03, 80.14)
+    assert by_name["TF-NAS-A"][2:] == (0.7687, 8.757527, 457, None, 18.03, 80.14)
     assert by_name["EfficientNet-B0"][3:5] == (5.29, 385.8)
 
 
@@ -169,3 +180,34 @@ def test_a_table_names_its_runs_beside_its_files(experiment, numbers, tmp_path):
         "ablation.tex",
     ]
     assert all(run.run_id in (tmp_path / "ablation.json").read_text() for run in experiment.runs)
+
+
+def summary(mean: float, half: float | None) -> Summary:
+    return Summary(12, mean, None if half is None else (mean - half, mean + half))
+
+
+@pytest.mark.parametrize(
+    ("better", "cells", "best"),
+    [
+        ("greater", [summary(0.80, 0.01), summary(0.85, 0.01), summary(0.70, 0.2)], {1, 2}),
+        ("less", [summary(0.80, 0.01), summary(0.85, 0.01), summary(0.70, 0.08)], {2}),
+        ("less", [summary(0.801, None), summary(0.799, None), summary(0.9, None)], {0, 1}),
+        ("greater", [summary(0.8, 0.01), Summary(0, math.nan, None)], set()),
+        ("greater", [summary(0.8, 0.01), Summary(6, 0.7, None)], set()),
+        (None, [summary(0.80, 0.01), summary(0.85, 0.01)], set()),
+    ],
+)
+def test_the_best_and_what_cannot_be_distinguished_from_it_is_bold(better, cells, best):
+    columns = (Column("depth", "depth"), Column("x", "x", 2, better))
+    rows = tuple(("sink", cell) for cell in cells)
+    table = ResultTable("t", "T", "A caption.", columns, rows, ())
+    assert {row for row, _ in best_cells(table)} == best
+    lines = [line for line in to_latex(table).splitlines() if line.startswith("sink")]
+    assert {row for row, line in enumerate(lines) if r"\textbf{" in line} == best
+    assert ("Bold: the best" in to_latex(table)) == bool(best)
+
+
+def test_bold_compares_settings_of_one_target_only():
+    columns = (Column("target_latency_ms", "T"), Column("test_accuracy", "test acc.", 2, "greater"))
+    rows = tuple((target, summary(mean, 0.01)) for target, mean in ((3.0, 0.7), (3.0, 0.8), (4.0, 0.9)))
+    assert best_cells(ResultTable("t", "T", "", columns, rows, ())) == {(1, 1)}

@@ -62,16 +62,28 @@ def test_train_writes_into_the_folder_of_the_search(store: Store, runs: list[str
     assert (experiment, out) == ("named", Path("results") / "searches")
 
 
-@pytest.mark.parametrize("command", [("describe",), ("train",), ("export",), ("predict", "IMAGE")])
+@pytest.mark.parametrize("prefix", ["run:", ""])
+@pytest.mark.parametrize(
+    "command", [("describe",), ("train",), ("export",), ("predict", "IMAGE"), ("compare", "OTHER")]
+)
 def test_a_run_that_is_unknown_is_refused_in_one_line_with_near_names(
     command: tuple[str, ...],
+    prefix: str,
     store: Store,
     runs: list[str],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     name = store.client.get_run(runs[0]).info.run_name
-    code, _, said = run(monkeypatch, capsys, command[0], f"run:{name}x", *command[1:])
+    code, _, said = run(monkeypatch, capsys, command[0], f"{prefix}{name}x", *command[1:])
     assert code == 2
-    assert name in said
+    assert f"near names: {name}" in said
     assert len(said.splitlines()) == 1
+
+
+def test_an_experiment_that_is_unknown_is_refused_with_near_names(
+    store: Store, runs: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, said = run(monkeypatch, capsys, "train", "experiment:namd")
+    assert code == 2
+    assert "near names: named" in said

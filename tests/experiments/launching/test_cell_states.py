@@ -17,6 +17,7 @@ from experiments.cells.cell_folder import (
 from experiments.cells.search_cell import SearchCell
 from experiments.cells.training_cell import TrainingCell
 from experiments.launching.cell_states import CellState, cell_states, note_on_sources
+from experiments.launching.status import next_steps
 from experiments.tracking.tracked_cells import TrackedCell
 from nas.config import SearchConfig, TrainConfig
 from nas.search.search_identity import RESULTS_VERSION
@@ -158,3 +159,23 @@ def test_a_cell_that_began_under_another_order_of_its_name_keeps_name_and_folder
     # A person may rename a run.
     renamed = replace(run_of(before), name="my best")
     assert state_beside(tmp_path / "gone", now, renamed).cell.name == now.name
+
+
+def test_after_searches_comes_the_file_of_trainings_beside_theirs_if_there_is_one(tmp_path: Path) -> None:
+    config = tmp_path / "mine.yaml"
+    done = [CellState(search(), "finished")]
+    assert not [step for step in next_steps("mine", done, [str(config)], tmp_path) if "train" in step]
+    (tmp_path / "mine_train.yaml").touch()
+    (step,) = [step for step in next_steps("mine", done, [str(config)], tmp_path) if "train" in step]
+    assert step.endswith(f": tfnas launch {tmp_path / 'mine_train.yaml'} --out {tmp_path}")
+
+
+def test_after_trainings_the_most_accurate_network_is_ready_to_export_and_predict(tmp_path: Path) -> None:
+    states = [
+        CellState(replace(training(), name=name), "finished", metrics={"test_accuracy": accuracy})
+        for name, accuracy in (("low", 0.5), ("high", 0.9))
+    ]
+    failed = CellState(replace(training(), name="failed"), "failed")
+    steps = "\n".join(next_steps("mine", [*states, failed], ["mine_train.yaml"], tmp_path))
+    assert f"tfnas export run:high --out {tmp_path}" in steps
+    assert f"tfnas predict run:high --out {tmp_path} IMAGE" in steps

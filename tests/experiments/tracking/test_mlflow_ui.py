@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 
 from analysis.reading.mlflow_pages import experiment_page, how_to_look, run_page
 from experiments.cells.cell_folder import CellFolder, RunDescription
-from experiments.tracking.saved_views import SavedView, save_view
+from experiments.tracking.saved_views import LAUNCHES, SavedView, save_view
 from experiments.tracking.tracker import Tracker
 from tests.support.browser import open_browser
 from tests.support.limits import PATIENCE_S
@@ -78,7 +78,8 @@ def launched(address: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"http://{address}")
         tracker = Tracker("launched", out)
-        save_view(tracker.uri, tracker.experiment_id, VIEW)
+        for view in (VIEW, LAUNCHES):
+            save_view(tracker.uri, tracker.experiment_id, view)
         launch = tracker.start_launch("launch 2026-01-01", "spec.yaml", "base: {}\n")
         for name in NAMES:
             folder = CellFolder(out / "cells" / name)
@@ -114,6 +115,21 @@ def test_the_link_of_a_launch_opens_on_its_searches_with_settings_and_results(
     assert page.get_by_text("launch 2026-01-01").count() == 0
     page.goto(line.removeprefix("see them at ") + "&compareRunsMode=CHART")
     page.locator(".js-plotly-plot .scatterlayer").first.wait_for()
+
+
+def test_clicks_lead_from_searches_to_their_launch_and_its_artifacts(
+    browser: Any, address: str, launched: str
+) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.set_default_timeout(PATIENCE_S * 1000)
+    page.goto(experiment_page(f"http://{address}", launched, "search"))
+    page.get_by_text(NAMES[0], exact=True).wait_for()
+    page.get_by_role("button", name="Close").click()
+    page.get_by_role("button", name="Searches").click()
+    page.get_by_text("Launches", exact=True).click()
+    page.locator("a", has_text="launch 2026-01-01").first.click()
+    page.get_by_text("Artifacts").first.click()
+    page.get_by_text("spec.yaml").first.wait_for()
 
 
 def test_without_the_view_its_link_shows_launches_and_not_the_overview_of_traces(

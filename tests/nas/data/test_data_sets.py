@@ -53,6 +53,7 @@ def write_cifar(folder, dataset, num=4):
 def test_fashion_mnist_is_read_from_both_layouts_compressed_or_not(tmp_path, suffix, inner):
     write_fashion_mnist(tmp_path / inner, suffix)
     images, labels = read_idx_files(tmp_path, "test")
+    assert images.flags.writeable, "torch warns of arrays that are not"
     assert images.shape == (5, 28, 28)
     assert labels.tolist() == [0, 1, 2, 3, 4]
 

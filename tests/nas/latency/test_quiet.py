@@ -1,11 +1,13 @@
 """What counts as a busy machine, and how timings wait for a quiet one."""
 
 import os
+import subprocess
 from collections import namedtuple
 from collections.abc import Callable, Iterator
 
 import psutil
 import pytest
+import torch
 
 from nas.foundation.errors import UserError
 from nas.latency import quiet
@@ -114,3 +116,60 @@ def test_who_insists_neither_waits_nor_is_refused(loads: Callable[..., None], me
     with quiet_machine(even_if_busy=True) as measured:
         pass
     assert measured.load() == BUSY
+
+
+@pytest.fixture
+def gpu_use(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets what nvidia-smi prints, one call after the other; None where there is none."""
+
+    def use(*printed: str | None) -> None:
+        remaining = iter(printed)
+
+        def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+            assert "--id=GPU-1234" in command
+            text = next(remaining)
+            if text is None:
+                raise FileNotFoundError(command[0])
+            return subprocess.CompletedProcess(command, 0, text, "")
+
+        monkeypatch.setattr(quiet.subprocess, "run", run)
+
+    properties = namedtuple("properties", "uuid")("1234")
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(quiet, "_GPU_INTERVAL_S", 0.0)
+    return use
+
+
+GPU = torch.device("cuda", 0)
+
+
+def test_a_busy_gpu_is_waited_for(
+    loads: Callable[..., None], meter: list[OtherLoad], gpu_use: Callable[..., None]
+) -> None:
+    loads(QUIET)
+    gpu_use("97\n", "6\n", "5\n")
+    said: list[str] = []
+    with quiet_machine(GPU, report=said.append):
+        pass
+    assert len(said) == 1
+
+
+def test_a_gpu_that_stays_busy_is_refused_and_one_that_nobody_knows_of_is_told(
+    loads: Callable[..., None],
+    meter: list[OtherLoad],
+    gpu_use: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(quiet, "PATIENCE_S", 0.0)
+    loads(QUIET, QUIET, QUIET)
+    gpu_use("97\n", None, "[N/A]\n")
+    with pytest.raises(UserError, match=r"the GPU is busy.*97 %.*--even-if-busy"), quiet_machine(GPU):
+        pytest.fail("timed on a busy GPU")
+    for _ in range(2):
+        said: list[str] = []
+        with quiet_machine(GPU, report=said.append):
+            pass
+        assert len(said) == 1
+    with quiet_machine(GPU, even_if_busy=True):
+        pass

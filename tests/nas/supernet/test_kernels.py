@@ -186,7 +186,7 @@ def test_compiled_code_is_kept_in_the_first_place_that_is_writable(
 # Resuming
 
 
-@pytest.mark.parametrize("begun_with", ["torch", "compiled"])
+@pytest.mark.parametrize("begun_with", ["torch", "recompute", "compiled"])
 @pytest.mark.usefixtures("no_warnings")
 def test_a_resumed_search_keeps_its_kernels(begun_with: Kernels, tmp_path: Path) -> None:
     whole = search(kernels=begun_with)
@@ -222,6 +222,14 @@ def test_kernels_asked_for_replace_those_a_search_began_with(
     with pytest.warns(RunWarning, match=f"began with {begun_with}.*continues with {asked_for}"):
         records = search(tmp_path, kernels=asked_for)
     assert kernels_of(records) == [begun_with, *[asked_for] * 3]
+
+
+def test_a_search_that_runs_out_of_memory_can_go_on_recomputing_to_the_same_bits(tmp_path: Path) -> None:
+    begin(tmp_path, "torch")
+    with pytest.warns(RunWarning, match="continues with recompute, equal to the bit"):
+        records = search(tmp_path, kernels="recompute")
+    assert kernels_of(records) == ["torch", *["recompute"] * 3]
+    assert_identical(records, search(kernels="torch"))
 
 
 def test_shared_warm_ups_record_the_kernels_of_who_computed_them(tmp_path: Path) -> None:

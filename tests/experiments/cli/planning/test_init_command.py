@@ -1,6 +1,8 @@
 """`tfnas init`: each file that it writes can be launched as it is, fits its budget, and replaces no other."""
 
+import io
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -141,6 +143,22 @@ def test_trainings_follow_where_the_question_needs_test_accuracies(tmp_path: Pat
     assert f"--then-train {tmp_path / 'mine_train.yaml'}" in path.read_text()
 
 
+def test_every_question_gets_trainings_that_its_images_are_enough_for(tmp_path: Path) -> None:
+    """The default batch of 512 is not for a few images, nor are 20 epochs."""
+    folder = write_class_folders(tmp_path / "images", ("cat", "dog"), 30)
+    path = tmp_path / "mine.yaml"
+    write(path, images=folder, question="depth")
+    trainings = load_grid(tmp_path / "mine_train.yaml").as_trainings()
+    trainings.check_follows("mine")
+    with trainings.place(None) as place:
+        trainings.check_images(load_grid(path).searched_images(), place)
+    base = read(tmp_path / "mine_train.yaml")["base"]
+    assert base["batch_size"] <= 32
+    # 48 training images in place of 1,200, for which it is 20 epochs.
+    assert base["num_epochs"] == pytest.approx(20 * 1200 / 48, rel=0.25)
+    assert f"tfnas launch {tmp_path / 'mine_train.yaml'} --out results/mine\n" in path.read_text()
+
+
 def test_a_gpu_is_reserved_and_named(tmp_path: Path) -> None:
     write(tmp_path / "mine.yaml", device="cuda", question="methods")
     for name, record in (("mine", SearchConfig), ("mine_train", TrainConfig)):
@@ -181,6 +199,32 @@ def test_what_is_not_given_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert content["grid"]["elasticity"] == [False, True]
     assert content["base"]["dataset"] == "fashion_mnist_subset"
     assert "'nonsense' is not one of" in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answers", "missing"),
+    [
+        ((), "", {"--images", "--question", "--device", "--hours"}),
+        (("--images", "subset", "--hours", "1"), "", {"--question", "--device"}),
+        ((), "subset\ndepth\n", {"--device", "--hours"}),
+    ],
+)
+def test_without_a_terminal_the_flags_that_are_missing_are_named(
+    arguments: tuple[str, ...],
+    answers: str,
+    missing: set[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["tfnas", "init", str(tmp_path / "mine.yaml"), *arguments])
+    monkeypatch.setattr(sys, "stdin", io.StringIO(answers))
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    err = capsys.readouterr().err
+    assert (caught.value.code, err.count("\n")) == (2, 1)
+    assert set(re.findall(r"--\w+", err)) == missing
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

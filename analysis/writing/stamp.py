@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from analysis.reading import tags
 from analysis.reading.experiment import Experiment
@@ -13,9 +14,19 @@ from nas.search.health import checks_to_json
 
 
 def write_stamp(
-    name: str, title: str, caption: str, runs: Iterable[Run], experiment: Experiment, paths: list[Path]
+    name: str,
+    title: str,
+    caption: str,
+    runs: Iterable[Run],
+    experiment: Experiment,
+    paths: list[Path],
+    **about: Any,
 ) -> Path:
-    """Writes `NAME.json` beside the files that were made from these runs."""
+    """Writes `NAME.json` beside the files that were made from these runs.
+
+    Args:
+        about: what else the reader of such files needs to know.
+    """
     runs = tuple(runs)
     stamp = {
         "name": name,
@@ -26,6 +37,7 @@ def write_stamp(
         "results_version": experiment.basis.results_version,
         **{noun.replace(" ", "_"): found for noun, found in describe_makers(runs).items()},
         "analysis_version": version("tfnas"),
+        **about,
         "runs": [run_stamp(run) for run in runs],
         "files": {path.name: sha256(path.read_bytes()) for path in paths},
     }

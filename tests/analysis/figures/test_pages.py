@@ -1,0 +1,131 @@
+"""Figures for publishers' pages: their widths and fonts, and what of an experiment they show."""
+
+import json
+import re
+import shutil
+import zlib
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from tueplots import bundles
+
+from analysis.figures.ink.page import PAGES
+from experiments.cli.results.figures_command import figures
+from nas.foundation.errors import UserError
+from tests.support.synthetic import Store
+
+
+@pytest.fixture(scope="module")
+def out(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy, since other tests look at the figures beside the store."""
+    return Path(shutil.copytree(store.out_dir, tmp_path_factory.mktemp("pages") / "demo"))
+
+
+def run_figures(out: Path, *options: str) -> Result:
+    return CliRunner().invoke(
+        figures,
+        ["demo", "--out", str(out), "--json", *options],
+        standalone_mode=False,
+        env={"MLFLOW_TRACKING_URI": None},
+    )
+
+
+def draw(out: Path, *options: str) -> list[Path]:
+    result = run_figures(out, *options)
+    assert result.exception is None, result.output
+    return [Path(path) for path in json.loads(result.stdout)["written"]]
+
+
+def width_in(pdf: Path) -> float:
+    box = re.search(rb"/MediaBox \[ ?0 0 ([0-9.]+)", pdf.read_bytes())
+    assert box is not None
+    return float(box[1]) / 72
+
+
+def only(paths: list[Path], suffix: str) -> Path:
+    [path] = [path for path in paths if path.suffix == suffix]
+    return path
+
+
+@pytest.mark.parametrize(
+    ("style", "options", "text_in"),
+    [
+        ("neurips", (), bundles.neurips2024()["figure.figsize"][0]),
+        ("springer", (), bundles.eccv2024()["figure.figsize"][0]),
+        ("cvpr", (), bundles.cvpr2024(column="full")["figure.figsize"][0]),
+        ("cvpr", ("--columns", "1"), bundles.cvpr2024(column="half")["figure.figsize"][0]),
+        # The columns of IEEEtran are 252 pt wide.
+        ("ieee", ("--columns", "1"), 252 / 72.27),
+    ],
+)
+def test_the_map_of_collapse_is_as_wide_as_the_publishers_text(
+    out: Path, style: str, options: tuple[str, ...], text_in: float
+):
+    paths = draw(out, "--style", style, "--only", "collapse", *options)
+    assert {path.parent for path in paths} == {out / "figures" / style}
+    assert width_in(only(paths, ".pdf")) == pytest.approx(text_in, abs=0.005)
+
+
+@pytest.mark.parametrize("style", PAGES)
+def test_fonts_are_embedded_as_outlines(out: Path, style: str):
+    content = only(draw(out, "--style", style, "--only", "depth"), ".pdf").read_bytes()
+    streams = re.findall(rb"stream\r?\n(.*?)\r?\nendstream", content, re.DOTALL)
+    unpacked = content + b"".join(zlib.decompress(one) for one in streams if one[:1] == b"x")
+    assert b"STIXGeneral" in unpacked
+    assert (
+        unpacked.count(b"/FontFile2") == unpacked.count(b"/FontDescriptor /FontName")
+        or b"/FontFile2" in unpacked
+    )
+    assert b"/Subtype /Type3" not in unpacked
+
+
+def test_only_draws_what_is_named_and_leaves_the_rest(out: Path):
+    draw(out)
+    before = {path: path.read_bytes() for path in (out / "figures").glob("*.*")}
+    paths = draw(out, "--only", "depth,tradeoff")
+    assert {path.stem for path in paths} == {"depth", "tradeoff"}
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_figure_of_one_seed_shows_its_runs_only(out: Path):
+    stamp = json.loads(only(draw(out, "--only", "depth", "--seeds", "1"), ".json").read_text())
+    assert {re.search(r"s(\d)", run["name"])[1] for run in stamp["runs"]} == {"1"}
+
+
+def test_settings_stand_in_the_order_asked_for_and_under_other_names(out: Path):
+    paths = draw(
+        out,
+        *("--only", "collapse", "--order", "sink,bi_random", "--label", "bi_random=Bi-sampling"),
+    )
+    texts = re.findall(r">([^<]*(?:sink|skip)), seed 0<", only(paths, ".svg").read_text(encoding="utf-8"))
+    assert texts == ["Bi-sampling, sink", "single, sink", "Bi-sampling, skip", "single, skip"]
+
+
+def test_a_map_of_some_layers_has_their_rows_and_the_same_summary(out: Path):
+    def labels(*options: str) -> tuple[set[str], set[str]]:
+        svg = only(draw(out, "--only", "collapse", *options), ".svg").read_text(encoding="utf-8")
+        return set(re.findall(r">(\d\.\d)<", svg)), set(re.findall(r">([^<]* early, [^<]*)<", svg))
+
+    all_layers, summary = labels()
+    assert len(all_layers) > 2
+    assert labels("--layers", "1.1,2.2") == ({"1.1", "2.2"}, summary)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--seeds", "7"), "--seeds: 7: not in demo, which has 0, 1"),
+        (("--seeds", "one"), "--seeds: one: must be numbers with commas between them"),
+        (("--layers", "9.9"), "--layers: 9.9: not in demo, which has 1.1, "),
+        (("--order", "sinks"), "--order: sinks: not in demo, which has "),
+        (("--label", "sink"), "--label: sink: must be VALUE=TEXT, for instance bi_random=bi-sampling"),
+        (("--label", "sinks=Sink"), "--label: sinks: not in demo, which has "),
+        (("--only", "collaps"), "--only: collaps: no such figure of this experiment, which has collapse, "),
+        (("--only", "depth", "--check"), "--only: does not go with --check"),
+    ],
+)
+def test_what_the_experiment_lacks_is_named_with_what_it_has(out: Path, options, message):
+    result = run_figures(out, *options)
+    assert isinstance(result.exception, UserError)
+    assert str(result.exception).startswith(message)
