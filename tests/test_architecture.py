@@ -51,6 +51,7 @@ FLOORS_OF_EXPERIMENTS = (
 
 FLOORS_OF_ANALYSIS = (
     {"analysis.reading"},
+    {"analysis.writing"},
     {"analysis.measures"},
     {"analysis.verdicts"},
     {"analysis.figures.ink"},

@@ -2,9 +2,13 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
 
 from analysis.bundles.archive import CRATE, pack, sha256
 from analysis.bundles.bundle_store import FORMAT, RECORDS, BundleRecord, BundleStore, RunRecord
@@ -19,14 +23,16 @@ from analysis.reading.run_store import RunStore
 from nas.foundation.errors import UserError
 from nas.foundation.files import read_file
 
+_CONFIG, _TABLE = "config.yaml", "latency_table.json"
+
 _KINDS = ("launch", "search", "train")
 
 _FILES = {
     "search": (
         *("trajectory.npz", "metrics.csv", "architecture.json", "health.json", "evaluations.csv"),
-        *("config.yaml", "latency_table.json"),
+        *(_CONFIG, _TABLE),
     ),
-    "train": ("architecture.json", "config.yaml"),
+    "train": ("architecture.json", _CONFIG),
     "launch": (REGISTRATION, "study.json", "trials.csv"),
 }
 """Files that are taken of runs, by their kind: no weights and no figures."""
@@ -104,8 +110,15 @@ def _record(run: Run, store: RunStore, members: _Members) -> RunRecord:
             members.unreadable.append(f"left out: run {run.name} ({run.short_id}): {error}")
             continue
         content = read_file(path, f"a file of run {run.name}")
+        if path.name == _CONFIG:
+            content = yaml.safe_dump(_config_here(yaml.safe_load(content)), sort_keys=False).encode()
         files[path.name] = members.add(f"{folder}/{_plain(path.name)}", content)
-    return RunRecord.of(run, _kept_tags(run.tags), files)
+    return RunRecord.of(replace(run, config=_config_here(run.config)), _kept_tags(run.tags), files)
+
+
+def _config_here(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config whose lookup table is the file in the bundle, not a path of the machine that searched."""
+    return {**config, **({"latency_table": _TABLE} if config.get("latency_table") else {})}
 
 
 def _fetch(run: Run, store: RunStore) -> Iterator[Path]:
