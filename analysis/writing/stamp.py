@@ -9,7 +9,7 @@ from typing import Any
 
 from analysis.reading import tags
 from analysis.reading.experiment import Experiment
-from analysis.reading.run import Run, describe_makers
+from analysis.reading.run import NOT_A_SETTING, Run, describe_makers
 from nas.search.health import checks_to_json
 
 
@@ -47,7 +47,7 @@ def write_stamp(
 
 
 def run_stamp(run: Run) -> dict[str, str]:
-    """Returns what identifies a run and everything that was read of it."""
+    """Returns what identifies a run, its settings, and everything that was read of it."""
     content = hashlib.sha256(json.dumps(dict(run.metrics), sort_keys=True).encode())
     if run.trajectory is not None:
         for _, array in sorted(vars(run.trajectory).items()):
@@ -62,11 +62,12 @@ def run_stamp(run: Run) -> dict[str, str]:
         content.update(run.architecture.model_dump_json().encode())
     if run.health is not None:
         content.update(json.dumps(checks_to_json(run.health)).encode())
+    settings = {name: value for name, value in run.config.items() if name not in NOT_A_SETTING}
     return {
         "run_id": run.run_id,
         "name": run.name,
         "cell": run.tag(tags.CELL),
-        "config_sha256": sha256(json.dumps(dict(run.config), sort_keys=True).encode()),
+        "config_sha256": sha256(json.dumps(settings, sort_keys=True).encode()),
         "content_sha256": content.hexdigest(),
     }
 
