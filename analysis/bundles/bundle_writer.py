@@ -8,8 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import yaml
-
 from analysis.bundles.archive import CRATE, pack, sha256
 from analysis.bundles.bundle_store import FORMAT, RECORDS, BundleRecord, BundleStore, RunRecord
 from analysis.bundles.crate import describe_files
@@ -24,6 +22,9 @@ from nas.foundation.errors import UserError
 from nas.foundation.files import read_file
 
 _CONFIG, _TABLE = "config.yaml", "latency_table.json"
+
+_TABLE_LINE = re.compile(rb"^latency_table: (?!null$).*\n(?: .*\n)*", re.MULTILINE)
+"""A long path goes on in the next lines."""
 
 _KINDS = ("launch", "search", "train")
 
@@ -111,7 +112,7 @@ def _record(run: Run, store: RunStore, members: _Members) -> RunRecord:
             continue
         content = read_file(path, f"a file of run {run.name}")
         if path.name == _CONFIG:
-            content = yaml.safe_dump(_config_here(yaml.safe_load(content)), sort_keys=False).encode()
+            content = _TABLE_LINE.sub(f"latency_table: {_TABLE}\n".encode(), content)
         files[path.name] = members.add(f"{folder}/{_plain(path.name)}", content)
     return RunRecord.of(replace(run, config=_config_here(run.config)), _kept_tags(run.tags), files)
 

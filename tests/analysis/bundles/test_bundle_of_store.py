@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from click.testing import CliRunner, Result
@@ -31,6 +32,12 @@ def bundle(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_same_results_give_the_same_bytes(store: Store, bundle: Path) -> None:
     assert write_bundle("demo", MlflowStore(store.tracking_uri))[0] == bundle.read_bytes()
+
+
+def test_no_file_in_it_names_the_folder_of_the_launch(store: Store, bundle: Path) -> None:
+    with ZipFile(bundle) as archive:
+        naming = [name for name in archive.namelist() if str(store.out_dir).encode() in archive.read(name)]
+    assert naming == []
 
 
 @pytest.mark.parametrize("all_runs", [False, True])

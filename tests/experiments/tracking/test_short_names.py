@@ -98,7 +98,7 @@ def test_the_folder_of_a_run_is_found_beside_the_default_one(
         assert find_folder([reference], default) == Path("results") / "one"
     for reference in ("efficientnet_b0", "gone.json", "space:nano"):
         assert find_folder([reference], default) == default
-    with pytest.raises(UserError, match="^experiment:other: no such experiment in results/one; "):
+    with pytest.raises(UserError, match=r"^experiment:other: no such experiment in results/one; "):
         find_folder(["experiment:other"], default)
     assert find_folder(["mobilenet_v2", run_id[:8]], default) == Path("results") / "one"
 
