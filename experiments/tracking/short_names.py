@@ -133,7 +133,7 @@ def _means_network(reference: str) -> bool:
 
 
 def _is_prefixed(reference: str) -> bool:
-    """Whether a reference says what kind of thing it names."""
+    """Whether a reference begins with `run:`, `experiment:` or `space:`."""
     return reference.startswith((RUN_PREFIX, EXPERIMENT_PREFIX, SPACE_PREFIX))
 
 

@@ -8,6 +8,7 @@ Shapes: E epochs, L searchable layers, O candidates, S stages, D depths of a sta
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -89,7 +90,7 @@ def recompute(records: SearchRecords) -> Iterator[Recomputed]:
     yield from course.recompute()
 
 
-class _Course:
+class _Course(ABC):
     """The course of a search by any method: networks of its epochs, and what follows from them."""
 
     def __init__(self, records: SearchRecords) -> None:
@@ -100,9 +101,9 @@ class _Course:
         self.phases = self.config.phases
 
     @cached_property
+    @abstractmethod
     def networks(self) -> list[Architecture]:
         """The derived network of each epoch, by what is stored."""
-        raise NotImplementedError
 
     def recompute(self) -> Iterator[Recomputed]:
         num_epochs = len(self.phases)
@@ -146,8 +147,8 @@ class _Course:
         chosen_E = np.ones(len(values_E), bool) if where_E is None else where_E
         return Recomputed(name, stored_E[chosen_E], values_E[chosen_E], tolerance)
 
-    def _recompute_own(self) -> Iterator[Recomputed]:
-        raise NotImplementedError
+    @abstractmethod
+    def _recompute_own(self) -> Iterator[Recomputed]: ...
 
     def _epoch_records(self) -> list[EpochRecord]:
         """The epochs as the search recorded them."""

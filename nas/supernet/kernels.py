@@ -6,17 +6,15 @@ chosen.
 """
 
 import warnings
-from collections.abc import Sequence
 from functools import cache, partial
 from typing import Literal
 
 import torch
-from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from nas.foundation.errors import RunWarning, UserError
 from nas.supernet.grouped_block import grouped_block
-from nas.supernet.mixed_block import BlockFunction, MBConvShape, MBConvWeights, mixed_block
+from nas.supernet.mixed_block import BlockFunction, mixed_block
 
 Kernels = Literal["torch", "recompute", "compiled"]
 
@@ -63,21 +61,10 @@ def block_of(kernels: Kernels, device: torch.device) -> BlockFunction:
 
         return compiled_block
     block = mixed_block if device.type == "cpu" else grouped_block
-    return partial(_recompute, block) if kernels == "recompute" else block
-
-
-def _recompute(
-    block: BlockFunction,
-    features_BIHX: Tensor,
-    candidates: Sequence[MBConvWeights],
-    widths: Sequence[int],
-    mix_weights_O: Tensor | None,
-    shape: MBConvShape,
-) -> Tensor:
-    """A block that keeps its input alone, and runs again in the backward pass; equal to the bit."""
-    arguments = features_BIHX, candidates, widths, mix_weights_O, shape
-    out_BPHX: Tensor = checkpoint(block, *arguments, use_reentrant=False, preserve_rng_state=False)
-    return out_BPHX
+    if kernels == "recompute":
+        # It keeps its input alone, and runs again in the backward pass; equal to the bit.
+        return partial(checkpoint, block, use_reentrant=False, preserve_rng_state=False)
+    return block
 
 
 def suits_compiled(device: torch.device, *, mixed_precision: bool) -> bool:

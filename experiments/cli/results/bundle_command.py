@@ -4,16 +4,13 @@ from pathlib import Path
 
 import click
 
+from experiments.cli.results.figures_command import out_option
 from experiments.console import UserPath, echo
 
 
 @click.command()
 @click.argument("experiment")
-@click.option(
-    "--out",
-    type=UserPath(file_okay=False),
-    help="Folder of the launch, with its mlflow.db.  [default: results/EXPERIMENT]",
-)
+@out_option
 @click.option(
     "--file",
     type=UserPath(dir_okay=False),

@@ -23,16 +23,19 @@ from_option = click.option(
 )
 
 
+out_option = click.option(
+    "--out",
+    type=UserPath(file_okay=False),
+    help="Folder of the launch, with its mlflow.db.  [default: results/EXPERIMENT]",
+)
+
+
 def experiment_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the argument EXPERIMENT, and the options that choose among its runs."""
     decorators = (
         click.argument("experiment", required=False),
         from_option,
-        click.option(
-            "--out",
-            type=UserPath(file_okay=False),
-            help="Folder of the launch, with its mlflow.db.  [default: results/EXPERIMENT]",
-        ),
+        out_option,
         click.option(
             "--table", help="Use only runs with this lookup table: first digits of its fingerprint."
         ),
