@@ -8,6 +8,7 @@ writes `gpu-check.json` and `gpu-check.md`, and ends with 1 if a check failed, a
 """
 
 import argparse
+import gc
 import json
 import multiprocessing
 import statistics
@@ -17,8 +18,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -35,7 +37,7 @@ from nas.latency.timing import device_name
 from nas.search.search import run_search
 from nas.space.architecture import draw_architecture
 from nas.space.macro_space import Space, get_space
-from nas.supernet.kernels import Kernels, block_of
+from nas.supernet.kernels import Kernels, block_of, choose_kernels
 from nas.supernet.sampling import sample_gumbel
 from nas.supernet.steps import SearchSteps
 from nas.supernet.supernet import Supernet
@@ -76,11 +78,17 @@ class Setting:
             torch.cuda.synchronize(self.device)
 
 
+def default_kernels(device: torch.device) -> Kernels:
+    """What a search uses there; on a CPU, where this only tests itself, plain torch."""
+    return choose_kernels("auto", device, mixed_precision=False) if device.type == "cuda" else "torch"
+
+
 class Bench:
     """Both steps of a search on one batch.
 
     Args:
-        kernels: what computes the mixed blocks; `reference` for the plain reference.
+        kernels: what computes the mixed blocks, the device's default where not given; `reference` for the
+            plain reference.
     """
 
     def __init__(
@@ -88,7 +96,7 @@ class Bench:
         space: Space,
         device: torch.device,
         batch_size: int,
-        kernels: Kernels | str = "torch",
+        kernels: Kernels | Literal["reference"] | None = None,
         *,
         mixed_precision: bool = False,
     ) -> None:
@@ -124,21 +132,14 @@ class Bench:
         supernet.to(device)
         if device.type == "cuda":
             supernet.to(memory_format=torch.channels_last)
-        supernet.set_block(block_of(kernels, device))  # type: ignore[arg-type]
+        kernels = kernels or default_kernels(device)
+        self.forget = partial(supernet.set_blocks, partial(block_of, kernels, device))
+        """Drops all CUDA graphs."""
+        self.forget()
         steps = SearchSteps(supernet, config, table)
         self.parameters = dict(supernet.named_parameters())
         self.weight_step = lambda: steps.weight_step(images_BCHW, self.labels_B, self.paths)[0].loss
         self.arch_step = lambda: steps.arch_step(images_BCHW, self.labels_B, TEMPERATURE, self.noise)
-
-        def differentiate() -> None:
-            """The part of an architecture step that a CUDA graph can hold."""
-            weights_LO = torch.softmax(supernet.log_alpha() / TEMPERATURE, -1)
-            with steps.autocast():
-                logits_BK = supernet(images_BCHW, weights_LO)
-            loss = torch.nn.functional.cross_entropy(logits_BK.float(), self.labels_B)
-            (loss + supernet.expected_latency_ms(table, weights_LO)).backward()
-
-        self.arch_gradients = differentiate
 
     def joint_epoch(self) -> None:
         """Two weight steps and an architecture step."""
@@ -161,14 +162,27 @@ def _exact() -> Iterator[None]:
 
 
 def check_equality(setting: Setting) -> Numbers:
-    """A weight step and an architecture step give the losses and parameters of the CPU's plain block."""
+    """Weight and architecture steps give the losses and parameters of the CPU's plain block.
+
+    There are three of each: CUDA graphs run a layer, record it, and replay it.
+    """
     results = []
-    for device in (CPU, setting.device, setting.device):
+    for device, is_recorded in (
+        (CPU, False),
+        (setting.device, True),
+        (setting.device, True),
+        (setting.device, False),
+    ):
         bench = Bench(setting.equal_space, device, 8)
-        with _exact(), gpu_settings(device):
-            losses = [float(bench.weight_step()), float(bench.arch_step())]
+        losses = []
+        for _ in range(3):
+            for step in (bench.weight_step, bench.arch_step):
+                if not is_recorded:
+                    bench.forget()
+                with _exact(), gpu_settings(device):
+                    losses.append(float(step()))
         results.append((losses, {name: each.detach().cpu() for name, each in bench.parameters.items()}))
-    (plain_losses, plain), (losses, ours), (_, again) = results
+    (plain_losses, plain), (losses, ours), (_, again), (_, run) = results
     loss_error = max(abs(a / b - 1) for a, b in zip(losses, plain_losses, strict=True))
     start = dict(Supernet(setting.equal_space, NUM_CLASSES).named_parameters())
     moved, expected = (
@@ -176,10 +190,17 @@ def check_equality(setting: Setting) -> Numbers:
     )
     step_error = float((moved - expected).norm() / expected.norm())
     repeats = all(torch.equal(ours[name], again[name]) for name in ours)
+    graph_error = max(float((ours[name] - run[name]).abs().max()) for name in ours)
     _demand(loss_error < 1e-4, f"losses differ by {loss_error:.1e}")
     _demand(step_error < 1e-2, f"steps differ by {step_error:.1e}")
-    _demand(repeats, "the same step gave other bits")
-    return {"loss_error": loss_error, "step_error": step_error, "repeats_to_the_bit": repeats}
+    _demand(repeats, "the same steps gave other bits")
+    _demand(not graph_error, f"CUDA graphs and what they recorded differ by {graph_error:.1e}")
+    return {
+        "loss_error": loss_error,
+        "step_error": step_error,
+        "repeats_to_the_bit": repeats,
+        "graphs_equal_to_the_bit": True,
+    }
 
 
 def check_waits(setting: Setting) -> Numbers:
@@ -190,10 +211,13 @@ def check_waits(setting: Setting) -> Numbers:
         bench = Bench(
             setting.search_space, setting.device, setting.batch_size, mixed_precision=mixed_precision
         )
+        torch.cuda.synchronize()
         bench.joint_epoch()
         torch.cuda.set_sync_debug_mode("error")
         try:
-            bench.joint_epoch()
+            # Recorded, and replayed.
+            for _ in range(2):
+                bench.joint_epoch()
         finally:
             torch.cuda.set_sync_debug_mode("default")
     return {"checked": True}
@@ -258,7 +282,10 @@ def check_speed(setting: Setting) -> Numbers:
     numbers: Numbers = {}
     for precision, mixed_precision in (("float32", False), ("bfloat16", True)):
         seconds = {}
-        for kernels in ("reference", "torch", "recompute"):
+        all_kernels: tuple[Kernels | Literal["reference"], ...] = ("reference", "torch", "recompute")
+        if setting.device.type == "cuda":
+            all_kernels = ("reference", "cuda_graphs", "torch", "recompute")
+        for kernels in all_kernels:
             name = f"{kernels}_{precision}"
             bench = Bench(
                 setting.fast_space,
@@ -275,19 +302,23 @@ def check_speed(setting: Setting) -> Numbers:
                 continue
             finally:
                 del bench
+                # It refers to itself.
+                gc.collect()
                 torch.cuda.empty_cache()
             numbers[f"{name}_s"] = seconds[kernels]
             numbers[f"{name}_images_per_s"] = 3 * setting.batch_size / seconds[kernels]
             numbers[f"{name}_peak_gib"] = peak_gib
-        if {"reference", "torch"} <= seconds.keys():
-            numbers[f"speedup_{precision}"] = seconds["reference"] / seconds["torch"]
+        ours = default_kernels(setting.device)
+        if {"reference", ours} <= seconds.keys():
+            numbers[f"speedup_{precision}"] = seconds["reference"] / seconds[ours]
     return numbers
 
 
 def _time(setting: Setting, run: Callable[[], Any]) -> tuple[float, float]:
-    """Median seconds of a run, and the most memory, in GiB."""
+    """Median seconds of a run, and the most memory that torch has taken for it, in GiB."""
     is_gpu = setting.device.type == "cuda"
-    for _ in range(0 if setting.is_tiny else 2):
+    # CUDA graphs are recorded when a layer runs for the second time.
+    for _ in range(0 if setting.is_tiny else 3):
         run()
     if is_gpu:
         torch.cuda.reset_peak_memory_stats(setting.device)
@@ -298,67 +329,57 @@ def _time(setting: Setting, run: Callable[[], Any]) -> tuple[float, float]:
         run()
         setting.wait()
         seconds.append(time.perf_counter() - start_s)
-    peak_bytes = torch.cuda.max_memory_allocated(setting.device) if is_gpu else 0
+    # CUDA graphs own memory that no tensor has.
+    peak_bytes = torch.cuda.max_memory_reserved(setting.device) if is_gpu else 0
     return statistics.median(seconds), peak_bytes / 2**30
-
-
-def check_graph(setting: Setting) -> Numbers:
-    """What the passes of an architecture step would gain as a CUDA graph; searches use none yet."""
-    if setting.device.type != "cuda":
-        return {"checked": False}
-    numbers: Numbers = {}
-    for space in (setting.search_space, setting.fast_space):
-        bench = Bench(space, setting.device, setting.batch_size, mixed_precision=True)
-        bench.arch_step()
-        eager_s, _ = _time(setting, bench.arch_gradients)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            bench.arch_gradients()
-        graph_s, _ = _time(setting, graph.replay)
-        numbers |= {f"{space.name}_eager_s": eager_s, f"{space.name}_graph_s": graph_s}
-        del bench, graph
-        torch.cuda.empty_cache()
-    return numbers
 
 
 def check_sharing(setting: Setting) -> Numbers:
     """How many steps two searches make that share the device, against one alone."""
-    alone = sum(_steps_side_by_side(setting, 1))
-    together = sum(_steps_side_by_side(setting, 2))
-    return {"joint_epochs_alone": alone, "joint_epochs_of_two": together, "gain": together / alone}
-
-
-def _steps_side_by_side(setting: Setting, num_processes: int) -> list[int]:
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
-    ready = context.Barrier(num_processes)
+    barrier = context.Barrier(2)
     processes = [
-        context.Process(target=_step_for_a_while, args=(str(setting.device), setting.is_tiny, ready, results))
-        for _ in range(num_processes)
+        context.Process(
+            target=_step_for_a_while,
+            args=(str(setting.device), setting.is_tiny, index == 0, barrier, results),
+        )
+        for index in range(2)
     ]
     for process in processes:
         process.start()
     try:
-        return [results.get(timeout=LIMIT_S / 4) for _ in processes]
+        counts = [results.get(timeout=LIMIT_S / 4) for _ in processes]
     finally:
         for process in processes:
             process.join(timeout=5)
             if process.is_alive():
                 process.kill()
+    alone = sum(count for count, _ in counts)
+    together = sum(count for _, count in counts)
+    return {"joint_epochs_alone": alone, "joint_epochs_of_two": together, "gain": together / alone}
 
 
-def _step_for_a_while(device: str, is_tiny: bool, ready: Any, results: Any) -> None:
+def _step_for_a_while(device: str, is_tiny: bool, is_first: bool, barrier: Any, results: Any) -> None:
+    """Puts how many joint epochs it made while the other waited, and how many beside it."""
     setting = Setting(torch.device(device), is_tiny=is_tiny)
     bench = Bench(setting.search_space, setting.device, setting.batch_size)
-    bench.joint_epoch()
-    setting.wait()
-    ready.wait()
-    end_s, num_done = time.monotonic() + setting.shared_s, 0
-    while time.monotonic() < end_s or not num_done:
+
+    def count_steps() -> int:
+        end_s, num_done = time.monotonic() + setting.shared_s, 0
+        while time.monotonic() < end_s or not num_done:
+            bench.joint_epoch()
+            setting.wait()
+            num_done += 1
+        return num_done
+
+    for _ in range(3):
         bench.joint_epoch()
-        setting.wait()
-        num_done += 1
-    results.put(num_done)
+    setting.wait()
+    barrier.wait()
+    num_alone = count_steps() if is_first else 0
+    barrier.wait()
+    results.put((num_alone, count_steps()))
 
 
 CHECKS: dict[str, Callable[[Setting], Numbers]] = {
@@ -366,17 +387,16 @@ CHECKS: dict[str, Callable[[Setting], Numbers]] = {
     "no step waits": check_waits,
     "a search resumes to the bit": check_search,
     "speed and memory of a joint epoch": check_speed,
-    "what a CUDA graph would gain": check_graph,
     "two searches share the device": check_sharing,
     "a measured table agrees with networks": check_table,
 }
 """In order of worth, since time may run out."""
 
 
-def run_checks(setting: Setting) -> dict[str, Any]:
-    """All checks, each with its status, numbers and seconds."""
+def run_checks(setting: Setting) -> Iterator[dict[str, Any]]:
+    """The report after each check: of those that ran, status, numbers and seconds."""
     start_s = time.monotonic()
-    checks = []
+    checks: list[dict[str, Any]] = []
     for name, check in CHECKS.items():
         begun_s = time.monotonic()
         result: dict[str, Any] = {"check": name, "status": "skipped", "numbers": {}}
@@ -393,16 +413,16 @@ def run_checks(setting: Setting) -> dict[str, Any]:
         result["seconds"] = round(time.monotonic() - begun_s, 1)
         _say(f"  {result['status']} in {result['seconds']} s {result.get('error', '')}")
         checks.append(result)
-    return {
-        "card": device_name(setting.device),
-        "device": str(setting.device),
-        "is_tiny": setting.is_tiny,
-        "measured_on": datetime.now(UTC).isoformat(timespec="seconds"),
-        "torch": str(torch.__version__),
-        "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version() if setting.device.type == "cuda" else None,
-        "checks": checks,
-    }
+        yield {
+            "card": device_name(setting.device),
+            "device": str(setting.device),
+            "is_tiny": setting.is_tiny,
+            "measured_on": datetime.now(UTC).isoformat(timespec="seconds"),
+            "torch": str(torch.__version__),
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version() if setting.device.type == "cuda" else None,
+            "checks": checks,
+        }
 
 
 def describe(report: dict[str, Any]) -> str:
@@ -448,10 +468,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     if options.tiny:
         register_tiny_spaces()
-    report = run_checks(Setting(device, is_tiny=options.tiny))
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "gpu-check.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    (options.out / "gpu-check.md").write_text(describe(report), encoding="utf-8")
+    # Written after each check, since a first card may well stop the process.
+    for report in run_checks(Setting(device, is_tiny=options.tiny)):
+        (options.out / "gpu-check.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        (options.out / "gpu-check.md").write_text(describe(report), encoding="utf-8")
     print(describe(report))
     return int(any(check["status"] == "failed" for check in report["checks"]))
 

@@ -69,7 +69,7 @@ class Setting:
 
         if side != "reference":
             keep_freed_memory()
-            self.supernet.set_block(block_of(side, torch.device("cpu")))
+            self.supernet.set_blocks(lambda: block_of(side, torch.device("cpu")))
             ours = SearchSteps(self.supernet, self.config, self.table)
             images_BCHW = self.images_BCHW.contiguous(memory_format=torch.channels_last)
             return {

@@ -369,18 +369,21 @@ class SearchConfig(DataConfig):
     num_threads: Annotated[Threads, Unit("threads")] = 1
     """CPU threads of a search. Results are equal to the bit for equal numbers of threads only."""
 
-    kernels: Annotated[Literal["auto", "torch", "recompute", "compiled"], _BEYOND] = "auto"
-    """What computes the mixed blocks: `torch`, or `compiled` CPU loops, which are faster.
+    kernels: Annotated[Literal["auto", "torch", "recompute", "cuda_graphs", "compiled"], _BEYOND] = "auto"
+    """What computes the mixed blocks: `torch`, or what is faster: `cuda_graphs`, or `compiled` CPU loops.
 
-    `auto` is `compiled` where it can run: in float32, on the CPU, with tfnas[kernels] installed. The two
-    agree to rounding. `recompute` is `torch` in a fraction of the memory, for GPUs that lack it: each layer
-    runs a second time in the backward pass. A resumed search keeps what it began with where it can.
+    `auto` is `cuda_graphs` on a GPU, and `compiled` where that can run: in float32, on the CPU, with
+    tfnas[kernels] installed. Both agree with `torch` to rounding. `recompute` is `torch` in a fraction of the
+    memory, for GPUs that lack it: each layer runs a second time in the backward pass. A resumed search keeps
+    what it began with where it can.
     """
 
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
         if self.kernels == "compiled" and self.device.startswith("cuda"):
             raise ValueError(f"kernels: compiled kernels run on the CPU, not on '{self.device}'; use auto")
+        if self.kernels == "cuda_graphs" and self.device == "cpu":
+            raise ValueError("kernels: CUDA graphs run on a GPU, not on the CPU; use auto")
         if self.kernels == "compiled" and self.mixed_precision:
             raise ValueError("kernels: compiled kernels compute in float32, not in mixed precision; use auto")
         ignored = METHODS[self.method].ignored_fields

@@ -129,11 +129,18 @@ class Search:
 
         Raises:
             DivergedError: a loss or a parameter is no longer finite.
+            UserError: the GPU has not enough memory.
         """
         start_s = time.perf_counter()
         # Here, since another search of this process may have set its own number.
         torch.set_num_threads(self.task.config.num_threads)
-        result = self.method.run_epoch(self.epoch + 1)
+        try:
+            result = self.method.run_epoch(self.epoch + 1)
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"kernels: the GPU's memory is not enough for '{self.task.config.kernels}' ({error}); set "
+                "kernels: torch, which needs less, or recompute, which needs least, or a smaller batch_size"
+            ) from error
         own_metrics = {
             "epoch_seconds": time.perf_counter() - start_s,
             "num_skipped_images": float(self.task.data.num_skipped_images),

@@ -6,6 +6,7 @@ Shapes: L searchable layers, O candidate operators.
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ class SupernetMethod(SharingMethod):
                 mixed_precision=config.mixed_precision,
                 begun_with=self._begun_with,
             )
-            self.supernet.set_block(block_of(self._kernels, self.task.device))
+            self.supernet.set_blocks(partial(block_of, self._kernels, self.task.device))
 
     @torch.no_grad()
     def _evaluate(self, forward: Callable[[Tensor], Tensor]) -> float:

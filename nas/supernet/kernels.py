@@ -1,8 +1,8 @@
 """What computes the mixed blocks of a search: plain torch, or compiled loops where they can run.
 
-On a GPU, torch computes them in few kernels, see `nas.supernet.grouped_block`. All agree to rounding, not to
-the bit. The compiled loops (numba, llvmlite, a library opened for its BLAS) are imported only where they are
-chosen.
+On a GPU, torch computes them in few kernels (`nas.supernet.grouped_block`), which are recorded and replayed
+(`nas.supernet.graphed_block`). CPU and GPU, plain and compiled agree to rounding. The compiled loops (numba,
+llvmlite, a library opened for its BLAS) are imported only where they are chosen.
 """
 
 import warnings
@@ -13,10 +13,11 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from nas.foundation.errors import RunWarning, UserError
+from nas.supernet.graphed_block import GraphedBlock
 from nas.supernet.grouped_block import grouped_block
 from nas.supernet.mixed_block import BlockFunction, mixed_block
 
-Kernels = Literal["torch", "recompute", "compiled"]
+Kernels = Literal["torch", "recompute", "cuda_graphs", "compiled"]
 
 
 def choose_kernels(
@@ -29,17 +30,23 @@ def choose_kernels(
     """Chooses the kernels of a search, and warns where they are not those one would expect.
 
     Args:
-        wanted: `auto` is what the search began with or else `compiled`, where that can run; else `torch`.
-            `recompute` is `torch` in less memory.
+        wanted: `auto` is what the search began with or else, where they can run, `cuda_graphs` or `compiled`;
+            else `torch`. `recompute` is `torch` in less memory.
         begun_with: the kernels of the epochs that are done, if any.
 
     Raises:
-        UserError: `compiled` is wanted and cannot run.
+        UserError: `cuda_graphs` or `compiled` is wanted and cannot run.
     """
     problem = None
     chosen: Kernels = "torch"
     if wanted == "recompute" or (wanted == "auto" and begun_with == "recompute"):
         chosen = "recompute"
+    elif wanted == "cuda_graphs" or (
+        wanted == "auto" and device.type == "cuda" and begun_with in (None, "cuda_graphs")
+    ):
+        if device.type != "cuda":
+            raise UserError(f"kernels: 'cuda_graphs' run on a GPU, and the device is {device.type}; use auto")
+        chosen = "cuda_graphs"
     elif wanted == "compiled" or (wanted == "auto" and begun_with != "torch"):
         problem = _find_mismatch(device, mixed_precision) or find_failure()
         chosen = "torch" if problem else "compiled"
@@ -47,7 +54,7 @@ def choose_kernels(
         raise UserError(f"kernels: 'compiled' cannot run here: {problem}, or kernels: auto")
     if begun_with not in (None, chosen):
         reason = f", which cannot run here ({problem})" if problem else f"; kernels is '{wanted}'"
-        equal = "to rounding" if "compiled" in (begun_with, chosen) else "to the bit"
+        equal = "to the bit" if {begun_with, chosen} == {"torch", "recompute"} else "to rounding"
         _warn(f"the search began with {begun_with} kernels{reason}; continues with {chosen}, equal {equal}")
     elif problem and suits_compiled(device, mixed_precision=mixed_precision):
         _warn_once(f"compiled kernels cannot run here ({problem}); continues with torch, which takes longer")
@@ -55,11 +62,13 @@ def choose_kernels(
 
 
 def block_of(kernels: Kernels, device: torch.device) -> BlockFunction:
-    """The implementation of mixed blocks."""
+    """The implementation of mixed blocks; under `cuda_graphs`, of one layer."""
     if kernels == "compiled":
         from nas.supernet.compiled.compiled_block import compiled_block
 
         return compiled_block
+    if kernels == "cuda_graphs":
+        return GraphedBlock(grouped_block)
     block = mixed_block if device.type == "cpu" else grouped_block
     if kernels == "recompute":
         # It keeps its input alone, and runs again in the backward pass; equal to the bit.

@@ -6,7 +6,7 @@ where identity is a candidate, identity last), S stages, D depths of a stage (in
 Source: TF-NAS, search space; operator, depth and width levels.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -153,11 +153,11 @@ class Supernet(nn.Module):
 
     # Forward
 
-    def set_block(self, block: BlockFunction) -> None:
-        """Chooses how mixed blocks are computed from now on."""
+    def set_blocks(self, make_block: Callable[[], BlockFunction]) -> None:
+        """Chooses how mixed blocks are computed from now on; called once for each layer."""
         for layer in self.blocks:
             assert isinstance(layer, MixedLayer)
-            layer.block = block
+            layer.block = make_block()
 
     def stem_features(self, images_BCHW: Tensor) -> Tensor:
         """Features before the first searchable layer; they do not depend on the choices."""

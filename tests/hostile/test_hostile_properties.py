@@ -81,7 +81,7 @@ def good_values(positive_floats: st.SearchStrategy[float]) -> dict[str, st.Searc
         "max_train_images": st.none() | counts,
         "augmentation": st.sampled_from(get_args(Augmentation)),
         "method": st.sampled_from(list(METHODS)),
-        "kernels": st.sampled_from(["auto", "torch", "recompute", "compiled"]),
+        "kernels": st.sampled_from(["auto", "torch", "recompute", "cuda_graphs", "compiled"]),
         "space": st.sampled_from(list(SPACES)),
         "target_latency_ms": positive_floats,
         "latency_table": texts,

@@ -34,9 +34,11 @@ def test_every_check_passes_on_a_cpu_and_is_written_down(
 
 
 def test_a_search_that_shares_a_gpu_counts_what_it_did() -> None:
-    results: queue.Queue[int] = queue.Queue()
-    gpu_check._step_for_a_while("cpu", True, threading.Barrier(1), results)
-    assert results.get() >= 1
+    results: queue.Queue[tuple[int, int]] = queue.Queue()
+    gpu_check._step_for_a_while("cpu", True, True, threading.Barrier(1), results)
+    alone, together = results.get()
+    assert alone >= 1
+    assert together >= 1
 
 
 def test_a_check_that_breaks_is_told_and_the_others_run(

@@ -47,7 +47,7 @@ def trace_steps(
     traces = Traces(Trace(), Trace())
     with fake_gpu():
         supernet = to_gpu(Supernet(space, 100, config.depth))
-        supernet.set_block(block or block_of("torch", GPU))
+        supernet.set_blocks(lambda: block or block_of("torch", GPU))
         search_steps = SearchSteps(supernet, config, table)
         # Latencies are copied once per widening, not once per step.
         supernet.expected_latency_ms(table)

@@ -56,10 +56,17 @@ def kernels_of(records: list[EpochRecord]) -> list[str | None]:
 
 @pytest.mark.parametrize(
     ("device", "mixed_precision", "expected"),
-    [("cpu", False, "compiled"), ("cpu", True, "torch"), ("cuda", False, "torch")],
+    [
+        ("cpu", False, "compiled"),
+        ("cpu", True, "torch"),
+        ("cuda", False, "cuda_graphs"),
+        ("cuda", True, "cuda_graphs"),
+    ],
 )
 @pytest.mark.usefixtures("no_warnings")
-def test_auto_is_compiled_in_float32_on_the_cpu(device: str, mixed_precision: bool, expected: str) -> None:
+def test_auto_is_compiled_in_float32_on_the_cpu_and_cuda_graphs_on_a_gpu(
+    device: str, mixed_precision: bool, expected: str
+) -> None:
     assert choose_kernels("auto", torch.device(device), mixed_precision=mixed_precision) == expected
 
 
@@ -69,6 +76,31 @@ def test_a_config_refuses_compiled_kernels_that_can_never_run(fields: dict[str, 
         SearchConfig.model_validate(
             {"space": "paper", "target_latency_ms": 2.0, "kernels": "compiled", **fields}
         )
+
+
+@pytest.mark.parametrize("begun_with", ["torch", "recompute", "cuda_graphs"])
+@pytest.mark.usefixtures("no_warnings")
+def test_a_search_on_a_gpu_keeps_what_it_began_with(begun_with: Kernels) -> None:
+    chosen = choose_kernels("auto", torch.device("cuda"), mixed_precision=False, begun_with=begun_with)
+    assert chosen == begun_with
+
+
+def test_cuda_graphs_are_refused_on_the_cpu() -> None:
+    with pytest.raises(UserError, match=r"kernels: 'cuda_graphs'.*cpu; use auto"):
+        choose_kernels("cuda_graphs", CPU, mixed_precision=False)
+    with pytest.raises(ValueError, match="kernels: CUDA graphs run on a GPU"):
+        SearchConfig(space="paper", target_latency_ms=2.0, kernels="cuda_graphs", device="cpu")
+
+
+def test_too_little_memory_of_a_gpu_is_an_error_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = Search(make_config(), TABLE)
+
+    def fail(epoch: int) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    monkeypatch.setattr(begun.method, "run_epoch", fail)
+    with pytest.raises(UserError, match=r"kernels: .*Tried to allocate 20.00 MiB.*set kernels: torch"):
+        begun.run_epoch()
 
 
 def test_compiled_kernels_on_a_gpu_are_refused() -> None:
