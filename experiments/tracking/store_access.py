@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments.tracking.new_store import create_database
 from nas.foundation.errors import UserError, first_line
 from nas.foundation.uris import sqlite_path, sqlite_uri
 
@@ -88,7 +89,10 @@ def open_store(uri: str) -> "MlflowClient":
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
+    database = sqlite_path(uri)
     try:
+        if database is not None and not database.exists():
+            create_database(database)
         return MlflowClient(uri)
     except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
         raise UserError(_explain(uri, error)) from None

@@ -39,7 +39,8 @@ def _run(block: BlockFunction, num_channels: int, trains: bool) -> list[torch.Te
     leaves = [features, mix_weights_O]
     if trains:
         leaves += [tensor for weights in candidates for tensor in weights if tensor is not None]
-    return [out.detach(), *torch.autograd.grad(out, leaves, _wave(*out.shape))]
+    # A sum: where torch is handed a gradient, it imports a library for symbols first, which takes longer.
+    return [out.detach(), *torch.autograd.grad((out * _wave(*out.shape)).sum(), leaves)]
 
 
 def _wave(*shape: int) -> torch.Tensor:
