@@ -42,17 +42,12 @@ docs: .venv/installed-docs
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
-# README's figures: from the bundles of the replication study where they are there, else from the demo.
+# README's figures and its table of results, and all figures of the replication study into build/replication.
 figures: install
-ifneq ($(wildcard docs/replication/*.bundle),)
+	$(BIN)/python -m scripts.readme_results
 	for bundle in docs/replication/*.bundle; do \
 		$(BIN)/tfnas figures --from $$bundle --out build/replication/$$(basename $$bundle .bundle) || exit; \
 	done
-	cp build/replication/replication_sampling_and_depth/figures/collapse.png docs/figures/operator-collapse.png
-	cp build/replication/replication_sampling_and_depth/figures/depth.png docs/figures/depth-fluctuation.png
-else
-	$(BIN)/tfnas figures demo --out results/demo
-endif
 
 bench: install
 	$(BIN)/python -m benchmarks.steps
