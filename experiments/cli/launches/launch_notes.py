@@ -30,12 +30,13 @@ def write_notes(result: LaunchResult, file: str, console: Console) -> None:
 
 def _describe_verdicts(result: LaunchResult) -> list[str]:
     """The verdicts on the claims that the grid asks, a line each; none while searches are to come."""
+    if result.interrupted or not set(result.cells[0].factors) - {"seed"}:
+        # Seeds alone compare nothing, and what judges takes seconds to import.
+        return []
     from analysis.measures import measure_runs
     from analysis.reading.experiment_reader import read_experiment
     from analysis.verdicts import judge
 
-    if result.interrupted:
-        return []
     try:
         experiment = read_experiment(result.experiment, result.tracking_uri)
     except UserError:
