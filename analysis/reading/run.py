@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis.reading import tags
 from analysis.reading.values import Value, order_fields
+from nas.foundation.errors import UserError
 from nas.search.health import HealthCheck
 from nas.search.records import Trajectory
 from nas.space.architecture import Architecture
@@ -132,7 +133,13 @@ class Run:
 
     @cached_property
     def space(self) -> Space:
-        """The macro space that was searched."""
+        """The macro space that was searched.
+
+        Raises:
+            UserError: the run does not name one, or it is unknown.
+        """
+        if "space" not in self.config:
+            raise UserError(f"run {self.name}: its config has no space; restore it, or delete the run")
         return get_space(str(self.config["space"]))
 
     def tag(self, name: str) -> str:

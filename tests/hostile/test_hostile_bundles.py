@@ -152,6 +152,14 @@ def test_a_bundle_that_is_wrong_is_refused_and_runs_nothing(reason: str, command
     assert not Path(CANARY).exists()
 
 
+def test_a_search_without_a_space_is_named(command: Command) -> None:
+    (run,) = json.loads(FILES["runs.json"])["runs"]
+    config = {name: value for name, value in run["config"].items() if name != "space"}
+    Path("some.bundle").write_bytes(with_run(config=config))
+    line = command.refuses("figures", "--from", "some.bundle", "--out", "out")
+    assert "its config has no space" in line
+
+
 def test_a_bundle_that_unpacks_to_much_more_is_refused(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
