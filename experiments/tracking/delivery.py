@@ -12,7 +12,7 @@ from nas.foundation.errors import UserError, first_line
 
 _RETRY_S = 2.0
 
-_PAUSE_S = 2.0
+_PAUSE_S = 5.0
 """Pause between rounds; it batches short epochs, since most of the time goes into single requests."""
 
 
