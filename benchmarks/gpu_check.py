@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -161,44 +161,57 @@ def _exact() -> Iterator[None]:
         convolutions.fp32_precision = before
 
 
-def check_equality(setting: Setting) -> Numbers:
-    """Weight and architecture steps give the losses and parameters of the CPU's plain block.
+class Stepped(NamedTuple):
+    """What three weight and three architecture steps gave: losses, and all parameters by name."""
 
-    There are three of each: CUDA graphs run a layer, record it, and replay it.
-    """
-    results = []
-    for device, is_recorded in (
-        (CPU, False),
-        (setting.device, True),
-        (setting.device, True),
-        (setting.device, False),
-    ):
-        bench = Bench(setting.equal_space, device, 8)
-        losses = []
-        for _ in range(3):
-            for step in (bench.weight_step, bench.arch_step):
-                if not is_recorded:
-                    bench.forget()
-                with _exact(), gpu_settings(device):
-                    losses.append(float(step()))
-        results.append((losses, {name: each.detach().cpu() for name, each in bench.parameters.items()}))
-    (plain_losses, plain), (losses, ours), (_, again), (_, run) = results
-    loss_error = max(abs(a / b - 1) for a, b in zip(losses, plain_losses, strict=True))
+    losses: list[float]
+    parameters: dict[str, torch.Tensor]
+
+    def equals(self, other: "Stepped") -> bool:
+        """Whether all bits do."""
+        return all(torch.equal(each, other.parameters[name]) for name, each in self.parameters.items())
+
+
+def _take_steps(
+    setting: Setting, device: torch.device, *, is_recorded: bool = True, mixed_precision: bool = False
+) -> Stepped:
+    """Three steps of each kind: CUDA graphs run a layer, record it, and replay it, unless they are dropped."""
+    bench = Bench(setting.equal_space, device, 8, mixed_precision=mixed_precision)
+    losses = []
+    for _ in range(3):
+        for step in (bench.weight_step, bench.arch_step):
+            if not is_recorded:
+                bench.forget()
+            with _exact(), gpu_settings(device):
+                losses.append(float(step()))
+    return Stepped(losses, {name: each.detach().cpu() for name, each in bench.parameters.items()})
+
+
+def check_equality(setting: Setting) -> Numbers:
+    """Steps give the losses and parameters of the CPU's plain block, and CUDA graphs what they recorded."""
+    plain = _take_steps(setting, CPU)
+    ours, again = (_take_steps(setting, setting.device) for _ in range(2))
+    loss_error = max(abs(a / b - 1) for a, b in zip(ours.losses, plain.losses, strict=True))
     start = dict(Supernet(setting.equal_space, NUM_CLASSES).named_parameters())
     moved, expected = (
-        torch.cat([(end[name] - start[name].detach()).flatten() for name in start]) for end in (ours, plain)
+        torch.cat([(end.parameters[name] - start[name].detach()).flatten() for name in start])
+        for end in (ours, plain)
     )
     step_error = float((moved - expected).norm() / expected.norm())
-    repeats = all(torch.equal(ours[name], again[name]) for name in ours)
-    graph_error = max(float((ours[name] - run[name]).abs().max()) for name in ours)
     _demand(loss_error < 1e-4, f"losses differ by {loss_error:.1e}")
     _demand(step_error < 1e-2, f"steps differ by {step_error:.1e}")
-    _demand(repeats, "the same steps gave other bits")
-    _demand(not graph_error, f"CUDA graphs and what they recorded differ by {graph_error:.1e}")
+    _demand(ours.equals(again), "the same steps gave other bits")
+    for mixed_precision in (False, True):
+        recorded, run = (
+            _take_steps(setting, setting.device, is_recorded=each, mixed_precision=mixed_precision)
+            for each in (True, False)
+        )
+        kind = "bfloat16" if mixed_precision else "float32"
+        _demand(recorded.equals(run), f"CUDA graphs gave other bits than what they recorded, in {kind}")
     return {
         "loss_error": loss_error,
         "step_error": step_error,
-        "repeats_to_the_bit": repeats,
+        "repeats_to_the_bit": True,
         "graphs_equal_to_the_bit": True,
     }
 

@@ -191,7 +191,9 @@ class _Passes:
 
     def _run_backward(self, gradient_BPHX: Tensor) -> None:
         assert self._out_BPHX is not None
-        self._gradients = list(torch.autograd.grad(self._out_BPHX, self._wanted, gradient_BPHX))
+        # It is recorded within the forward pass, where autocast may be on; backward passes run without.
+        with torch.autocast(gradient_BPHX.device.type, enabled=False):
+            self._gradients = list(torch.autograd.grad(self._out_BPHX, self._wanted, gradient_BPHX))
         # It keeps all activations of the pass.
         self._out_BPHX = None
 
