@@ -175,7 +175,7 @@ class Stepped(NamedTuple):
 def _take_steps(
     setting: Setting, device: torch.device, *, is_recorded: bool = True, mixed_precision: bool = False
 ) -> Stepped:
-    """Three steps of each kind: CUDA graphs run a layer, record it, and replay it, unless they are dropped."""
+    """Three steps of each kind: CUDA graphs run a layer, record it and replay it, unless they are dropped."""
     bench = Bench(setting.equal_space, device, 8, mixed_precision=mixed_precision)
     losses = []
     for _ in range(3):
