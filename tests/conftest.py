@@ -1,0 +1,43 @@
+"""MLflow stores that begin as a copy of an empty one: to make its tables takes a second each time."""
+
+import sqlite3
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quick_stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    if "mlflow" not in sys.modules:  # no test of this session asks for it
+        yield
+        return
+    from mlflow.store.db import utils
+    from sqlalchemy import Engine, create_engine, event
+
+    make_tables = utils._initialize_tables
+    empty = tmp_path_factory.mktemp("empty_store") / "mlflow.db"
+
+    def copy_tables(engine: Engine) -> None:
+        if engine.dialect.name != "sqlite":
+            make_tables(engine)
+            return
+        if not empty.exists():
+            make_tables(create_engine(f"sqlite:///{empty}"))
+        with sqlite3.connect(empty) as source:
+            connection = engine.raw_connection()
+            source.backup(connection.driver_connection)
+            connection.close()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utils, "_initialize_tables", copy_tables)
+        event.listen(Engine, "connect", _do_not_wait_for_the_disk)
+        yield
+        event.remove(Engine, "connect", _do_not_wait_for_the_disk)
+
+
+def _do_not_wait_for_the_disk(connection: Any, _: object) -> None:
+    """That guards against power cuts; a process that is killed loses nothing."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous=OFF")
