@@ -29,8 +29,8 @@ from nas.oracle.space_oracle import SpaceOracle
 from nas.space.architecture import Architecture
 from nas.space.enumeration import all_architectures, operator_code
 from nas.space.macro_space import NANO
-from tests.experiments.launching.test_launch import tfnas
 from tests.support.bundles import seal
+from tests.support.command import tfnas
 from tests.support.study_files import BASE
 from tests.support.tiny import make_dense_table
 
