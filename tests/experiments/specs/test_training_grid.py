@@ -78,6 +78,7 @@ def write(folder: Path, name: str, **grid: list[Any]) -> Path:
         "architectures": ["small.json"],
         "base": TRAIN_BASE,
         "grid": grid,
+        "resources": {"max_concurrent_trials": 1},
     }
     (folder / name).write_text(yaml.safe_dump(content))
     return folder / name
