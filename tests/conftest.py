@@ -4,13 +4,28 @@ import gc
 import sqlite3
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+LONGEST = (
+    *("experiments/cli/launches/test_demo_command.py", "experiments/specs/test_training_grid.py"),
+    *("experiments/launching/test_launch.py", "experiments/studies/test_study_launch.py"),
+    *("experiments/cells/test_worker_reuse.py", "experiments/launching/test_search_methods.py"),
+    *("nas/supernet/test_supernet_against_reference.py", "nas/supernet/test_compiled_block.py"),
+)
+"""Files that take longest; begun last, one of them would keep one process busy when the others are done."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the files that take longest first."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
 
 def pytest_collection_finish() -> None:
-    """Libraries are millions of objects that the collector would visit each time; statsmodels calls it often."""
+    """Libraries are millions of objects that the garbage collector would visit at each of its runs."""
     gc.collect()
     gc.freeze()
 
