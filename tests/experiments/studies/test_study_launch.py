@@ -21,8 +21,9 @@ from analysis.reading.store import tracking_uri_of
 from experiments.cells.journal import Journal
 from experiments.specs.grid_file import load_grid
 from nas.foundation.uris import sqlite_uri
+from tests.support.command import tfnas
 from tests.support.limits import PATIENCE_S
-from tests.support.study_files import ACCURACY, ERROR, RATES, command, load, make_study, tfnas, write_study
+from tests.support.study_files import ACCURACY, ERROR, RATES, command, load, make_study, write_study
 
 SPACE = {
     "objective": {"choices": ["tfnas", "fbnet"]},
