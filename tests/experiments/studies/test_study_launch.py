@@ -51,11 +51,10 @@ def kill_in_the_middle(*arguments: str, out: Path) -> None:
     process = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline and process.poll() is None:
-        states = [trial.state for trial in load(out).get_trials()] if (out / "mlflow.db").exists() else []
         is_under_way = any(journal.epochs and journal.end is None for journal in journals(out).values())
-        if TrialState.COMPLETE in states and is_under_way:
+        if is_under_way and TrialState.COMPLETE in [trial.state for trial in load(out).get_trials()]:
             break
-        time.sleep(0.05)
+        time.sleep(0.1)
     assert process.poll() is None, "it ended before it was killed"
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -69,7 +68,7 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.
         space=SPACE, objectives=[ACCURACY, ERROR], seeds=SEEDS, budget={"num_trials": NUM_POINTS}
     )
     # So long that none ends between being seen and being killed.
-    content["base"] = content["base"] | {"max_train_images": 800}
+    content["base"] = content["base"] | {"max_train_images": 400}
     path, out = write_study(folder, content), folder / NAME
     temporary = folder / "a_scratch_folder_as_batch_systems_make_them" / "job_1355700" / "node_local_0123"
     temporary.mkdir(parents=True)
