@@ -15,7 +15,7 @@ demo: install
 	$(BIN)/tfnas demo --out results/demo
 
 test: install
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-faults: install
 	$(BIN)/pytest -m 'faults and not slow' -n 2

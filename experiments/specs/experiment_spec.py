@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from experiments.places.resources import Resources
 from experiments.specs.settings import Setting, apply_settings, changed_text
-from experiments.specs.study_spec import Study, same_value
+from experiments.specs.study_spec import Study, has_repeated
 from experiments.specs.yaml_file import parse_yaml, read_yaml_file
 from nas.config import PATH_FIELDS, ConfigRecord, SearchConfig, TrainConfig
 from nas.data.datasets import DATASETS
@@ -130,7 +130,7 @@ class ExperimentSpec(ConfigRecord):
         for field, values in self.grid.items():
             if not values:
                 yield f"grid.{field}: empty; give at least one value, or remove it"
-            if any(same_value(one, other) for one, other in itertools.combinations(values, 2)):
+            if has_repeated(values):
                 yield f"grid.{field}: {values}: a value is there twice; remove one"
         yield from self._field_problems()
 

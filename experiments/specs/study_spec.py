@@ -3,7 +3,7 @@
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
@@ -84,7 +84,7 @@ class Domain(ConfigRecord):
                 return "log and step go with `low` and `high`; remove them"
             if not self.choices:
                 return "choices: empty; give at least one value"
-            if any(same_value(one, other) for one, other in itertools.combinations(self.choices, 2)):
+            if has_repeated(self.choices):
                 return f"choices: {self.choices}: a value is there twice; remove one"
             return None
         return self._interval_problem(field)
@@ -271,6 +271,15 @@ _SCHEMAS: dict[str, Any] = SearchConfig.model_json_schema()["properties"]
 
 def _as_list(allowed: Choice | list[Choice]) -> list[Choice]:
     return allowed if isinstance(allowed, list) else [allowed]
+
+
+def has_repeated(values: Sequence[Any]) -> bool:
+    """Whether two values of a YAML file are the same; quick for thousands of them."""
+    hashable = [value for value in values if isinstance(value, Hashable)]
+    others = [value for value in values if not isinstance(value, Hashable)]
+    return len({(type(value), value) for value in hashable}) < len(hashable) or any(
+        same_value(one, other) for one, other in itertools.combinations(others, 2)
+    )
 
 
 def same_value(one: Any, other: Any) -> bool:

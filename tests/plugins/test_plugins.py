@@ -74,6 +74,7 @@ SPEC = {
         {"method": "fastest", "sampling": "single", "objective": "tfnas"},
     ],
     "grid": {"seed": [0]},
+    "resources": {"max_concurrent_trials": 1},
 }
 
 

@@ -7,4 +7,6 @@ after which torch refuses to compute gradients.
 import multiprocessing
 
 CLEAN_PROCESSES = multiprocessing.get_context("forkserver")
-CLEAN_PROCESSES.set_forkserver_preload(["nas.search.search", "tests.support.tiny"])
+CLEAN_PROCESSES.set_forkserver_preload(
+    ["nas.search.search", "nas.supernet.compiled.compiled_block", "tests.support.tiny"]
+)

@@ -1,7 +1,6 @@
 """Studies that tests launch: the smallest searches there are."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from experiments.specs.grid_file import load_grid
 from experiments.specs.study_grid import StudyGrid
 from nas.foundation.uris import sqlite_uri
 from nas.space.macro_space import get_space
-from tests.support.limits import PATIENCE_S
 from tests.support.tiny import make_dense_table
 
 BASE = {
@@ -65,12 +63,6 @@ def command(*arguments: str) -> tuple[list[str], dict[str, str]]:
     environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
     line = [sys.executable, "-c", "from experiments.cli.main import main; main()", *arguments]
     return line, environment | {"OMP_NUM_THREADS": "1"}
-
-
-def tfnas(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs the command."""
-    line, environment = command(*arguments)
-    return subprocess.run(line, capture_output=True, text=True, timeout=PATIENCE_S, env=environment)
 
 
 def load(out: Path) -> optuna.Study:

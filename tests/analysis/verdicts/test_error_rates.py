@@ -6,6 +6,12 @@ import pytest
 from benchmarks.verdicts import DISTRIBUTIONS, simulate
 
 
+@pytest.fixture(autouse=True)
+def _no_advice(monkeypatch: pytest.MonkeyPatch):
+    """How many seeds to add is only said, and takes half of the time."""
+    monkeypatch.setattr("analysis.verdicts.verdict._seeds_to_add", lambda *_: "")
+
+
 @pytest.mark.parametrize("num_seeds", [7, 10, 12])
 def test_verdicts_are_wrong_no_more_often_than_promised(num_seeds: int):
     rates = [simulate(sample, num_seeds, num_experiments=60) for sample in DISTRIBUTIONS.values()]

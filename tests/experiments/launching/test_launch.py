@@ -3,12 +3,11 @@
 import csv
 import hashlib
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
@@ -37,27 +36,19 @@ from nas.search.search import run_search
 from nas.search.search_identity import RESULTS_VERSION
 from nas.space.architecture import Architecture
 from nas.space.macro_space import get_space
-from tests.support.limits import PATIENCE_S
+from tests.support.command import tfnas
 from tests.support.study_files import BASE
 from tests.support.tiny import make_dense_table
 
 DIVERGES, LEARNS = 1e30, 0.05
 
 
-def tfnas(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
-    return subprocess.run(
-        [sys.executable, "-c", "from experiments.cli.main import main; main()", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        env=environment | {"OMP_NUM_THREADS": "1"},
-    )
-
-
 def write_spec(folder: Path, grid: dict[str, Any]) -> Path:
     path = folder / "spec.yaml"
-    path.write_text(yaml.safe_dump({"experiment": "tested", "base": BASE, "grid": grid}))
+    # A second process for trials takes as long to start as they do to run.
+    resources = {"max_concurrent_trials": 1}
+    content = {"experiment": "tested", "base": BASE, "grid": grid, "resources": resources}
+    path.write_text(yaml.safe_dump(content))
     return path
 
 
@@ -71,16 +62,16 @@ def runs_in(tracker: Tracker) -> list[Run]:
     return list(MlflowClient(tracker.uri).search_runs([tracker.experiment_id]))
 
 
+Launched = tuple[Path, CompletedProcess[str]]
+
+
 @pytest.fixture(scope="module")
-def launched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def launched(tmp_path_factory: pytest.TempPathFactory) -> Launched:
     """The output folder of a launch with one search that learns and one that diverges."""
     folder = tmp_path_factory.mktemp("launch")
     make_dense_table(get_space("micro")).save(folder / "table.json")
     spec = write_spec(folder, {"weight_lr": [DIVERGES, LEARNS]})
     return folder, tfnas("launch", str(spec), "--out", str(folder / "out"))
-
-
-Launched = tuple[Path, subprocess.CompletedProcess[str]]
 
 
 def test_a_search_that_diverges_fails_alone_and_is_listed(launched: Launched) -> None:
@@ -93,32 +84,6 @@ def test_a_search_that_diverges_fails_alone_and_is_listed(launched: Launched) ->
     runs = {run.data.params["weight_lr"]: run for run in runs_of(folder / "out", "search")}
     assert {rate: run.info.status for rate, run in runs.items()} == {"1e+30": "FAILED", "0.05": "FINISHED"}
     assert "train_loss is" in runs["1e+30"].data.tags["tfnas.failure"]
-
-
-def test_mlflow_keeps_the_file_and_the_grid_as_set_changed_them(launched: Launched, tmp_path: Path) -> None:
-    folder, _ = launched
-    out = tmp_path / "out"
-    spec = tmp_path / "spec.yaml"
-    spec.write_text(f"# Question: why?\n{(folder / 'spec.yaml').read_text()}")
-    changes = ("base.weight_lr=0.05", f"base.latency_table={folder / 'table.json'}", "grid={seed: [3]}")
-    sets = [part for change in changes for part in ("--set", change)]
-    done = tfnas("launch", str(spec), "--out", str(out), *sets)
-    assert done.returncode == 0, done.stderr
-    (run,) = runs_of(out, "search")
-    assert (run.data.params["weight_lr"], run.data.params["seed"]) == ("0.05", "3")
-    client = MlflowClient(f"sqlite:///{out / 'mlflow.db'}")
-    (launch,) = runs_of(out, "launch")
-    text = Path(client.download_artifacts(launch.info.run_id, spec.name)).read_text()
-    assert text.startswith("# Question: why?\n# Changed by --set base.weight_lr=0.05\n")
-    kept = yaml.safe_load(text)
-    assert (kept["base"]["weight_lr"], kept["grid"]) == (0.05, {"seed": [3]})
-    registered = json.loads(
-        Path(client.download_artifacts(launch.info.run_id, REGISTRATION_FILE)).read_text()
-    )
-    assert (registered["base"]["weight_lr"], registered["base"]["seed"]) == (0.05, 3)
-    wrong = tfnas("launch", str(spec), "--out", str(out), "--set", "base.weight_lr=-1")
-    assert wrong.returncode == 2
-    assert f"{spec} with --set base.weight_lr=-1: base.weight_lr: -1" in wrong.stderr
 
 
 def test_a_finished_run_has_all_epochs_params_tags_and_artifacts(launched: Launched) -> None:
@@ -478,16 +443,55 @@ def test_claims_have_values_as_runs_have_them(tmp_path: Path) -> None:
     assert json.loads(json.dumps(claims)) == claims
 
 
-def test_cells_share_a_warm_up_and_each_result_is_that_of_the_cell_alone(tmp_path: Path) -> None:
-    make_dense_table(get_space("micro")).save(tmp_path / "table.json")
-    out = tmp_path / "out"
-    first = tfnas("launch", str(write_spec(tmp_path, {"sampling": ["single", "bi"]})), "--out", str(out))
+# Cells that share a warm-up, in a grid that options change
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Launched:
+    """A folder in which two cells share a warm-up; `--set` says what they are."""
+    folder = tmp_path_factory.mktemp("shared")
+    make_dense_table(get_space("micro")).save(folder / "elsewhere.json")
+    spec = write_spec(folder, {"seed": [0]})
+    spec.write_text(f"# Question: why?\n{spec.read_text()}")
+    return folder, launch_shared(folder, "single, bi", num_parallel=2)
+
+
+def launch_shared(folder: Path, samplings: str, num_parallel: int) -> CompletedProcess[str]:
+    changes = (
+        *("base.weight_lr=0.05", f"base.latency_table={folder / 'elsewhere.json'}"),
+        *(f"grid={{seed: [3], sampling: [{samplings}]}}", f"resources.max_concurrent_trials={num_parallel}"),
+    )
+    sets = [part for change in changes for part in ("--set", change)]
+    return tfnas("launch", str(folder / "spec.yaml"), "--out", str(folder / "out"), *sets)
+
+
+def test_mlflow_keeps_the_file_and_the_grid_as_set_changed_them(shared: Launched) -> None:
+    folder, done = shared
+    out, spec = folder / "out", folder / "spec.yaml"
+    assert done.returncode == 0, done.stderr
+    for run in runs_of(out, "search"):
+        assert (run.data.params["weight_lr"], run.data.params["seed"]) == ("0.05", "3")
+    client = MlflowClient(f"sqlite:///{out / 'mlflow.db'}")
+    (launch,) = runs_of(out, "launch")
+    text = Path(client.download_artifacts(launch.info.run_id, spec.name)).read_text()
+    assert text.startswith("# Question: why?\n# Changed by --set base.weight_lr=0.05\n")
+    kept = yaml.safe_load(text)
+    assert (kept["base"]["weight_lr"], kept["grid"]) == (0.05, {"seed": [3], "sampling": ["single", "bi"]})
+    ((_, registered),) = registrations_of(out)
+    assert (registered["base"]["weight_lr"], registered["base"]["seed"]) == (0.05, 3)
+    wrong = tfnas("launch", str(spec), "--out", str(out), "--set", "base.weight_lr=-1")
+    assert wrong.returncode == 2
+    assert f"{spec} with --set base.weight_lr=-1: base.weight_lr: -1" in wrong.stderr
+
+
+def test_cells_share_a_warm_up_and_each_result_is_that_of_the_cell_alone(shared: Launched) -> None:
+    folder, first = shared
+    out = folder / "out"
     assert first.returncode == 0, first.stderr
     assert "Shared warm-ups: 1 epoch reused" in first.stdout
     for checkpoint in (out / "warmups").glob("*/checkpoint-*.pt"):
         checkpoint.write_bytes(b"damaged")
-    spec = write_spec(tmp_path, {"sampling": ["single", "bi", "bi_max", "bi_min"]})
-    second = tfnas("launch", str(spec), "--out", str(out))
+    second = launch_shared(folder, "single, bi, bi_max, bi_min", num_parallel=1)
     assert second.returncode == 0, second.stderr
     assert "2 finished, 2 missing; 2 to run" in second.stdout
     (warning,) = (line for line in second.stdout.splitlines() if "warning" in line)

@@ -29,8 +29,8 @@ from nas.oracle.space_oracle import SpaceOracle
 from nas.space.architecture import Architecture
 from nas.space.enumeration import all_architectures, operator_code
 from nas.space.macro_space import NANO
-from tests.experiments.launching.test_launch import tfnas
 from tests.support.bundles import seal
+from tests.support.command import tfnas
 from tests.support.study_files import BASE
 from tests.support.tiny import make_dense_table
 
@@ -46,7 +46,12 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("methods")
     TABLE.save(folder / "table.json")
     base = BASE | {"space": "nano", "elasticity": False, "num_evaluations": NUM_EVALUATIONS}
-    spec = {"experiment": "methods", "base": base, "grid": {"method": list(METHODS)}}
+    spec = {
+        "experiment": "methods",
+        "base": base,
+        "grid": {"method": list(METHODS)},
+        "resources": {"max_concurrent_trials": 1},
+    }
     (folder / "spec.yaml").write_text(yaml.safe_dump(spec))
     done = tfnas("launch", str(folder / "spec.yaml"), "--out", str(folder / "out"))
     assert done.returncode == 0, done.stderr

@@ -31,9 +31,10 @@ from nas.space.enumeration import all_architectures, operator_code
 from nas.space.macro_space import NANO, get_space
 from nas.training.trained_network import load_trained_network
 from nas.training.training import training_identity
-from tests.experiments.launching.test_launch import BASE, tfnas, tfnas_here
+from tests.experiments.launching.test_launch import BASE, tfnas_here
 from tests.support.bundles import seal
 from tests.support.class_folders import write_class_folders
+from tests.support.command import tfnas
 from tests.support.tiny import full_depth_architecture, make_dense_table
 
 TRAIN_BASE = {
@@ -77,6 +78,7 @@ def write(folder: Path, name: str, **grid: list[Any]) -> Path:
         "architectures": ["small.json"],
         "base": TRAIN_BASE,
         "grid": grid,
+        "resources": {"max_concurrent_trials": 1},
     }
     (folder / name).write_text(yaml.safe_dump(content))
     return folder / name

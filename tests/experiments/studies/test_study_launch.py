@@ -21,8 +21,9 @@ from analysis.reading.store import tracking_uri_of
 from experiments.cells.journal import Journal
 from experiments.specs.grid_file import load_grid
 from nas.foundation.uris import sqlite_uri
+from tests.support.command import tfnas
 from tests.support.limits import PATIENCE_S
-from tests.support.study_files import ACCURACY, ERROR, RATES, command, load, make_study, tfnas, write_study
+from tests.support.study_files import ACCURACY, ERROR, RATES, command, load, make_study, write_study
 
 SPACE = {
     "objective": {"choices": ["tfnas", "fbnet"]},
@@ -50,11 +51,10 @@ def kill_in_the_middle(*arguments: str, out: Path) -> None:
     process = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline and process.poll() is None:
-        states = [trial.state for trial in load(out).get_trials()] if (out / "mlflow.db").exists() else []
         is_under_way = any(journal.epochs and journal.end is None for journal in journals(out).values())
-        if TrialState.COMPLETE in states and is_under_way:
+        if is_under_way and TrialState.COMPLETE in [trial.state for trial in load(out).get_trials()]:
             break
-        time.sleep(0.05)
+        time.sleep(0.1)
     assert process.poll() is None, "it ended before it was killed"
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -68,7 +68,7 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.
         space=SPACE, objectives=[ACCURACY, ERROR], seeds=SEEDS, budget={"num_trials": NUM_POINTS}
     )
     # So long that none ends between being seen and being killed.
-    content["base"] = content["base"] | {"max_train_images": 800}
+    content["base"] = content["base"] | {"max_train_images": 400}
     path, out = write_study(folder, content), folder / NAME
     temporary = folder / "a_scratch_folder_as_batch_systems_make_them" / "job_1355700" / "node_local_0123"
     temporary.mkdir(parents=True)

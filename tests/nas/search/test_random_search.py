@@ -25,9 +25,16 @@ def search(config: SearchConfig, warmups: Path | None = None) -> list[EpochRecor
     return list(run_search(config, table=TABLE, warmups_dir=warmups))
 
 
-def test_it_ends_with_the_network_of_highest_accuracy_among_the_first_of_the_pool() -> None:
+@pytest.fixture(scope="module")
+def records() -> list[EpochRecord]:
+    """Of one search, for all tests that only look at them."""
+    return search(config_of())
+
+
+def test_it_ends_with_the_network_of_highest_accuracy_among_the_first_of_the_pool(
+    records: list[EpochRecord],
+) -> None:
     config = config_of()
-    records = search(config)
     evaluations = [each for record in records for each in record.evaluations]
     assert [each.architecture for each in evaluations] == draw_pool(config, TABLE)[:20]
     assert [each.number for each in evaluations] == list(range(1, 21))
@@ -37,8 +44,9 @@ def test_it_ends_with_the_network_of_highest_accuracy_among_the_first_of_the_poo
     assert all(each.latency_ms == TABLE.latency_ms(each.architecture) for each in evaluations)
 
 
-def test_rounds_of_ten_follow_as_many_epochs_of_training_as_any_search_has() -> None:
-    records = search(config_of())
+def test_rounds_of_ten_follow_as_many_epochs_of_training_as_any_search_has(
+    records: list[EpochRecord],
+) -> None:
     assert [record.phase for record in records] == ["warmup"] * 3 + ["evaluation"] * 2
     assert [len(record.evaluations) for record in records] == [0, 0, 0, 10, 10]
     best = [record.metrics["val_accuracy"] for record in records[3:]]

@@ -4,6 +4,7 @@ import os
 import pkgutil
 import random
 import signal
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,12 @@ def search(config: SearchConfig, folder: Path | None = None) -> list[EpochRecord
     return list(run_search(config, table=TABLE, checkpoint_dir=folder))
 
 
+@cache
+def uninterrupted(config: SearchConfig) -> list[EpochRecord]:
+    """The records of a search that nobody kills; run once for all moments at which it could be."""
+    return search(config)
+
+
 STEPS = "nas.supernet.steps:SearchSteps"
 
 
@@ -101,7 +108,7 @@ def test_killed_in_an_epoch(step: str, number: int, num_done: int, depth: str, t
     config = make_config(depth=depth)
     search_until_killed(config, tmp_path, STEPS, step, number)
     assert newest_epoch(tmp_path) == num_done
-    assert_identical(search(config, tmp_path), search(config))
+    assert_identical(search(config, tmp_path), uninterrupted(config))
 
 
 @pytest.mark.parametrize("method", ["random", "gp_nas"])
@@ -120,7 +127,7 @@ def test_killed_in_training_or_in_a_round_of_evaluation(
     config = make_config(method=method, num_epochs=3, num_evaluations=20)
     search_until_killed(config, tmp_path, place, name, number)
     assert newest_epoch(tmp_path) == num_done
-    assert_identical(search(config, tmp_path), search(config))
+    assert_identical(search(config, tmp_path), uninterrupted(config))
 
 
 @pytest.mark.parametrize("reset", [False, True])
@@ -131,7 +138,7 @@ def test_killed_while_a_multiplier_is_learned(reset: bool, tmp_path: Path) -> No
         elasticity=False,
         reset_optimizers_each_epoch=reset,
     )
-    whole = search(config)
+    whole = uninterrupted(config)
     search_until_killed(config, tmp_path, STEPS, "arch_step", 4)
     assert newest_epoch(tmp_path) == 2
     resumed = search(config, tmp_path)
@@ -152,20 +159,20 @@ def test_killed_while_a_checkpoint_is_written(
     search_until_killed(config, tmp_path, "os", "fsync", number)
     assert newest_epoch(tmp_path) == num_done
     assert len(list(tmp_path.glob("*.partial"))) == num_partial
-    assert_identical(search(config, tmp_path), search(config))
+    assert_identical(search(config, tmp_path), uninterrupted(config))
     assert not list(tmp_path.glob("*.partial"))
 
 
 def test_killed_while_worker_processes_decode_and_augment_images(image_dir: Path, tmp_path: Path) -> None:
     config = of_files(image_dir, num_data_workers=2)
-    whole = search(config)
+    whole = uninterrupted(config)
     search_until_killed(config, tmp_path, STEPS, "weight_step", 7)
     assert newest_epoch(tmp_path) == 1
     assert_identical(search(config, tmp_path), whole)
 
 
 def test_the_number_of_worker_processes_does_not_matter(image_dir: Path) -> None:
-    with_two, without = (search(of_files(image_dir, num_data_workers=number)) for number in (2, 0))
+    with_two, without = (uninterrupted(of_files(image_dir, num_data_workers=number)) for number in (2, 0))
     assert_identical(with_two, without)
 
 
@@ -194,7 +201,7 @@ def test_two_searches_in_turn_in_one_process_give_what_each_gives_alone() -> Non
     configs = make_config(seed=1), make_config(depth="skip", sampling="single")
     in_turn = zip(*(run_search(config, table=TABLE) for config in configs), strict=True)
     for records, config in zip(zip(*in_turn, strict=True), configs, strict=True):
-        assert_identical(list(records), search(config))
+        assert_identical(list(records), uninterrupted(config))
 
 
 def test_every_epoch_has_the_threads_of_its_own_search(monkeypatch: pytest.MonkeyPatch) -> None:

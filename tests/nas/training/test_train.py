@@ -30,7 +30,7 @@ def architecture(tmp_path_factory):
     return str(path)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def make_config(architecture):
     def make(**fields):
         defaults = {
@@ -66,10 +66,10 @@ def assert_equal_weights(first, second):
         assert torch.equal(tensor, second[name]), name
 
 
-@pytest.fixture(params=[None, 0.9], ids=["plain", "averaged"])
-def whole_training(request, make_config, tmp_path):
-    config = make_config(ema_decay=request.param)
-    return config, list(run_training(config, networks_dir=tmp_path / "whole")), tmp_path / "whole"
+@pytest.fixture(scope="module", params=[None, 0.9], ids=["plain", "averaged"])
+def whole_training(request, make_config, tmp_path_factory):
+    config, networks = make_config(ema_decay=request.param), tmp_path_factory.mktemp("whole")
+    return config, list(run_training(config, networks_dir=networks)), networks
 
 
 def test_training_yields_one_record_an_epoch_and_the_test_numbers_once(whole_training):
@@ -143,9 +143,9 @@ def test_test_images_are_seen_once_and_by_the_best_epoch_only(make_config, tmp_p
     assert torch.cat(is_right).double().mean() == pytest.approx(record.metrics["test_accuracy"])
 
 
-def test_trained_network_says_what_it_is(make_config, tmp_path):
-    list(run_training(make_config(num_epochs=2), networks_dir=tmp_path))
-    record, network = load_trained_network(tmp_path / LAST_FILE)
+def test_trained_network_says_what_it_is(whole_training):
+    _, _, networks = whole_training
+    record, network = load_trained_network(networks / LAST_FILE)
     assert record.class_names[0] == "T-shirt/top"
     assert (record.resolution, record.mean, record.std) == (28, (0.2860,), (0.3530,))
     assert record.config["lr"] == 0.1
@@ -154,9 +154,9 @@ def test_trained_network_says_what_it_is(make_config, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"text", "number", "cut"])
-def test_damaged_network_file_is_refused(make_config, tmp_path, content):
-    path = tmp_path / LAST_FILE
-    next(run_training(make_config(), networks_dir=tmp_path))
+def test_damaged_network_file_is_refused(whole_training, tmp_path, content):
+    _, _, networks = whole_training
+    path = Path(shutil.copy(networks / LAST_FILE, tmp_path))
     if content == "number":
         torch.save(3, path)
     else:
