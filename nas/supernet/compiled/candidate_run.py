@@ -17,7 +17,7 @@ from nas.supernet.compiled.depthwise_convolution import (
     depthwise_input_gradient,
     depthwise_weight_gradient,
 )
-from nas.supernet.compiled.expansion import Floats, FoldedExpansion, LayerInput, WholeExpansion
+from nas.supernet.compiled.expansion import Chunk, Floats, FoldedExpansion, LayerInput, WholeExpansion
 from nas.supernet.mixed_block import MBConvShape, MBConvWeights
 
 
@@ -94,50 +94,53 @@ class CandidateRun:
         self._kept = None
         self._expansion.start_backward(to_arrays.expansion_WI)
         to_depthwise_W1KK = None if to_weights is None else to_weights.depthwise_W1KK[: self._width].zero_()
-        self._filter_backward(torch.from_numpy(to_filtered_MW), to_features_NI, to_depthwise_W1KK)
+        self._filter_backward(to_filtered_MW, to_features_NI, to_depthwise_W1KK)
         self._expansion.finish_backward(to_features_NI)
         return float(to_mix_weight)
 
     def _filter(self) -> Floats:
         """The depthwise convolution's output, (M, W), computed in chunks of the batch."""
         first, *others = self._input.chunks(self._width)
-        filtered_bMW = self._filter_chunk(first)
+        filtered_mW = self._filter_chunk(first)
         if not others:
-            return filtered_bMW.flatten(0, 1).numpy()
-        filtered_BMW = filtered_bMW.new_empty(self._out_space[0], *filtered_bMW.shape[1:])
-        filtered_BMW[first] = filtered_bMW
-        for images in others:
-            filtered_BMW[images] = self._filter_chunk(images)
-        return filtered_BMW.flatten(0, 1).numpy()
+            return filtered_mW
+        batch, height, image_width = self._out_space
+        # Torch's memory is aligned, which BLAS may depend on.
+        filtered_MW: Floats = torch.empty(batch * height * image_width, self._width).numpy()
+        filtered_MW[: len(filtered_mW)] = filtered_mW
+        size = height * image_width
+        for chunk in others:
+            filtered_MW[chunk.images.start * size : chunk.images.stop * size] = self._filter_chunk(chunk)
+        return filtered_MW
 
-    def _filter_chunk(self, images: slice) -> Tensor:
-        active_nW = self._expansion.activate(self._expansion.expand(images))
-        active_bWHX = as_features(torch.from_numpy(active_nW), self._input.space_of(images))
-        filtered_bWYZ = depthwise_conv(active_bWHX, self._depthwise_W1KK, self._stride)
-        return filtered_bWYZ.permute(0, 2, 3, 1).flatten(1, 2)
+    def _filter_chunk(self, chunk: Chunk) -> Floats:
+        active_nW = self._expansion.activate(self._expansion.expand(chunk))
+        filtered_bWYZ = depthwise_conv(
+            features_of(active_nW, chunk.batch_and_space), self._depthwise_W1KK, self._stride
+        )
+        return pixels_of(filtered_bWYZ)
 
     def _filter_backward(
-        self, to_filtered_MW: Tensor, to_features_NI: Floats, to_depthwise_W1KK: Tensor | None
+        self, to_filtered_MW: Floats, to_features_NI: Floats, to_depthwise_W1KK: Tensor | None
     ) -> None:
         """Adds to the gradients of the input and of the depthwise weight."""
-        to_filtered_BWYZ = as_features(to_filtered_MW, self._out_space)
-        for images in self._input.chunks(self._width):
-            space = self._input.space_of(images)
-            expanded_nW = self._expansion.expand(images)
-            to_filtered_bWYZ = to_filtered_BWYZ[images]
+        to_filtered_BWYZ = features_of(to_filtered_MW, self._out_space)
+        chunks = self._input.chunks(self._width)
+        for chunk in chunks:
+            expanded_nW = self._expansion.expand(chunk)
+            to_filtered_bWYZ = to_filtered_BWYZ[chunk.images] if len(chunks) > 1 else to_filtered_BWYZ
             if to_depthwise_W1KK is not None:
-                active_nW = torch.from_numpy(self._expansion.activate(expanded_nW))
+                active_nW = self._expansion.activate(expanded_nW)
                 to_depthwise_W1KK += depthwise_weight_gradient(
-                    as_features(active_nW, space), to_filtered_bWYZ, self._depthwise_W1KK, self._stride
+                    features_of(active_nW, chunk.batch_and_space),
+                    to_filtered_bWYZ,
+                    self._depthwise_W1KK,
+                    self._stride,
                 )
             to_active_bWHX = depthwise_input_gradient(
-                to_filtered_bWYZ,
-                self._depthwise_W1KK,
-                self._stride,
-                torch.Size((space[0], self._width, *space[1:])),
+                to_filtered_bWYZ, self._depthwise_W1KK, self._stride, chunk.batch_and_space
             )
-            to_active_nW = as_pixels(to_active_bWHX).numpy()
-            self._expansion.backward(images, expanded_nW, to_active_nW, to_features_NI)
+            self._expansion.backward(chunk, expanded_nW, pixels_of(to_active_bWHX), to_features_NI)
 
 
 def as_pixels(features_BCHX: Tensor) -> Tensor:
@@ -148,6 +151,20 @@ def as_pixels(features_BCHX: Tensor) -> Tensor:
 def as_features(pixels_NC: Tensor, batch_and_space: tuple[int, int, int]) -> Tensor:
     """The inverse of `as_pixels`, given batch, height and width."""
     return pixels_NC.view(*batch_and_space, -1).permute(0, 3, 1, 2)
+
+
+# The same for arrays: a view costs torch several times as much as numpy.
+
+
+def pixels_of(features_BCHX: Tensor) -> Floats:
+    """Features as an array of pixels by channels; a view of them if they are dense and channels-last."""
+    pixels_NC: Floats = features_BCHX.numpy().transpose(0, 2, 3, 1).reshape(-1, features_BCHX.shape[1])
+    return pixels_NC
+
+
+def features_of(pixels_NC: Floats, batch_and_space: tuple[int, int, int]) -> Tensor:
+    """The inverse of `pixels_of`, given batch, height and width."""
+    return torch.from_numpy(pixels_NC.reshape(*batch_and_space, -1).transpose(0, 3, 1, 2))
 
 
 class _ActiveArrays(NamedTuple):

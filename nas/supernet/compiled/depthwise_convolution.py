@@ -30,17 +30,18 @@ def depthwise_conv(features_BCHW: Tensor, weight_C1KK: Tensor, stride: int) -> T
 
 
 def depthwise_input_gradient(
-    gradient_BCYX: Tensor, weight_C1KK: Tensor, stride: int, features_shape: torch.Size
+    gradient_BCYX: Tensor, weight_C1KK: Tensor, stride: int, batch_and_space: tuple[int, int, int]
 ) -> Tensor:
-    """Gradient with respect to the input, of which only the shape is needed."""
-    if features_shape[2:] == (1, 1):
+    """Gradient with respect to the input, of which only batch, height and width are needed."""
+    batch, *space = batch_and_space
+    if space == [1, 1]:
         return gradient_BCYX * _center_tap(weight_C1KK)
     if stride == 1:
         # The same convolution with reversed taps, which oneDNN computes faster for kernel size 5.
         return depthwise_conv(gradient_BCYX, weight_C1KK.flip(2, 3), stride)
     # Memory that is never touched costs nothing.
     like_BCHW = torch.empty(
-        features_shape, dtype=torch.float32, device="cpu", memory_format=torch.channels_last
+        (batch, len(weight_C1KK), *space), dtype=torch.float32, device="cpu", memory_format=torch.channels_last
     )
     return _torch_gradients(gradient_BCYX, like_BCHW, weight_C1KK, stride, of_input=True)
 

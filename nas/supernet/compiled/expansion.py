@@ -11,6 +11,7 @@ pixels; other layers are small and are processed as a whole.
 """
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,14 @@ _CHUNK_BYTES = 2**20
 
 _MAX_RECOMPUTED_CHANNELS = 48
 """Expanding up to this many input channels twice costs less than the memory to keep the result."""
+
+
+class Chunk(NamedTuple):
+    """Images that are processed together: a slice of the batch, its pixels, and images, height and width."""
+
+    images: slice
+    pixels: slice
+    batch_and_space: tuple[int, int, int]
 
 
 class LayerInput:
@@ -48,21 +57,24 @@ class LayerInput:
             self.centered_NI: Floats = centered_NI.numpy()
             self.covariance_II: Floats = (centered_NI.t() @ centered_NI / num_pixels).numpy()
 
-    def chunks(self, width: int) -> list[slice]:
-        """Slices of the images that are processed together."""
-        batch, height, image_width = self.batch_and_space
-        image_bytes = 4 * width * height * image_width
-        size = max(_CHUNK_BYTES // image_bytes, 1) if self.is_folded else batch
-        return [slice(first, min(first + size, batch)) for first in range(0, batch, size)]
+        self._chunks: dict[int, list[Chunk]] = {}
 
-    def space_of(self, images: slice) -> tuple[int, int, int]:
-        """Images, height and width of a slice."""
-        return (images.stop - images.start, *self.batch_and_space[1:])
+    def chunks(self, width: int) -> list[Chunk]:
+        """The images that are processed together; candidates of the same width share them."""
+        if width not in self._chunks:
+            batch, height, image_width = self.batch_and_space
+            image_bytes = 4 * width * height * image_width
+            size = max(_CHUNK_BYTES // image_bytes, 1) if self.is_folded else batch
+            self._chunks[width] = [
+                _make_chunk(first, min(first + size, batch), height, image_width)
+                for first in range(0, batch, size)
+            ]
+        return self._chunks[width]
 
-    def pixels(self, images: slice) -> slice:
-        """The rows of a slice of images."""
-        _, height, width = self.batch_and_space
-        return slice(images.start * height * width, images.stop * height * width)
+
+def _make_chunk(first: int, last: int, height: int, width: int) -> Chunk:
+    pixels = slice(first * height * width, last * height * width)
+    return Chunk(slice(first, last), pixels, (last - first, height, width))
 
 
 class Expansion(ABC):
@@ -72,7 +84,7 @@ class Expansion(ABC):
     """
 
     @abstractmethod
-    def expand(self, images: slice) -> Floats:
+    def expand(self, chunk: Chunk) -> Floats:
         """Mid channels of a chunk, (n, W)."""
 
     @abstractmethod
@@ -85,7 +97,7 @@ class Expansion(ABC):
 
     @abstractmethod
     def backward(
-        self, images: slice, expanded_nW: Floats, to_active_nW: Floats, to_features_NI: Floats
+        self, chunk: Chunk, expanded_nW: Floats, to_active_nW: Floats, to_features_NI: Floats
     ) -> None:
         """Adds a chunk's part of the input's gradient; overwrites `to_active_nW`."""
 
@@ -105,16 +117,16 @@ class FoldedExpansion(Expansion):
         self._keeps = expansion_WI.shape[1] > _MAX_RECOMPUTED_CHANNELS
         self._kept: dict[int, Floats] = {}
 
-    def expand(self, images: slice) -> Floats:
+    def expand(self, chunk: Chunk) -> Floats:
         """See `Expansion`."""
-        kept_nW = self._kept.get(images.start)
+        kept_nW = self._kept.get(chunk.images.start)
         if kept_nW is not None:
             return kept_nW
         normal_nW: Floats = loops.expand(
-            self._input.centered_NI[self._input.pixels(images)], self._normalizing_WI
+            self._input.centered_NI[chunk.pixels], self._normalizing_WI
         )
         if self._keeps:
-            self._kept[images.start] = normal_nW
+            self._kept[chunk.images.start] = normal_nW
         return normal_nW
 
     def activate(self, expanded_nW: Floats) -> Floats:
@@ -130,20 +142,19 @@ class FoldedExpansion(Expansion):
         self._sum_W, self._product_W = np.zeros(width), np.zeros(width)
 
     def backward(
-        self, images: slice, expanded_nW: Floats, to_active_nW: Floats, to_features_NI: Floats
+        self, chunk: Chunk, expanded_nW: Floats, to_active_nW: Floats, to_features_NI: Floats
     ) -> None:
         """See `Expansion`."""
-        self._kept.pop(images.start, None)
-        pixels = self._input.pixels(images)
+        self._kept.pop(chunk.images.start, None)
         loops.folded_backward(
             expanded_nW,
             self._is_relu,
             to_active_nW,
             self._normalizing_WI,
-            self._input.centered_NI[pixels],
+            self._input.centered_NI[chunk.pixels],
             self._sum_W,
             self._product_W,
-            to_features_NI[pixels],
+            to_features_NI[chunk.pixels],
             self._to_expansion_WI,
         )
 
@@ -169,7 +180,7 @@ class WholeExpansion(Expansion):
         self._expanded_NW, mean_W, scale_W = loops.expand_and_measure(layer_input.features_NI, expansion_WI)
         self._statistics = mean_W, scale_W
 
-    def expand(self, images: slice) -> Floats:
+    def expand(self, chunk: Chunk) -> Floats:
         """See `Expansion`."""
         expanded_NW: Floats = self._expanded_NW
         return expanded_NW
@@ -180,7 +191,7 @@ class WholeExpansion(Expansion):
         return active_nW
 
     def backward(
-        self, images: slice, expanded_nW: Floats, to_active_nW: Floats, to_features_NI: Floats
+        self, chunk: Chunk, expanded_nW: Floats, to_active_nW: Floats, to_features_NI: Floats
     ) -> None:
         """See `Expansion`."""
         loops.whole_backward(
