@@ -4,16 +4,24 @@ Shapes: B batch, I input channels, P output channels, H X space, N pixels of the
 resolution, M at the output's, O operators.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nas.supernet.compiled.candidate_run import CandidateRun, as_features, as_pixels
+from nas.supernet.compiled.candidate_run import CandidateRun, WeightGradients
+from nas.supernet.compiled.depthwise_convolution import (
+    BatchAndSpace,
+    Floats,
+    after_stride,
+    as_features,
+    as_pixels,
+)
 from nas.supernet.compiled.expansion import LayerInput
+from nas.supernet.compiled.normalization_loops import mean_over_pixels
 from nas.supernet.mixed_block import MBConvShape, MBConvWeights, mixed_block
 
 
@@ -63,8 +71,7 @@ class _CompiledBlock(torch.autograd.Function):
         # What torch saves, it protects: from changes in place and from a second, unannounced backward.
         ctx.save_for_backward(features_BIHX, mix_weights_O, *flat)
         ctx.runs, out_MP = _run_candidates(ctx, features_BIHX, mix_weights_O, flat)
-        batch, _, height, width = features_BIHX.shape
-        return as_features(out_MP, (batch, -(-height // shape.stride), -(-width // shape.stride)))
+        return as_features(out_MP, after_stride(_batch_and_space(features_BIHX), shape.stride))
 
     @staticmethod
     @once_differentiable
@@ -75,22 +82,21 @@ class _CompiledBlock(torch.autograd.Function):
             # The graph was retained: an earlier backward has used the runs up.
             runs, _ = _run_candidates(ctx, features_BIHX, mix_weights_O, flat)
         gradient_MP = as_pixels(gradients[0])
-        mean_gradient_P = gradient_MP.numpy().mean(0, dtype=np.float64).astype(np.float32)
-        batch, num_inputs, *space = features_BIHX.shape
+        batch_and_space = _batch_and_space(features_BIHX)
         if ctx.shape.keeps_shape:
-            to_features_NI = gradient_MP.clone()
+            to_features_NI = _copy(gradient_MP)
         else:
-            to_features_NI = gradient_MP.new_zeros(batch * space[0] * space[1], num_inputs)
-        arrays = gradient_MP.numpy(), mean_gradient_P, to_features_NI.numpy()
+            to_features_NI = _zeros(math.prod(batch_and_space), features_BIHX.shape[1])
+        arrays = gradient_MP, mean_over_pixels(gradient_MP), to_features_NI
         to_mix_weights: list[float] = []
         to_flat: list[Tensor | None] = []
         for width, needed, weights in zip(ctx.widths, _needs_gradients(ctx), _unflatten(flat), strict=True):
-            to_weights = _gradients_like(weights, width) if any(needed) else None
+            to_weights = WeightGradients(weights, width) if any(needed) else None
             # A run's memory is released as soon as it is done.
             to_mix_weights.append(runs.pop(0).backward(*arrays, to_weights))
-            to_flat += [None] * len(needed) if to_weights is None else to_weights
-        to_mix_weights_O = gradient_MP.new_tensor(to_mix_weights) if ctx.needs_input_grad[1] else None
-        return as_features(to_features_NI, (batch, *space)), to_mix_weights_O, None, None, *to_flat
+            to_flat += [None] * len(needed) if to_weights is None else to_weights.tensors
+        to_mix_weights_O = gradients[0].new_tensor(to_mix_weights) if ctx.needs_input_grad[1] else None
+        return as_features(to_features_NI, batch_and_space), to_mix_weights_O, None, None, *to_flat
 
 
 _NUM_OTHERS = 4
@@ -99,28 +105,44 @@ _NUM_OTHERS = 4
 
 def _run_candidates(
     ctx: Any, features_BIHX: Tensor, mix_weights_O: Tensor | None, flat: Sequence[Tensor | None]
-) -> tuple[list[CandidateRun], Tensor]:
+) -> tuple[list[CandidateRun], Floats]:
     """The forward pass of all candidates, and their sum, (M, P)."""
-    batch, _, height, width = features_BIHX.shape
     features_NI = as_pixels(features_BIHX.detach())
-    layer_input = LayerInput(features_NI, (batch, height, width))
+    batch_and_space = _batch_and_space(features_BIHX)
+    layer_input = LayerInput(features_NI, batch_and_space)
     candidates = _unflatten([None if tensor is None else tensor.detach() for tensor in flat])
     # BLAS would read past the end.
     assert all(weights.expansion_WI.shape[1] == features_NI.shape[1] for weights in candidates)
     if ctx.shape.keeps_shape:
-        out_MP = features_NI.clone()
+        out_MP = _copy(features_NI)
     else:
-        stride = ctx.shape.stride
-        num_out_pixels = batch * -(-height // stride) * -(-width // stride)
-        out_MP = features_NI.new_zeros(num_out_pixels, candidates[0].projection_WP.shape[1])
+        num_out_pixels = math.prod(after_stride(batch_and_space, ctx.shape.stride))
+        out_MP = _zeros(num_out_pixels, candidates[0].projection_WP.shape[1])
     mix_weights = [1.0] * len(candidates) if mix_weights_O is None else mix_weights_O.tolist()
     runs = [
-        CandidateRun(layer_input, weights, width, ctx.shape, mix_weight, out_MP.numpy(), trains=any(needed))
+        CandidateRun(layer_input, weights, width, ctx.shape, mix_weight, out_MP, trains=any(needed))
         for weights, width, mix_weight, needed in zip(
             candidates, ctx.widths, mix_weights, _needs_gradients(ctx), strict=True
         )
     ]
     return runs, out_MP
+
+
+def _batch_and_space(features_BCHX: Tensor) -> BatchAndSpace:
+    batch, _, height, width = features_BCHX.shape
+    return batch, height, width
+
+
+# Memory by torch, which aligns it: what follows may round differently where it is aligned differently.
+
+
+def _zeros(num_rows: int, num_columns: int) -> Floats:
+    return torch.zeros(num_rows, num_columns, dtype=torch.float32, device="cpu").numpy()
+
+
+def _copy(array: Floats) -> Floats:
+    copied: Floats = torch.from_numpy(array).clone().numpy()
+    return copied
 
 
 def _needs_gradients(ctx: Any) -> list[Sequence[bool]]:
@@ -136,12 +158,3 @@ def _split(flat: Sequence[Any]) -> list[Sequence[Any]]:
 
 def _unflatten(flat: Sequence[Tensor | None]) -> list[MBConvWeights]:
     return [MBConvWeights(*each) for each in _split(flat)]
-
-
-def _gradients_like(weights: MBConvWeights, width: int) -> MBConvWeights:
-    """Memory for gradients; those of inactive channels are 0."""
-    gradients = _unflatten([None if tensor is None else torch.empty_like(tensor) for tensor in weights])[0]
-    for name, gradient in zip(gradients._fields, gradients, strict=True):
-        if gradient is not None and name != "se_reduce_bias_R":
-            gradient.numpy()[width:] = 0
-    return gradients

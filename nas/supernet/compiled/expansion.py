@@ -11,15 +11,14 @@ pixels; other layers are small and are processed as a whole.
 """
 
 from abc import ABC, abstractmethod
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
+import torch
 
 from nas.supernet.compiled import candidate_loops as loops
-
-Floats = NDArray[np.float32]
+from nas.supernet.compiled.depthwise_convolution import BatchAndSpace, Floats, after_stride
 
 _FOLD_RATIO = 8
 """Pixels times this must reach the square of the input channels."""
@@ -32,11 +31,33 @@ _MAX_RECOMPUTED_CHANNELS = 48
 
 
 class Chunk(NamedTuple):
-    """Images that are processed together: a slice of the batch, its pixels, and images, height and width."""
+    """Images that are processed together.
 
-    images: slice
+    Attributes:
+        pixels: their rows at the input's resolution.
+        out_pixels: their rows at the output's.
+        batch_and_space: how many images, height and width.
+    """
+
     pixels: slice
-    batch_and_space: tuple[int, int, int]
+    out_pixels: slice
+    batch_and_space: BatchAndSpace
+
+
+@cache
+def _make_chunks(batch_and_space: BatchAndSpace, stride: int, size: int) -> list[Chunk]:
+    """A batch in chunks of so many images."""
+    batch, height, width = batch_and_space
+    _, out_height, out_width = after_stride(batch_and_space, stride)
+    return [
+        Chunk(
+            slice(first * height * width, last * height * width),
+            slice(first * out_height * out_width, last * out_height * out_width),
+            (last - first, height, width),
+        )
+        for first in range(0, batch, size)
+        for last in [min(first + size, batch)]
+    ]
 
 
 class LayerInput:
@@ -47,34 +68,22 @@ class LayerInput:
         covariance_II: of the input's channels over all pixels (biased).
     """
 
-    def __init__(self, features_NI: Tensor, batch_and_space: tuple[int, int, int]) -> None:
-        self.features_NI: Floats = features_NI.numpy()
+    def __init__(self, features_NI: Floats, batch_and_space: BatchAndSpace) -> None:
+        self.features_NI = features_NI
         self.batch_and_space = batch_and_space
         num_pixels, num_channels = features_NI.shape
         self.is_folded = _FOLD_RATIO * num_pixels >= num_channels**2
         if self.is_folded:
-            centered_NI = features_NI - features_NI.mean(0)
+            tensor_NI = torch.from_numpy(features_NI)
+            centered_NI = tensor_NI - tensor_NI.mean(0)
             self.centered_NI: Floats = centered_NI.numpy()
             self.covariance_II: Floats = (centered_NI.t() @ centered_NI / num_pixels).numpy()
 
-        self._chunks: dict[int, list[Chunk]] = {}
-
-    def chunks(self, width: int) -> list[Chunk]:
-        """The images that are processed together; candidates of the same width share them."""
-        if width not in self._chunks:
-            batch, height, image_width = self.batch_and_space
-            image_bytes = 4 * width * height * image_width
-            size = max(_CHUNK_BYTES // image_bytes, 1) if self.is_folded else batch
-            self._chunks[width] = [
-                _make_chunk(first, min(first + size, batch), height, image_width)
-                for first in range(0, batch, size)
-            ]
-        return self._chunks[width]
-
-
-def _make_chunk(first: int, last: int, height: int, width: int) -> Chunk:
-    pixels = slice(first * height * width, last * height * width)
-    return Chunk(slice(first, last), pixels, (last - first, height, width))
+    def chunks(self, width: int, stride: int) -> list[Chunk]:
+        """The images that are processed together."""
+        batch, height, image_width = self.batch_and_space
+        size = max(_CHUNK_BYTES // (4 * width * height * image_width), 1) if self.is_folded else batch
+        return _make_chunks(self.batch_and_space, stride, size)
 
 
 class Expansion(ABC):
@@ -119,14 +128,12 @@ class FoldedExpansion(Expansion):
 
     def expand(self, chunk: Chunk) -> Floats:
         """See `Expansion`."""
-        kept_nW = self._kept.get(chunk.images.start)
+        kept_nW = self._kept.get(chunk.pixels.start)
         if kept_nW is not None:
             return kept_nW
-        normal_nW: Floats = loops.expand(
-            self._input.centered_NI[chunk.pixels], self._normalizing_WI
-        )
+        normal_nW: Floats = loops.expand(self._input.centered_NI[chunk.pixels], self._normalizing_WI)
         if self._keeps:
-            self._kept[chunk.images.start] = normal_nW
+            self._kept[chunk.pixels.start] = normal_nW
         return normal_nW
 
     def activate(self, expanded_nW: Floats) -> Floats:
@@ -145,7 +152,7 @@ class FoldedExpansion(Expansion):
         self, chunk: Chunk, expanded_nW: Floats, to_active_nW: Floats, to_features_NI: Floats
     ) -> None:
         """See `Expansion`."""
-        self._kept.pop(chunk.images.start, None)
+        self._kept.pop(chunk.pixels.start, None)
         loops.folded_backward(
             expanded_nW,
             self._is_relu,
