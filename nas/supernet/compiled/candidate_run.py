@@ -5,14 +5,11 @@ squeeze-and-excitation, P output channels, H X space (input), Y Z space (output)
 at the input's resolution, M at the output's; b images and n pixels of a chunk of the batch.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
-
 import numpy as np
-import torch
 from torch import Tensor
 
 from nas.supernet.compiled import candidate_loops as loops
+from nas.supernet.compiled.active_weights import FROZEN, ActiveWeights, WeightGradients
 from nas.supernet.compiled.depthwise_convolution import (
     Floats,
     depthwise_conv,
@@ -20,15 +17,14 @@ from nas.supernet.compiled.depthwise_convolution import (
     depthwise_weight_gradient,
 )
 from nas.supernet.compiled.expansion import Chunk, FoldedExpansion, LayerInput, WholeExpansion
-from nas.supernet.mixed_block import MBConvShape, MBConvWeights
+from nas.supernet.mixed_block import MBConvShape
 
 
 class CandidateRun:
     """One forward pass of a candidate; keeps what its backward pass needs, which can run once.
 
     Args:
-        weights: at the maximum width, detached.
-        width: how many channels are active.
+        weights: the active ones.
         mix_weight: factor of the candidate in the sum.
         sum_MP: the sum, to which the result is added.
         trains: whether gradients of the weights will be needed.
@@ -37,28 +33,26 @@ class CandidateRun:
     def __init__(
         self,
         layer_input: LayerInput,
-        weights: MBConvWeights,
-        width: int,
+        weights: ActiveWeights,
         shape: MBConvShape,
         mix_weight: float,
         sum_MP: Floats,
         *,
         trains: bool,
     ) -> None:
-        self._input, self._width, self._stride = layer_input, width, shape.stride
+        self._width, self._stride = len(weights.expansion_WI), shape.stride
         self._is_relu, self._mix_weight = shape.activation == "relu", np.float32(mix_weight)
-        self._arrays = _active_arrays(weights, width)
-        self._depthwise_W1KK = weights.depthwise_W1KK[:width]
-        self._chunks = layer_input.chunks(width, shape.stride)
+        self._weights = weights
+        self._chunks = layer_input.chunks(self._width, shape.stride)
         expansion_type = FoldedExpansion if layer_input.is_folded else WholeExpansion
-        self._expansion = expansion_type(layer_input, self._arrays.expansion_WI, self._is_relu)
+        self._expansion = expansion_type(layer_input, self._weights.expansion_WI, self._is_relu)
         self._filtered_MW = self._filter()
         self._kept = loops.project(
             self._filtered_MW,
             self._is_relu,
             layer_input.batch_and_space[0],
-            self._arrays.projection_WP,
-            self._arrays.squeeze,
+            self._weights.projection_WP,
+            self._weights.squeeze,
             self._mix_weight,
             trains,
             sum_MP,
@@ -69,7 +63,7 @@ class CandidateRun:
         gradient_MP: Floats,
         mean_gradient_P: Floats,
         to_features_NI: Floats,
-        to_weights: "WeightGradients | None",
+        to_weights: WeightGradients | None,
     ) -> float:
         """Adds to the gradient of the input; returns that of the mixture weight.
 
@@ -78,12 +72,12 @@ class CandidateRun:
             mean_gradient_P: its mean over pixels.
             to_weights: are filled. None without `trains`.
         """
-        to_arrays = _FROZEN if to_weights is None else to_weights.active
+        to_arrays = FROZEN if to_weights is None else to_weights.active
         to_filtered_MW, to_mix_weight = loops.project_backward(
             self._filtered_MW,
             self._is_relu,
-            self._arrays.projection_WP,
-            self._arrays.squeeze,
+            self._weights.projection_WP,
+            self._weights.squeeze,
             self._mix_weight,
             self._kept,
             gradient_MP,
@@ -108,63 +102,18 @@ class CandidateRun:
 
     def _filter_chunk(self, chunk: Chunk) -> Floats:
         active_nW = self._expansion.activate(self._expansion.expand(chunk))
-        return depthwise_conv(active_nW, self._depthwise_W1KK, self._stride, chunk.batch_and_space)
+        return depthwise_conv(active_nW, self._weights.depthwise_W1KK, self._stride, chunk.batch_and_space)
 
     def _filter_backward(
-        self, to_filtered_MW: Floats, to_features_NI: Floats, to_depthwise_W1KK: Floats
+        self, to_filtered_MW: Floats, to_features_NI: Floats, to_depthwise_W1KK: Tensor
     ) -> None:
         """Adds to the gradients of the input and, unless it is frozen, of the depthwise weight."""
         for chunk in self._chunks:
             expanded_nW = self._expansion.expand(chunk)
             to_filtered_mW = to_filtered_MW[chunk.out_pixels]
-            others = self._depthwise_W1KK, self._stride, chunk.batch_and_space
+            others = self._weights.depthwise_W1KK, self._stride, chunk.batch_and_space
             if len(to_depthwise_W1KK):
                 active_nW = self._expansion.activate(expanded_nW)
-                to_depthwise_W1KK += depthwise_weight_gradient(active_nW, to_filtered_mW, *others).numpy()
+                to_depthwise_W1KK += depthwise_weight_gradient(active_nW, to_filtered_mW, *others)
             to_active_nW = depthwise_input_gradient(to_filtered_mW, *others)
             self._expansion.backward(chunk, expanded_nW, to_active_nW, to_features_NI)
-
-
-class _ActiveArrays(NamedTuple):
-    """Weights of a candidate, or their gradients, as the loops take them; empty if there are none."""
-
-    expansion_WI: Floats
-    depthwise_W1KK: Floats
-    projection_WP: Floats
-    squeeze: tuple[Floats, ...]
-
-
-_NO_SQUEEZE = tuple(np.empty(shape, np.float32) for shape in ((0, 0), 0, (0, 0), 0))
-_FROZEN = _ActiveArrays(
-    *(np.empty(shape, np.float32) for shape in ((0, 0), (0, 1, 0, 0), (0, 0))), _NO_SQUEEZE
-)
-
-
-def _active_arrays(weights: Sequence[Tensor | None], width: int) -> _ActiveArrays:
-    """Views of the active channels."""
-    expansion_WI, depthwise_W1KK, projection_WP, *squeeze = (
-        tensor.numpy() for tensor in weights if tensor is not None
-    )
-    if squeeze:
-        reduce_WR, bias_R, expand_WR, bias_W = squeeze
-        squeeze = [reduce_WR[:width], bias_R, expand_WR[:width], bias_W[:width]]
-    return _ActiveArrays(
-        expansion_WI[:width], depthwise_W1KK[:width], projection_WP[:width], tuple(squeeze) or _NO_SQUEEZE
-    )
-
-
-class WeightGradients:
-    """Memory for the gradients of a candidate's weights; those of inactive channels are 0.
-
-    Attributes:
-        tensors: at the maximum width.
-        active: views of the active channels; the depthwise one is 0 at first.
-    """
-
-    def __init__(self, weights: MBConvWeights, width: int) -> None:
-        self.tensors = [None if tensor is None else torch.empty_like(tensor) for tensor in weights]
-        self.active = _active_arrays(self.tensors, width)
-        for name, tensor in zip(weights._fields, self.tensors, strict=True):
-            if tensor is not None and name != "se_reduce_bias_R":
-                tensor.numpy()[width:].fill(0)
-        self.active.depthwise_W1KK.fill(0)

@@ -2,7 +2,7 @@
 
 import torch
 
-from nas.supernet.compiled.compiled_block import compiled_block
+from nas.supernet.compiled.compiled_block import CompiledBlock
 from nas.supernet.mixed_block import BlockFunction, MBConvShape, MBConvWeights, mixed_block
 
 _TOLERANCE = 1e-3
@@ -18,7 +18,7 @@ def check_compiled_block() -> None:
     # With few channels batch norm is folded into the weights, with many it is not.
     for num_channels in (4, 32):
         for trains in (True, False):
-            results = [_run(block, num_channels, trains) for block in (compiled_block, mixed_block)]
+            results = [_run(block, num_channels, trains) for block in (CompiledBlock(), mixed_block)]
             for ours, expected in zip(*results, strict=True):
                 if not torch.allclose(ours, expected, rtol=_TOLERANCE, atol=_TOLERANCE):
                     raise RuntimeError("they compute other numbers than torch")

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from nas.space.operators import Activation
 from nas.supernet.compiled import expansion
-from nas.supernet.compiled.compiled_block import compiled_block
+from nas.supernet.compiled.compiled_block import CompiledBlock
 from nas.supernet.compiled.depthwise_convolution import (
     depthwise_conv,
     depthwise_input_gradient,
@@ -101,7 +101,7 @@ def test_a_compiled_block_agrees_with_the_plain_one_in_double_precision(
         draw_weights(MAX_WIDTHS[1], num_out_channels, kernel_size, has_se=True),
     ]
     results = []
-    for block, dtype in ((compiled_block, torch.float32), (mixed_block, torch.float64)):
+    for block, dtype in ((CompiledBlock(), torch.float32), (mixed_block, torch.float64)):
         torch.manual_seed(1)
         results.append(run_block(block, dtype, tensors, trains=trains, shape=shape))
     for compiled, plain in zip(*results, strict=True):
@@ -132,7 +132,7 @@ def test_features_and_gradients_may_have_any_strides() -> None:
     results = []
     for arrange in (to_channels_last, every_second_number):
         leaf = arrange(features).requires_grad_()
-        out = compiled_block(leaf, [weights], [12], None, MBConvShape(1, "relu", keeps_shape=False))
+        out = CompiledBlock()(leaf, [weights], [12], None, MBConvShape(1, "relu", keeps_shape=False))
         (to_features,) = torch.autograd.grad(out, leaf, arrange(gradient))
         results.append((out, to_features))
     for of_dense, of_strided in zip(*results, strict=True):
@@ -180,14 +180,14 @@ def test_nan_and_infinity_propagate_through_the_compiled_loops(
     weights = MBConvWeights(*draw_weights(12, 8, 5, has_se=True))  # type: ignore[arg-type]
     features = torch.randn(2, NUM_INPUT_CHANNELS, 4, 4).contiguous(memory_format=torch.channels_last)
     features[0, 0, 0, 0] = bad
-    out = compiled_block(features, [weights], [12], None, MBConvShape(1, "swish", keeps_shape=False))
+    out = CompiledBlock()(features, [weights], [12], None, MBConvShape(1, "swish", keeps_shape=False))
     assert out.isnan().any()
 
 
 # Autograd: each case is run on both blocks, which must behave alike.
 
 
-@pytest.fixture(params=[compiled_block, mixed_block])
+@pytest.fixture(params=[CompiledBlock(), mixed_block])
 def block(request: pytest.FixtureRequest) -> BlockFunction:
     return request.param  # type: ignore[no-any-return]
 
@@ -267,7 +267,7 @@ def test_the_plain_block_computes_what_the_loops_cannot(way: str) -> None:
         case.features, case.mix_weights_O = case.features.to(target), case.mix_weights_O.to(target)
         case.weights = MBConvWeights(*(t if t is None else t.to(target) for t in case.weights))
     with torch.autocast("cpu", torch.bfloat16, enabled=way == "autocast"):
-        ours, plain = case.run(compiled_block), case.run(mixed_block)
+        ours, plain = case.run(CompiledBlock()), case.run(mixed_block)
     assert (ours.dtype, ours.device) == (plain.dtype, plain.device)
     assert way == "another device" or torch.equal(ours, plain)
 
@@ -285,9 +285,9 @@ def test_the_trial_run_compiles_all_that_blocks_need() -> None:
     before = [len(dispatcher.signatures) for dispatcher in dispatchers]
     for resolution, stride in ((1, 1), (2, 1), (4, 2), (5, 1)):
         case = Case(8, resolution, stride)
-        torch.autograd.grad(case.run(compiled_block).sum(), case.leaves)
+        torch.autograd.grad(case.run(CompiledBlock()).sum(), case.leaves)
         for tensor in case.leaves[2:]:
             tensor.requires_grad_(False)
-        torch.autograd.grad(case.run(compiled_block).sum(), case.leaves[:2])
+        torch.autograd.grad(case.run(CompiledBlock()).sum(), case.leaves[:2])
     assert sum(before) > 10
     assert [len(dispatcher.signatures) for dispatcher in dispatchers] == before
