@@ -147,8 +147,8 @@ def keep_freed_memory() -> None:
 
     By default glibc returns memory above a threshold that depends on what the process freed before.
     The page faults then take up to a tenth of a search step's time, and add up to 70 % to the time of a
-    layer, or nothing, by chance. Small pieces are not kept apart either, because glibc would merge all of them
-    each time that a large one is freed. Other C libraries lack these settings.
+    layer, or nothing, by chance. By default glibc also keeps small pieces apart, and merges all of them each
+    time that a large one is freed. Other C libraries lack these settings.
     """
     trim_threshold, mmap_threshold, largest_apart = -1, -3, 1
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.system() == "Linux" else None

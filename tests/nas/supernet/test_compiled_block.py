@@ -1,5 +1,6 @@
 """Compiled blocks agree with plain ones in double precision, and are as safe to differentiate."""
 
+import copy
 import itertools
 import sys
 from typing import Any
@@ -15,11 +16,15 @@ from nas.space.operators import Activation
 from nas.supernet.compiled import expansion
 from nas.supernet.compiled.compiled_block import CompiledBlock
 from nas.supernet.compiled.depthwise_convolution import (
+    after_stride,
+    as_features,
+    as_pixels,
     depthwise_conv,
     depthwise_input_gradient,
     depthwise_weight_gradient,
 )
 from nas.supernet.compiled.matrix_product import multiply
+from nas.supernet.compiled.normalization_loops import mean_over_pixels
 from nas.supernet.compiled.trial_run import check_compiled_block
 from nas.supernet.mixed_block import BlockFunction, MBConvShape, MBConvWeights, mixed_block
 
@@ -163,11 +168,29 @@ def test_depthwise_gradients_agree_with_autograd(
     gradient = torch.randn(expected.shape).contiguous(memory_format=torch.channels_last)
     to_features, to_weight = torch.autograd.grad(expected, leaves, gradient.double())
 
-    torch.testing.assert_close(depthwise_conv(features, weight, stride).double(), expected, rtol=0, atol=1e-4)
-    ours = depthwise_input_gradient(gradient, weight, stride, features.shape)
+    space = (2, resolution, resolution)
+    inputs, taps = as_pixels(features), weight
+    ours = as_features(depthwise_conv(inputs, taps, stride, space), after_stride(space, stride))
+    torch.testing.assert_close(ours.double(), expected, rtol=0, atol=1e-4)
+    ours = as_features(depthwise_input_gradient(as_pixels(gradient), taps, stride, space), space)
     torch.testing.assert_close(ours.double(), to_features, rtol=0, atol=1e-4)
-    ours = depthwise_weight_gradient(features, gradient, weight, stride)
+    ours = depthwise_weight_gradient(inputs, as_pixels(gradient), weight, stride, space)
     torch.testing.assert_close(ours.double(), to_weight, rtol=0, atol=1e-3)
+
+
+def test_pixels_and_features_are_views_of_each_other_where_they_can_be() -> None:
+    features = to_channels_last(torch.randn(2, 5, 3, 4))
+    pixels = as_pixels(features)
+    assert pixels.shape == (24, 5)
+    assert pixels.ctypes.data == features.data_ptr()
+    assert torch.equal(as_features(pixels, (2, 3, 4)), features)
+    assert np.array_equal(as_pixels(features.contiguous()), pixels)
+
+
+def test_the_mean_over_pixels_is_that_of_double_precision() -> None:
+    pixels = np.random.default_rng(0).standard_normal((3001, 37)).astype(np.float32) + np.float32(5)
+    expected = pixels.mean(0, dtype=np.float64).astype(np.float32)
+    assert np.array_equal(mean_over_pixels(pixels), expected)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -201,6 +224,7 @@ class Case:
         self.weights = MBConvWeights(*(t if t is None else t.requires_grad_() for t in weights))  # type: ignore[arg-type]
         features = torch.randn(batch, NUM_INPUT_CHANNELS, resolution, resolution)
         self.features = to_channels_last(features).requires_grad_()
+        self.width = 10
         self.mix_weights_O = torch.tensor([0.7], requires_grad=True)
         self.shape = MBConvShape(stride, "swish", keeps_shape=stride == 1)
 
@@ -209,7 +233,7 @@ class Case:
         return [self.features, self.mix_weights_O, *(t for t in self.weights if t is not None)]
 
     def run(self, block: BlockFunction) -> Tensor:
-        return block(self.features, [self.weights], [10], self.mix_weights_O, self.shape)
+        return block(self.features, [self.weights], [self.width], self.mix_weights_O, self.shape)
 
 
 @pytest.mark.parametrize("name", ["expansion_WI", "depthwise_W1KK", "projection_WP", "se_expand_WR", None])
@@ -236,6 +260,28 @@ def test_a_second_backward_without_a_retained_graph_is_an_error(block: BlockFunc
     out.backward()
     with pytest.raises(RuntimeError, match="second time"):
         out.backward()
+
+
+@pytest.mark.parametrize("change", ["width", "in place", "data", "copy"])
+def test_what_a_block_keeps_of_weights_follows_them(change: str) -> None:
+    case, block = Case(), CompiledBlock()
+    case.run(block)
+    with torch.no_grad():
+        if change == "width":
+            case.width = 7
+        elif change == "in place":
+            case.weights.depthwise_W1KK.mul_(2)
+        elif change == "data":
+            assert case.weights.se_expand_WR is not None
+            case.weights.se_expand_WR.data = case.weights.se_expand_WR + 1
+        else:
+            case, block = copy.deepcopy((case, block))
+            case.weights.projection_WP.add_(1)
+    kept, fresh = case.run(block), case.run(CompiledBlock())
+    assert torch.equal(kept, fresh)
+    gradients = (torch.autograd.grad(each.square().sum(), case.leaves) for each in (kept, fresh))
+    for one, other in zip(*gradients, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_an_empty_batch_gives_an_empty_output(block: BlockFunction) -> None:
