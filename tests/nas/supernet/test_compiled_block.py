@@ -169,10 +169,10 @@ def test_depthwise_gradients_agree_with_autograd(
     to_features, to_weight = torch.autograd.grad(expected, leaves, gradient.double())
 
     space = (2, resolution, resolution)
-    inputs, taps = as_pixels(features), weight
-    ours = as_features(depthwise_conv(inputs, taps, stride, space), after_stride(space, stride))
+    inputs = as_pixels(features)
+    ours = as_features(depthwise_conv(inputs, weight, stride, space), after_stride(space, stride))
     torch.testing.assert_close(ours.double(), expected, rtol=0, atol=1e-4)
-    ours = as_features(depthwise_input_gradient(as_pixels(gradient), taps, stride, space), space)
+    ours = as_features(depthwise_input_gradient(as_pixels(gradient), weight, stride, space), space)
     torch.testing.assert_close(ours.double(), to_features, rtol=0, atol=1e-4)
     ours = depthwise_weight_gradient(inputs, as_pixels(gradient), weight, stride, space)
     torch.testing.assert_close(ours.double(), to_weight, rtol=0, atol=1e-3)
