@@ -147,12 +147,14 @@ def keep_freed_memory() -> None:
 
     By default glibc returns memory above a threshold that depends on what the process freed before.
     The page faults then take up to a tenth of a search step's time, and add up to 70 % to the time of a
-    layer, or nothing, by chance. Other C libraries lack this setting.
+    layer, or nothing, by chance. By default glibc also keeps small pieces apart, and merges all of them each
+    time that a large one is freed. Other C libraries lack these settings.
     """
-    trim_threshold, mmap_threshold = -1, -3
+    trim_threshold, mmap_threshold, largest_apart = -1, -3, 1
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.system() == "Linux" else None
     if mallopt is not None:
         # Older versions accept 32 MiB at most.
         if not mallopt(mmap_threshold, 2**30):
             mallopt(mmap_threshold, 2**25)
         mallopt(trim_threshold, 2**31 - 1)
+        mallopt(largest_apart, 0)

@@ -62,11 +62,11 @@ def choose_kernels(
 
 
 def block_of(kernels: Kernels, device: torch.device) -> BlockFunction:
-    """The implementation of mixed blocks; under `cuda_graphs`, of one layer."""
+    """The implementation of mixed blocks; under `cuda_graphs` and `compiled`, of one layer."""
     if kernels == "compiled":
-        from nas.supernet.compiled.compiled_block import compiled_block
+        from nas.supernet.compiled.compiled_block import CompiledBlock
 
-        return compiled_block
+        return CompiledBlock()
     if kernels == "cuda_graphs":
         return GraphedBlock(grouped_block)
     block = mixed_block if device.type == "cpu" else grouped_block

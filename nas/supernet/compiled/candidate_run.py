@@ -5,28 +5,26 @@ squeeze-and-excitation, P output channels, H X space (input), Y Z space (output)
 at the input's resolution, M at the output's; b images and n pixels of a chunk of the batch.
 """
 
-from typing import NamedTuple
-
 import numpy as np
-import torch
 from torch import Tensor
 
 from nas.supernet.compiled import candidate_loops as loops
+from nas.supernet.compiled.active_weights import FROZEN, ActiveWeights, WeightGradients
 from nas.supernet.compiled.depthwise_convolution import (
+    Floats,
     depthwise_conv,
     depthwise_input_gradient,
     depthwise_weight_gradient,
 )
-from nas.supernet.compiled.expansion import Floats, FoldedExpansion, LayerInput, WholeExpansion
-from nas.supernet.mixed_block import MBConvShape, MBConvWeights
+from nas.supernet.compiled.expansion import Chunk, FoldedExpansion, LayerInput, WholeExpansion
+from nas.supernet.mixed_block import MBConvShape
 
 
 class CandidateRun:
     """One forward pass of a candidate; keeps what its backward pass needs, which can run once.
 
     Args:
-        weights: at the maximum width, detached.
-        width: how many channels are active.
+        weights: the active ones.
         mix_weight: factor of the candidate in the sum.
         sum_MP: the sum, to which the result is added.
         trains: whether gradients of the weights will be needed.
@@ -35,29 +33,26 @@ class CandidateRun:
     def __init__(
         self,
         layer_input: LayerInput,
-        weights: MBConvWeights,
-        width: int,
+        weights: ActiveWeights,
         shape: MBConvShape,
         mix_weight: float,
         sum_MP: Floats,
         *,
         trains: bool,
     ) -> None:
-        self._input, self._width, self._stride = layer_input, width, shape.stride
+        self._width, self._stride = len(weights.expansion_WI), shape.stride
         self._is_relu, self._mix_weight = shape.activation == "relu", np.float32(mix_weight)
-        self._arrays = _active_arrays(weights, width)
-        self._depthwise_W1KK = weights.depthwise_W1KK[:width]
-        batch, height, image_width = layer_input.batch_and_space
-        self._out_space = (batch, -(-height // shape.stride), -(-image_width // shape.stride))
+        self._weights = weights
+        self._chunks = layer_input.chunks(self._width, shape.stride)
         expansion_type = FoldedExpansion if layer_input.is_folded else WholeExpansion
-        self._expansion = expansion_type(layer_input, self._arrays.expansion_WI, self._is_relu)
+        self._expansion = expansion_type(layer_input, self._weights.expansion_WI, self._is_relu)
         self._filtered_MW = self._filter()
         self._kept = loops.project(
             self._filtered_MW,
             self._is_relu,
-            batch,
-            self._arrays.projection_WP,
-            self._arrays.squeeze,
+            layer_input.batch_and_space[0],
+            self._weights.projection_WP,
+            self._weights.squeeze,
             self._mix_weight,
             trains,
             sum_MP,
@@ -68,22 +63,21 @@ class CandidateRun:
         gradient_MP: Floats,
         mean_gradient_P: Floats,
         to_features_NI: Floats,
-        to_weights: MBConvWeights | None,
+        to_weights: WeightGradients | None,
     ) -> float:
         """Adds to the gradient of the input; returns that of the mixture weight.
 
         Args:
             gradient_MP: of the sum.
             mean_gradient_P: its mean over pixels.
-            to_weights: at the maximum width; their active channels are filled with the gradients of the
-                weights. None without `trains`.
+            to_weights: are filled. None without `trains`.
         """
-        to_arrays = _FROZEN if to_weights is None else _active_arrays(to_weights, self._width)
+        to_arrays = FROZEN if to_weights is None else to_weights.active
         to_filtered_MW, to_mix_weight = loops.project_backward(
             self._filtered_MW,
             self._is_relu,
-            self._arrays.projection_WP,
-            self._arrays.squeeze,
+            self._weights.projection_WP,
+            self._weights.squeeze,
             self._mix_weight,
             self._kept,
             gradient_MP,
@@ -93,81 +87,33 @@ class CandidateRun:
         )
         self._kept = None
         self._expansion.start_backward(to_arrays.expansion_WI)
-        to_depthwise_W1KK = None if to_weights is None else to_weights.depthwise_W1KK[: self._width].zero_()
-        self._filter_backward(torch.from_numpy(to_filtered_MW), to_features_NI, to_depthwise_W1KK)
+        self._filter_backward(to_filtered_MW, to_features_NI, to_arrays.depthwise_W1KK)
         self._expansion.finish_backward(to_features_NI)
         return float(to_mix_weight)
 
     def _filter(self) -> Floats:
         """The depthwise convolution's output, (M, W), computed in chunks of the batch."""
-        first, *others = self._input.chunks(self._width)
-        filtered_bMW = self._filter_chunk(first)
-        if not others:
-            return filtered_bMW.flatten(0, 1).numpy()
-        filtered_BMW = filtered_bMW.new_empty(self._out_space[0], *filtered_bMW.shape[1:])
-        filtered_BMW[first] = filtered_bMW
-        for images in others:
-            filtered_BMW[images] = self._filter_chunk(images)
-        return filtered_BMW.flatten(0, 1).numpy()
+        if len(self._chunks) == 1:
+            return self._filter_chunk(self._chunks[0])
+        filtered_MW: Floats = np.empty((self._chunks[-1].out_pixels.stop, self._width), np.float32)
+        for chunk in self._chunks:
+            filtered_MW[chunk.out_pixels] = self._filter_chunk(chunk)
+        return filtered_MW
 
-    def _filter_chunk(self, images: slice) -> Tensor:
-        active_nW = self._expansion.activate(self._expansion.expand(images))
-        active_bWHX = as_features(torch.from_numpy(active_nW), self._input.space_of(images))
-        filtered_bWYZ = depthwise_conv(active_bWHX, self._depthwise_W1KK, self._stride)
-        return filtered_bWYZ.permute(0, 2, 3, 1).flatten(1, 2)
+    def _filter_chunk(self, chunk: Chunk) -> Floats:
+        active_nW = self._expansion.activate(self._expansion.expand(chunk))
+        return depthwise_conv(active_nW, self._weights.depthwise_W1KK, self._stride, chunk.batch_and_space)
 
     def _filter_backward(
-        self, to_filtered_MW: Tensor, to_features_NI: Floats, to_depthwise_W1KK: Tensor | None
+        self, to_filtered_MW: Floats, to_features_NI: Floats, to_depthwise_W1KK: Tensor
     ) -> None:
-        """Adds to the gradients of the input and of the depthwise weight."""
-        to_filtered_BWYZ = as_features(to_filtered_MW, self._out_space)
-        for images in self._input.chunks(self._width):
-            space = self._input.space_of(images)
-            expanded_nW = self._expansion.expand(images)
-            to_filtered_bWYZ = to_filtered_BWYZ[images]
-            if to_depthwise_W1KK is not None:
-                active_nW = torch.from_numpy(self._expansion.activate(expanded_nW))
-                to_depthwise_W1KK += depthwise_weight_gradient(
-                    as_features(active_nW, space), to_filtered_bWYZ, self._depthwise_W1KK, self._stride
-                )
-            to_active_bWHX = depthwise_input_gradient(
-                to_filtered_bWYZ,
-                self._depthwise_W1KK,
-                self._stride,
-                torch.Size((space[0], self._width, *space[1:])),
-            )
-            to_active_nW = as_pixels(to_active_bWHX).numpy()
-            self._expansion.backward(images, expanded_nW, to_active_nW, to_features_NI)
-
-
-def as_pixels(features_BCHX: Tensor) -> Tensor:
-    """Features as dense pixels by channels; a view of them if they are dense and channels-last."""
-    return features_BCHX.permute(0, 2, 3, 1).reshape(-1, features_BCHX.shape[1]).contiguous()
-
-
-def as_features(pixels_NC: Tensor, batch_and_space: tuple[int, int, int]) -> Tensor:
-    """The inverse of `as_pixels`, given batch, height and width."""
-    return pixels_NC.view(*batch_and_space, -1).permute(0, 3, 1, 2)
-
-
-class _ActiveArrays(NamedTuple):
-    """Weights of a candidate, or their gradients, as the loops take them; empty if there are none."""
-
-    expansion_WI: Floats
-    projection_WP: Floats
-    squeeze: tuple[Floats, ...]
-
-
-_NO_SQUEEZE = tuple(np.empty(shape, np.float32) for shape in ((0, 0), 0, (0, 0), 0))
-_FROZEN = _ActiveArrays(np.empty((0, 0), np.float32), np.empty((0, 0), np.float32), _NO_SQUEEZE)
-
-
-def _active_arrays(weights: MBConvWeights, width: int) -> _ActiveArrays:
-    """Views of the active channels."""
-    squeeze = _NO_SQUEEZE
-    if weights.se_reduce_WR is not None:
-        reduce_WR, bias_R, expand_WR, bias_W = (
-            tensor.numpy() for tensor in weights[3:] if tensor is not None
-        )
-        squeeze = reduce_WR[:width], bias_R, expand_WR[:width], bias_W[:width]
-    return _ActiveArrays(weights.expansion_WI.numpy()[:width], weights.projection_WP.numpy()[:width], squeeze)
+        """Adds to the gradients of the input and, unless it is frozen, of the depthwise weight."""
+        for chunk in self._chunks:
+            expanded_nW = self._expansion.expand(chunk)
+            to_filtered_mW = to_filtered_MW[chunk.out_pixels]
+            others = self._weights.depthwise_W1KK, self._stride, chunk.batch_and_space
+            if len(to_depthwise_W1KK):
+                active_nW = self._expansion.activate(expanded_nW)
+                to_depthwise_W1KK += depthwise_weight_gradient(active_nW, to_filtered_mW, *others)
+            to_active_nW = depthwise_input_gradient(to_filtered_mW, *others)
+            self._expansion.backward(chunk, expanded_nW, to_active_nW, to_features_NI)

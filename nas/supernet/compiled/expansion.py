@@ -11,14 +11,14 @@ pixels; other layers are small and are processed as a whole.
 """
 
 from abc import ABC, abstractmethod
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
+import torch
 
 from nas.supernet.compiled import candidate_loops as loops
-
-Floats = NDArray[np.float32]
+from nas.supernet.compiled.depthwise_convolution import BatchAndSpace, Floats, after_stride
 
 _FOLD_RATIO = 8
 """Pixels times this must reach the square of the input channels."""
@@ -30,6 +30,36 @@ _MAX_RECOMPUTED_CHANNELS = 48
 """Expanding up to this many input channels twice costs less than the memory to keep the result."""
 
 
+class Chunk(NamedTuple):
+    """Images that are processed together.
+
+    Attributes:
+        pixels: their rows at the input's resolution.
+        out_pixels: their rows at the output's.
+        batch_and_space: how many images, height and width.
+    """
+
+    pixels: slice
+    out_pixels: slice
+    batch_and_space: BatchAndSpace
+
+
+@cache
+def _make_chunks(batch_and_space: BatchAndSpace, stride: int, size: int) -> list[Chunk]:
+    """A batch in chunks of so many images."""
+    batch, height, width = batch_and_space
+    _, out_height, out_width = after_stride(batch_and_space, stride)
+    return [
+        Chunk(
+            slice(first * height * width, last * height * width),
+            slice(first * out_height * out_width, last * out_height * out_width),
+            (last - first, height, width),
+        )
+        for first in range(0, batch, size)
+        for last in [min(first + size, batch)]
+    ]
+
+
 class LayerInput:
     """The input of a layer, and what the folded expansions of its candidates share.
 
@@ -38,31 +68,22 @@ class LayerInput:
         covariance_II: of the input's channels over all pixels (biased).
     """
 
-    def __init__(self, features_NI: Tensor, batch_and_space: tuple[int, int, int]) -> None:
-        self.features_NI: Floats = features_NI.numpy()
+    def __init__(self, features_NI: Floats, batch_and_space: BatchAndSpace) -> None:
+        self.features_NI = features_NI
         self.batch_and_space = batch_and_space
         num_pixels, num_channels = features_NI.shape
         self.is_folded = _FOLD_RATIO * num_pixels >= num_channels**2
         if self.is_folded:
-            centered_NI = features_NI - features_NI.mean(0)
+            tensor_NI = torch.from_numpy(features_NI)
+            centered_NI = tensor_NI - tensor_NI.mean(0)
             self.centered_NI: Floats = centered_NI.numpy()
             self.covariance_II: Floats = (centered_NI.t() @ centered_NI / num_pixels).numpy()
 
-    def chunks(self, width: int) -> list[slice]:
-        """Slices of the images that are processed together."""
+    def chunks(self, width: int, stride: int) -> list[Chunk]:
+        """The images that are processed together."""
         batch, height, image_width = self.batch_and_space
-        image_bytes = 4 * width * height * image_width
-        size = max(_CHUNK_BYTES // image_bytes, 1) if self.is_folded else batch
-        return [slice(first, min(first + size, batch)) for first in range(0, batch, size)]
-
-    def space_of(self, images: slice) -> tuple[int, int, int]:
-        """Images, height and width of a slice."""
-        return (images.stop - images.start, *self.batch_and_space[1:])
-
-    def pixels(self, images: slice) -> slice:
-        """The rows of a slice of images."""
-        _, height, width = self.batch_and_space
-        return slice(images.start * height * width, images.stop * height * width)
+        size = max(_CHUNK_BYTES // (4 * width * height * image_width), 1) if self.is_folded else batch
+        return _make_chunks(self.batch_and_space, stride, size)
 
 
 class Expansion(ABC):
@@ -72,7 +93,7 @@ class Expansion(ABC):
     """
 
     @abstractmethod
-    def expand(self, images: slice) -> Floats:
+    def expand(self, chunk: Chunk) -> Floats:
         """Mid channels of a chunk, (n, W)."""
 
     @abstractmethod
@@ -85,7 +106,7 @@ class Expansion(ABC):
 
     @abstractmethod
     def backward(
-        self, images: slice, expanded_nW: Floats, to_active_nW: Floats, to_features_NI: Floats
+        self, chunk: Chunk, expanded_nW: Floats, to_active_nW: Floats, to_features_NI: Floats
     ) -> None:
         """Adds a chunk's part of the input's gradient; overwrites `to_active_nW`."""
 
@@ -105,16 +126,14 @@ class FoldedExpansion(Expansion):
         self._keeps = expansion_WI.shape[1] > _MAX_RECOMPUTED_CHANNELS
         self._kept: dict[int, Floats] = {}
 
-    def expand(self, images: slice) -> Floats:
+    def expand(self, chunk: Chunk) -> Floats:
         """See `Expansion`."""
-        kept_nW = self._kept.get(images.start)
+        kept_nW = self._kept.get(chunk.pixels.start)
         if kept_nW is not None:
             return kept_nW
-        normal_nW: Floats = loops.expand(
-            self._input.centered_NI[self._input.pixels(images)], self._normalizing_WI
-        )
+        normal_nW: Floats = loops.expand(self._input.centered_NI[chunk.pixels], self._normalizing_WI)
         if self._keeps:
-            self._kept[images.start] = normal_nW
+            self._kept[chunk.pixels.start] = normal_nW
         return normal_nW
 
     def activate(self, expanded_nW: Floats) -> Floats:
@@ -130,20 +149,19 @@ class FoldedExpansion(Expansion):
         self._sum_W, self._product_W = np.zeros(width), np.zeros(width)
 
     def backward(
-        self, images: slice, expanded_nW: Floats, to_active_nW: Floats, to_features_NI: Floats
+        self, chunk: Chunk, expanded_nW: Floats, to_active_nW: Floats, to_features_NI: Floats
     ) -> None:
         """See `Expansion`."""
-        self._kept.pop(images.start, None)
-        pixels = self._input.pixels(images)
+        self._kept.pop(chunk.pixels.start, None)
         loops.folded_backward(
             expanded_nW,
             self._is_relu,
             to_active_nW,
             self._normalizing_WI,
-            self._input.centered_NI[pixels],
+            self._input.centered_NI[chunk.pixels],
             self._sum_W,
             self._product_W,
-            to_features_NI[pixels],
+            to_features_NI[chunk.pixels],
             self._to_expansion_WI,
         )
 
@@ -169,7 +187,7 @@ class WholeExpansion(Expansion):
         self._expanded_NW, mean_W, scale_W = loops.expand_and_measure(layer_input.features_NI, expansion_WI)
         self._statistics = mean_W, scale_W
 
-    def expand(self, images: slice) -> Floats:
+    def expand(self, chunk: Chunk) -> Floats:
         """See `Expansion`."""
         expanded_NW: Floats = self._expanded_NW
         return expanded_NW
@@ -180,7 +198,7 @@ class WholeExpansion(Expansion):
         return active_nW
 
     def backward(
-        self, images: slice, expanded_nW: Floats, to_active_nW: Floats, to_features_NI: Floats
+        self, chunk: Chunk, expanded_nW: Floats, to_active_nW: Floats, to_features_NI: Floats
     ) -> None:
         """See `Expansion`."""
         loops.whole_backward(

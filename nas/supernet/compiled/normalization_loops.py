@@ -47,6 +47,17 @@ def mean_and_scale(features_NC: Any, eps: float) -> Any:
 
 
 @compile_loop
+def mean_over_pixels(features_NC: Any) -> Any:
+    """Mean of each channel."""
+    num_pixels, num_channels = features_NC.shape
+    sum_C = np.zeros(num_channels, np.float64)
+    for n in range(num_pixels):
+        for c in range(num_channels):
+            sum_C[c] += features_NC[n, c]
+    return (sum_C / num_pixels).astype(np.float32)
+
+
+@compile_loop
 def _sigmoid(x: Any) -> Any:
     """Logistic function to 2e-7 relative: exp(-x) = 2^k exp(r) with |r| <= ln(2) / 2, a polynomial."""
     x = min(max(-x, np.float32(-87)), np.float32(87))

@@ -1,5 +1,6 @@
 """Compiled blocks agree with plain ones in double precision, and are as safe to differentiate."""
 
+import copy
 import itertools
 import sys
 from typing import Any
@@ -13,13 +14,17 @@ from torch.nn import functional as F
 
 from nas.space.operators import Activation
 from nas.supernet.compiled import expansion
-from nas.supernet.compiled.compiled_block import compiled_block
+from nas.supernet.compiled.compiled_block import CompiledBlock
 from nas.supernet.compiled.depthwise_convolution import (
+    after_stride,
+    as_features,
+    as_pixels,
     depthwise_conv,
     depthwise_input_gradient,
     depthwise_weight_gradient,
 )
 from nas.supernet.compiled.matrix_product import multiply
+from nas.supernet.compiled.normalization_loops import mean_over_pixels
 from nas.supernet.compiled.trial_run import check_compiled_block
 from nas.supernet.mixed_block import BlockFunction, MBConvShape, MBConvWeights, mixed_block
 
@@ -101,7 +106,7 @@ def test_a_compiled_block_agrees_with_the_plain_one_in_double_precision(
         draw_weights(MAX_WIDTHS[1], num_out_channels, kernel_size, has_se=True),
     ]
     results = []
-    for block, dtype in ((compiled_block, torch.float32), (mixed_block, torch.float64)):
+    for block, dtype in ((CompiledBlock(), torch.float32), (mixed_block, torch.float64)):
         torch.manual_seed(1)
         results.append(run_block(block, dtype, tensors, trains=trains, shape=shape))
     for compiled, plain in zip(*results, strict=True):
@@ -132,7 +137,7 @@ def test_features_and_gradients_may_have_any_strides() -> None:
     results = []
     for arrange in (to_channels_last, every_second_number):
         leaf = arrange(features).requires_grad_()
-        out = compiled_block(leaf, [weights], [12], None, MBConvShape(1, "relu", keeps_shape=False))
+        out = CompiledBlock()(leaf, [weights], [12], None, MBConvShape(1, "relu", keeps_shape=False))
         (to_features,) = torch.autograd.grad(out, leaf, arrange(gradient))
         results.append((out, to_features))
     for of_dense, of_strided in zip(*results, strict=True):
@@ -163,11 +168,29 @@ def test_depthwise_gradients_agree_with_autograd(
     gradient = torch.randn(expected.shape).contiguous(memory_format=torch.channels_last)
     to_features, to_weight = torch.autograd.grad(expected, leaves, gradient.double())
 
-    torch.testing.assert_close(depthwise_conv(features, weight, stride).double(), expected, rtol=0, atol=1e-4)
-    ours = depthwise_input_gradient(gradient, weight, stride, features.shape)
+    space = (2, resolution, resolution)
+    inputs = as_pixels(features)
+    ours = as_features(depthwise_conv(inputs, weight, stride, space), after_stride(space, stride))
+    torch.testing.assert_close(ours.double(), expected, rtol=0, atol=1e-4)
+    ours = as_features(depthwise_input_gradient(as_pixels(gradient), weight, stride, space), space)
     torch.testing.assert_close(ours.double(), to_features, rtol=0, atol=1e-4)
-    ours = depthwise_weight_gradient(features, gradient, weight, stride)
+    ours = depthwise_weight_gradient(inputs, as_pixels(gradient), weight, stride, space)
     torch.testing.assert_close(ours.double(), to_weight, rtol=0, atol=1e-3)
+
+
+def test_pixels_and_features_are_views_of_each_other_where_they_can_be() -> None:
+    features = to_channels_last(torch.randn(2, 5, 3, 4))
+    pixels = as_pixels(features)
+    assert pixels.shape == (24, 5)
+    assert pixels.ctypes.data == features.data_ptr()
+    assert torch.equal(as_features(pixels, (2, 3, 4)), features)
+    assert np.array_equal(as_pixels(features.contiguous()), pixels)
+
+
+def test_the_mean_over_pixels_is_that_of_double_precision() -> None:
+    pixels = np.random.default_rng(0).standard_normal((3001, 37)).astype(np.float32) + np.float32(5)
+    expected = pixels.mean(0, dtype=np.float64).astype(np.float32)
+    assert np.array_equal(mean_over_pixels(pixels), expected)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -180,14 +203,14 @@ def test_nan_and_infinity_propagate_through_the_compiled_loops(
     weights = MBConvWeights(*draw_weights(12, 8, 5, has_se=True))  # type: ignore[arg-type]
     features = torch.randn(2, NUM_INPUT_CHANNELS, 4, 4).contiguous(memory_format=torch.channels_last)
     features[0, 0, 0, 0] = bad
-    out = compiled_block(features, [weights], [12], None, MBConvShape(1, "swish", keeps_shape=False))
+    out = CompiledBlock()(features, [weights], [12], None, MBConvShape(1, "swish", keeps_shape=False))
     assert out.isnan().any()
 
 
 # Autograd: each case is run on both blocks, which must behave alike.
 
 
-@pytest.fixture(params=[compiled_block, mixed_block])
+@pytest.fixture(params=[CompiledBlock(), mixed_block])
 def block(request: pytest.FixtureRequest) -> BlockFunction:
     return request.param  # type: ignore[no-any-return]
 
@@ -201,6 +224,7 @@ class Case:
         self.weights = MBConvWeights(*(t if t is None else t.requires_grad_() for t in weights))  # type: ignore[arg-type]
         features = torch.randn(batch, NUM_INPUT_CHANNELS, resolution, resolution)
         self.features = to_channels_last(features).requires_grad_()
+        self.width = 10
         self.mix_weights_O = torch.tensor([0.7], requires_grad=True)
         self.shape = MBConvShape(stride, "swish", keeps_shape=stride == 1)
 
@@ -209,7 +233,7 @@ class Case:
         return [self.features, self.mix_weights_O, *(t for t in self.weights if t is not None)]
 
     def run(self, block: BlockFunction) -> Tensor:
-        return block(self.features, [self.weights], [10], self.mix_weights_O, self.shape)
+        return block(self.features, [self.weights], [self.width], self.mix_weights_O, self.shape)
 
 
 @pytest.mark.parametrize("name", ["expansion_WI", "depthwise_W1KK", "projection_WP", "se_expand_WR", None])
@@ -236,6 +260,28 @@ def test_a_second_backward_without_a_retained_graph_is_an_error(block: BlockFunc
     out.backward()
     with pytest.raises(RuntimeError, match="second time"):
         out.backward()
+
+
+@pytest.mark.parametrize("change", ["width", "in place", "data", "copy"])
+def test_what_a_block_keeps_of_weights_follows_them(change: str) -> None:
+    case, block = Case(), CompiledBlock()
+    case.run(block)
+    with torch.no_grad():
+        if change == "width":
+            case.width = 7
+        elif change == "in place":
+            case.weights.depthwise_W1KK.mul_(2)
+        elif change == "data":
+            assert case.weights.se_expand_WR is not None
+            case.weights.se_expand_WR.data = case.weights.se_expand_WR + 1
+        else:
+            case, block = copy.deepcopy((case, block))
+            case.weights.projection_WP.add_(1)
+    kept, fresh = case.run(block), case.run(CompiledBlock())
+    assert torch.equal(kept, fresh)
+    gradients = (torch.autograd.grad(each.square().sum(), case.leaves) for each in (kept, fresh))
+    for one, other in zip(*gradients, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_an_empty_batch_gives_an_empty_output(block: BlockFunction) -> None:
@@ -267,7 +313,7 @@ def test_the_plain_block_computes_what_the_loops_cannot(way: str) -> None:
         case.features, case.mix_weights_O = case.features.to(target), case.mix_weights_O.to(target)
         case.weights = MBConvWeights(*(t if t is None else t.to(target) for t in case.weights))
     with torch.autocast("cpu", torch.bfloat16, enabled=way == "autocast"):
-        ours, plain = case.run(compiled_block), case.run(mixed_block)
+        ours, plain = case.run(CompiledBlock()), case.run(mixed_block)
     assert (ours.dtype, ours.device) == (plain.dtype, plain.device)
     assert way == "another device" or torch.equal(ours, plain)
 
@@ -285,9 +331,9 @@ def test_the_trial_run_compiles_all_that_blocks_need() -> None:
     before = [len(dispatcher.signatures) for dispatcher in dispatchers]
     for resolution, stride in ((1, 1), (2, 1), (4, 2), (5, 1)):
         case = Case(8, resolution, stride)
-        torch.autograd.grad(case.run(compiled_block).sum(), case.leaves)
+        torch.autograd.grad(case.run(CompiledBlock()).sum(), case.leaves)
         for tensor in case.leaves[2:]:
             tensor.requires_grad_(False)
-        torch.autograd.grad(case.run(compiled_block).sum(), case.leaves[:2])
+        torch.autograd.grad(case.run(CompiledBlock()).sum(), case.leaves[:2])
     assert sum(before) > 10
     assert [len(dispatcher.signatures) for dispatcher in dispatchers] == before

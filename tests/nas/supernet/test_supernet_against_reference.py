@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nas.config import SearchConfig
 from nas.space.macro_space import SPACES, get_space
-from nas.supernet.compiled.compiled_block import compiled_block
+from nas.supernet.compiled.compiled_block import CompiledBlock
 from nas.supernet.mixed_block import BlockFunction, mixed_block
 from nas.supernet.objectives import OBJECTIVES
 from nas.supernet.sampling import SAMPLINGS, gumbel_softmax, sample_first_path, sample_gumbel
@@ -172,7 +172,7 @@ def to_channels_last(images_BCHW: Tensor) -> Tensor:
     return images_BCHW.to(memory_format=torch.channels_last)
 
 
-@pytest.fixture(params=[compiled_block, mixed_block])
+@pytest.fixture(params=[CompiledBlock(), mixed_block])
 def block(request: pytest.FixtureRequest) -> BlockFunction:
     return request.param  # type: ignore[no-any-return]
 
