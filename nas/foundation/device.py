@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -140,6 +141,22 @@ def take_step(optimizer: torch.optim.Optimizer) -> None:
     """A step without hooks and profiling, whose wrappers import torch's compiler."""
     with torch.no_grad():
         inspect.unwrap(type(optimizer).step)(optimizer)
+
+
+class _Hand(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, gradient: Tensor) -> Tensor:
+        ctx.gradient = gradient
+        return tensor.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> tuple[Tensor, None]:
+        return ctx.gradient, None
+
+
+def backward_from(tensor: Tensor, gradient: Tensor) -> None:
+    """`tensor.backward(gradient)`, which would import a library for symbols: half a second of CPU."""
+    _Hand.apply(tensor, gradient).backward()
 
 
 def keep_freed_memory() -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nas.foundation.device import spare_compiler_import, take_step
+from nas.foundation.device import backward_from, spare_compiler_import, take_step
 from nas.latency.table import LatencyTable
 from nas.supernet.objectives import MULTIPLIER, OBJECTIVES, has_multiplier
 from nas.supernet.sampling import gumbel_softmax
@@ -137,7 +137,8 @@ class SearchSteps:
             loss.backward()  # type: ignore[no-untyped-call]
             accuracy = (logits_BK.detach().argmax(-1) == labels_B).float().mean()
             results.append(PathResult(loss.detach(), accuracy))
-        stem_BCHW.backward(stem_leaf_BCHW.grad)  # type: ignore[no-untyped-call]
+        assert stem_leaf_BCHW.grad is not None
+        backward_from(stem_BCHW, stem_leaf_BCHW.grad)
         self._step_clipped()
         return results
 
