@@ -5,12 +5,15 @@ MLflow takes seconds to import, so that happens in the functions that use it.
 
 import logging
 import os
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from experiments.tracking.new_store import create_database
+from platformdirs import user_cache_path
+
 from nas.foundation.errors import UserError, first_line
 from nas.foundation.uris import sqlite_path, sqlite_uri
 
@@ -96,6 +99,41 @@ def open_store(uri: str) -> "MlflowClient":
         return MlflowClient(uri)
     except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
         raise UserError(_explain(uri, error)) from None
+
+
+def create_database(database: Path) -> None:
+    """Creates a database with MLflow's tables, unless there is one, or another process creates it meanwhile.
+
+    MLflow takes a second to create its tables, so an empty database is kept and copied. Where nothing can be
+    kept, or copied, there is none afterwards: MLflow creates it when it opens it.
+    """
+    with suppress(OSError, sqlite3.Error):
+        template = _find_template()
+        with TemporaryDirectory(prefix=".new-", dir=database.parent) as folder:
+            copy = Path(folder) / "mlflow.db"
+            copy.write_bytes(template.read_bytes())
+            # Unlike a rename, a link never replaces what is there.
+            os.link(copy, database)
+
+
+def _find_template() -> Path:
+    """The empty database of the installed MLflow; made if it is missing."""
+    from mlflow import MlflowClient
+    from mlflow.version import VERSION
+
+    template = user_cache_path("tfnas", appauthor=False, ensure_exists=True) / f"mlflow-{VERSION}.db"
+    if not template.is_file():
+        with TemporaryDirectory() as made, TemporaryDirectory(dir=template.parent) as kept:
+            full, empty = Path(made) / "full.db", Path(made) / "empty.db"
+            MlflowClient(sqlite_uri(full))
+            with closing(sqlite3.connect(full, isolation_level=None)) as connection:
+                # It has the path of this folder; MLflow creates it anew in each copy.
+                connection.execute("DELETE FROM experiments")
+                connection.execute("VACUUM INTO ?", (str(empty),))
+            copy = Path(kept) / "empty.db"
+            copy.write_bytes(empty.read_bytes())
+            copy.replace(template)
+    return template
 
 
 @contextmanager

@@ -33,6 +33,10 @@ class GraphedBlock:
         self._memory = _LayerMemory()
         self._recordings: dict[Hashable, tuple[Hashable, _Recording | None]] = {}
 
+    def __reduce__(self) -> tuple[type["GraphedBlock"], tuple[BlockFunction]]:
+        # A copy records anew.
+        return GraphedBlock, (self._block,)
+
     def __call__(
         self,
         features_BIHX: Tensor,

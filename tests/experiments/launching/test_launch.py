@@ -448,7 +448,7 @@ def test_claims_have_values_as_runs_have_them(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Launched:
-    """A folder in which two cells share a warm-up; `--set` says what they are."""
+    """A folder in which two cells share a warm-up; `--set` chooses them."""
     folder = tmp_path_factory.mktemp("shared")
     make_dense_table(get_space("micro")).save(folder / "elsewhere.json")
     spec = write_spec(folder, {"seed": [0]})

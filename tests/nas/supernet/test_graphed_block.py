@@ -3,6 +3,7 @@
 `make gpu-check` compares the real ones with the CPU.
 """
 
+import copy
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -173,6 +174,15 @@ def test_without_gradients_the_block_runs(replays: Replays) -> None:
         outputs = [layer.run() for _ in range(3)]
     assert replays.count == 0
     assert torch.equal(outputs[0], outputs[2])
+
+
+def test_a_copied_layer_records_anew(replays: Replays) -> None:
+    layer = Layer(GraphedBlock(grouped_block))
+    expected = [layer.run(), layer.run()][0]
+    count = replays.count
+    copied = copy.deepcopy(layer)
+    assert torch.equal(copied.run(), expected)
+    assert replays.count == count
 
 
 @pytest.mark.parametrize("other", [0, 1])

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from experiments.tracking.new_store import create_database
-from experiments.tracking.store_access import open_store
+from experiments.tracking.store_access import create_database, open_store
 from nas.foundation.uris import sqlite_uri
 
 
