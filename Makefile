@@ -42,11 +42,13 @@ docs: .venv/installed-docs
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
-# README's figures and its table of results, and all figures of the replication study into build/replication.
+# README's figures and its table of results, and of the replication study all figures and tables into build/replication,
+# and the reports beside its bundles.
 figures: install
 	$(BIN)/python -m scripts.readme_results
 	for bundle in docs/replication/*.bundle; do \
-		$(BIN)/tfnas figures --from $$bundle --out build/replication/$$(basename $$bundle .bundle) || exit; \
+		out=build/replication/$$(basename $$bundle .bundle); \
+		$(BIN)/tfnas report --from $$bundle --out $$out && cp $$out/report.html $${bundle%.bundle}.html || exit; \
 	done
 
 bench: install

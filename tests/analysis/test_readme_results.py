@@ -1,11 +1,15 @@
 """README shows what the bundles of the replication study hold."""
 
+import html
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from analysis.measures import measure_runs
+from analysis.verdicts import judge
 from scripts import readme_results
 
 
@@ -25,6 +29,27 @@ def test_the_results_of_the_readme_are_the_verdicts_of_the_bundles() -> None:
         text = page.read_text("utf-8")
         assert table in text, f"{page.name}: run make figures"
         assert readme_results.with_table(text, table) == text
+
+
+BUNDLES = sorted(readme_results.BUNDLES.glob("*.bundle"))
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.stem)
+def test_the_shipped_report_has_the_verdicts_of_its_bundle(bundle: Path) -> None:
+    experiment = readme_results.open_bundle(bundle)
+    page = html.unescape(bundle.with_suffix(".html").read_text("utf-8"))
+    asked = [each for each in judge(experiment, measure_runs(experiment)) if each.status != "not asked"]
+    assert asked
+    for verdict in asked:
+        assert verdict.reason in page, "run make figures"
+        assert f"{verdict.estimate.mean:.3g}" in page, "run make figures"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.stem)
+def test_the_shipped_report_is_made_anew_from_its_bundle(bundle: Path, tmp_path: Path) -> None:
+    subprocess.run(["tfnas", "report", "--from", bundle, "--out", tmp_path], check=True)
+    assert (tmp_path / "report.html").read_bytes() == bundle.with_suffix(".html").read_bytes()
 
 
 @pytest.mark.parametrize("page", readme_results.PAGES)
