@@ -35,19 +35,6 @@ def misses_target(run: Run) -> float:
     return float("nan") if np.isnan(error_percent) else float(not meets_target(error_percent))
 
 
-def is_saturated(run: Run) -> bool:
-    """Returns whether every width of the derived network is at the bound nearest to the target.
-
-    Such a network cannot come closer: the target is out of its reach.
-    """
-    if run.architecture is None:
-        return False
-    bound = 0 if final_error_percent(run) > 0 else 1
-    return all(
-        width == op.width_interval(layer.in_channels)[bound] for layer, op, width in run.architecture.layers
-    )
-
-
 def phase_names(num_stages: int, num_phases: int) -> tuple[str, ...]:
     """Returns the names of the phases of elasticity-scaling, in the order of `scaling_ms_EP`."""
     names = ["before", "all stages", *(f"stages {stage}–{num_stages}" for stage in range(2, num_stages + 1))]

@@ -63,15 +63,6 @@ for _type in ("int", "float"):
     _StrictLoader.add_constructor(f"tag:yaml.org,2002:{_type}", _StrictLoader.construct_number)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Reads a YAML file whose content is a mapping.
-
-    Raises:
-        UserError: the file is missing, is not YAML, or has a tag, an alias or a duplicate key.
-    """
-    return parse_yaml(read_yaml_file(path), path)
-
-
 def read_yaml_file(path: Path) -> str:
     """Reads the text of a YAML file.
 
@@ -91,10 +82,13 @@ def read_yaml_text(text: str) -> Any:
 
 
 def parse_yaml(text: str, path: Path) -> dict[str, Any]:
-    """Reads the text of a YAML file, see `read_yaml`.
+    """Reads a mapping from the text of a YAML file.
 
     Args:
         path: the file, for errors.
+
+    Raises:
+        UserError: it is not YAML, or has a tag, an alias or a duplicate key.
     """
     try:
         content = read_yaml_text(text)

@@ -59,11 +59,6 @@ def as_run(reference: str, out: Path) -> str:
     return reference
 
 
-def names_run(reference: str, out: Path) -> bool:
-    """Whether text without `run:` names a run of a folder's store; names of files and networks never do."""
-    return not _means_network(reference) and bool(runs_like(reference, _runs_of_store(out)))
-
-
 def find_folder(references: Iterable[str], default: Path) -> Path:
     """The output folder of the runs that are named: the default one, or one beside it with the first of them.
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from experiments.specs.experiment_spec import check_spec
 from experiments.specs.grid_file import load_grid
 from experiments.specs.search_grid import draft_cells
-from experiments.specs.yaml_file import read_yaml
+from experiments.specs.yaml_file import parse_yaml, read_yaml_file
 from nas.config import ConfigRecord, SearchConfig, TrainConfig
 from nas.data.augmentation import Augmentation
 from nas.data.datasets import SOURCE_FIELDS
@@ -236,7 +236,7 @@ def test_a_config_survives_its_yaml_file_with_its_identity(
         assume(False)
     path = tmp_path_factory.getbasetemp() / f"{record.__name__}.yaml"
     path.write_text(yaml.safe_dump(made.model_dump(mode="json"), sort_keys=False))
-    again = record.parse(read_yaml(path), "spec.yaml")
+    again = record.parse(parse_yaml(read_yaml_file(path), path), "spec.yaml")
     assert again == made
     if isinstance(made, SearchConfig):
         assert search_identity(again, "table", "data") == search_identity(made, "table", "data")

@@ -1,20 +1,15 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from analysis.measures import MEASURES
 from analysis.measures.latency_error import (
     final_error_percent,
-    is_saturated,
     meets_target,
     misses_target,
     phase_names,
     scaling_walk_ms,
 )
-from nas.space.macro_space import get_space
 from tests.support.hand_made import experiment_of, run, trajectory
-from tests.support.tiny import full_depth_architecture
 
 
 def test_the_error_is_signed_and_in_percent_of_the_target():
@@ -54,25 +49,6 @@ def test_the_walk_is_that_of_the_last_scaled_epoch_without_phases_that_were_off(
     assert walk.tolist() == [17.68, 14.26, 14.78, 14.9, 14.95, 14.98, 14.99]
     assert phase_names(6, len(walk))[:3] == ("before", "all stages", "stages 2–6")
     assert phase_names(6, 8)[-2:] == ("stage 6", "refined")
-
-
-@pytest.mark.parametrize(
-    ("latency_ms", "factor", "is_stuck"), [(11, 2, True), (11, 4, False), (9, 4, True), (9, 2, False)]
-)
-def test_a_network_is_saturated_if_every_width_is_at_the_bound_nearest_to_the_target(
-    latency_ms: float, factor: int, is_stuck: bool
-):
-    # k3_e3 has between 2 and 4 times the input channels.
-    network = full_depth_architecture(get_space("paper"))
-    widths = [factor * layer.in_channels for layer, _, _ in network.layers]
-    stuck = replace(
-        run(metrics={"derived_latency_ms": latency_ms}, target_latency_ms=10.0),
-        architecture=network.with_widths(widths),
-    )
-    assert is_saturated(stuck) == is_stuck
-    widths[3] += 1 if factor == 2 else -1
-    assert not is_saturated(replace(stuck, architecture=network.with_widths(widths)))
-    assert not is_saturated(replace(stuck, architecture=None))
 
 
 def test_a_search_that_never_scaled_has_no_walk():

@@ -1,9 +1,14 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from experiments.specs.yaml_file import read_yaml
+from experiments.specs.yaml_file import parse_yaml, read_yaml_file
 from nas.foundation.errors import UserError
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    return parse_yaml(read_yaml_file(path), path)
 
 
 def test_a_mapping_is_read_as_written(tmp_path: Path) -> None:
