@@ -62,7 +62,7 @@ def p_value(
 def interval(
     values_N: NDArray[np.float64], bounds: tuple[float, float] | None = None
 ) -> tuple[float, float] | None:
-    """Returns the means that a two-sided test at 5 % does not reject.
+    """Returns the possible means that a two-sided test at 5 % does not reject.
 
     None with fewer than 7 values. If all are equal, other values may still exist but must be
     rare: the interval assumes that they are at the bounds. Without bounds it is None.
@@ -80,7 +80,8 @@ def interval(
         share = tail ** (1 / len(values_N))
         low, high = (share * float(values_N[0]) + (1 - share) * bound for bound in bounds)
         return low, high
-    return lower_bound(values_N, tail), -lower_bound(-values_N, tail)
+    low, high = lower_bound(values_N, tail), -lower_bound(-values_N, tail)
+    return (max(low, bounds[0]), min(high, bounds[1])) if bounds else (low, high)
 
 
 def lower_bound(values_N: NDArray[np.float64], level: float) -> float:

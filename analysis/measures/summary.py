@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from analysis.measures.sign_flips import interval
+from analysis.measures.sign_flips import interval, is_constant
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,16 @@ class Summary:
         return Summary(self.n, self.mean * factor, interval)
 
 
-def summarize(values: ArrayLike) -> Summary:
-    """Returns mean and interval of the values that are not NaN."""
+def summarize(values: ArrayLike, bounds: tuple[float, float] | None = None) -> Summary:
+    """Returns mean and interval of the values that are not NaN.
+
+    Args:
+        bounds: smallest and largest possible value; None if there is none.
+    """
     values_N = np.asarray(values, np.float64)
     values_N = values_N[~np.isnan(values_N)]
     if not len(values_N):
         return Summary(0, float("nan"), None)
-    return Summary(len(values_N), float(values_N.mean()), interval(values_N))
+    return Summary(
+        len(values_N), float(values_N.mean()), None if is_constant(values_N) else interval(values_N, bounds)
+    )

@@ -78,7 +78,9 @@ def measures_of_table(table: str, runs: Sequence[Run], numbers: Numbers) -> tupl
 
 def summarize_measures(runs: Sequence[Run], measures: Iterable[Measure], numbers: Numbers) -> list[Summary]:
     """Returns mean and interval of each measure over runs."""
-    return [summarize([numbers[run.run_id][measure.name] for run in runs]) for measure in measures]
+    return [
+        summarize([numbers[run.run_id][measure.name] for run in runs], measure.bounds) for measure in measures
+    ]
 
 
 def explain_measures(measures: Iterable[Measure]) -> str:

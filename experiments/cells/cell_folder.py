@@ -1,7 +1,7 @@
 """The folder of a cell: what must survive a crash, and what is delivered to MLflow."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -34,6 +34,7 @@ class RunDescription:
         cell: the cell's hash.
         params: the flat config, as text.
         storage: where its trials keep their files; None for the folder itself.
+        experiment: the experiment that it was last run for; None if unknown, as of an older tfnas.
     """
 
     cell: str
@@ -41,9 +42,10 @@ class RunDescription:
     params: dict[str, str]
     tags: dict[str, str] = field(default_factory=dict)
     storage: str | None = None
+    experiment: str | None = None
 
     @classmethod
-    def of(cls, cell: Cell, storage: Storage | None = None) -> Self:
+    def of(cls, cell: Cell, experiment: str | None = None, storage: Storage | None = None) -> Self:
         """Describes a cell."""
         factors = {f"factor.{name}": str(value) for name, value in cell.factors.items()}
         tags = {
@@ -56,7 +58,8 @@ class RunDescription:
             **origin_tags("tfnas"),
         }
         uri = storage.uri if storage else None
-        return cls(cell.hash, cell.name, cell.params, tags | dict(cell.provenance) | cell.tags | factors, uri)
+        tags |= dict(cell.provenance) | cell.tags | factors
+        return cls(cell.hash, cell.name, cell.params, tags, uri, experiment)
 
 
 class CellFolder:
@@ -215,3 +218,18 @@ def find_cell_folders(
         except UserError as error:
             report(f"{error}; MLflow gets nothing of it")
     return folders
+
+
+def folders_of_experiment(
+    folders: Iterable[CellFolder], experiment: str, cells: Container[str] = ()
+) -> list[CellFolder]:
+    """The folders of an experiment among those of all experiments that share an output folder.
+
+    Args:
+        cells: hashes of cells that are also the experiment's, whichever ran them.
+    """
+    return [
+        folder
+        for folder in folders
+        if folder.description.experiment in (experiment, None) or folder.description.cell in cells
+    ]

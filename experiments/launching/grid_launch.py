@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from experiments.cells.cell import Cell, first_of_each_warmup_first
-from experiments.cells.cell_folder import CellFolder, RunDescription, find_cell_folders
+from experiments.cells.cell_folder import CellFolder, RunDescription, find_cell_folders, folders_of_experiment
 from experiments.cells.journal import Outcome
 from experiments.cells.trial import run_trial
 from experiments.console import format_count, format_duration, say
@@ -149,7 +149,8 @@ def launch(
         _print_plan(states, to_run, console)
         record = GridRecord.of(cells, claims, grid.path.name)
         delivery = Delivery(tracker, partial(say, console))
-        for folder in folders:
+        hashes = {cell.hash for cell in cells}
+        for folder in folders_of_experiment(folders, grid.spec.experiment, hashes):
             delivery.notify(folder)
         if to_run:
             check_tables([state.cell for state in to_run], place, partial(say, console))
@@ -206,7 +207,7 @@ class Work:
         folder = CellFolder.of(self.out, cell, self.storage)
         _check_same_storage(folder, self.storage)
         folder.check_links()
-        folder.describe(RunDescription.of(cell, self.storage))
+        folder.describe(RunDescription.of(cell, self.grid.spec.experiment, self.storage))
         if self.storage:
             self.storage.cell(folder.path.name).make()
         return folder

@@ -57,7 +57,7 @@ def train_here(
     with only_user_of(folder.path, "this training"):
         tracker = Tracker(experiment, out)
         cell = folder.with_earlier_name(cell)
-        folder.describe(RunDescription.of(cell))
+        folder.describe(RunDescription.of(cell, experiment))
         if folder.journal.is_open:
             # A killed process could not end it.
             folder.journal.finish("KILLED")

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 from sqlalchemy.exc import SQLAlchemyError
 
-from experiments.cells.cell_folder import find_cell_folders
+from experiments.cells.cell_folder import find_cell_folders, folders_of_experiment
 from experiments.console import say
 from experiments.launching.grid_launch import HASTE_S, PATIENCE_S, Work, close_cut_off_attempts, run_trials
 from experiments.launching.launch_lock import only_user_of
@@ -117,7 +117,7 @@ def launch_study(
         close_cut_off_attempts(folders)
         tracker.close_dead_launches()
         delivery = Delivery(tracker, partial(say, console))
-        for folder in folders:
+        for folder in folders_of_experiment(folders, plan.spec.experiment):
             delivery.notify(folder)
         work = Work(plan, kinds, out, place, storage)
         points = Points(plan, study, work, preparation)

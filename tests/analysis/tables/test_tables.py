@@ -41,7 +41,7 @@ def experiment() -> Experiment:
 def numbers(experiment: Experiment) -> Numbers:
     rng = np.random.default_rng(0)
     return {
-        run.run_id: {name: float(rng.uniform(0, 2)) for name in MEASURES} | {"redundant_share": float("nan")}
+        run.run_id: {name: float(rng.uniform(0, 1)) for name in MEASURES} | {"redundant_share": float("nan")}
         for run in experiment.runs
     }
 

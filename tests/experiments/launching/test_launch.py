@@ -43,19 +43,19 @@ from tests.support.tiny import make_dense_table
 DIVERGES, LEARNS = 1e30, 0.05
 
 
-def write_spec(folder: Path, grid: dict[str, Any]) -> Path:
+def write_spec(folder: Path, grid: dict[str, Any], experiment: str = "tested") -> Path:
     path = folder / "spec.yaml"
     # A second process for trials takes as long to start as they do to run.
     resources = {"max_concurrent_trials": 1}
-    content = {"experiment": "tested", "base": BASE, "grid": grid, "resources": resources}
+    content = {"experiment": experiment, "base": BASE, "grid": grid, "resources": resources}
     path.write_text(yaml.safe_dump(content))
     return path
 
 
-def runs_of(out: Path, kind: str) -> list[Run]:
+def runs_of(out: Path, kind: str, experiment: str = "tested") -> list[Run]:
     client = MlflowClient(f"sqlite:///{out / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("tested")
-    return list(client.search_runs([experiment.experiment_id], f"tags.`tfnas.kind` = '{kind}'"))
+    found = client.get_experiment_by_name(experiment)
+    return list(client.search_runs([found.experiment_id], f"tags.`tfnas.kind` = '{kind}'"))
 
 
 def runs_in(tracker: Tracker) -> list[Run]:
@@ -176,6 +176,19 @@ def test_the_grid_is_registered_before_its_first_trial(launched: Launched) -> No
     assert launch.data.tags[REGISTERS_TAG] == "search"
     assert launch.data.tags[CLAIMS_TAG] == fingerprint(content["claims"])
     assert str(folder) not in path.read_text(), "paths of this machine are no settings"
+
+
+def test_an_experiment_in_the_same_folder_gets_the_searches_of_its_own_grid_alone(
+    launched: Launched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = launched
+    spec = write_spec(folder, {"weight_lr": [LEARNS]}, experiment="other")
+    assert tfnas_here(monkeypatch, "launch", str(spec), "--out", str(folder / "out")) == 0
+    (shared,) = runs_of(folder / "out", "search", experiment="other")
+    learned, _ = sorted(runs_of(folder / "out", "search"), key=lambda run: run.info.status, reverse=True)
+    assert learned.info.status == "FINISHED"
+    assert shared.data.tags["tfnas.cell"] == learned.data.tags["tfnas.cell"]
+    assert shared.data.metrics == learned.data.metrics
 
 
 def test_launching_again_runs_only_what_is_missing_though_the_folders_are_gone(launched: Launched) -> None:

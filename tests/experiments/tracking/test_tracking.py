@@ -18,7 +18,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from analysis.reading.store import fetch_artifact
-from experiments.cells.cell_folder import CellFolder, RunDescription, find_cell_folders
+from experiments.cells.cell_folder import CellFolder, RunDescription, find_cell_folders, folders_of_experiment
 from experiments.places.storage import Storage
 from experiments.tracking.delivery import Delivery
 from experiments.tracking.named_run import find_run
@@ -381,6 +381,17 @@ def test_a_damaged_folder_holds_up_no_other(store: Path) -> None:
     assert str(damaged.path) in line
     assert "remove its folder" in line
     assert_complete(tracker, "m2")
+
+
+def test_a_folder_is_of_the_experiment_that_ran_it_and_of_any_if_an_older_tfnas_wrote_it(
+    tmp_path: Path,
+) -> None:
+    for cell, experiment in (("a", "ours"), ("b", "theirs"), ("c", "theirs"), ("d", None)):
+        folder = make_folder(tmp_path, cell)
+        folder.describe(replace(folder.description, experiment=experiment))
+    folders = find_cell_folders(tmp_path, pytest.fail)
+    own = folders_of_experiment(folders, "ours", {"c"})
+    assert [folder.path.name for folder in own] == ["a", "c", "d"]
 
 
 @pytest.mark.parametrize("name", ["run.json", "delivered.json", "journal.jsonl"])
