@@ -87,10 +87,13 @@ def simulate(sample: Sample, num_seeds: int, num_experiments: int, seed: int = 0
 
 
 def _alone(claim: Claim, num_seeds: int) -> Claim:
-    """The claim without what is only shown beside it, which would take most of the time."""
-    return claim.model_copy(
-        update={"num_seeds": num_seeds, "second_measure": None, "beside": [], "match": "setting"}
-    )
+    """The claim without what is only shown beside it, which would take most of the time.
+
+    Its measure is one that is not yes or no, so that it can have any of the differences.
+    """
+    measure = claim.second_measure if claim.measure == "target_missed" else claim.measure
+    changes = {"measure": measure, "num_seeds": num_seeds, "second_measure": None, "beside": []}
+    return claim.model_copy(update={**changes, "match": "setting"})
 
 
 def _grid(num_seeds: int) -> Experiment:

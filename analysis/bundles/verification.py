@@ -24,7 +24,7 @@ from analysis.reading.experiment_reader import read_experiment
 from analysis.reading.registration import FILE as REGISTRATION
 from analysis.reading.run import Run
 from analysis.reading.run_reader import read_files
-from analysis.verdicts.claim import parse_claim
+from analysis.verdicts.claim import parse_record
 from nas.config import SearchConfig
 from nas.foundation.errors import UserError
 from nas.foundation.identity import fingerprint
@@ -131,7 +131,7 @@ def _fingerprint(claims: Any) -> str:
 def _hash_of_claim(content: Any) -> str:
     """The hash of a claim; why there is none where it is no claim."""
     try:
-        return parse_claim(content, "claim").sha256 if isinstance(content, dict) else "none"
+        return parse_record(content, "claim").sha256 if isinstance(content, dict) else "none"
     except UserError as error:
         return str(error)
 

@@ -38,3 +38,12 @@ class Measure:
     bounds: tuple[float, float] | None = None
     comes_later: bool = False
     better: Literal["less", "greater"] | None = None
+
+    @property
+    def difference_bounds(self) -> tuple[float, float] | None:
+        """Smallest and largest possible difference of two values."""
+        return (
+            None
+            if self.bounds is None
+            else (self.bounds[0] - self.bounds[1], self.bounds[1] - self.bounds[0])
+        )

@@ -68,7 +68,7 @@ def judge(experiment: "Experiment", numbers: "Numbers") -> list["Verdict"]:
     Raises:
         UserError: a registered claim does not suit this version of tfnas.
     """
-    from analysis.verdicts.claim import parse_claim
+    from analysis.verdicts.claim import parse_record
     from analysis.verdicts.verdict import judge_claims
 
     if experiment.is_study:
@@ -77,5 +77,5 @@ def judge(experiment: "Experiment", numbers: "Numbers") -> list["Verdict"]:
         return judge_claims(dict(CLAIMS), experiment, numbers)
     last = experiment.registered or max(experiment.registrations, key=lambda one: one.last_time_ms)
     where = f"claims that {last.file} registered (run {last.run_id[:8]})"
-    claims = {name: parse_claim(fields, f"{where}: {name}") for name, fields in last.claims.items()}
+    claims = {name: parse_record(fields, f"{where}: {name}") for name, fields in last.claims.items()}
     return judge_claims(claims, experiment, numbers)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from analysis.measures import MEASURES
-from analysis.measures.sign_flips import MIN_VALUES, Direction
+from analysis.measures.sign_flips import MIN_VALUES, TEST, Direction
 from analysis.reading.values import Value, order_fields, show_value
 from nas.foundation.errors import UserError
 from nas.foundation.validation import describe_error
@@ -124,8 +124,8 @@ class Claim(BaseModel):
         return hashlib.sha256(content.encode()).hexdigest()
 
     def record(self) -> dict[str, Any]:
-        """Returns the claim as JSON, with its hash."""
-        return self.model_dump(mode="json") | {"sha256": self.sha256}
+        """Returns the claim as JSON, with its hash and the version of the test."""
+        return self.model_dump(mode="json") | {"sha256": self.sha256, "test": TEST}
 
 
 def show_setting(setting: Mapping[str, Value]) -> str:
@@ -149,7 +149,12 @@ def parse_claim(fields: Mapping[str, Any], where: str) -> Claim:
         UserError: a field is unknown, missing or impossible.
     """
     try:
-        return Claim(**{name: value for name, value in fields.items() if name != "sha256"})
+        return Claim(**fields)
     except ValidationError as error:
         problems = [f"{where}.{describe_error(details)}" for details in error.errors()]
         raise UserError(*problems) from None
+
+
+def parse_record(record: Mapping[str, Any], where: str) -> Claim:
+    """Reads a claim from its record, see `parse_claim`."""
+    return parse_claim({name: record[name] for name in record.keys() - {"sha256", "test"}}, where)

@@ -2,12 +2,14 @@
 
 from datetime import UTC, datetime
 
+from analysis.measures import MEASURES
+from analysis.measures.sign_flips import TEST, is_yes_or_no
 from analysis.reading import tags
 from analysis.reading.captions import count
 from analysis.reading.experiment import Experiment
 from analysis.reading.registration import Registration
 from analysis.reading.run import NETWORK_FIELDS, SEED
-from analysis.verdicts.claim import Claim, parse_claim
+from analysis.verdicts.claim import Claim, parse_record
 from analysis.verdicts.pairing import Comparison, Contrast, sides
 from nas.foundation.errors import UserError
 
@@ -18,8 +20,8 @@ def when_registered(
     """Returns whether claim and grid were registered in time, and the same in a clause.
 
     Registered means: the launch that was the last before the first of the compared trials registered this
-    claim, with a grid in which it compares the same trials, and no later launch changed the claim.
-    Otherwise it is exploratory.
+    claim, with a grid in which it compares the same trials, no later launch changed the claim, and its test
+    is still the same. Otherwise it is exploratory.
 
     Args:
         needs_training: whether trainings decide the claim; then all must be registered under the same terms.
@@ -39,6 +41,8 @@ def when_registered(
     since = [in_force, *(one for one in own if one.time_ms > in_force.time_ms)]
     if any(_hash(one, name) != claim.sha256 for one in since):
         return False, "exploratory: the claim was edited after the first trial"
+    if in_force.claims[name].get("test", 1) != TEST and _has_other_test(claim, comparison):
+        return False, "exploratory: the test of yes-or-no measures was corrected after the first trial"
     if compared != _sides_of(in_force, claim, experiment):
         return False, f"exploratory: it compares other trials than were registered {_date(in_force)}"
     if needs_training and (problem := _training_problem(experiment)):
@@ -89,7 +93,7 @@ def _read_claim(registration: Registration, name: str) -> Claim | None:
     if name not in registration.claims:
         return None
     try:
-        return parse_claim(registration.claims[name], name)
+        return parse_record(registration.claims[name], name)
     except UserError:
         return None
 
@@ -122,6 +126,12 @@ def _training_problem(experiment: Experiment) -> str:
         for cell in one.cells.values()
     }
     return "trainings were launched under several terms" if len(terms) > 1 else ""
+
+
+def _has_other_test(claim: Claim, comparison: Comparison) -> bool:
+    """Whether the newer version of the test has another p-value."""
+    bounds = MEASURES[claim.measure].difference_bounds
+    return not claim.null and is_yes_or_no(comparison.difference_N, bounds)
 
 
 def _date(registration: Registration) -> str:

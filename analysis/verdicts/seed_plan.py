@@ -8,7 +8,7 @@ from analysis.reading.captions import count
 from analysis.reading.experiment import Experiment
 from analysis.reading.registration import Registration
 from analysis.reading.run import ComparisonBasis, Run
-from analysis.verdicts.claim import Claim, parse_claim
+from analysis.verdicts.claim import Claim, parse_record
 from analysis.verdicts.pairing import Contrast, pair_seeds
 from analysis.verdicts.power import describe_plan, plan_seeds
 from analysis.verdicts.verdict import Estimate, judge_claims
@@ -22,7 +22,7 @@ def describe_plans(registration: Registration, earlier: Experiment | None) -> li
         earlier: an experiment with a known spread over seeds; None if there is none.
     """
     claims = {
-        name: parse_claim(fields, f"{registration.file}: claims.{name}")
+        name: parse_record(fields, f"{registration.file}: claims.{name}")
         for name, fields in registration.claims.items()
     }
     num_seeds = {name: _count_seeds(claim, registration) for name, claim in claims.items()}

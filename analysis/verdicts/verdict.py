@@ -138,7 +138,7 @@ def estimate(difference_N: NDArray[np.float64], measure: str | None, *, is_due: 
     return Estimate(
         n,
         float(difference_N.mean()) if n else float("nan"),
-        interval(difference_N, _bounds(measure) if measure else None) if is_due else None,
+        interval(difference_N, MEASURES[measure].difference_bounds if measure else None) if is_due else None,
         spread,
     )
 
@@ -265,13 +265,9 @@ def _is_due(claim: Claim, comparison: Comparison) -> bool:
 def _p_value(claim: Claim, difference_N: NDArray[np.float64], measure: str) -> float | None:
     if len(difference_N) < MIN_VALUES:
         return None
-    return p_value(difference_N, claim.direction, claim.sign * claim.null, _bounds(measure))
-
-
-def _bounds(measure: str) -> tuple[float, float] | None:
-    """The smallest and largest possible difference of a measure."""
-    bounds = MEASURES[measure].bounds
-    return None if bounds is None else (bounds[0] - bounds[1], bounds[1] - bounds[0])
+    return p_value(
+        difference_N, claim.direction, claim.sign * claim.null, MEASURES[measure].difference_bounds
+    )
 
 
 def _holm(p_values: Mapping[str, float | None]) -> dict[str, float]:

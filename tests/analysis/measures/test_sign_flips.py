@@ -83,13 +83,47 @@ def test_the_interval_contains_exactly_the_means_that_the_test_does_not_reject(n
 
 
 def test_an_interval_ends_where_no_mean_is_possible():
-    # Of shares, missed by two of twelve pairs: the correction for skewness alone would go below -1.
-    values = np.array([-1.0] * 10 + [0.0] * 2)
+    # Of shares, and skewed: the correction for skewness alone would go below -1.
+    values = np.array([-1.0] * 10 + [-0.1, 0.1])
     low, high = interval(values) or (0.0, 0.0)
     assert low < -1
     assert interval(values, (-1, 1)) == (-1, high)
     assert interval(-values, (-1, 1)) == (-high, 1)
     assert summarize(-values, (0, 1)).interval == (0, 1)
+
+
+@pytest.mark.parametrize("num_plus", range(4))
+@pytest.mark.parametrize("num_minus", range(1, 8))
+def test_yes_or_no_is_tested_by_the_exact_sign_test(num_plus: int, num_minus: int):
+    values = np.array([1.0] * num_plus + [-1.0] * num_minus + [0.0] * (12 - num_plus - num_minus))
+    for direction, num_for in (("less", num_minus), ("greater", num_plus)):
+        expected = stats.binomtest(num_for, num_plus + num_minus, alternative="greater").pvalue
+        assert p_value(values, direction, bounds=(-1, 1)) == pytest.approx(expected)
+
+
+def test_each_further_miss_makes_yes_or_no_more_significant_and_its_interval_lie_lower():
+    samples = [np.array([-1.0] * k + [0.0] * (12 - k)) for k in range(13)]
+    p_values = [p_value(values, "less", bounds=(-1, 1)) for values in samples]
+    assert p_values == sorted(p_values, reverse=True)
+    highs = [(interval(values, (-1, 1)) or (0, 0))[1] for values in samples[1:]]
+    assert highs == sorted(highs, reverse=True)
+
+
+@pytest.mark.parametrize("n", [7, 12])
+@pytest.mark.parametrize("share_plus", [0.0, 0.05, 0.3])
+@pytest.mark.parametrize("share_minus", [0.0, 0.02, 0.3, 0.5, 0.7])
+def test_the_interval_of_yes_or_no_holds_its_promise_for_every_outcome(
+    n: int, share_plus: float, share_minus: float
+):
+    shares = (share_plus, share_minus, 1 - share_plus - share_minus)
+    coverage = 0.0
+    for plus in range(n + 1):
+        for minus in range(n + 1 - plus):
+            values = np.array([1.0] * plus + [-1.0] * minus + [0.0] * (n - plus - minus))
+            low, high = interval(values, (-1, 1)) or (0.0, 0.0)
+            if low <= share_plus - share_minus <= high:
+                coverage += stats.multinomial.pmf((plus, minus, n - plus - minus), n, shares)
+    assert coverage >= 0.95
 
 
 def test_fewer_than_seven_values_have_no_interval():

@@ -76,6 +76,24 @@ def test_an_edited_claim_is_exploratory_and_is_the_one_that_is_judged():
     assert verdict.claim.smallest_effect == 0.01
 
 
+def test_a_test_that_was_corrected_later_makes_the_claims_exploratory_whose_p_value_it_changes():
+    def judge_shares(difference: float) -> Verdict:
+        runs = runs_of(range(12))
+        shares = {r.run_id: 0.9 + difference * (r.config["sampling"] != "single") for r in runs[:20]}
+        shares |= {r.run_id: 0.9 for r in runs[20:]}
+        numbers = {
+            key: dict.fromkeys(MEASURES, float("nan")) | {"locked_early_share": shares[key]} for key in shares
+        }
+        experiment = experiment_of(runs, registrations=[registration(runs, before, time_ms=99)])
+        return next(one for one in judge(experiment, numbers) if one.name == "a")
+
+    before = {name: {key: claim[key] for key in claim.keys() - {"test"}} for name, claim in PAPER.items()}
+    assert judge_shares(-0.3).is_registered
+    corrected = judge_shares(-1.0)
+    assert not corrected.is_registered
+    assert "test" in corrected.registration
+
+
 def test_seeds_that_are_appended_later_leave_the_claim_registered():
     first, more = runs_of(range(12)), runs_of(range(20))
     verdict = judged(more, [registration(first, PAPER, time_ms=99), registration(more, PAPER, time_ms=500)])
