@@ -4,7 +4,7 @@ import pytest
 
 from analysis.measures import MEASURES
 from analysis.verdicts import CLAIMS, resolve_claims
-from analysis.verdicts.claim import parse_claim
+from analysis.verdicts.claim import parse_record
 from nas.foundation.errors import UserError
 
 OWN: dict[str, Any] = {
@@ -37,8 +37,8 @@ def test_the_claims_of_the_paper_are_those_that_were_registered_before():
 
 def test_any_edit_of_a_claim_changes_its_hash_and_reading_its_record_does_not():
     claim = CLAIMS["a"]
-    assert parse_claim(claim.record(), "here") == claim
-    assert parse_claim(claim.record(), "here").sha256 == claim.record()["sha256"]
+    assert parse_record(claim.record(), "here") == claim
+    assert parse_record(claim.record(), "here").sha256 == claim.record()["sha256"]
     for change in ({"smallest_effect": 0.11}, {"num_seeds": 13}, {"within": {}}, {"statement": "x"}):
         assert claim.model_copy(update=change).sha256 != claim.sha256
     assert claim.model_copy(update={"note": "", "beside": []}).sha256 == claim.sha256
