@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from analysis.figures.ink.drawing import Drawing, tabulate
 from analysis.figures.ink.page import page
@@ -55,6 +55,9 @@ _OFFSETS_BY_MACS = {
     "TF-NAS-D": (-5, -4),
 }
 
+_LOGARITHMIC_FROM = 5.0
+"""The largest latency by the smallest."""
+
 
 @for_grids
 def tradeoff_drawings(experiment: Experiment) -> list[Drawing]:
@@ -94,6 +97,7 @@ def tradeoff_drawings(experiment: Experiment) -> list[Drawing]:
         ours, *beside = figure.subplots(1, len(ratios), width_ratios=ratios, squeeze=False)[0]
         _draw_ours(ours, groups, latency, accuracy, front)
         _draw_others(ours, others, taken=[group.style for group in groups])
+        fit_latencies(ours, [*latency, *(group.over_seeds(MEASURED_LATENCY).mean for group in others)])
         ours.set_xlabel("measured latency (ms)" if is_measured else "latency (ms)")
         ours.set_ylabel("test accuracy" if accuracies.is_trained else "held-out accuracy")
         handles = ours.get_legend_handles_labels()[0]
@@ -210,9 +214,19 @@ def _draw_ours(
             label=group.label,
         )
     axes.step(latency[front], accuracy[front], where="post", color="black", lw=0.8, zorder=0)
-    # Latencies just below one target have many digits.
-    axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.set_title("this experiment", loc="left")
+
+
+def fit_latencies(axes: Axes, latencies: Sequence[float]) -> None:
+    """Makes the axis logarithmic where a large network would press all others into a line."""
+    if max(latencies) < _LOGARITHMIC_FROM * min(latencies):
+        # Latencies just below one target have many digits.
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        return
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _draw_others(axes: Axes, others: Sequence[TrainedGroup], taken: Sequence[LineStyle]) -> None:

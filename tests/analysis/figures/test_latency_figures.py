@@ -9,9 +9,9 @@ import pytest
 
 from analysis.figures.calibration_figure import draw_calibration, save_calibration
 from analysis.figures.depth_figure import depth_drawings
-from analysis.figures.ink.style import our_style
+from analysis.figures.ink.style import new_figure, our_style
 from analysis.figures.latency_figure import most_moved, objective_drawings, scaling_drawings, walk_courses
-from analysis.figures.tradeoff_figure import points_by_method, tradeoff_drawings
+from analysis.figures.tradeoff_figure import fit_latencies, points_by_method, tradeoff_drawings
 from analysis.measures.published_networks import PUBLISHED_NETWORKS, is_of_imagenet
 from analysis.reading.nothing_to_draw import NothingToDrawError, OutOfPlaceError
 from analysis.reading.run import Run
@@ -156,3 +156,15 @@ def test_the_numbers_of_a_latency_check_are_beside_its_plot(tmp_path: Path):
     numbers = pd.read_csv(tmp_path / "plot.csv")
     assert numbers["predicted_ms"].tolist() == [1, 2, 3]
     assert numbers["measured_ms"].tolist() == [1.1, 2, 3.2]
+
+
+@pytest.mark.parametrize(("largest_ms", "scale"), [(4.9, "linear"), (20.0, "log")])
+def test_a_much_slower_network_makes_the_latency_axis_logarithmic_with_plain_numbers(
+    largest_ms: float, scale: str
+):
+    axes = new_figure(3, 2).subplots()
+    axes.plot([1.0, largest_ms], [0.5, 0.6])
+    fit_latencies(axes, [1.0, largest_ms])
+    axes.figure.canvas.draw()
+    assert axes.get_xscale() == scale
+    assert {"1", "2", "5"} <= {label.get_text() for label in axes.get_xticklabels()} or scale == "linear"
