@@ -72,6 +72,9 @@ class UserPath(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """See `click.Path`."""
+        if value == "":
+            # Such as a variable that is not set; it would mean the current folder.
+            self.fail("it is empty; name a path", param, ctx)
         return super().convert(os.path.expanduser(value), param, ctx)
 
 

@@ -67,3 +67,9 @@ class Shown:
             if unknown := [one for one in wanted if one not in known]:
                 listed = ", ".join(sorted(map(str, known))) or "none"
                 raise UserError(f"{option}: {unknown[0]}: not in {experiment.name}, which has {listed}")
+        written = {value: self.labels.get(value, value) for value in values}
+        for value, label in self.labels.items():
+            if same := [other for other in written if written[other] == label and other != value]:
+                raise UserError(
+                    f"--label: {value}={label}: {same[0]} is written so, too; choose another text"
+                )

@@ -23,8 +23,8 @@ def mixed_models_table(experiment: Experiment, numbers: Numbers) -> ResultTable:
         "A check of the verdicts by a linear mixed model: the factor of the claim, the setting of the other "
         "factors and its interaction with the former as fixed effects, the seed (and its interaction with "
         "the factor) as random ones. Effect: the mean over the other settings, with its 95 % interval. p is "
-        "two-sided and not corrected. The model assumes normal errors, which the test of the verdict does "
-        "not.",
+        "two-sided and not corrected; a model that did not converge has neither p nor interval. The model "
+        "assumes normal errors, which the test of the verdict does not.",
         (
             Column("claim", "claim"),
             Column("measure", "measure"),
@@ -39,8 +39,8 @@ def mixed_models_table(experiment: Experiment, numbers: Numbers) -> ResultTable:
                 name,
                 MEASURES[verdicts[name].claim.measure].heading,
                 verdicts[name].claim.contrast,
-                Summary(effect.num_trials, effect.mean, effect.interval),
-                float(f"{effect.p_value:.2g}"),
+                None if effect.mean is None else Summary(effect.num_trials, effect.mean, effect.interval),
+                None if effect.p_value is None else float(f"{effect.p_value:.2g}"),
                 effect.num_trials,
                 effect.problem or "none",
             )

@@ -4,9 +4,10 @@ from analysis.measures.accuracy import selection_note
 from analysis.measures.measure import Numbers
 from analysis.measures.published_networks import PUBLISHED_NETWORKS
 from analysis.measures.run_measures import LATENCY, TEST_ACCURACY
+from analysis.measures.summary import Summary
 from analysis.measures.trained_groups import trained_groups
 from analysis.reading.experiment import Experiment
-from analysis.reading.nothing_to_draw import for_grids
+from analysis.reading.nothing_to_draw import NothingToDrawError, for_grids
 from analysis.tables.result_table import Column, ResultTable, TableCell, summarize_measures
 from analysis.tables.trained_table import sizes_in_millions
 
@@ -26,6 +27,8 @@ _COLUMNS = (
 def published_table(experiment: Experiment, numbers: Numbers) -> ResultTable:
     """Makes a row for each setting and each network trained here, then the published rows."""
     ours = _our_rows(experiment, numbers)
+    if not any(isinstance(cell, Summary) and cell.n for _, _, cell, *_ in ours):
+        raise NothingToDrawError("no network was trained")
     config = experiment.runs[0].config
     return ResultTable(
         "published",

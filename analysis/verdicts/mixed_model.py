@@ -24,13 +24,15 @@ class MixedEffect:
     """The contrast of a claim by a mixed model: the mean over the levels of the other factors.
 
     Attributes:
-        interval: 95 %, by the normal distribution.
+        mean: None if the model could not be fitted.
+        interval: 95 %, by the normal distribution; None if the model did not converge.
+        p_value: two-sided; None if the model did not converge.
         problem: why not to trust it; empty if there is no reason.
     """
 
-    mean: float
-    interval: tuple[float, float]
-    p_value: float
+    mean: float | None
+    interval: tuple[float, float] | None
+    p_value: float | None
     num_trials: int
     problem: str = ""
 
@@ -38,7 +40,7 @@ class MixedEffect:
 def fit_mixed_model(verdict: Verdict, experiment: Experiment) -> MixedEffect | None:
     """Fits the model of a claim.
 
-    The p-value is two-sided. None while the verdict is pending, with fewer than 7 seeds, and for claims
+    None while the verdict is pending, with fewer than 7 seeds, and for claims
     that are about several fields or pair trials by latency.
     """
     claim = verdict.claim
@@ -75,13 +77,12 @@ def _fit(formula: str, frame: pd.DataFrame, random_effects: str | None) -> Mixed
             mean, p_value = float(fitted.params["is_treated"]), float(fitted.pvalues["is_treated"])
         # The covariance of a model that fits exactly, such as one of equal values, is singular.
         except (np.linalg.LinAlgError, ValueError) as error:
-            unknown = float("nan")
-            return MixedEffect(unknown, (unknown, unknown), unknown, len(frame), f"not fitted: {error}")
-    problem = ""
+            return MixedEffect(None, None, None, len(frame), f"not fitted: {error}")
     if not fitted.converged:
-        problem = "did not converge"
-    elif any(issubclass(one.category, ConvergenceWarning) for one in caught):
-        problem = "a random effect is at its bound, 0"
+        # Standard errors where the optimizer stopped say nothing.
+        return MixedEffect(mean, None, None, len(frame), "did not converge")
+    is_at_bound = any(issubclass(one.category, ConvergenceWarning) for one in caught)
+    problem = "a random effect is at its bound, 0" if is_at_bound else ""
     return MixedEffect(mean, (float(low), float(high)), p_value, len(frame), problem)
 
 

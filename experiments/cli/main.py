@@ -128,7 +128,7 @@ def _run() -> None:
     except click.ClickException as error:
         where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "tfnas"
         message = safe_line(" ".join(error.format_message().split()))
-        click.echo(f"tfnas: {message}; see {where} --help", err=True)
+        click.echo(f"tfnas: {message.rstrip('.')}; see {where} --help", err=True)
         sys.exit(error.exit_code)
     except PeerError:
         # The process that failed first has printed why.

@@ -6,14 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
 
 from experiments.console import UserPath, format_count, make_console, say
-from nas.foundation.errors import UserError
+from experiments.output_paths import check_output_folder
 from nas.foundation.files import write_atomically
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ def benchmark(path: Path, evaluations: int, seeds: int, out: Path | None, as_jso
 
     oracle = load_nas_bench_macro(path)
     if out is not None:
-        _make_folder(out)
+        check_output_folder(out, "--out")
     searches = {
         method: [search_table(oracle, method, evaluations, seed) for seed in range(seeds)]
         for method in TABULAR_METHODS
@@ -96,15 +95,6 @@ def benchmark(path: Path, evaluations: int, seeds: int, out: Path | None, as_jso
     say(console, f"{oracle.name}: {len(oracle.names_N):,} networks; {budget}; {shown}")
     for line in written:
         say(console, str(line))
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f"--out {folder}: cannot write: {error.strerror}; choose another folder") from None
 
 
 def _summarize(searches: "Mapping[str, Sequence[TabularSearch]]", relaxation: "Relaxation") -> Sequence[_Row]:
@@ -172,6 +162,7 @@ def _write(
     for method, points_SV in regrets_SV.items():
         for (seed, index), points in np.ndenumerate(points_SV):
             writer.writerow((method, seed, index + 1, f"{points:.6g}"))
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "benchmark.csv"
     write_atomically(path, file.getvalue().encode())
     num_seeds = len(next(iter(searches.values())))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from experiments.console import UserPath, echo
+from experiments.output_paths import check_output_file
 
 if TYPE_CHECKING:
     from nas.training.export import ExportFormat
@@ -63,6 +64,7 @@ def export(
     source = find_source(architecture, checkpoint, out)
     name = source.run.name if source.run else Path(architecture).stem
     path = path or out / "exports" / f"{name}{SUFFIXES[export_format]}"
+    check_output_file(path, "--file", makes_folder=True)
     exported = run_export(source, path, export_format)
     if as_json:
         click.echo(json.dumps(asdict(exported), indent=1, default=str))

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from experiments.console import UserPath, echo
+from experiments.output_paths import check_output_file
 from nas.foundation.errors import UserError
 
 _FILE = UserPath(dir_okay=False)
@@ -29,8 +30,7 @@ def import_search(source: Path, out: Path, space: str, as_json: bool) -> None:
     from nas.space.published_files import PUBLISHED_SUFFIX
     from nas.space.search_checkpoint import load_search_checkpoint
 
-    if not out.parent.is_dir():
-        raise UserError(f"{out}: the folder does not exist; create it first")
+    check_output_file(out, "--out")
     if out.suffix == PUBLISHED_SUFFIX:
         raise UserError(f"{out}: names that end in {PUBLISHED_SUFFIX} mean published files; choose another")
     if out.exists() and out.samefile(source):

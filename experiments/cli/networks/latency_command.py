@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from experiments.console import UserPath, busy_option, echo
+from experiments.output_paths import check_output_file
 from nas.foundation.errors import UserError
 from nas.space.macro_space import SPACES, get_space
 
@@ -71,7 +72,7 @@ def measure(
     """
     from nas.latency.measurement import measure_table
 
-    _check_folder(out)
+    check_output_file(out, "--out")
     table = measure_table(
         get_space(space),
         device=device,
@@ -104,7 +105,7 @@ def import_(source: Path, space: str, out: Path, device_name: str | None, as_jso
     """
     from nas.latency.table_import import UNKNOWN_DEVICE, import_table
 
-    _check_folder(out)
+    check_output_file(out, "--out")
     table = import_table(source, get_space(space), device_name)
     if table.provenance.device_name == UNKNOWN_DEVICE:
         _report(
@@ -151,8 +152,9 @@ def check(
     plot = plot or table_path.with_suffix(".check.png")
     if plot.suffix not in _PLOT_SUFFIXES:
         raise UserError(f"--plot {plot}: use a name that ends in {', '.join(_PLOT_SUFFIXES)}")
-    for path in (plot, out or plot):
-        _check_folder(path)
+    check_output_file(plot, "--plot")
+    if out is not None:
+        check_output_file(out, "--out")
     result = check_predictions(
         table,
         num_networks=networks,
@@ -199,12 +201,6 @@ def range_(table_path: Path, as_json: bool) -> None:
         return
     for name, (low_ms, high_ms) in intervals.items():
         echo(f"{name:33} {low_ms:10.3f} to {high_ms:10.3f} ms")
-
-
-def _check_folder(path: Path) -> None:
-    """Checks before measuring that the result can be written."""
-    if not path.parent.is_dir():
-        raise UserError(f"{path}: the folder does not exist; create it first")
 
 
 def _write(table: "LatencyTable", out: Path, as_json: bool) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from experiments.console import UserPath, echo, format_duration
+from experiments.output_paths import check_output_file
 from experiments.templates.question import QUESTIONS
 from nas.foundation.errors import UserError
 
@@ -108,8 +109,7 @@ def init(file: Path | None, images: str, question: str, device: str, hours: floa
     for each in template.files:
         if each.exists() and not force:
             raise UserError(f"{each}: is there already; choose another name, or add --force to overwrite it")
-        if not each.parent.is_dir():
-            raise UserError(f"{each}: no such folder; create it, or choose another one")
+        check_output_file(each, "FILE")
     for each, text in template.files.items():
         each.write_text(text, encoding="utf-8")
         load_grid(each)

@@ -6,6 +6,7 @@ import click
 
 from experiments.cli.results.figures_command import out_option
 from experiments.console import UserPath, echo
+from experiments.output_paths import check_output_file
 
 
 @click.command()
@@ -32,8 +33,7 @@ def bundle(experiment: str, out: Path | None, file: Path | None) -> None:
 
     folder = out or Path("results") / experiment
     path = file or folder / f"{experiment}.bundle"
-    if not path.parent.is_dir():
-        raise UserError(f"{path}: there is no folder {path.parent}; create it, or correct --file")
+    check_output_file(path, "--file")
     content, unreadable = write_bundle(experiment, MlflowStore(tracking_uri_of(folder)))
     try:
         write_atomically(path, content)

@@ -1,6 +1,7 @@
 """`tfnas figures`: draw the figures of an experiment. Also options shared with other readers."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from experiments.console import UserPath, echo
+from experiments.output_paths import check_output_folder
 from nas.foundation.errors import UserError
 
 if TYPE_CHECKING:
     from analysis.reading.experiment import Experiment
     from analysis.reading.run_store import RunStore
 
+_LAYERED = "collapse"
+"""The figure that --layers is about."""
 
 from_option = click.option(
     "--from",
@@ -30,6 +34,12 @@ out_option = click.option(
 )
 
 
+def _not_empty(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
+    if text is not None and not text.strip():
+        raise UserError(f"{option.opts[0]}: is empty; give its first characters, or remove the option")
+    return text
+
+
 def experiment_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the argument EXPERIMENT, and the options that choose among its runs."""
     decorators = (
@@ -37,10 +47,14 @@ def experiment_options(command: Callable[..., Any]) -> Callable[..., Any]:
         from_option,
         out_option,
         click.option(
-            "--table", help="Use only runs with this lookup table: first digits of its fingerprint."
+            "--table",
+            callback=_not_empty,
+            help="Use only runs with this lookup table: first digits of its fingerprint.",
         ),
         click.option(
-            "--code-version", help="Use only runs of this version of the source: its first characters."
+            "--code-version",
+            callback=_not_empty,
+            help="Use only runs of this version of the source: its first characters.",
         ),
         click.option(
             "--all-runs",
@@ -61,14 +75,16 @@ def open_experiment(
     table: str | None = None,
     code_version: str | None = None,
     all_runs: bool = False,
+    written: Sequence[str] = (),
 ) -> tuple["Experiment", Path]:
     """Reads an experiment; returns it and its output folder.
 
     Args:
         bundle: what it is read from; None for MLflow.
+        written: folders below the output folder that the caller writes to; checked before runs are read.
 
     Raises:
-        UserError: there is no store, no such experiment, or no finished run.
+        UserError: there is no store, no such experiment, or no finished run, or a folder is not writable.
     """
     # Imported here: MLflow and pandas take seconds to import, and `--help` needs neither.
     from analysis.reading.experiment_reader import read_experiment
@@ -86,6 +102,8 @@ def open_experiment(
         from analysis.reading.store import MlflowStore, tracking_uri_of
 
         store = MlflowStore(tracking_uri_of(folder))
+    for each in written:
+        check_output_folder(folder / each, "--out")
     experiment = read_experiment(name, store, table=table, code_version=code_version, all_runs=all_runs)
     return experiment, folder
 
@@ -94,19 +112,38 @@ def _list_of(kind: Callable[[str], Any]) -> Callable[..., Any]:
     """Parses `A,B,C`, for an option."""
 
     def parse(context: click.Context, option: click.Parameter, text: str | None) -> list[Any]:
+        if text is None:
+            return []
+        parts = [part.strip() for part in text.split(",")]
+        where = f"{option.opts[0]}: {text or 'empty'}"
+        if not all(parts):
+            raise UserError(f"{where}: must be {option.metavar}, with something between commas")
         try:
-            return [kind(part.strip()) for part in text.split(",")] if text else []
+            values = [kind(part) for part in parts]
         except ValueError:
-            raise UserError(f"{option.opts[0]}: {text}: must be numbers with commas between them") from None
+            raise UserError(f"{where}: must be numbers with commas between them") from None
+        if repeated := _repeated(values):
+            raise UserError(f"{where}: has {repeated[0]} twice; name it once")
+        return values
 
     return parse
 
 
 def _labels(context: click.Context, option: click.Parameter, texts: Sequence[str]) -> dict[str, str]:
-    if wrong := [text for text in texts if "=" not in text]:
+    if wrong := [text for text in texts if not text.rpartition("=")[0].strip()]:
         raise UserError(f"--label: {wrong[0]}: must be VALUE=TEXT, for instance bi_random=bi-sampling")
     # The last one: a value may have an equals sign itself, as `T = 4 ms` has.
-    return {value.strip(): label.strip() for value, _, label in (text.rpartition("=") for text in texts)}
+    pairs = [(value.strip(), label.strip()) for value, _, label in (text.rpartition("=") for text in texts)]
+    if empty := [value for value, label in pairs if not label]:
+        raise UserError(f"--label: {empty[0]}=: has no text; add it, or remove the option")
+    if repeated := _repeated([value for value, _ in pairs]):
+        raise UserError(f"--label: {repeated[0]}: has two texts; give it one")
+    return dict(pairs)
+
+
+def _repeated(values: Sequence[Any]) -> list[Any]:
+    """The values that are there more than once."""
+    return [value for value, number in Counter(values).items() if number > 1]
 
 
 @click.command()
@@ -121,7 +158,8 @@ def _labels(context: click.Context, option: click.Parameter, texts: Sequence[str
     type=click.Choice(("1", "2")),
     default="2",
     show_default=True,
-    help="1: keep figures within one of two columns where their panels can stand below each other.",
+    help="1: keep figures within one of two columns where their panels can stand below each other; not for "
+    "neurips and springer, whose pages have no columns.",
 )
 @click.option(
     "--only", metavar="NAME,...", callback=_list_of(str), help="Draw these figures, named as their files."
@@ -188,12 +226,26 @@ def figures(
 
     if check and only:
         raise UserError("--only: does not go with --check, which looks at all figures; remove one of them")
+    if layers and only and _LAYERED not in only:
+        raise UserError(
+            f"--layers: {','.join(layers)}: only the figure '{_LAYERED}' shows layers; add it to --only, or "
+            "remove --layers"
+        )
     page = PAGES[style] if style else ANY_PAGE
+    if columns == "1" and not page.has_columns:
+        raise UserError(f"--columns: 1: the pages of {style} have no columns; remove it")
+    below = f"figures/{style}" if style else "figures"
     runs, folder = open_experiment(
-        experiment, out, bundle, table=table, code_version=code_version, all_runs=all_runs
+        experiment,
+        out,
+        bundle,
+        table=table,
+        code_version=code_version,
+        all_runs=all_runs,
+        written=[] if check else [below],
     )
     runs = runs.showing(Shown(seeds, layers, order, labels))
-    folder = folder / "figures" / style if style else folder / "figures"
+    folder = folder / below
     with drawing_for(page.in_columns() if columns == "1" else page):
         drawings, undrawn = make_drawings(runs)
         result: dict[str, list[str]] = {"notices": list(runs.notices), "undrawn": [] if only else undrawn}

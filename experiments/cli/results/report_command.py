@@ -52,7 +52,13 @@ def report(
     from analysis.verdicts.verdict_record import record_verdict
 
     runs, folder = open_experiment(
-        experiment, out, bundle, table=table, code_version=code_version, all_runs=all_runs
+        experiment,
+        out,
+        bundle,
+        table=table,
+        code_version=code_version,
+        all_runs=all_runs,
+        written=["figures", "tables"],
     )
     exit_code = 0 if runs.is_read else 1
     numbers = measure_runs(runs)

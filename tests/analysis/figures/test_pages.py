@@ -123,9 +123,42 @@ def test_a_map_of_some_layers_has_their_rows_and_the_same_summary(out: Path):
         (("--label", "sinks=Sink"), "--label: sinks: not in demo, which has "),
         (("--only", "collaps"), "--only: collaps: no such figure of this experiment, which has collapse, "),
         (("--only", "depth", "--check"), "--only: does not go with --check"),
+        (("--label", "sink=skip"), "--label: sink=skip: skip is written so, too; choose another text"),
+        (("--label", "sink=A", "--label", "skip=A"), "--label: sink=A: skip is written so, too"),
     ],
 )
 def test_what_the_experiment_lacks_is_named_with_what_it_has(out: Path, options, message):
     result = run_figures(out, *options)
+    assert isinstance(result.exception, UserError)
+    assert str(result.exception).startswith(message)
+
+
+def test_two_values_can_swap_their_texts(out: Path):
+    draw(out, "--only", "collapse", "--label", "sink=skip", "--label", "skip=sink")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--only", ""), "--only: empty: must be NAME,..."),
+        (("--seeds", ""), "--seeds: empty: must be SEED,..."),
+        (("--order", " "), "--order:  : must be VALUE,..."),
+        (("--table", ""), "--table: is empty; give its first characters, or remove the option"),
+        (("--code-version", " "), "--code-version: is empty"),
+        (("--only", "collapse,,depth"), "--only: collapse,,depth: must be NAME,..., with something between"),
+        (("--order", "sink,sink"), "--order: sink,sink: has sink twice; name it once"),
+        (("--seeds", "0,00"), "--seeds: 0,00: has 0 twice; name it once"),
+        (("--label", "sink="), "--label: sink=: has no text; add it, or remove the option"),
+        (("--label", "=A"), "--label: =A: must be VALUE=TEXT"),
+        (("--label", "sink=A", "--label", "sink=B"), "--label: sink: has two texts; give it one"),
+        (("--layers", "1.1", "--only", "depth"), "--layers: 1.1: only the figure 'collapse' shows layers"),
+        (("--style", "springer", "--columns", "1"), "--columns: 1: the pages of springer have no columns"),
+    ],
+)
+def test_what_has_no_meaning_or_no_effect_is_refused_before_runs_are_read(
+    tmp_path: Path, options: tuple[str, ...], message: str
+):
+    # No store is there, which would be the next error.
+    result = run_figures(tmp_path, *options)
     assert isinstance(result.exception, UserError)
     assert str(result.exception).startswith(message)

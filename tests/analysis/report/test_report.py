@@ -39,7 +39,14 @@ def test_the_command_prints_each_claim_with_verdict_and_n(reported: Result):
 
 def test_tables_are_written_beside_the_page(store: Store, reported: Result):
     names = {path.name for path in (store.out_dir / "tables").iterdir()}
-    assert {"ablation.tex", "ablation.md", "ablation.csv", "ablation.json", "published.tex"} <= names
+    assert {"ablation.tex", "ablation.md", "ablation.csv", "ablation.json", "health.tex"} <= names
+
+
+def test_networks_are_not_compared_with_published_ones_before_one_of_them_is_trained(
+    store: Store, reported: Result
+):
+    assert not list((store.out_dir / "tables").glob("published.*"))
+    assert "table 'published': not made: no network was trained" in reported.stderr
 
 
 def test_the_page_holds_all_runs_and_their_provenance(page_path: Path, experiment: Experiment):
@@ -47,6 +54,12 @@ def test_the_page_holds_all_runs_and_their_provenance(page_path: Path, experimen
     for run in experiment.cells:
         assert run.run_id in text
     assert experiment.basis.table_fingerprint in text
+
+
+def test_the_page_says_that_the_larger_of_two_p_values_counts_except_for_yes_or_no_measures(page_path: Path):
+    method = page_path.read_text().partition('<section id="claims">')[2].partition("</p>")[0]
+    for word in ("sign flips", "corrected for skewness", "yes-or-no", "larger"):
+        assert word in method
 
 
 def test_text_from_runs_is_escaped(page_path: Path):
@@ -147,7 +160,10 @@ def test_links_lead_to_the_runs_in_mlflow(browser, page_path: Path, experiment: 
 def test_on_a_phone_captions_fit_the_screen_and_figures_keep_a_legible_size(browser, page_path: Path):
     page = browser.new_page(viewport={"width": 390, "height": 800})
     page.goto(page_path.as_uri())
+    # A name without spaces breaks, too.
+    page.evaluate("document.querySelector('h1').innerText = 'replication_sampling_and_depth'.repeat(2)")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate("document.querySelector('h1').scrollWidth <= innerWidth")
     texts = "[...document.querySelectorAll('figcaption, p')]"
     assert page.evaluate(f"{texts}.every(t => t.getBoundingClientRect().right <= innerWidth)")
     # Shrunk to the screen, 6 points of a figure of 4.8 inches would take 6 pixels.

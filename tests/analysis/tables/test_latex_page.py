@@ -12,6 +12,7 @@ from click.testing import Result
 from analysis.measures import MEASURES
 from analysis.tables.ablation_table import ablation_table
 from analysis.tables.latex_table import to_latex
+from analysis.tables.published_table import published_table
 from tests.support.hand_made import experiment_of, run
 from tests.support.limits import PATIENCE_S
 from tests.support.synthetic import Store
@@ -42,6 +43,9 @@ def test_all_figures_and_tables_compile_and_fit_a_page_of_two_columns(
     # All measures, with intervals: wider than any grid has it.
     widest = to_latex(ablation_table(experiment_of(runs), numbers))
     (tmp_path / "tables" / "with_intervals.tex").write_text(widest)
+    # Of trained networks, which the store lacks.
+    published = to_latex(published_table(experiment_of(runs), numbers))
+    (tmp_path / "tables" / "published.tex").write_text(published)
     figures = sorted(path.name for path in (tmp_path / "figures").glob("*.tex"))
     tables = sorted(path.name for path in (tmp_path / "tables").glob("*.tex"))
     assert {"collapse.tex", "networks.tex"} <= set(figures)

@@ -1,10 +1,11 @@
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from analysis.measures import MEASURES
 from analysis.verdicts import CLAIMS, resolve_claims
 from analysis.verdicts.claim import parse_record
+from nas.config import SearchConfig
 from nas.foundation.errors import UserError
 
 OWN: dict[str, Any] = {
@@ -92,3 +93,10 @@ def test_dropping_a_claim_that_there_is_not_is_refused():
 def test_a_negative_smallest_effect_is_a_margin_that_the_test_has_to_exclude():
     assert CLAIMS["e"].null == -0.005
     assert CLAIMS["a"].null == 0
+
+
+@pytest.mark.parametrize("name", ["d", "d2"])
+def test_the_note_of_a_claim_about_scaling_says_what_it_means_under_each_derivation(name: str) -> None:
+    derivations = get_args(SearchConfig.model_fields["derivation"].annotation)
+    assert len(derivations) == 2
+    assert all(f"`{one}`" in CLAIMS[name].note or f": {one}`" in CLAIMS[name].note for one in derivations)

@@ -1,10 +1,16 @@
 import itertools
+from collections.abc import Iterable
+from functools import partialmethod
 
 import numpy as np
 import pytest
+from statsmodels.regression.mixed_linear_model import MixedLM
 
 from analysis.measures import MEASURES
+from analysis.measures.measure import Numbers
 from analysis.reading.run import Run
+from analysis.tables.mixed_models_table import mixed_models_table
+from analysis.tables.result_table import NOTHING, cell_texts
 from analysis.verdicts import CLAIMS
 from analysis.verdicts.effects import Effect, effects_of
 from analysis.verdicts.mixed_model import fit_mixed_model
@@ -26,13 +32,17 @@ def lock_in(r: Run) -> float:
     return base - gain.get(str(r.config["sampling"]), 0) + noise(r) + 0.01 * int(str(r.seed))
 
 
+def measured(runs: Iterable[Run]) -> Numbers:
+    unknown = dict.fromkeys(MEASURES, float("nan"))
+    return {r.run_id: unknown | {"locked_early_share": lock_in(r)} for r in runs}
+
+
 def judged(samplings: tuple[str, ...] = ("single", "bi_random")) -> tuple[Verdict, list[Effect]]:
     runs = [
         run(sampling=s, depth=d, seed=i)
         for s, d, i in itertools.product(samplings, ("skip", "sink"), range(NUM_SEEDS))
     ]
-    unknown = dict.fromkeys(MEASURES, float("nan"))
-    numbers = {r.run_id: unknown | {"locked_early_share": lock_in(r)} for r in runs}
+    numbers = measured(runs)
     experiment = experiment_of(runs)
     verdict = next(one for one in judge_claims(dict(CLAIMS), experiment, numbers) if one.name == "a")
     return verdict, effects_of(verdict, experiment, numbers)
@@ -65,11 +75,38 @@ def test_the_mixed_model_of_a_balanced_grid_finds_the_mean_difference_of_the_pai
     assert fitted is not None
     assert fitted.num_trials == 2 * NUM_SEEDS
     assert fitted.mean == pytest.approx(verdict.estimate.mean, abs=1e-6)
-    low, high = fitted.interval
+    low, high = fitted.interval or (0.0, 0.0)
     assert low < verdict.estimate.mean < high
     # The standard error of paired differences, for normal errors.
     error = verdict.estimate.spread / np.sqrt(NUM_SEEDS)
     assert high - low == pytest.approx(2 * 1.96 * error, rel=0.02)
+
+
+def test_a_mixed_model_that_did_not_converge_or_fit_has_neither_p_value_nor_interval(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    verdict, _ = judged()
+    experiment = experiment_of([*verdict.runs])
+    converged = fit_mixed_model(verdict, experiment)
+    with monkeypatch.context() as patch:
+        patch.setattr(MixedLM, "fit", partialmethod(MixedLM.fit, maxiter=1))
+        stopped = fit_mixed_model(verdict, experiment)
+        (row,) = cell_texts(mixed_models_table(experiment, measured(verdict.runs)))
+    assert converged is not None
+    assert stopped is not None
+    # Of a balanced grid, the mean does not depend on the variances that are sought.
+    assert stopped.mean == pytest.approx(converged.mean, abs=1e-6)
+    assert stopped.problem == "did not converge"
+    assert (stopped.p_value, stopped.interval) == (None, None)
+    assert row[3:] == [f"{stopped.mean:.3f}", NOTHING, str(2 * NUM_SEEDS), "did not converge"]
+
+    def fail(*_: object, **options: object) -> None:
+        raise np.linalg.LinAlgError("singular matrix")
+
+    monkeypatch.setattr(MixedLM, "fit", fail)
+    unfitted = fit_mixed_model(verdict, experiment)
+    assert unfitted is not None
+    assert (unfitted.mean, unfitted.p_value, unfitted.interval) == (None, None, None)
 
 
 def test_a_claim_about_whole_methods_has_no_mixed_model():

@@ -33,7 +33,7 @@ def paths_of(command: click.Command) -> list[click.Parameter]:
 
 
 @pytest.mark.parametrize("command", [name for name in cli._COMMANDS if name != "config"])
-def test_a_path_may_begin_with_a_tilde_though_the_shell_left_it_as_it_is(
+def test_a_path_may_begin_with_a_tilde_that_the_shell_left_as_it_is_and_is_never_empty(
     command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     found = cli.tfnas.get_command(click.Context(cli.tfnas), command)
@@ -43,6 +43,9 @@ def test_a_path_may_begin_with_a_tilde_though_the_shell_left_it_as_it_is(
     assert paths
     for parameter in paths:
         assert parameter.type.convert("~/results", parameter, None) == tmp_path / "results", parameter.name
+        # A variable of the shell that is not set; it would mean the current folder.
+        with pytest.raises(click.BadParameter, match="it is empty; name a path"):
+            parameter.type.convert("", parameter, None)
 
 
 @pytest.mark.parametrize(
@@ -82,3 +85,11 @@ def test_an_unknown_command_or_option_is_exit_code_2(
     assert run(monkeypatch, "lunch") == 2
     assert run(monkeypatch, "launch", "--nonsense") == 2
     assert "No such option" in capsys.readouterr().err
+
+
+def test_a_wrong_choice_ends_without_a_stray_full_stop(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "figures", "demo", "--style", "acm") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("'springer'; see tfnas figures --help")

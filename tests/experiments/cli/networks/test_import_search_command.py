@@ -151,7 +151,7 @@ def test_a_wrong_file_is_refused_in_one_line_and_runs_nothing(case: str, command
     ("arguments", "message"),
     [
         (("nowhere.pth.tar", "--out", "network.json"), "nowhere.pth.tar"),
-        ((CHECKPOINT, "--out", "nowhere/network.json"), "the folder does not exist"),
+        ((CHECKPOINT, "--out", "nowhere/network.json"), "there is no folder"),
         ((CHECKPOINT, "--out", "network.json", "--space", "papier"), "did you mean 'paper'?"),
         ((CHECKPOINT, "--out", "network.json", "--space", "micro"), "'micro' has stages of 5, 5 layers"),
         ((CHECKPOINT,), "--out"),

@@ -189,7 +189,7 @@ def test_an_imported_json_table_keeps_its_device_unless_one_names_another(tfnas,
     [
         (("latency", "range", "nowhere.json"), "nowhere.json"),
         (("latency", "import", "nowhere.pkl", "--space", "paper", "--out", "t.json"), "nowhere.pkl"),
-        (("latency", "measure", "--space", "micro", "--out", "nowhere/t.json"), "the folder does not exist"),
+        (("latency", "measure", "--space", "micro", "--out", "nowhere/t.json"), "there is no folder"),
         (("describe", "nowhere.json"), "nowhere.json"),
         (("describe", "tf-nas-a", "--latency", "nowhere.json"), "nowhere.json"),
     ],

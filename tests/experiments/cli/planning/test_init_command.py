@@ -233,7 +233,7 @@ def test_without_a_terminal_the_flags_that_are_missing_are_named(
         ("mine.yaml", {"images": "/nowhere"}, "/nowhere: no such folder"),
         ("mine.txt", {}, "name it NAME.yaml"),
         (".hidden.yaml", {}, "name it NAME.yaml"),
-        ("missing/mine.yaml", {}, "no such folder"),
+        ("missing/mine.yaml", {}, "missing; create it, or choose another file"),
         ("mine.yaml", {"hours": 0}, "--hours"),
         ("mine.yaml", {"question": "why"}, "--question"),
     ],
