@@ -16,12 +16,16 @@ from analysis.figures.ink.style import (
 )
 from analysis.reading.experiment import Experiment
 from analysis.reading.run import Run
+from nas.config import SearchConfig
 
 MAX_PANELS = 9
 _PANEL_IN = 2.0
 """A panel is not narrower than this."""
 _LABELS_IN = 0.5
 """Width of the labels of a vertical axis."""
+_DEFAULTS = {
+    name: field.default for name, field in SearchConfig.model_fields.items() if not field.is_required()
+}
 
 
 @dataclass(frozen=True)
@@ -55,10 +59,29 @@ def arrange_panels(
     """
     others = experiment.other_factors(*factors)
     groups = experiment.by_setting(others, runs)
-    panels = tuple(Panel(experiment.label(group[0], others), tuple(group)) for group in groups)
-    if len(panels) <= max_panels:
-        return panels, ""
-    return panels[:max_panels], f" Shown are the first {max_panels} of {len(panels)} settings."
+    chosen = choose_settings(experiment, groups, max_panels)
+    panels = tuple(Panel(experiment.label(group[0], others), tuple(group)) for group in chosen)
+    return panels, f" Shown are {len(panels)} of {len(groups)} settings." if len(panels) < len(groups) else ""
+
+
+def choose_settings(
+    experiment: Experiment, settings: Sequence[Sequence[Run]], max_settings: int
+) -> list[Sequence[Run]]:
+    """Returns as many settings as fit, in their order: the whole method and those most like it.
+
+    Alike are those that differ from the defaults, which are the paper's method, in few factors, so what each
+    of its parts does is seen. If an order was asked for, they are the first ones of that order.
+    """
+
+    def differences(place: int) -> int:
+        config = settings[place][0].config
+        return sum(
+            config.get(factor) != _DEFAULTS[factor] for factor in experiment.factors if factor in _DEFAULTS
+        )
+
+    places = range(len(settings))
+    ranked = places if experiment.shown.order else sorted(places, key=differences)
+    return [settings[place] for place in sorted(ranked[:max_settings])]
 
 
 def title_panel(axes: Axes, title: str) -> None:

@@ -102,6 +102,14 @@ def test_settings_stand_in_the_order_asked_for_and_under_other_names(out: Path):
     assert texts == ["Bi-sampling, sink", "single, sink", "Bi-sampling, skip", "single, skip"]
 
 
+def test_a_caption_says_which_seeds_and_layers_are_shown(out: Path):
+    paths = draw(out, "--only", "collapse", "--seeds", "1", "--layers", "1.1,2.2")
+    caption = only(paths, ".txt").read_text(encoding="utf-8")
+    assert "over seed 1 (" in caption
+    assert "all seeds" not in caption + only(paths, ".svg").read_text(encoding="utf-8")
+    assert re.search(r"Above are 2 of \d+ layers", caption)
+
+
 def test_a_map_of_some_layers_has_their_rows_and_the_same_summary(out: Path):
     def labels(*options: str) -> tuple[set[str], set[str]]:
         svg = only(draw(out, "--only", "collapse", *options), ".svg").read_text(encoding="utf-8")
