@@ -55,6 +55,8 @@ _SUMMARY_IN = 1.45
 _LEGEND_IN = 0.5
 _LINE_IN, _GAP_IN = 0.1, 0.045
 """Height of a line of text, and of the gap between two entries of a legend."""
+_MARKED_EVERY = 4
+"""Steps from one marker of a line to the next."""
 _THIN, _THICK = 0.3, 0.86
 _TEXT_PT = 6
 _HATCH = "//////"
@@ -341,7 +343,7 @@ def leading_boxes(epoch_E: NDArray[np.int64], collapse: Collapse) -> dict[int, l
 def _course_lines(course: LockInCourse) -> list[str]:
     """The entry of a course in the legend, in lines that fit beside the summary."""
     text = f"{course.label}: {course.early_N.mean():.2f} early, n\u00a0=\u00a0{len(course.early_N)}"
-    return fit_lines(text, 0.45 * page().text_in, _TEXT_PT)
+    return fit_lines(text, 0.43 * page().text_in, _TEXT_PT)
 
 
 def _summary_in(courses: Sequence[LockInCourse]) -> float:
@@ -352,7 +354,7 @@ def _summary_in(courses: Sequence[LockInCourse]) -> float:
 
 def _draw_summary(axes: Axes, courses: Sequence[LockInCourse], seeds: str) -> None:
     handles = []
-    for course in courses:
+    for place, course in enumerate(courses):
         style = course.style
         x_T = np.linspace(0, 100, course.locked_NT.shape[1])
         if len(course.locked_NT) > 1:
@@ -365,11 +367,19 @@ def _draw_summary(axes: Axes, courses: Sequence[LockInCourse], seeds: str) -> No
                 drawstyle="steps-post",
                 zorder=1,
             )
-        axes.plot(
-            x_T, course.locked_NT.mean(axis=0), color=style.color, ls=style.dashes, drawstyle="steps-post"
-        )
-        label = "\n".join(_course_lines(course))
-        handles.append(Line2D([], [], color=style.color, linestyle=style.dashes, label=label))
+        look: Any = {
+            "color": style.color,
+            "linestyle": style.dashes,
+            "marker": style.marker,
+            "markersize": 3,
+            "markeredgecolor": "white",
+            "markeredgewidth": 0.3,
+        }
+        # Each line has its markers at other steps, so that none hides those of another one.
+        markers = (place % _MARKED_EVERY, _MARKED_EVERY)
+        mean_T = course.locked_NT.mean(axis=0)
+        axes.plot(x_T, mean_T, drawstyle="steps-post", markevery=markers, **look)
+        handles.append(Line2D([], [], label="\n".join(_course_lines(course)), **look))
     axes.axvline(100 * EARLY, color="black", lw=0.6, ls=(0, (4, 2)))
     axes.text(100 * EARLY, 1.04, "early", fontsize=_TEXT_PT, ha="left", va="bottom")
     axes.set(xlim=(0, 100), ylim=(0, 1.02), xlabel="joint epochs (%)", ylabel="layers locked in")
@@ -377,7 +387,7 @@ def _draw_summary(axes: Axes, courses: Sequence[LockInCourse], seeds: str) -> No
     axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.tick_params(labelsize=_TEXT_PT)
     axes.legend(
-        handles=handles, loc="center left", bbox_to_anchor=(1.02, 0.5), handlelength=2.6, fontsize=_TEXT_PT
+        handles=handles, loc="center left", bbox_to_anchor=(1.02, 0.5), handlelength=3.6, fontsize=_TEXT_PT
     )
 
 

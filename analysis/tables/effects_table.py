@@ -28,7 +28,7 @@ def effects_table(experiment: Experiment, numbers: Numbers) -> ResultTable:
         "Mean difference over seeds, with the 95 % interval from 7 seeds on. The first row of each claim is "
         "what its verdict is about; the others are not tested, and show where the effect comes from. "
         "Interaction: by how much the effect at the first level exceeds that at the second. Where a grid "
-        "varies fields together, a level of one of them stands for the whole entry of `cells`.",
+        "varies fields together, a level of one of them stands for the whole cell.",
         (
             Column("claim", "claim"),
             Column("measure", "measure"),
