@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import offset_copy
 
 from analysis.figures.ink.curves import MIN_SEEDS_OF_BAND, READING, draw_course, draw_epoch_axis, legend_below
 from analysis.figures.ink.drawing import Drawing, tabulate
@@ -31,7 +32,7 @@ from analysis.reading.nothing_to_draw import NothingToDrawError, for_grids
 from analysis.reading.run import Run
 
 FACTOR = "depth"
-
+_DIAMOND_PT = 4.5
 
 _END = (
     " Diamonds: depth of the derived network, where the search ends with a network in reach of its target "
@@ -84,7 +85,7 @@ def _rows(run: Run, course: DepthCourse) -> Iterator[dict[str, Any]]:
 
 
 def _draw_panel(axes: Axes, panel: Panel, courses: Sequence[Course], numbers: dict[str, DepthCourse]) -> None:
-    for course in courses:
+    for place, course in enumerate(courses):
         trajectory = course.runs[0].trajectory
         assert trajectory is not None
         joint_E = trajectory.is_joint_E
@@ -92,7 +93,7 @@ def _draw_panel(axes: Axes, panel: Panel, courses: Sequence[Course], numbers: di
         label = f"{course.label}: {_summary(course, numbers)}"
         draw_course(axes, trajectory.epoch_E[joint_E], depth_NE, course.style, label)
         for run in filter(_ends_elsewhere, course.runs):
-            _draw_end(axes, run, course.style)
+            _draw_end(axes, run, course.style, place)
     draw_epoch_axis(axes, panel.runs, is_narrow=True)
     title_panel(axes, panel.title)
     axes.set_ylabel("depth (layers)")
@@ -109,11 +110,24 @@ def _ends_elsewhere(run: Run) -> bool:
     return bool((is_kept_L != most_probable_layers(run.trajectory)[-1]).any())
 
 
-def _draw_end(axes: Axes, run: Run, style: LineStyle) -> None:
+def _draw_end(axes: Axes, run: Run, style: LineStyle, place: int) -> None:
+    """Draws where a search ends, beside the ends of the lines before, which it would hide."""
     assert run.trajectory is not None
+    beside = offset_copy(
+        axes.transData, axes.get_figure(root=True), x=1.5 * _DIAMOND_PT * place, units="points"
+    )
     depth = (run.trajectory.derived_op_EL[-1] >= 0).sum()
-    color = style.color
-    axes.plot(run.trajectory.epoch_E[-1], depth, "D", color=color, mfc="white", ms=5, zorder=4, clip_on=False)
+    axes.plot(
+        run.trajectory.epoch_E[-1],
+        depth,
+        "D",
+        color=style.color,
+        mfc="white",
+        ms=_DIAMOND_PT,
+        zorder=4,
+        clip_on=False,
+        transform=beside,
+    )
 
 
 def _summary(course: Course, numbers: dict[str, DepthCourse]) -> str:

@@ -36,7 +36,7 @@ _COURSES = ("method", "evaluation_sample")
 def best_drawings(experiment: Experiment) -> list[Drawing]:
     """Draws the best held-out accuracy so far, by evaluation and by second."""
     runs = _evaluating(experiment)
-    panels, shown = arrange_panels(experiment, runs, *_COURSES, max_panels=4)
+    panels, shown = arrange_panels(experiment, runs, *_COURSES, max_panels=4, axes_per_panel=2)
     runs = drawn_runs(panels)
     caption = (
         "Best network so far: the highest held-out accuracy with the weights of the supernet, by evaluation "
@@ -48,7 +48,7 @@ def best_drawings(experiment: Experiment) -> list[Drawing]:
 
     def draw() -> Figure:
         figure, all_axes = panel_figure(
-            2 * len(panels), most_courses(experiment, panels, *_COURSES), max_columns=2
+            len(panels), most_courses(experiment, panels, *_COURSES), axes_per_panel=2
         )
         places = iter(all_axes)
         for panel in panels:

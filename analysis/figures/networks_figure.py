@@ -9,6 +9,7 @@ from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
 
 from analysis.figures.ink.drawing import Drawing, tabulate
 from analysis.figures.ink.page import page
+from analysis.figures.ink.panels import choose_settings
 from analysis.figures.ink.style import (
     GRAY,
     LIGHT_GRAY,
@@ -31,6 +32,8 @@ _TEXT_PT = 6.0
 """Readable where the text is as wide as in LNCS; nothing is smaller."""
 _MIN_WIDTH_IN = 4.7
 """In less, the text of small boxes would overlap."""
+_ROW_IN, _HIGH_ROW_IN, _LEGENDS_IN = 0.5, 0.62, 1.1
+"""Height of a network, of one with upright numbers, and of the legend above and the stages below."""
 _BOX = 0.8
 _LABELS_SHARE = 0.24
 """Of the width of the diagram of networks, at the left."""
@@ -44,6 +47,12 @@ _ARC = 0.45
 """Curvature of the arcs into a sink; their height is half of it, times their length."""
 _UNIT_IN = 0.25
 """Width of a unit of the diagram of a space, at most."""
+
+
+_COUNTED = (
+    " Layers are counted within the network: one that a search of the skip space leaves out makes no gap, "
+    "unlike in the map of operator collapse."
+)
 
 
 @for_grids
@@ -60,10 +69,16 @@ def _width_in() -> float:
     return page().text_in if page().text_in >= _MIN_WIDTH_IN else page().wide_in
 
 
+def _is_of_skip_space(run: Run) -> bool:
+    return run.config.get("depth") == "skip"
+
+
 def _networks_drawing(experiment: Experiment, all_runs: Sequence[Run]) -> Drawing:
     runs = all_runs
-    if len(runs) > MAX_NETWORKS:
-        runs = [group[0] for group in experiment.by_setting(runs=runs)][:MAX_NETWORKS]
+    max_networks = min(MAX_NETWORKS, int((page().max_height_in - _LEGENDS_IN) // _HIGH_ROW_IN))
+    if len(runs) > max_networks:
+        settings = choose_settings(experiment, experiment.by_setting(runs=runs), max_networks)
+        runs = [setting[0] for setting in settings]
     shown = (
         f" Shown are {len(runs)} of {count(len(all_runs), 'trial')}, the first seed of each setting."
         if len(runs) < len(all_runs)
@@ -75,12 +90,13 @@ def _networks_drawing(experiment: Experiment, all_runs: Sequence[Run]) -> Drawin
         "Derived networks at the end of the search. A box is a layer of the derived network. Its color shows "
         "the operator, its height the mid channels over the input channels (full height: "
         f"{_max_expansion(space):g}), the number its mid channels. Dotted: layers that the network does not "
-        f"have. n = {count(len(runs), 'trial')}.{shown}{missing_note(experiment)}"
+        f"have.{_COUNTED if any(map(_is_of_skip_space, runs)) else ''} n = "
+        f"{count(len(runs), 'trial')}.{shown}{missing_note(experiment)}"
     )
 
     def draw() -> Figure:
-        row_in = 0.62 if _stands(networks) else 0.5
-        figure = new_figure(_width_in(), row_in * len(runs) + 1.1)
+        row_in = _HIGH_ROW_IN if _stands(networks) else _ROW_IN
+        figure = new_figure(_width_in(), row_in * len(runs) + _LEGENDS_IN)
         axes = figure.subplots()
         for place, (run, network) in enumerate(zip(runs, networks, strict=True)):
             _draw_network(
@@ -95,7 +111,7 @@ def _networks_drawing(experiment: Experiment, all_runs: Sequence[Run]) -> Drawin
 
 
 def _network_rows(run: Run) -> Iterator[dict[str, str | int]]:
-    """A row for each layer of the derived network."""
+    """A row for each layer of the derived network, which are counted without those that it does not have."""
     assert run.architecture is not None
     for layer, op, width in run.architecture.layers:
         yield {"layer": f"{layer.stage + 1}.{layer.index + 1}", "operator": op.name, "mid_channels": width}
@@ -191,7 +207,7 @@ def _space_drawing(experiment: Experiment, runs: Sequence[Run]) -> Drawing:
     skip = (
         " In the skip space there are no sinks; layers that keep the shape (thick outline) have identity "
         "as a further candidate."
-        if any(run.config.get("depth") == "skip" for run in runs)
+        if any(map(_is_of_skip_space, runs))
         else ""
     )
     caption = (

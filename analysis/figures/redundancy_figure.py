@@ -17,6 +17,7 @@ from analysis.reading.captions import count, left_out_note, missing_note
 from analysis.reading.experiment import Experiment
 from analysis.reading.nothing_to_draw import for_grids
 from analysis.reading.run import Run
+from analysis.writing.latex import SUPERSCRIPTS
 from nas.search.records import Trajectory
 
 MAX_SETTINGS = 16
@@ -57,7 +58,7 @@ def redundancy_drawings(experiment: Experiment) -> list[Drawing]:
     )
 
     def draw() -> Figure:
-        figure = new_figure(page().wide_in, 0.75 + 0.24 * len(rows))
+        figure = new_figure(page().wide_in, 0.85 + 0.24 * len(rows))
         left, right = figure.subplots(1, 2, sharey=True)
         _draw_shares(left, rows, numbers)
         _draw_counts(right, rows, numbers)
@@ -78,7 +79,7 @@ def _draw_shares(axes: Axes, rows: Sequence[Sequence[Run]], numbers: dict[str, _
         axes.barh(place, np.mean(shares), height=0.6, color=style.color, alpha=0.35, lw=0)
         _draw_seeds(axes, shares, place, style, style.color)
     axes.set_xlim(0, 1)
-    axes.set_xlabel("redundant epochs (share of joint epochs)")
+    axes.set_xlabel("redundant epochs\n(share of joint epochs)")
 
 
 def _draw_counts(axes: Axes, rows: Sequence[Sequence[Run]], numbers: dict[str, _Redundancy]) -> None:
@@ -89,7 +90,7 @@ def _draw_counts(axes: Axes, rows: Sequence[Sequence[Run]], numbers: dict[str, _
         _draw_seeds(axes, encodings, place - 0.15, style, "white")
         _draw_seeds(axes, networks, place + 0.15, style, style.color)
     axes.set_xlim(left=0)
-    axes.set_xlabel("distinct encodings (open) and networks (filled)")
+    axes.set_xlabel("distinct encodings (open)\nand networks (filled)")
 
 
 def _draw_seeds(axes: Axes, values: Sequence[float], height: float, style: LineStyle, fill: str) -> None:
@@ -125,4 +126,6 @@ def _style(run: Run) -> LineStyle:
 def _power(number: int) -> str:
     """Writes a large number as a power of ten."""
     exponent = len(str(number)) - 1
-    return str(number) if exponent < 5 else f"{number / 10**exponent:.1f}·10^{exponent}"
+    if exponent < 5:
+        return str(number)
+    return f"{number / 10**exponent:.1f}·10{str(exponent).translate(SUPERSCRIPTS)}"

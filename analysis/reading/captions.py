@@ -21,6 +21,12 @@ def name_runs(runs: Iterable[Run]) -> str:
     return f"Runs: {', '.join(ids[:_MAX_IDS])}{more}."
 
 
+def name_seeds(experiment: Experiment) -> str:
+    """`all seeds`, or those that figures show."""
+    seeds = list(map(str, experiment.shown.seeds))
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}" if seeds else "all seeds"
+
+
 def missing_note(experiment: Experiment) -> str:
     """A sentence about the cells without a finished run; empty if there are none."""
     missing = experiment.missing

@@ -29,7 +29,7 @@ def effects_table(experiment: Experiment, numbers: Numbers) -> ResultTable:
         "what its verdict is about; the others are not tested, may lie outside of what the claim is about, "
         "and show where the effect comes from. "
         "Interaction: by how much the effect at the first level exceeds that at the second. Where a grid "
-        "varies fields together, a level of one of them stands for the whole entry of `cells`.",
+        "varies fields together, a level of one of them stands for the whole cell.",
         (
             Column("claim", "claim"),
             Column("measure", "measure"),

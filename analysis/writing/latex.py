@@ -4,6 +4,9 @@ import pandas as pd
 
 from nas.foundation.escaping import escape_unprintable
 
+SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+"""Digits as exponents."""
+
 LATEX_SYMBOLS = str.maketrans(
     {
         "|": r"\textbar{}",
@@ -15,6 +18,7 @@ LATEX_SYMBOLS = str.maketrans(
         "λ": r"$\lambda$",
         "ρ": r"$\rho$",
     }
+    | {raised: rf"\textsuperscript{{{digit}}}" for digit, raised in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}
 )
 """Characters that pdflatex lacks in its default fonts and pandas leaves as they are."""
 

@@ -25,7 +25,7 @@ from matplotlib.ticker import MaxNLocator
 from analysis.figures.ink.page import page
 from nas.space.operators import OPERATORS, SKIP_OP_NAME
 
-STYLE_VERSION = 2
+STYLE_VERSION = 3
 """Raise it when figures look different; `tfnas figures --check` then finds older ones."""
 
 GRAY = "#8a8a8a"

@@ -1,7 +1,10 @@
 """Operator collapse: what the maps and the summary show, and that they can be read in a column of text."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
 from analysis.figures.collapse_figure import (
@@ -12,9 +15,10 @@ from analysis.figures.collapse_figure import (
     lock_in_courses,
     side_by_side,
 )
+from analysis.figures.ink.style import op_style
 from analysis.measures.collapse import EARLY, locked_in_by_step, measure_collapse
 from analysis.reading.experiment import Experiment
-from tests.support.hand_made import alphas, trajectory
+from tests.support.hand_made import alphas, experiment_of, run, trajectory
 
 
 def numbers_of(experiment: Experiment):
@@ -58,6 +62,26 @@ def test_a_row_is_thick_from_the_lock_in_on_and_split_where_the_leader_changes()
     }
     heights = {op: np.ptp([y for _, y in box.corners]) for op, [box] in first_row.items()}
     assert heights[1] == heights[2] < heights[4] / 2
+
+
+def test_where_identity_leads_a_locked_in_layer_its_operator_is_shown_hatched():
+    real_ELO = alphas([1, 2, 4, 4])
+    # Identity leads in the last epoch, though the operators have not changed since the one before.
+    identity_EL1 = np.full((4, 18, 1), -9.0)
+    identity_EL1[-1] = 9.0
+    alpha_ELO = np.concatenate([real_ELO, identity_EL1], axis=-1).astype(np.float32)
+    course = trajectory(4, depth="skip", alpha_ELO=alpha_ELO)
+    experiment = experiment_of([replace(run(space="paper", depth="skip", seed=0), trajectory=course)])
+    figure = collapse_drawings(experiment)[0].draw()
+    names = experiment.runs[0].space.candidate_names
+    looks = {
+        (to_hex(boxes.get_facecolor()[0]), boxes.get_hatch() or "")
+        for boxes in figure.axes[0].collections
+        if len(boxes.get_paths()) == 18
+    }
+    locked = op_style(names[4]).color
+    assert {color for color, hatch in looks if hatch} == {locked}
+    assert {color for color, hatch in looks if not hatch} == {op_style(names[op]).color for op in (1, 2, 4)}
 
 
 def test_a_layer_that_does_not_count_has_no_thick_row():

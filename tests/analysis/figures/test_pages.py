@@ -15,6 +15,12 @@ from experiments.cli.results.figures_command import figures
 from nas.foundation.errors import UserError
 from tests.support.synthetic import Store
 
+PANELS = ("collapse", "depth", "learning")
+"""Figures whose height depends on how many settings there are."""
+
+WIDTH_BUNDLE = Path(__file__).parents[3] / "docs" / "replication" / "replication_width.bundle"
+"""An experiment of ten settings."""
+
 
 @pytest.fixture(scope="module")
 def out(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -37,10 +43,10 @@ def draw(out: Path, *options: str) -> list[Path]:
     return [Path(path) for path in json.loads(result.stdout)["written"]]
 
 
-def width_in(pdf: Path) -> float:
-    box = re.search(rb"/MediaBox \[ ?0 0 ([0-9.]+)", pdf.read_bytes())
+def size_in(pdf: Path) -> tuple[float, float]:
+    box = re.search(rb"/MediaBox \[ ?0 0 ([0-9.]+) ([0-9.]+)", pdf.read_bytes())
     assert box is not None
-    return float(box[1]) / 72
+    return float(box[1]) / 72, float(box[2]) / 72
 
 
 def only(paths: list[Path], suffix: str) -> Path:
@@ -64,7 +70,7 @@ def test_the_map_of_collapse_is_as_wide_as_the_publishers_text(
 ):
     paths = draw(out, "--style", style, "--only", "collapse", *options)
     assert {path.parent for path in paths} == {out / "figures" / style}
-    assert width_in(only(paths, ".pdf")) == pytest.approx(text_in, abs=0.005)
+    assert size_in(only(paths, ".pdf"))[0] == pytest.approx(text_in, abs=0.005)
 
 
 @pytest.mark.parametrize("style", PAGES)
@@ -100,6 +106,30 @@ def test_settings_stand_in_the_order_asked_for_and_under_other_names(out: Path):
     )
     texts = re.findall(r">([^<]*(?:sink|skip)), seed 0<", only(paths, ".svg").read_text(encoding="utf-8"))
     assert texts == ["Bi-sampling, sink", "single, sink", "Bi-sampling, skip", "single, skip"]
+
+
+def test_a_caption_says_which_seeds_and_layers_are_shown(out: Path):
+    paths = draw(out, "--only", "collapse", "--seeds", "1", "--layers", "1.1,2.2")
+    caption = only(paths, ".txt").read_text(encoding="utf-8")
+    assert "over seed 1 (" in caption
+    assert "all seeds" not in caption + only(paths, ".svg").read_text(encoding="utf-8")
+    assert re.search(r"Above are 2 of \d+ layers", caption)
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_figures_of_many_settings_with_long_names_are_laid_out_and_no_higher_than_a_page(tmp_path: Path):
+    result = CliRunner().invoke(
+        figures,
+        [
+            *("--from", str(WIDTH_BUNDLE), "--out", str(tmp_path), "--style", "cvpr", "--columns", "1"),
+            *("--only", ",".join(PANELS), "--label", "elastic=elastic widths, and many words that say how"),
+        ],
+        standalone_mode=False,
+    )
+    assert result.exception is None, result.output
+    for name in PANELS:
+        pdf = tmp_path / "figures" / "cvpr" / f"{name}.pdf"
+        assert size_in(pdf)[1] <= PAGES["cvpr"].max_height_in + 0.01, name
 
 
 def test_a_map_of_some_layers_has_their_rows_and_the_same_summary(out: Path):
