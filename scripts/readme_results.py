@@ -52,7 +52,7 @@ def _rows(experiment: Experiment) -> Iterator[str]:
                 claim,
                 measure,
                 f"{verdict.claim.contrast}",
-                _estimate(verdict.estimate),
+                _estimate(verdict.estimate, MEASURES[verdict.claim.measure].digits),
                 _outcome(verdict),
             ]
             yield f"| {' | '.join(cells)} |"
@@ -63,16 +63,22 @@ def _rows(experiment: Experiment) -> Iterator[str]:
         yield f"| {claim} | {name.lower()} | | {counts} | by construction |"
 
 
-def _estimate(estimate: Estimate) -> str:
+def _estimate(estimate: Estimate, digits: int) -> str:
     low, high = estimate.interval or (math.nan, math.nan)
     p_value = "" if estimate.p_holm is None else f", p = {estimate.p_holm:.2g}"
-    return f"{estimate.mean:+.2f} [{low:.2f}, {high:.2f}]{p_value}; n = {estimate.n} seeds"
+    mean, low, high = (
+        f"{value:{sign}.{digits}f}" for value, sign in ((estimate.mean, "+"), (low, ""), (high, ""))
+    )
+    return f"{mean} [{low}, {high}]{p_value}; n = {estimate.n} seeds"
 
 
 def _outcome(verdict: Verdict) -> str:
     """The verdict; of one that is open, what it lacks."""
     _, _, lacks = verdict.reason.partition("; ")
-    words = [verdict.status, lacks, "" if verdict.is_registered else "exploratory"]
+    status: str = verdict.status
+    if status == "supported" and verdict.claim.smallest_effect < 0:
+        status = f"supported: not worse by {-verdict.claim.smallest_effect:g}"
+    words = [status, lacks, "" if verdict.is_registered else "exploratory"]
     return "; ".join(word for word in words if word)
 
 
