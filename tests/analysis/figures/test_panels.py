@@ -2,8 +2,9 @@
 
 import itertools
 
-from analysis.figures.ink.panels import choose_settings
+from analysis.figures.ink.panels import WHOLE_METHOD, choose_settings
 from analysis.reading.shown import Shown
+from nas.config import SearchConfig
 from tests.support.hand_made import experiment_of, run
 
 SAMPLINGS, DEPTHS = ("single", "bi_random", "bi_gumbel"), ("skip", "sink")
@@ -26,3 +27,8 @@ def test_the_whole_method_comes_first_then_what_differs_from_it_in_one_factor():
 
 def test_with_an_order_the_first_settings_of_it_are_shown():
     assert chosen(2, ("skip", "bi_gumbel")) == chosen(6, ("skip", "bi_gumbel"))[:2]
+
+
+def test_the_whole_method_is_the_default_of_a_search():
+    defaults = {name: SearchConfig.model_fields[name].default for name in WHOLE_METHOD}
+    assert defaults == WHOLE_METHOD
