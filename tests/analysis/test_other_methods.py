@@ -95,9 +95,12 @@ def test_in_a_mixed_experiment_runs_without_alphas_are_left_out_with_a_reason(mi
 
 def test_learning_curves_show_a_training_loss_where_there_is_one(mixed: Experiment):
     (drawing,) = learning_drawings(mixed)
-    accuracy, loss = drawing.draw().axes
-    assert accuracy.get_legend_handles_labels()[1] == ["random, n = 3", "tf_nas, n = 2"]
-    assert loss.get_legend_handles_labels()[1] == ["tf_nas, n = 2"]
+    figure = drawing.draw()
+    accuracy, loss = figure.axes
+    assert accuracy.get_legend_handles_labels()[1] == ["random", "tf_nas"]
+    assert loss.get_legend_handles_labels()[1] == ["tf_nas"]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["random, n = 3", "tf_nas, n = 2"]
 
 
 @pytest.fixture

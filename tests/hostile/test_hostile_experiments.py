@@ -77,7 +77,7 @@ def test_what_is_no_file_is_refused_and_not_waited_for(command: Command) -> None
         "gone.yaml": "No such file",
         "a" * 5000: "too long",
         "table.json/below": "Not a directory",
-        "": "Is a directory",
+        "": "is empty",
     }.items():
         assert expected in command.refuses("launch", path, "--dry-run")
 
