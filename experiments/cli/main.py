@@ -1,5 +1,6 @@
 """The `tfnas` command: its subcommands and its exit codes."""
 
+import errno
 import importlib
 import sys
 import warnings
@@ -42,6 +43,10 @@ _COMMANDS = {
 
 Torch takes seconds to import.
 """
+
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE)
+"""Errors of a disk that could be written to before: it is full, or it is broken or gone."""
 
 
 class _LazyGroup(click.Group):
@@ -130,6 +135,12 @@ def _run() -> None:
         message = safe_line(" ".join(error.format_message().split()))
         click.echo(f"tfnas: {message.rstrip('.')}; see {where} --help", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"tfnas: {safe_line(where)}{error.strerror}; fix this, then rerun the command", err=True)
+        sys.exit(2)
     except PeerError:
         # The process that failed first has printed why.
         sys.exit(1)

@@ -1,6 +1,5 @@
 """The lock of an output folder: one user at a time; it ends with the process that holds it."""
 
-import errno
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,9 +8,6 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from nas.foundation.errors import UserError
-
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
-"""Errors of a folder that was writable before: the disk is full, broken or gone."""
 
 
 def is_launch_running(out: Path) -> bool:
@@ -39,7 +35,7 @@ def only_user_of(out: Path, running: str = "another launch") -> Iterator[None]:
         running: what else may hold the lock, for the error.
 
     Raises:
-        UserError: another process holds it, or the folder is not writable, now or later.
+        UserError: another process holds it, or the folder is not writable.
     """
     lock = FileLock(_lock_path(out))
     try:
@@ -55,9 +51,5 @@ def only_user_of(out: Path, running: str = "another launch") -> Iterator[None]:
         ) from None
     try:
         yield
-    except OSError as error:
-        if error.errno not in _DISK_ERRORS:
-            raise
-        raise UserError(f"--out: {out}: {error}; fix this, then rerun the command to resume") from None
     finally:
         lock.release()

@@ -1,3 +1,5 @@
+import resource
+import subprocess
 import sys
 from pathlib import Path
 
@@ -93,3 +95,25 @@ def test_a_wrong_choice_ends_without_a_stray_full_stop(
     assert run(monkeypatch, "figures", "demo", "--style", "acm") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("'springer'; see tfnas figures --help")
+
+
+def test_a_disk_that_fills_while_a_command_works_is_one_line(tmp_path: Path) -> None:
+    bundle = Path(__file__).parents[3] / "docs" / "replication" / "replication_width.bundle"
+    command = [
+        sys.executable,
+        "-c",
+        "from experiments.cli.main import main; main()",
+        "figures",
+        "--from",
+        bundle,
+    ]
+    quota_bytes = (10_000, 10_000)
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, quota_bytes),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == ["tfnas: File too large; fix this, then rerun the command"]
