@@ -76,7 +76,7 @@ class Verdict:
         beside: means of further measures, treated and baseline, one line each.
         caveats: what else a reader has to know, one line each.
         is_registered: whether claim and grid were registered before the first trial.
-        registration: the same in a clause, with the time.
+        registration: the same in a clause, with the time; empty if the grid does not ask the claim.
         comparison: the pairs.
     """
 
@@ -233,9 +233,11 @@ def _judge_one(
         found = _with_test(found, name, p_values)
         status, reason = decide(claim, found, num_claims)
     needs_training = MEASURES[claim.measure].comes_later
-    is_registered, registration = when_registered(
-        name, claim, comparison, experiment, needs_training=needs_training
-    )
+    is_registered, registration = False, ""
+    if status != "not asked":
+        is_registered, registration = when_registered(
+            name, claim, comparison, experiment, needs_training=needs_training
+        )
     return Verdict(
         name,
         claim,

@@ -256,6 +256,7 @@ def test_a_seed_counts_only_with_all_its_pairs():
 def test_a_grid_without_the_factor_does_not_ask_the_claim():
     verdicts = judged([run(sampling="bi_random", depth="sink", seed=i) for i in range(12)])
     assert {one.status for one in verdicts.values()} == {"not asked"}
+    assert {(one.is_registered, one.registration) for one in verdicts.values()} == {(False, "")}
     other = [run(sampling=s, depth="sink", seed=i) for s in ("single", "bi_min") for i in range(12)]
     assert judged(other, locked_early_share=lambda r: 0.5)["a"].status == "not asked"
 
