@@ -34,7 +34,7 @@ CELLS = (
     ("micro", "sink", "bi", "paper", NUM_THREADS, 0.05, False, 0),
     # It diverges: the next one starts in a process where a search has failed.
     ("micro", "skip", "single", "none", 1, 1e30, True, 0),
-    ("small32", "sink", "single", "none", 1, 0.05, False, 0),
+    ("nano", "sink", "single", "none", 1, 0.05, False, 0),
     ("micro", "skip", "bi_gumbel", "crop_flip", 1, 0.05, False, 1),
     ("micro", "sink", "bi", "paper", 1, 0.05, False, 2),
 )
