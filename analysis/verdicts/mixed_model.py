@@ -40,8 +40,8 @@ class MixedEffect:
 def fit_mixed_model(verdict: Verdict, experiment: Experiment) -> MixedEffect | None:
     """Fits the model of a claim.
 
-    None while the verdict is pending, with fewer than 7 seeds, and for claims
-    that are about several fields or pair trials by latency.
+    None while the verdict is pending, with fewer than 7 seeds, and for claims that are about several fields
+    or pair trials by latency.
     """
     claim = verdict.claim
     is_simple = len(claim.treated) == 1 and claim.match == "setting"

@@ -4,7 +4,8 @@ import pandas as pd
 
 from nas.foundation.escaping import escape_unprintable
 
-SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+_RAISED = "⁰¹²³⁴⁵⁶⁷⁸⁹"
+SUPERSCRIPTS = str.maketrans("0123456789", _RAISED)
 """Digits as exponents."""
 
 LATEX_SYMBOLS = str.maketrans(
@@ -18,7 +19,7 @@ LATEX_SYMBOLS = str.maketrans(
         "λ": r"$\lambda$",
         "ρ": r"$\rho$",
     }
-    | {raised: rf"\textsuperscript{{{digit}}}" for digit, raised in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}
+    | {raised: rf"\textsuperscript{{{digit}}}" for digit, raised in enumerate(_RAISED)}
 )
 """Characters that pdflatex lacks in its default fonts and pandas leaves as they are."""
 

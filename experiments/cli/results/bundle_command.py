@@ -28,17 +28,13 @@ def bundle(experiment: str, out: Path | None, file: Path | None) -> None:
     """
     from analysis.bundles.bundle_writer import write_bundle
     from analysis.reading.store import MlflowStore, tracking_uri_of
-    from nas.foundation.errors import UserError
     from nas.foundation.files import write_atomically
 
     folder = out or Path("results") / experiment
     path = file or folder / f"{experiment}.bundle"
     check_output_file(path, "--file")
     content, unreadable = write_bundle(experiment, MlflowStore(tracking_uri_of(folder)))
-    try:
-        write_atomically(path, content)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}; choose another --file") from None
+    write_atomically(path, content)
     for line in unreadable:
         echo(line, err=True)
     echo(f"{path}: {len(content):,} bytes")

@@ -64,7 +64,7 @@ def test_every_address_in_a_text_is_redacted_and_the_rest_is_left() -> None:
 @pytest.mark.parametrize(
     "harmless",
     [
-        "sqlite:////home/me@work/a:b@c/mlflow.db",
+        "sqlite:////data/me@work/a:b@c/mlflow.db",
         "http://host:5000/path@2/x",
         "http://host/a:b@c",
         "http://[::1]:5000/x@y",
